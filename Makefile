@@ -1,0 +1,104 @@
+# Build the isolated environments, and run the demo, the tests and the linters in them.
+
+# The backends of the default sweep, and the build of their environments: auto, cpu or cuda.
+BACKENDS ?= pytorch
+VARIANT ?= auto
+PYTHON ?= python3
+MODEL ?= results/models/smollm2-135m/files
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.SECONDARY:
+.PHONY: help demo envs test lint format bench locks clean tools test-envs
+
+DEV = .venvs/dev/bin
+UV = .venvs/uv/bin/uv
+SNAKEFILES = Snakefile workflow
+
+# Prints the stamps of the backends' environments.
+STAMPS = PYTHONPATH=scripts $(PYTHON) -m llm_energy.environments --variant $(VARIANT)
+
+# On CPU, PyTorch's CPU build is taken: from the folder that pip is told of, where there is one (uv
+# reads no pip configuration), else from PyTorch's own index. Its version is the lock's with `+cpu`.
+comma := ,
+space := $() $()
+CPU_LINKS := $(subst $(space),$(comma),$(strip $(or $(UV_FIND_LINKS),$(PIP_FIND_LINKS))))
+CPU_BUILD = $(if $(CPU_LINKS),--find-links $(CPU_LINKS),--torch-backend cpu)
+unexport UV_FIND_LINKS
+
+# Engines take ten seconds longer to import without bytecode. So it is written, whatever the shell
+# says, and once at the build: else the first repeat's start would differ from all others.
+unexport PYTHONDONTWRITEBYTECODE
+IMPORTS_workflow = import snakemake.cli, pandas, scipy.stats, jsonschema, tabulate, jinja2
+IMPORTS_pytorch = import torch, accelerate, bitsandbytes, codecarbon, gguf; \
+    from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaForCausalLM
+IMPORTS_vllm = import codecarbon; from vllm import LLM, SamplingParams
+
+help: ## print this list
+	@echo "make TARGET [BACKENDS='$(BACKENDS)'] [VARIANT=auto|cpu|cuda] [PYTHON=$(PYTHON)]"
+	@sed -nE 's/^([a-z]+):.*## (.*)/  \1\t\2/p' $(MAKEFILE_LIST)
+
+demo: envs ## run the default sweep end to end and print its table
+	@.venvs/workflow/bin/snakemake --cores 1
+
+envs: .venvs/uv/.installed ## build the environments of the workflow and of BACKENDS
+	@stamps=$$($(STAMPS) $(BACKENDS)) && \
+	$(MAKE) --silent --no-print-directory -j2 .venvs/workflow/.installed $$stamps
+
+test: envs test-envs ## run the tests (PYTEST='-k name' chooses some)
+	$(DEV)/python -m pytest -n 2 --dist loadfile $(PYTEST)
+
+# snakefmt looks for its shell formatter on the PATH.
+lint format: export PATH := $(CURDIR)/$(DEV):$(PATH)
+
+lint: tools ## check style and the workflow, and change nothing
+	ruff check .
+	ruff format --check .
+	snakefmt --check $(SNAKEFILES)
+	snakemake --lint
+
+format: tools ## put the code into the project's style
+	ruff check --fix .
+	ruff format .
+	snakefmt $(SNAKEFILES)
+
+# overhead_<backend>.py runs in that backend's environment and takes the folder of a model.
+bench: envs tools ## measure what the pipeline itself costs (after make demo, on MODEL)
+	@test -d $(MODEL) || { echo "error: no folder $(MODEL): run make demo first" >&2; exit 1; }
+	$(DEV)/python tests/benchmarks/one_load.py
+	@for stamp in $$($(STAMPS) $(BACKENDS)); do \
+	  place=$${stamp%/.installed}; backend=$$(basename $${place%-cpu}); \
+	  $$place/bin/python tests/benchmarks/overhead_$$backend.py $(MODEL) || exit 1; \
+	done
+
+locks: .venvs/uv/.installed ## make envs/*.txt and envs/*.yaml anew from envs/*.in
+	@UV_FIND_LINKS=$(CPU_LINKS) $(PYTHON) scripts/lock.py --uv $(UV)
+
+clean: ## remove the environments and caches; results/ is never touched
+	rm -rf .venvs .pytest_cache .ruff_cache .hypothesis
+	find scripts tests -name __pycache__ -prune -exec rm -rf {} +
+
+tools: .venvs/dev/.installed
+test-envs: .venvs/dev/.installed .venvs/pytest/.installed
+
+# An environment is made anew only when the content of its lock changes: its stamp, written last,
+# holds the lock's SHA-256. Nothing is resolved, since the lock is complete, and every file is hashed.
+# Its Python is the 3.11 that the lock is for; uv fetches one where there is none.
+.venvs/%/.installed: envs/%.txt | .venvs/uv/.installed
+	@lock=$$(sha256sum < $< | cut -d ' ' -f 1); \
+	if [ "$$lock" = "$$(cat $@ 2> /dev/null)" ]; then touch $@; exit; fi; \
+	echo "Building the environment .venvs/$* ..."; rm -f $@; \
+	$(UV) venv --quiet --allow-existing --python 3.11 .venvs/$* && \
+	sed '$(if $(filter %-cpu,$*),s/^torch==[0-9.]*/&+cpu/)' $< | \
+	$(UV) pip sync --quiet --require-hashes --python .venvs/$* $(if $(filter %-cpu,$*),$(CPU_BUILD)) - && \
+	{ .venvs/$*/bin/python -c '$(IMPORTS_$(*:%-cpu=%))' > .venvs/$*/import.log 2>&1 || \
+	  echo "warning: its engine does not import here; see .venvs/$*/import.log" >&2; } && \
+	echo $$lock > $@
+
+.venvs/uv/.installed: envs/uv.txt
+	@$(PYTHON) -c 'import ensurepip, sys, venv; sys.exit(sys.version_info < (3, 11))' 2> /dev/null || \
+	{ echo "error: $(PYTHON) must be Python 3.11 or newer with its venv module" \
+	       "(Debian: apt-get install python3-venv), or name another: make PYTHON=..." >&2; exit 1; }
+	@$(PYTHON) -m venv .venvs/uv && \
+	.venvs/uv/bin/python -m pip install -qq --require-hashes -r $< && \
+	sha256sum < $< | cut -d ' ' -f 1 > $@

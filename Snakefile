@@ -1,0 +1,42 @@
+# Measure what inference of language models costs in energy.
+#
+# results/models/<model>/                       weights and tokenizer, shared by all sweeps
+# results/<sweep>/plan.json                     every expected cell; specs/ beside it, one a repeat
+# results/<sweep>/prompts/<model>.json          the token ids that every backend gets
+# results/<sweep>/<backend>/measurements/       raw measurements, <cell>/<repeat>.json
+# results/<sweep>/<backend>/{verdicts,metrics,aggregate}.json
+# results/<sweep>/tables/                       what a paper prints
+#
+# A cell is model--backend--precision. results/README.md says more.
+
+from snakemake.utils import min_version
+
+min_version("9.0")
+
+
+# A config given on the command line stands alone: what it leaves out takes the schema's default,
+# never this default sweep's value.
+if not workflow.overwrite_configfiles:
+
+    configfile: "config/config.yaml"
+
+
+include: "workflow/rules/common.smk"
+include: "workflow/rules/plan.smk"
+include: "workflow/rules/models.smk"
+include: "workflow/rules/measure.smk"
+include: "workflow/rules/validate.smk"
+include: "workflow/rules/normalise.smk"
+include: "workflow/rules/aggregate.smk"
+include: "workflow/rules/tables.smk"
+
+
+rule all:
+    """Make the tables of the sweep."""
+    default_target: True
+    input:
+        expand("results/{sweep}/tables/energy.csv", sweep=PLAN.sweep),
+
+
+onsuccess:
+    print(closing_message())

@@ -1,0 +1,59 @@
+"""The engines: each loads a model, generates, and closes; none knows anything about energy."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+from llm_energy.errors import BackendUnavailable
+from llm_energy.records import Completion, Request, Spec, Workload
+
+MODULES = {
+    "pytorch": "llm_energy.backends.pytorch",
+    "vllm": "llm_energy.backends.vllm",
+}
+
+
+class Backend(Protocol):
+    """What a backend module's ``Backend`` class must do.
+
+    One instance serves one repeat: ``load`` once, then any number of ``prepare`` and ``generate``,
+    then ``close``.
+    """
+
+    def load(self, spec: Spec, model_folder: Path) -> dict[str, Any]:
+        """Load the weights and return what the engine reports that it uses.
+
+        The result holds at least ``device`` (``cpu``, ``cuda:0``, ...), ``device_uuids`` (of the
+        boards in use, a list, empty on CPU), ``dtype``, ``weight_bytes`` (resident),
+        ``engine_version``. Raises Unsupported or OutOfMemory.
+        """
+
+    def prepare(self, workload: Workload, requests: Sequence[Request]) -> dict[str, Any]:
+        """Do everything for a workload that is not its work: batching, padding, moving to device.
+
+        Returns the effective generation settings. Called outside every window.
+        """
+
+    def generate(self) -> list[Completion]:
+        """Serve all prepared requests once and return when all device work is done.
+
+        This is the only code of a backend that runs inside a window. Raises OutOfMemory.
+        """
+
+    def close(self) -> None:
+        """Free the model and the device's memory."""
+
+
+def create(name: str) -> Backend:
+    """Import a backend's module and make its ``Backend``; BackendUnavailable names the remedy."""
+    try:
+        module = importlib.import_module(MODULES[name])
+    except ImportError as error:
+        raise BackendUnavailable(
+            f"Backend '{name}' requires extra dependencies ({error}). "
+            f"Install them with: make envs BACKENDS={name}"
+        ) from error
+    return module.Backend()

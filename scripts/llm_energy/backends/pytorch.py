@@ -1,0 +1,340 @@
+"""The PyTorch backend: Hugging Face Transformers, with Accelerate and bitsandbytes.
+
+Output tokens are counted from the generated ids. The end-of-sequence token counts as an output
+token, since the model computes it; what fills a row after it is padding and counts as nothing.
+"""
+
+from __future__ import annotations
+
+import functools
+import gc
+import logging
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from llm_energy.backends import pytorch_weights as weights
+from llm_energy.batching import default_max_batch_tokens, dynamic_batches, static_batches
+from llm_energy.errors import OutOfMemory, Unsupported
+from llm_energy.records import Completion, Request, Spec, Workload
+
+CAPABILITIES = frozenset(
+    {
+        "float32",
+        "float16",
+        "bfloat16",
+        "int8",
+        "int4",
+        "top_k",
+        "top_p",
+        "min_p",
+        "repetition_penalty",
+        "no_repeat_ngram_size",
+        "static_batches",
+        "dynamic_batches",
+        "token_times",
+    }
+)
+
+# How allocators say that memory is short: CUDA's runtime and cuBLAS, PyTorch's allocator on the CPU
+OUT_OF_MEMORY_TEXTS = (
+    "out of memory",
+    "CUBLAS_STATUS_ALLOC_FAILED",
+    "DefaultCPUAllocator",
+    "can't allocate memory",
+)
+
+
+class Batch(NamedTuple):
+    """One padded batch on its device; ``rows`` are the places of its requests in the workload."""
+
+    rows: list[int]
+    input_ids: Any
+    attention_mask: Any
+
+
+class StepClock:
+    """Note when each step's tokens are on the host; the first note is the prompt's.
+
+    ``generate`` hands a streamer the tokens after it copied them from the device, so these are the
+    times at which tokens exist. A logits processor would note the time at which the host queued
+    the step, which on a GPU is earlier.
+    """
+
+    def __init__(self) -> None:
+        self.times_s: list[float] = []
+
+    def put(self, tokens: Any) -> None:
+        self.times_s.append(time.monotonic())
+
+    def end(self) -> None:
+        pass
+
+
+def _reporting_out_of_memory(method: Callable) -> Callable:
+    """Turn every way in which an allocation fails into OutOfMemory, and stay usable after it."""
+
+    @functools.wraps(method)
+    def guarded(self: Backend, *arguments: Any) -> Any:
+        try:
+            return method(self, *arguments)
+        except (MemoryError, RuntimeError) as error:
+            if not _is_out_of_memory(error):
+                raise
+            reason = str(error).strip().split("\n")[0] or type(error).__name__
+        # Here the error is gone, and with it its frames, which held the tensors of the failed pass.
+        self._release()
+        raise OutOfMemory(f"out of memory in {method.__name__}: {reason}")
+
+    return guarded
+
+
+class Backend:
+    """Serve one model through ``model.generate`` in padded batches."""
+
+    def __init__(self) -> None:
+        import torch
+        import transformers
+
+        self._torch = torch
+        self._transformers = transformers
+        self.model: Any = None
+        self._requests: tuple[Request, ...] = ()
+        self._batches: list[Batch] = []
+
+    @_reporting_out_of_memory
+    def load(self, spec: Spec, model_folder: Path) -> dict[str, Any]:
+        """Load the weights, check that they are where and what the spec asks, and report both."""
+        engine = spec.engine
+        device = self._device(spec.device)
+        self._check_arithmetic(device, engine["dtype"])
+        quantization = engine.get("quantization")
+        if engine.get("tp_plan"):
+            raise Unsupported("tensor parallelism needs a process per device; this backend has one")
+        options: dict[str, Any] = {"device_map": {"": "cuda:0" if device == "cuda" else "cpu"}}
+        if engine.get("device_map") and device == "cuda":
+            options["device_map"] = engine["device_map"]
+        if quantization:
+            options["quantization_config"] = self._transformers.BitsAndBytesConfig(**quantization)
+        self._transformers.utils.logging.disable_progress_bar()
+        # It warns at each matrix product of an 8-bit model in bfloat16, which is inside the window.
+        logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
+        try:
+            self.model = self._transformers.AutoModelForCausalLM.from_pretrained(
+                str(model_folder),
+                local_files_only=True,
+                use_safetensors=True,
+                trust_remote_code=False,
+                dtype=engine["dtype"],
+                **options,
+            ).eval()
+        except (ImportError, ValueError) as error:
+            raise Unsupported(f"transformers cannot load {model_folder}: {error}") from error
+        self._own_the_generation_config()
+        effective = self._effective()
+        weights.check_placement(self.model, device, effective["hf_device_map"])
+        weights.check_precision(effective, engine["dtype"], quantization)
+        return effective
+
+    @_reporting_out_of_memory
+    def prepare(self, workload: Workload, requests: Sequence[Request]) -> dict[str, Any]:
+        """Batch, left-pad and move to the device; the ids of pads are masked out of attention."""
+        arguments = dict(workload.engine)
+        self._seed = arguments.pop("seed")
+        passed = dict(arguments)
+        if passed.get("min_p") == 0:
+            del passed["min_p"]  # without effect, but transformers would sort all logits for it
+        self._config = self._transformers.GenerationConfig(
+            **passed, eos_token_id=self._eos_token_ids or None, pad_token_id=self._pad_token_id
+        )
+        self._requests, self._batches = tuple(requests), []
+        lengths = [len(request.prompt_token_ids) for request in requests]
+        output_tokens = arguments["max_new_tokens"]
+        batching = workload.parameters["batching"]
+        budget = None
+        if batching["strategy"] == "dynamic":
+            budget = batching.get("max_batch_tokens") or default_max_batch_tokens(
+                lengths, output_tokens, batching["batch_size"]
+            )
+        self._check_requests(output_tokens, budget)
+        if budget is None:
+            batches = static_batches(len(requests), batching["batch_size"])
+        else:
+            batches = dynamic_batches(lengths, output_tokens, budget)
+        self._batches = [self._padded(rows) for rows in batches]
+        self._synchronise()
+        return {
+            "generation": self._effective_generation(arguments),
+            "seed": self._seed,
+            "eos_token_ids": self._eos_token_ids,
+            "pad_token_id": self._pad_token_id,
+            "batching": {
+                "strategy": batching["strategy"],
+                "max_batch_tokens": budget,
+                "batch_sizes": [len(batch.rows) for batch in self._batches],
+                "prompt_widths": [batch.input_ids.shape[1] for batch in self._batches],
+                "padding_tokens": sum(b.input_ids.numel() for b in self._batches) - sum(lengths),
+            },
+        }
+
+    @_reporting_out_of_memory
+    def generate(self) -> list[Completion]:
+        """Serve every batch in turn; all requests arrive at the start, so later ones queue."""
+        arrival_s = time.monotonic()
+        self._torch.manual_seed(self._seed)
+        served = []
+        with self._torch.inference_mode():
+            for batch in self._batches:
+                clock = StepClock()
+                sequences = self.model.generate(
+                    batch.input_ids,
+                    attention_mask=batch.attention_mask,
+                    generation_config=self._config,
+                    streamer=clock,
+                )
+                served.append((batch, sequences, clock.times_s[1:]))
+        self._synchronise()
+        answers: dict[int, Completion] = {}
+        for batch, sequences, times_s in served:
+            answers.update(self._completions(batch, sequences, arrival_s, times_s))
+        return [answers[row] for row in range(len(self._requests))]
+
+    def close(self) -> None:
+        """Drop the model and the batches, and give the device's memory back."""
+        self.model = None
+        self._requests, self._batches = (), []
+        self._release()
+
+    def _device(self, wanted: str) -> str:
+        present = self._torch.cuda.is_available()
+        if wanted == "cuda" and not present:
+            raise Unsupported("device 'cuda' was asked for and PyTorch finds none on this host")
+        return "cuda" if present and wanted != "cpu" else "cpu"
+
+    def _check_arithmetic(self, device: str, dtype: str) -> None:
+        # Before compute capability 8.0 a GPU only emulates bfloat16, which says nothing about it.
+        native = device == "cpu" or self._torch.cuda.is_bf16_supported(including_emulation=False)
+        if dtype == "bfloat16" and not native:
+            raise Unsupported("this GPU has no bfloat16 arithmetic; use float16 or float32")
+
+    def _own_the_generation_config(self) -> None:
+        """Keep the model's special tokens and drop every other default that it brings.
+
+        ``generate`` fills what a caller leaves unset from ``model.generation_config``, also where
+        the caller passes a GenerationConfig: a model's temperature or suppressed tokens would slip
+        in, and two models would do different work under one config.
+        """
+        own, config = self.model.generation_config, self.model.config.get_text_config()
+        eos = own.eos_token_id if own.eos_token_id is not None else config.eos_token_id
+        self._eos_token_ids = [] if eos is None else [eos] if isinstance(eos, int) else list(eos)
+        self._eos_set = frozenset(self._eos_token_ids)
+        vocabulary = self.model.get_input_embeddings().weight.shape[0]
+        pads = (own.pad_token_id, config.pad_token_id, *self._eos_token_ids)
+        self._pad_token_id = next((p for p in pads if p is not None and 0 <= p < vocabulary), 0)
+        self.model.generation_config = self._transformers.GenerationConfig(
+            bos_token_id=own.bos_token_id,
+            eos_token_id=self._eos_token_ids or None,
+            pad_token_id=self._pad_token_id,
+        )
+
+    def _effective(self) -> dict[str, Any]:
+        devices = sorted({str(parameter.device) for parameter in self.model.parameters()})
+        sizes = weights.bytes_by_dtype(self.model)
+        device_map = getattr(self.model, "hf_device_map", None)
+        return {
+            "device": devices[0],
+            "device_uuids": [
+                f"GPU-{self._torch.cuda.get_device_properties(device).uuid}"
+                for device in devices
+                if device.startswith("cuda")
+            ],
+            "dtype": weights.computing_dtype(self.model),
+            "quantization": weights.quantized_modules(self.model),
+            "weight_bytes": sum(sizes.values()),
+            "weight_bytes_by_dtype": sizes,
+            "attn_implementation": self.model.config._attn_implementation,
+            "num_threads": self._torch.get_num_threads(),
+            "engine_version": self._transformers.__version__,
+            "torch_version": self._torch.__version__,
+            "eos_token_ids": self._eos_token_ids,
+            "pad_token_id": self._pad_token_id,
+            "hf_device_map": device_map and {k: str(v) for k, v in device_map.items()},
+        }
+
+    def _check_requests(self, output_tokens: int, budget: int | None) -> None:
+        text = self.model.config.get_text_config()
+        positions = getattr(text, "max_position_embeddings", None)
+        vocabulary = self.model.get_input_embeddings().weight.shape[0]
+        for request in self._requests:
+            prompt = len(request.prompt_token_ids)
+            if prompt == 0 or max(request.prompt_token_ids) >= vocabulary:
+                raise Unsupported(
+                    f"request {request.id}: the prompt is empty or has an id outside the model's "
+                    f"{vocabulary} tokens"
+                )
+            for limit, name in ((positions, "the model's context"), (budget, "max_batch_tokens")):
+                if limit is not None and prompt + output_tokens > limit:
+                    raise Unsupported(
+                        f"request {request.id}: {prompt} prompt tokens and {output_tokens} output "
+                        f"tokens are more than {name} of {limit}"
+                    )
+
+    def _effective_generation(self, arguments: dict[str, Any]) -> dict[str, Any]:
+        """Ask transformers what it makes of the arguments once its defaults are filled in."""
+        merged, _ = self.model._prepare_generation_config(self._config)
+        effective = {name: getattr(merged, name) for name in arguments}
+        if "min_p" in effective:
+            effective["min_p"] = merged.min_p or 0.0
+        return effective
+
+    def _padded(self, rows: list[int]) -> Batch:
+        prompts = [self._requests[row].prompt_token_ids for row in rows]
+        width = max(map(len, prompts))
+        ids = [[self._pad_token_id] * (width - len(prompt)) + list(prompt) for prompt in prompts]
+        mask = [[0] * (width - len(prompt)) + [1] * len(prompt) for prompt in prompts]
+        device = self.model.get_input_embeddings().weight.device
+        return Batch(
+            rows, self._torch.tensor(ids, device=device), self._torch.tensor(mask, device=device)
+        )
+
+    def _completions(
+        self, batch: Batch, sequences: Any, arrival_s: float, times_s: list[float]
+    ) -> Iterator[tuple[int, Completion]]:
+        """Yield each row's completion, without what fills it up after its end of sequence."""
+        width = batch.input_ids.shape[1]
+        for row, ids in zip(batch.rows, sequences[:, width:].tolist(), strict=True):
+            stopped = not self._eos_set.isdisjoint(ids)
+            if stopped:
+                ids = ids[: 1 + next(i for i, token in enumerate(ids) if token in self._eos_set)]
+            request, own_times_s = self._requests[row], tuple(times_s[: len(ids)])
+            yield (
+                row,
+                Completion(
+                    request_id=request.id,
+                    prompt_tokens=len(request.prompt_token_ids),
+                    padding_tokens=width - len(request.prompt_token_ids),
+                    cached_prompt_tokens=0,
+                    output_token_ids=tuple(ids),
+                    finish_reason="stop" if stopped else "length",
+                    arrival_s=arrival_s,
+                    first_token_s=own_times_s[0],
+                    last_token_s=own_times_s[-1],
+                    token_times_s=own_times_s,
+                ),
+            )
+
+    def _synchronise(self) -> None:
+        if self._torch.cuda.is_initialized():
+            for index in range(self._torch.cuda.device_count()):
+                self._torch.cuda.synchronize(index)
+
+    def _release(self) -> None:
+        gc.collect()
+        if self._torch.cuda.is_initialized():
+            self._torch.cuda.empty_cache()
+
+
+def _is_out_of_memory(error: BaseException) -> bool:
+    # torch.OutOfMemoryError is a RuntimeError whose text says "out of memory".
+    return isinstance(error, MemoryError) or any(t in str(error) for t in OUT_OF_MEMORY_TEXTS)

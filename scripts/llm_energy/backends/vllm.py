@@ -1,0 +1,315 @@
+"""The vLLM backend: its offline engine, with PagedAttention and continuous batching.
+
+Ids go in and ids come out: vLLM gets no tokenizer, so no text is made inside a window, and requests
+end at the ids of the model's ``generation_config.json``, as they do in transformers. All other
+defaults of that file are kept out (``generation_config="vllm"``).
+"""
+
+from __future__ import annotations
+
+import functools
+import gc
+import importlib.util
+import logging
+import os
+import time
+from collections import Counter, deque
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from llm_energy.backends.vllm_weights import check_precision, describe_rank, prequantized_folder
+from llm_energy.errors import OutOfMemory, Unsupported
+from llm_energy.records import Completion, Request, Spec, Workload
+
+CAPABILITIES = frozenset(
+    {
+        "float32",
+        "float16",
+        "bfloat16",
+        "int8",
+        "int4",
+        "top_k",
+        "top_p",
+        "min_p",
+        "repetition_penalty",
+        "continuous_batching",
+    }
+)
+
+# vLLM reads these once, while it is imported; what the user has set stays.
+ENVIRONMENT = {
+    "HF_HUB_OFFLINE": "1",  # the model is a folder: nothing may be looked up or fetched
+    "VLLM_NO_USAGE_STATS": "1",  # no report to anyone, and no thread that would send it
+    "VLLM_LOGGING_LEVEL": "ERROR",  # it warns once for each weight that is cast while it is loaded
+    "VLLM_LOGGING_STREAM": "ext://sys.stderr",
+}
+# A fixed size, so that repeats are alike; ``kv_cache_memory_bytes`` in the spec's engine arguments
+# or VLLM_CPU_KVCACHE_SPACE replace it. On a GPU vLLM takes what the weights leave.
+CPU_KV_CACHE_BYTES = 2**30
+OUT_OF_MEMORY_TEXTS = (
+    "out of memory",
+    "CUBLAS_STATUS_ALLOC_FAILED",
+    "DefaultCPUAllocator",
+    "can't allocate memory",
+    "Available memory on node",
+    "Free memory on device",
+    "No available memory for the cache blocks",
+    "To serve at least one request",
+)
+
+
+def _reporting_out_of_memory(method: Callable) -> Callable:
+    """Turn every way in which an allocation fails into OutOfMemory."""
+
+    @functools.wraps(method)
+    def guarded(self: Backend, *arguments: Any) -> Any:
+        try:
+            return method(self, *arguments)
+        except (MemoryError, RuntimeError, ValueError) as error:
+            if not (
+                isinstance(error, MemoryError) or any(t in str(error) for t in OUT_OF_MEMORY_TEXTS)
+            ):
+                raise
+            reason = str(error).strip().split("\n")[0] or type(error).__name__
+        # Here the error is gone, and with it its frames, which held what had been allocated.
+        raise OutOfMemory(f"out of memory in {method.__name__}: {reason}")
+
+    return guarded
+
+
+class Backend:
+    """Serve one model through vLLM's engine, at most a batch size of requests at a time.
+
+    One engine at a time: vLLM's process group belongs to the process, and closing one engine takes
+    it from every other.
+    """
+
+    def __init__(self) -> None:
+        # The import itself takes seconds and belongs to the load.
+        if importlib.util.find_spec("vllm") is None:
+            raise ModuleNotFoundError("No module named 'vllm'", name="vllm")
+        self._engine: Any = None
+        self._requests: tuple[Request, ...] = ()
+        self._prompts: list[Any] = []
+
+    @_reporting_out_of_memory
+    def load(self, spec: Spec, model_folder: Path) -> dict[str, Any]:
+        """Start the engine, check that it does what the spec asks, and report what it uses."""
+        engine = dict(spec.engine)
+        load_in_8bit = engine.pop("load_in_8bit", False)
+        folder = prequantized_folder(model_folder) if load_in_8bit else model_folder
+        ranks = engine.setdefault("tensor_parallel_size", 1)
+        _set_environment(ranks)
+
+        from vllm import EngineArgs, LLMEngine
+        from vllm.platforms import current_platform
+        from vllm.usage.usage_lib import UsageContext
+
+        device = "cuda" if current_platform.is_cuda_alike() else current_platform.device_type
+        if device not in ("cpu", "cuda") or spec.device not in ("auto", device):
+            raise Unsupported(
+                f"device {spec.device!r} was asked for and this build of vLLM serves "
+                f"{device or 'no device of this host'}"
+            )
+        arguments: dict[str, Any] = {
+            "model": str(folder),
+            "skip_tokenizer_init": True,
+            "generation_config": "vllm",
+            "max_model_len": -1,  # the model's own, or less where the KV cache holds no more
+            "disable_log_stats": False,  # else requests come back without their times
+            "use_tqdm_on_load": False,
+            "enforce_eager": device == "cpu",  # compiling takes minutes there, at each start
+            "distributed_executor_backend": "uni" if ranks == 1 else "mp",
+        }
+        if device == "cpu":
+            arguments["kv_cache_memory_bytes"] = CPU_KV_CACHE_BYTES
+        # It warns at each matrix product of an 8-bit model in bfloat16, which is inside the window.
+        logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
+        problem = None
+        try:
+            # vllm.LLM is this engine, a chat template and a loop; the loop is ours (see generate).
+            self._engine = LLMEngine.from_engine_args(
+                EngineArgs(**arguments | engine), usage_context=UsageContext.LLM_CLASS
+            )
+        except (TypeError, ValueError, NotImplementedError) as error:
+            if any(text in str(error) for text in OUT_OF_MEMORY_TEXTS):
+                raise
+            problem = str(error)
+        if problem:
+            raise Unsupported(f"vLLM cannot load {folder}: {problem}")
+        # It would update Prometheus counters at each step and log every ten seconds.
+        self._engine.logger_manager = None
+        effective = self._effective()
+        check_precision(effective, engine, load_in_8bit)
+        return effective
+
+    def prepare(self, workload: Workload, requests: Sequence[Request]) -> dict[str, Any]:
+        """Check that each request fits, and render the prompts into the engine's own inputs."""
+        from vllm import SamplingParams
+        from vllm.inputs import TokensPrompt
+        from vllm.sampling_params import RequestOutputKind
+
+        try:
+            self._sampling = SamplingParams(
+                **workload.engine, detokenize=False, output_kind=RequestOutputKind.FINAL_ONLY
+            )
+        except (TypeError, ValueError) as error:
+            raise Unsupported(f"vLLM refuses the sampling parameters: {error}") from None
+        config = self._engine.vllm_config
+        for request in requests:
+            self._check_request(request, self._sampling.max_tokens)
+        self._concurrency = min(workload.batch_size, config.scheduler_config.max_num_seqs)
+        self._requests = tuple(requests)
+        self._prompts = self._engine.renderer.render_cmpl(
+            [TokensPrompt(prompt_token_ids=list(r.prompt_token_ids)) for r in requests]
+        )
+        eos = self._engine.input_processor.generation_config_fields.get("eos_token_id")
+        return {
+            "generation": {name: getattr(self._sampling, name) for name in workload.engine},
+            "seed": self._sampling.seed,
+            "eos_token_ids": [] if eos is None else [eos] if isinstance(eos, int) else list(eos),
+            "batching": {"strategy": "continuous", "max_requests_in_flight": self._concurrency},
+        }
+
+    @_reporting_out_of_memory
+    def generate(self) -> list[Completion]:
+        """Serve all requests; they arrive at the start, and those beyond the batch size queue.
+
+        The engine holds as many requests as the largest workload needs, so a smaller batch size is
+        kept here, by handing over the next request when one has ended. A step returns when its
+        tokens are on the host, so the last one returns when all work is done.
+        """
+        arrival_s = time.monotonic()
+        waiting = deque(enumerate(self._prompts))
+        in_flight, answers = 0, []
+        try:
+            while waiting or in_flight:
+                while waiting and in_flight < self._concurrency:
+                    index, prompt = waiting.popleft()
+                    self._engine.add_request(str(index), prompt, self._sampling)
+                    in_flight += 1
+                finished = [output for output in self._engine.step() if output.finished]
+                in_flight -= len(finished)
+                answers += finished
+        except Exception:
+            self._engine.abort_request([str(index) for index in range(len(self._prompts))])
+            raise
+        preempted = sum(output.metrics.num_preemptions > 0 for output in answers)
+        if preempted:
+            # Their prompts and outputs were computed twice: no longer the work that was asked for.
+            raise OutOfMemory(
+                f"the KV cache of {self._cache_tokens()} tokens ran out: {preempted} of "
+                f"{len(answers)} requests were preempted; lower the batch size or raise "
+                "kv_cache_memory_bytes"
+            )
+        answers.sort(key=lambda output: int(output.request_id))
+        return [self._completion(output, arrival_s) for output in answers]
+
+    def close(self) -> None:
+        """Shut the engine down, and give back its memory and its process group."""
+        engine, self._engine = self._engine, None
+        self._requests, self._prompts = (), []
+        if engine is not None:
+            engine.engine_core.shutdown()
+        del engine
+        gc.collect()
+        if "VLLM_ENABLE_V1_MULTIPROCESSING" in os.environ:  # vLLM has been imported
+            from vllm.distributed.parallel_state import cleanup_dist_env_and_memory
+
+            # Also after a load that failed half-way; without an effect where all is gone.
+            cleanup_dist_env_and_memory()
+
+    def _check_request(self, request: Request, output_tokens: int) -> None:
+        model = self._engine.model_config
+        prompt, vocabulary = len(request.prompt_token_ids), model.get_vocab_size()
+        if prompt == 0 or max(request.prompt_token_ids) >= vocabulary:
+            raise Unsupported(
+                f"request {request.id}: the prompt is empty or has an id outside the model's "
+                f"{vocabulary} tokens"
+            )
+        needed, room = prompt + output_tokens, self._cache_tokens()
+        asked = f"request {request.id}: {prompt} prompt tokens and {output_tokens} output tokens"
+        if needed > room:  # the engine would preempt this request for ever
+            raise OutOfMemory(
+                f"{asked} are more than the KV cache of {room} tokens; raise kv_cache_memory_bytes"
+            )
+        if needed > model.max_model_len:  # the engine would cut the output short
+            raise Unsupported(f"{asked} are more than the model's context of {model.max_model_len}")
+
+    def _cache_tokens(self) -> int:
+        cache = self._engine.vllm_config.cache_config
+        return (cache.num_gpu_blocks - 1) * cache.block_size  # one block stands for "none"
+
+    def _completion(self, output: Any, arrival_s: float) -> Completion:
+        answer, metrics = output.outputs[0], output.metrics
+        # The fields that end in _ts are monotonic; metrics.arrival_time is wall clock.
+        return Completion(
+            request_id=self._requests[int(output.request_id)].id,
+            prompt_tokens=len(output.prompt_token_ids),
+            padding_tokens=0,
+            cached_prompt_tokens=output.num_cached_tokens or 0,
+            output_token_ids=tuple(answer.token_ids),
+            finish_reason=answer.finish_reason if answer.finish_reason != "error" else "abort",
+            arrival_s=arrival_s,
+            first_token_s=metrics.first_token_ts,
+            last_token_s=metrics.last_token_ts,
+        )
+
+    def _effective(self) -> dict[str, Any]:
+        import torch
+        import vllm
+
+        ranks = self._engine.apply_model(describe_rank)
+        config = self._engine.vllm_config
+        weight_bytes: Counter[str] = Counter()
+        for rank in ranks:
+            weight_bytes.update(rank["weight_bytes"])
+        return {
+            "device": ranks[0]["device"],
+            "device_uuids": [rank["uuid"] for rank in ranks if rank["uuid"]],
+            "dtype": str(config.model_config.dtype).removeprefix("torch."),
+            "quantization": config.model_config.quantization,
+            "weight_bytes": weight_bytes.total(),
+            "weight_bytes_by_dtype": dict(sorted(weight_bytes.items())),
+            "attention_backend": ranks[0]["attention_backend"],
+            "num_threads": ranks[0]["num_threads"],
+            "engine_version": vllm.__version__,
+            "torch_version": torch.__version__,
+            "max_num_seqs": config.scheduler_config.max_num_seqs,
+            "max_num_batched_tokens": config.scheduler_config.max_num_batched_tokens,
+            "enable_chunked_prefill": config.scheduler_config.enable_chunked_prefill,
+            "async_scheduling": bool(config.scheduler_config.async_scheduling),
+            "max_model_len": config.model_config.max_model_len,
+            "enable_prefix_caching": config.cache_config.enable_prefix_caching,
+            "kv_cache_dtype": str(config.cache_config.cache_dtype),
+            "kv_cache_block_tokens": config.cache_config.block_size,
+            "kv_cache_tokens": self._cache_tokens(),
+            "tensor_parallel_size": config.parallel_config.tensor_parallel_size,
+            "seed": config.model_config.seed,
+            "enforce_eager": config.model_config.enforce_eager,
+            "compilation_mode": config.compilation_config.mode.name,
+            "cudagraph_mode": config.compilation_config.cudagraph_mode.name,
+        }
+
+
+def _set_environment(ranks: int) -> None:
+    for name, value in ENVIRONMENT.items():
+        os.environ.setdefault(name, value)
+    # One process: what is measured and what is asked of the engine must be in the same place.
+    os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"
+    # Without this each rank of a tensor-parallel model on CPU is bound to one core.
+    os.environ.setdefault(
+        "VLLM_CPU_OMP_THREADS_BIND", cpu_groups(sorted(os.sched_getaffinity(0)), ranks)
+    )
+
+
+def cpu_groups(cpus: Sequence[int], ranks: int) -> str:
+    """Share the CPUs out among the ranks, in vLLM's notation.
+
+    >>> cpu_groups([0, 1, 2, 3], 2)
+    '0,1|2,3'
+    """
+    share = max(1, len(cpus) // ranks)
+    groups = [cpus[rank * share : (rank + 1) * share] or cpus[-1:] for rank in range(ranks)]
+    return "|".join(",".join(map(str, group)) for group in groups)

@@ -1,0 +1,204 @@
+"""Check what a schema can't say about a sweep config: relations between keys, and files."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from llm_energy.config_errors import Key, Problem, dotted, found
+
+# What the schema already knows but this release can't do yet: key -> the values that it can.
+IMPLEMENTED: dict[Key, tuple[Any, ...]] = {
+    ("sharding", "strategy"): ("none",),
+    ("traffic_simulation", "mode"): ("offline",),
+}
+
+# Which keys of `source` a kind needs, and which it may have.
+SOURCE_KEYS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
+    "hub": ((), ()),
+    "folder": (("path",), ()),
+    "gguf": (("path",), ("sha256",)),
+    "pypi": (("package", "version", "file"), ("sha256",)),
+}
+
+
+def semantic_problems(
+    config: dict[str, Any], written: dict[str, Any], broken: set[Key], root: Path
+) -> list[Problem]:
+    """Check a complete config; ``written`` is the same as the user wrote it.
+
+    ``broken`` names what the schema refused; nothing is said twice about it or about what it
+    influences.
+    """
+    problems: list[Problem] = []
+    for axis in ("models", "backends", "precisions", "workloads"):
+        problems += _duplicate_ids(config[axis])
+    for model in config["models"]:
+        problems += _source(model, root)
+    for precision in config["precisions"]:
+        problems += _compute_precision(precision)
+    if all(config.get("quantization", {}).values()) and "quantization" in config:
+        problems.append(
+            (
+                ("quantization", "load_in_8bit"),
+                "found true beside load_in_4bit, allowed one of the two; "
+                "list both under 'precisions' to compare them",
+            )
+        )
+    if ("protocol",) not in broken:
+        problems += _warm_up(config["protocol"])
+    shared = {path[0] for path in broken if len(path) == 1}
+    if not shared & {"parameters", "prompts", *config["parameters"]}:
+        for workload in config["workloads"]:
+            problems += _parameters(workload, written)
+            problems += _prompts(workload, written, root)
+    return problems
+
+
+def _duplicate_ids(entries: list[dict[str, Any]]) -> Iterator[Problem]:
+    first: dict[str, Key] = {}
+    for entry in entries:
+        if entry["id"] in first:
+            yield (
+                entry["at"],
+                f"found the id '{entry['id']}' a second time, first at "
+                f"{dotted(first[entry['id']])}, allowed once; give each entry its own id",
+            )
+        first.setdefault(entry["id"], entry["at"])
+
+
+def _source(model: dict[str, Any], root: Path) -> Iterator[Problem]:
+    """Check that a model's source has the keys of its kind, and that its file is there."""
+    source, kind = model["source"], model["source"]["kind"]
+    at = (*model["at"], "source")
+    needed, optional = SOURCE_KEYS[kind]
+    for key in needed:
+        if key not in source:
+            yield (*at, key), f"missing, a source of kind '{kind}' needs {', '.join(needed)}"
+    for key in source:
+        if key not in ("kind", *needed, *optional):
+            yield (
+                (*at, key),
+                f"found {found(source[key])}, a source of kind '{kind}' has no such key; remove it "
+                "or set another kind",
+            )
+    if model["revision"] is not None and kind != "hub":
+        yield (
+            (*model["at"], "revision"),
+            f"found {found(model['revision'])}, allowed for the kind 'hub' only; remove it",
+        )
+    if "path" in needed and "path" in source:
+        place = (*at, "path") if at[0] == "models" else model["at"]
+        yield from _missing_file(source["path"], place, kind == "folder", root)
+
+
+def _missing_file(path: str, at: Key, folder: bool, root: Path) -> Iterator[Problem]:
+    try:
+        place = root / Path(path).expanduser()
+        there = place.is_dir() if folder else place.is_file()
+    except (ValueError, OSError, RuntimeError):  # a null character, a name too long, no such home
+        there = False
+    if not there:
+        what = "folder" if folder else "file"
+        yield at, f"found {found(path)}, allowed a {what} that exists; there is none"
+
+
+def _compute_precision(entry: dict[str, Any]) -> Iterator[Problem]:
+    precision, compute = entry["precision"], entry["compute_precision"]
+    if not precision.startswith("int") and compute != precision:
+        yield (
+            (*entry["at"], "compute_precision"),
+            f"found '{compute}', allowed '{precision}', which computes in itself; remove it, it is "
+            "for int8 and int4",
+        )
+
+
+def _warm_up(protocol: dict[str, Any]) -> Iterator[Problem]:
+    least, most = protocol["warmup_min_passes"], protocol["warmup_max_passes"]
+    if least > most:
+        yield (
+            ("protocol", "warmup_min_passes"),
+            f"found {least}, allowed at most warmup_max_passes, which is {most}",
+        )
+
+
+def _parameters(workload: dict[str, Any], written: dict[str, Any]) -> Iterator[Problem]:
+    """Check one workload's parameters; a problem stands where its value was written."""
+    values = workload["parameters"]
+
+    def origin(*keys: str) -> Key:
+        return _origin(written, [workload["at"], (), ("parameters",)], keys)
+
+    least, most = values["min_output_tokens"], values["max_output_tokens"]
+    if least > most:
+        limit = dotted(origin("max_output_tokens"))
+        yield (
+            origin("min_output_tokens"),
+            f"found {least}, allowed at most {limit}, which is {most}",
+        )
+    size = values["batching"]["batch_size"]
+    if values["batching"]["strategy"] == "static" and workload["requests"] % size:
+        below = workload["requests"] // size * size
+        yield (
+            (*workload["at"], "requests"),
+            f"found {workload['requests']}, allowed a multiple of the batch size {size}, else the "
+            f"last batch is smaller; try {f'{below} or ' if below else ''}{below + size}",
+        )
+    for (section, key), can in IMPLEMENTED.items():
+        value = (values[section] or {}).get(key, can[0])
+        if value not in can:
+            yield (
+                origin(section, key),
+                f"found '{value}', allowed {', '.join(can)}; the rest is not implemented yet",
+            )
+    sharding, traffic = values["sharding"], values["traffic_simulation"] or {}
+    if sharding["strategy"] == "none" and sharding["num_devices"] > 1:
+        yield (
+            origin("sharding", "num_devices"),
+            f"found {sharding['num_devices']}, allowed 1 with the strategy 'none'",
+        )
+    if traffic.get("mode") == "offline":
+        for key in traffic.keys() - {"mode"}:
+            yield (
+                origin("traffic_simulation", key),
+                f"found {found(traffic[key])}, has no meaning with the mode 'offline'; remove it",
+            )
+
+
+def _prompts(workload: dict[str, Any], written: dict[str, Any], root: Path) -> Iterator[Problem]:
+    """Check that a workload's prompts have what their source needs."""
+    prompts, at = workload["prompts"], workload["at"]
+    source, path = prompts["source"], prompts["path"]
+
+    def origin(key: str) -> Key:
+        return _origin(written, [at, ()], ("prompts", key))
+
+    needed = {"file": "path", "dataset": "path", "synthetic": "input_tokens"}.get(source)
+    if needed and prompts[needed] is None:
+        yield origin(needed), f"missing, prompts from the source '{source}' need it"
+    if needed == "path" and path is not None:
+        yield from _missing_file(path, origin("path"), source == "dataset", root)
+    for key, remedy in (("path", "'file' or 'dataset'"), ("input_tokens", "'synthetic'")):
+        # a workload may turn from the sweep's file to another source, but not name a file in vain
+        in_vain = len(origin(key)) >= len(origin("source"))
+        if prompts[key] is not None and key != needed and in_vain:
+            yield (
+                origin(key),
+                f"found {found(prompts[key])}, has no meaning with the source '{source}'; "
+                f"set the source to {remedy}, or remove the key",
+            )
+
+
+def _origin(written: dict[str, Any], bases: list[Key], keys: tuple[str, ...]) -> Key:
+    """Give the path where a value was written: the first base that has it, else the last one."""
+    for base in bases:
+        below: Any = written
+        for key in (*base, *keys):
+            try:
+                below = below[key]
+            except (KeyError, IndexError, TypeError):
+                break
+        else:
+            return (*base, *keys)
+    return (*bases[-1], *keys)

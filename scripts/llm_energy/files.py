@@ -1,0 +1,90 @@
+"""Write whole files or none, hash what was read, and hold the host while measuring."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import hashlib
+import json
+import os
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from llm_energy.errors import RecordError
+
+LOCK_PATH = Path(tempfile.gettempdir()) / "llm-energy-measure.lock"
+
+
+def write_text(path: str | Path, text: str) -> None:
+    """Write ``text`` so that a reader sees the old file or the new one, never a part."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with open(temporary, "w", encoding="utf-8") as stream:
+            stream.write(text)
+            stream.flush()
+            os.fsync(stream.fileno())
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def canonical_json(value: Any) -> str:
+    """Give the one JSON text of ``value``: sorted keys, no spaces, no NaN.
+
+    >>> canonical_json({"b": 1, "a": [1.5, None]})
+    '{"a":[1.5,null],"b":1}'
+    """
+    return json.dumps(
+        value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False
+    )
+
+
+def write_json(path: str | Path, value: Any) -> None:
+    """Write ``value`` as indented JSON, atomically; NaN and infinity are refused (ValueError)."""
+    write_text(path, json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def read_json(path: str | Path) -> Any:
+    """Read JSON; a file that is missing or no JSON raises a RecordError that names it."""
+    try:
+        return json.loads(Path(path).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise RecordError(f"{path}: no such file") from None
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise RecordError(f"{path}: not valid JSON ({error})") from None
+
+
+def sha256_bytes(data: bytes) -> str:
+    """Give the SHA-256 of ``data`` as 64 hexadecimal digits."""
+    return hashlib.sha256(data).hexdigest()
+
+
+def sha256_json(value: Any) -> str:
+    """Give the SHA-256 of the canonical JSON of ``value``."""
+    return sha256_bytes(canonical_json(value).encode("utf-8"))
+
+
+def sha256_file(path: str | Path) -> str:
+    """Give the SHA-256 of a file's content, read in pieces."""
+    with open(path, "rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+@contextlib.contextmanager
+def exclusive_host(path: Path = LOCK_PATH) -> Iterator[float]:
+    """Hold the host-wide measuring lock; yield the seconds spent waiting for it.
+
+    The kernel drops the lock when the process ends, however it ends, so none is ever left behind.
+    """
+    begin = time.monotonic()
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield time.monotonic() - begin
+    finally:
+        os.close(descriptor)

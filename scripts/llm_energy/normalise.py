@@ -1,0 +1,143 @@
+"""Turn joules, tokens and times of every usable window into joules per token and latencies."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Iterable, Iterator
+
+from llm_energy.checks.accounting import Sum, loaded_idle_power_w, sums
+from llm_energy.errors import LlmEnergyError
+from llm_energy.files import sha256_file
+from llm_energy.records import (
+    SCHEMA_VERSION,
+    Measurement,
+    Metrics,
+    MetricsTable,
+    RequestTable,
+    Status,
+    Verdict,
+    Verdicts,
+    Window,
+    read_record,
+)
+from llm_energy.units import kilowatt_hours_from_joules
+
+
+def normalise(verdicts: Verdicts) -> MetricsTable:
+    """Give the metrics of every window that is not invalid, and list the others.
+
+    Raises LlmEnergyError where a measurement is not the one that was judged.
+    """
+    rows: list[Metrics] = []
+    without = []
+    path, measurement = None, None
+    for verdict in verdicts.verdicts:
+        if verdict.outcome != "ok" or verdict.verdict == "invalid":
+            without.append(verdict)
+            continue
+        if verdict.measurement != path:  # the windows of one measurement stand together
+            path, measurement = verdict.measurement, _judged(verdict)
+        rows += window_metrics(measurement, verdict)
+    return MetricsTable(
+        SCHEMA_VERSION, verdicts.sweep, verdicts.backend, tuple(rows), tuple(without)
+    )
+
+
+def window_metrics(measurement: Measurement, verdict: Verdict) -> Iterator[Metrics]:
+    """Give one row for the measured joules of a window and one for the estimated, never a sum."""
+    window = next(w for w in measurement.windows if w.workload == verdict.workload)
+    for status, total in sums(window.interval).items():
+        yield _row(measurement, window, verdict, status, total)
+
+
+def _judged(verdict: Verdict) -> Measurement:
+    if sha256_file(verdict.measurement) != verdict.measurement_sha256:
+        raise LlmEnergyError(
+            f"{verdict.measurement}: it changed after it was judged; run the validate stage again"
+        )
+    return read_record(Measurement, verdict.measurement)
+
+
+def _row(
+    measurement: Measurement, window: Window, verdict: Verdict, status: Status, total: Sum
+) -> Metrics:
+    spec, requests = measurement.spec, window.requests
+    workload = next(w for w in spec.workloads if w.id == window.workload)
+    duration_s = window.interval.duration_s
+    prompt_tokens, output_tokens = sum(requests.prompt_tokens), sum(requests.output_tokens)
+    count = len(requests.request_id)
+    idle_w, net_reason = loaded_idle_power_w(measurement, status, total.parts)
+    net_j = None if idle_w is None else total.energy_j - idle_w * duration_s
+    per_output_token_j = _per(total.energy_j, output_tokens)
+    ttft_s, tpot_s, e2e_latency_s = latencies_s(requests)
+    return Metrics(
+        cell=spec.cell,
+        model=spec.model,
+        backend=spec.backend,
+        precision=spec.precision,
+        workload=workload.id,
+        batch_size=workload.batch_size,
+        repeat=spec.repeat,
+        verdict=verdict.verdict,
+        flags=tuple(dict.fromkeys(flag.id for flag in verdict.flags)),
+        energy_status=status,
+        components=total.components,
+        duration_s=duration_s,
+        passes=window.passes,
+        requests=count,
+        prompt_tokens=prompt_tokens,
+        output_tokens=output_tokens,
+        gross_energy_j=total.energy_j,
+        net_energy_j=net_j,
+        net_reason=net_reason,
+        mean_power_w=total.energy_j / duration_s,
+        loaded_idle_power_w=idle_w,
+        energy_per_output_token_j=per_output_token_j,
+        energy_per_total_token_j=_per(total.energy_j, prompt_tokens + output_tokens),
+        energy_per_request_j=_per(total.energy_j, count),
+        net_energy_per_output_token_j=_per(net_j, output_tokens),
+        co2e_g_per_output_token=_co2e_g(per_output_token_j, measurement.carbon_intensity),
+        output_tokens_per_s=output_tokens / duration_s,
+        ttft_s=ttft_s,
+        tpot_s=tpot_s,
+        e2e_latency_s=e2e_latency_s,
+        hostname=measurement.host.hostname,
+        measurement=verdict.measurement,
+        measurement_sha256=verdict.measurement_sha256,
+    )
+
+
+def latencies_s(table: RequestTable) -> tuple[float | None, float | None, float | None]:
+    """Give the means over requests of TTFT, TPOT and end-to-end latency, in seconds.
+
+    TTFT is first token minus arrival, TPOT the time from first to last token over the tokens after
+    the first, end-to-end last token minus arrival. A request without the times that a latency
+    needs does not enter it; None where no request has them.
+    """
+    times = (table.arrival_s, table.first_token_s, table.last_token_s)
+    rows = list(zip(*times, table.output_tokens, strict=True))
+    return (
+        _mean(first - arrival for arrival, first, _, _ in rows if first is not None),
+        _mean(
+            (last - first) / (n - 1)
+            for _, first, last, n in rows
+            if first is not None and last is not None and n > 1
+        ),
+        _mean(last - arrival for arrival, _, last, _ in rows if last is not None),
+    )
+
+
+def _mean(values: Iterable[float]) -> float | None:
+    known = list(values)
+    return statistics.fmean(known) if known else None
+
+
+def _per(energy_j: float | None, count: int) -> float | None:
+    return None if energy_j is None or count == 0 else energy_j / count
+
+
+def _co2e_g(energy_j: float | None, intensity: dict | None) -> float | None:
+    g_per_kwh = (intensity or {}).get("g_per_kwh")
+    if energy_j is None or g_per_kwh is None:
+        return None
+    return kilowatt_hours_from_joules(energy_j) * g_per_kwh

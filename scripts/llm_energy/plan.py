@@ -1,0 +1,306 @@
+"""Turn a sweep into its cells, one frozen spec per cell and repeat, and what each cell cannot do.
+
+Everything here is pure: the same sweep on the same installation gives the same plan, and nothing is
+loaded or written until ``write_plan``.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from llm_energy import environments
+from llm_energy.compatibility import Translation, merge_loads, translate
+from llm_energy.config import BackendEntry, ModelEntry, PrecisionEntry, Sweep
+from llm_energy.errors import ConfigError
+from llm_energy.files import sha256_json, write_json
+from llm_energy.records import SCHEMA_VERSION, Note, Spec, Workload, to_dict, write_record
+
+
+@dataclass(frozen=True)
+class Engine:
+    """How a backend would run here: on which device, which engine version, or why not at all."""
+
+    device: str
+    version: str | None
+    missing: str | None = None
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One (model, backend, precision) with its specs by repeat name, or the reason it has none."""
+
+    id: str
+    model: str
+    backend: str
+    precision: str
+    outcome: str
+    reason: str | None
+    workloads: tuple[str, ...]
+    notes: tuple[Note, ...]
+    specs: dict[str, Spec] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The whole expected grid of a sweep."""
+
+    sweep: str
+    cells: tuple[Cell, ...]
+    models: dict[str, dict[str, Any]]
+    prompt_requests: dict[str, dict[str, Any]]
+    allow_mixed_backends: bool
+
+    @property
+    def planned(self) -> tuple[Cell, ...]:
+        """Give the cells that will be measured."""
+        return tuple(cell for cell in self.cells if cell.outcome == "planned")
+
+    @property
+    def backends(self) -> tuple[str, ...]:
+        """Give the backends of the sweep, in its order, those without a planned cell included."""
+        return tuple(dict.fromkeys(cell.backend for cell in self.cells))
+
+    def spec(self, cell: str, repeat: str) -> Spec:
+        """Give the spec of one cell and repeat; KeyError where the plan has none."""
+        return {c.id: c for c in self.cells}[cell].specs[repeat]
+
+
+def make_plan(sweep: Sweep, engine: Callable[[BackendEntry], Engine]) -> Plan:
+    """Plan every cell of ``sweep``; ``engine`` says how each backend would run here.
+
+    Raises ConfigError with every parameter that a backend does not support, unless
+    ``policy.ignore_backend_warnings`` turns those into notes.
+    """
+    conflicts: dict[str, None] = {}
+    cells = []
+    for backend in sweep.backends:
+        how = engine(backend)
+        for model in sweep.models:
+            for precision in sweep.precisions:
+                cell, found = _plan_cell(sweep, model, backend, precision, how)
+                cells.append(cell)
+                conflicts.update(dict.fromkeys(found))
+    if conflicts and not sweep.policy.ignore_backend_warnings:
+        raise ConfigError(
+            [
+                f"{text} To go on without it, set policy.ignore_backend_warnings."
+                for text in conflicts
+            ]
+        )
+    return Plan(
+        sweep=sweep.name,
+        cells=tuple(cells),
+        models={model.id: to_dict(model) for model in sweep.models},
+        prompt_requests={model.id: _prompt_request(sweep, model) for model in sweep.models},
+        allow_mixed_backends=sweep.policy.allow_mixed_backends,
+    )
+
+
+def installed_engine(root: Path, device: str, provided: bool) -> Callable[[BackendEntry], Engine]:
+    """Say how backends run from the environments below ``root``.
+
+    ``provided`` means that conda or containers make the environments when they are needed.
+    """
+
+    def engine(backend: BackendEntry) -> Engine:
+        variant = environments.variant(device, backend.environment)
+        if backend.id not in environments.ENGINES:
+            return Engine(
+                variant, None
+            )  # a backend without an environment is refused by the matrix
+        name = environments.environment_name(backend.id, variant)
+        version = environments.pinned_version(root, name, environments.engine_package(name))
+        missing = None
+        if not provided and not environments.is_installed(root, name):
+            missing = (
+                f"Backend '{backend.id}' requires extra dependencies. "
+                f"Install them with: {environments.install_command(backend.id, variant)}"
+            )
+        return Engine(variant, version, missing)
+
+    return engine
+
+
+def repeat_name(number: int) -> str:
+    """Name a repeat.
+
+    >>> repeat_name(1)
+    'r01'
+    """
+    return f"r{number:02d}"
+
+
+def block_rank(order_seed: int, repeat: str, cell: str) -> int:
+    """Give a cell's place in its block: a seeded random number that no other cell influences.
+
+    Blocks come one after the other, and the cells of one block in the order of a hash, so a cell
+    added later joins each block without reordering the rest.
+    """
+    digest = hashlib.sha256(f"{order_seed}/{repeat}/{cell}".encode()).digest()
+    return int(repeat[1:]) * 2**32 + int.from_bytes(digest[:4], "big")
+
+
+def _plan_cell(
+    sweep: Sweep,
+    model: ModelEntry,
+    backend: BackendEntry,
+    precision: PrecisionEntry,
+    how: Engine,
+) -> tuple[Cell, list[str]]:
+    """Plan one cell; also give the parameters that its backend does not support, as sentences."""
+    translations: dict[str, Translation] = {}
+    parameters: dict[str, dict[str, Any]] = {}
+    for workload in sweep.workloads:
+        parameters[workload.id] = universal_parameters(model, precision, workload.parameters)
+        translations[workload.id] = translate(
+            parameters[workload.id], backend.id, how.version, how.device
+        )
+    conflicts = _unique(note for t in translations.values() for note in t.conflicts)
+    refusals = _unique(note for t in translations.values() for note in t.refusals)
+    reasons = [note.message for note in refusals] or ([how.missing] if how.missing else [])
+    notes = _unique(note for t in translations.values() for note in (*t.notes, *t.conflicts))
+    cell_id = f"{model.id}--{backend.id}--{precision.id}"
+    specs = {}
+    if not reasons:
+        workloads = {
+            w.id: Workload(w.id, w.requests, parameters[w.id], translations[w.id].generate)
+            for w in sweep.workloads
+        }
+        load = merge_loads(list(translations.values()))
+        for number in range(1, sweep.repeats + 1):
+            repeat = repeat_name(number)
+            order = sorted(
+                workloads, key=lambda w: block_rank(sweep.order_seed, repeat, f"{cell_id}/{w}")
+            )
+            specs[repeat] = Spec(
+                schema_version=SCHEMA_VERSION,
+                sweep=sweep.name,
+                cell=cell_id,
+                model=model.id,
+                backend=backend.id,
+                precision=precision.id,
+                repeat=number,
+                seed=sweep.workloads[0].parameters["random_seed"],
+                device=how.device,
+                engine=load,
+                workloads=tuple(workloads[w] for w in order),
+                notes=notes,
+                protocol=sweep.protocol,
+                meter=sweep.meter,
+            )
+    cell = Cell(
+        id=cell_id,
+        model=model.id,
+        backend=backend.id,
+        precision=precision.id,
+        outcome="unsupported" if reasons else "planned",
+        reason="; ".join(reasons) or None,
+        workloads=tuple(w.id for w in sweep.workloads),
+        notes=notes,
+        specs=specs,
+    )
+    return cell, [note.message for note in conflicts]
+
+
+def universal_parameters(
+    model: ModelEntry, precision: PrecisionEntry, parameters: dict[str, Any]
+) -> dict[str, Any]:
+    """Complete a workload's parameters with what the model and the precision axes say."""
+    quantised = precision.precision in ("int8", "int4")
+    return {
+        "model_name": model.model_name,
+        "fp_precision": precision.compute_precision if quantised else precision.precision,
+        **parameters,
+        "quantization": {
+            "load_in_4bit": precision.precision == "int4",
+            "load_in_8bit": precision.precision == "int8",
+        },
+    }
+
+
+def _prompt_request(sweep: Sweep, model: ModelEntry) -> dict[str, Any]:
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "model": model.id,
+        "workloads": {
+            w.id: {"requests": w.requests, "prompts": w.prompts} for w in sweep.workloads
+        },
+    }
+
+
+def _unique(notes: Iterable[Note]) -> tuple[Note, ...]:
+    return tuple(dict.fromkeys(notes))
+
+
+def spec_path(sweep: str, cell: str, repeat: str) -> str:
+    """Give the path of a spec."""
+    return f"results/{sweep}/specs/{cell}/{repeat}.json"
+
+
+def measurement_path(sweep: str, backend: str, cell: str, repeat: str) -> str:
+    """Give the path of a measurement."""
+    return f"results/{sweep}/{backend}/measurements/{cell}/{repeat}.json"
+
+
+def grid(plan: Plan) -> dict[str, Any]:
+    """Give the content of ``plan.json``: every expected cell, what was refused, and every path."""
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "sweep": plan.sweep,
+        "allow_mixed_backends": plan.allow_mixed_backends,
+        "cells": [
+            {
+                "cell": cell.id,
+                "model": cell.model,
+                "backend": cell.backend,
+                "precision": cell.precision,
+                "outcome": cell.outcome,
+                "reason": cell.reason,
+                "workloads": list(cell.workloads),
+                "repeats": list(cell.specs),
+                "specs": [spec_path(plan.sweep, cell.id, r) for r in cell.specs],
+                "measurements": [
+                    measurement_path(plan.sweep, cell.backend, cell.id, r) for r in cell.specs
+                ],
+                "notes": to_dict(cell.notes),
+            }
+            for cell in plan.cells
+        ],
+    }
+
+
+def digest(plan: Plan) -> str:
+    """Give the SHA-256 of everything that ``write_plan`` would write."""
+    specs = [to_dict(spec) for cell in plan.cells for spec in cell.specs.values()]
+    return sha256_json([grid(plan), plan.prompt_requests, specs])
+
+
+def write_plan(plan: Plan, folder: Path) -> None:
+    """Write the grid, every spec and every prompt request below ``folder``."""
+    for cell in plan.cells:
+        for repeat, spec in cell.specs.items():
+            write_record(folder / spec_path(plan.sweep, cell.id, repeat), spec)
+    for model, request in plan.prompt_requests.items():
+        write_json(folder / f"results/{plan.sweep}/prompts/{model}.request.json", request)
+    write_json(folder / f"results/{plan.sweep}/plan.json", grid(plan))
+
+
+def describe(plan: Plan) -> str:
+    """Say in a few lines what will be measured and what will not, with the reasons."""
+    repeats = sum(len(cell.specs) for cell in plan.planned)
+    lines = [
+        f"Sweep {plan.sweep}: {len(plan.planned)} of {len(plan.cells)} cells planned, "
+        f"{repeats} repeats to measure in all."
+    ]
+    lines += [f"  {c.id}: unsupported: {c.reason}" for c in plan.cells if c.outcome != "planned"]
+    notes: dict[Note, list[str]] = {}
+    for cell in plan.planned:
+        for note in cell.notes:
+            notes.setdefault(note, []).append(cell.backend)
+    for note, backends in notes.items():
+        lines.append(f"  note ({', '.join(dict.fromkeys(backends))}): {note.message}")
+    return "\n".join(lines)

@@ -1,0 +1,95 @@
+"""Summarise repeats: mean, sample SD, 95 % t-interval, and the digits that these support."""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Sequence
+
+from llm_energy.records import Statistic
+
+CONFIDENCE = 0.95
+ABSENT = "\u2013"
+
+
+def summarise(values: Sequence[float]) -> Statistic:
+    """Summarise the values of independent repeats.
+
+    The interval is mean +- t(n - 1) sd / sqrt(n); with fewer than two values there is neither a
+    standard deviation nor an interval (Student, The probable error of a mean, Biometrika 6, 1908).
+
+    >>> summarise([1.0, 2.0, 3.0]).mean
+    2.0
+    >>> summarise([1.0]).sd is None
+    True
+    """
+    n = len(values)
+    if n == 0:
+        return Statistic(0, None, None, None, None)
+    mean = math.fsum(values) / n
+    if n == 1:
+        return Statistic(1, mean, None, None, None)
+    # Not statistics.stdev, whose exact fractions take most of the time of a large sweep. Equal
+    # values are asked for by name, since the mean that they are compared with may be rounded.
+    squares = math.fsum((value - mean) ** 2 for value in values)
+    sd = 0.0 if min(values) == max(values) else math.sqrt(squares / (n - 1))
+    half = t_quantile(n - 1) * sd / math.sqrt(n)
+    return Statistic(n, mean, sd, mean - half, mean + half)
+
+
+@functools.cache
+def t_quantile(degrees_of_freedom: int) -> float:
+    """Give the t value that leaves 2.5 % above it.
+
+    From ``scipy.special``, which imports several times as fast as ``scipy.stats`` and is what that
+    calls.
+    """
+    from scipy.special import stdtrit
+
+    return float(stdtrit(degrees_of_freedom, (1 + CONFIDENCE) / 2))
+
+
+def quantity(statistic: Statistic) -> str:
+    """Write a mean with half its 95 % interval, in the digits that the interval supports.
+
+    The half-width gets two significant digits and the mean as many decimals. With one repeat there
+    is no interval and the mean gets two significant digits.
+
+    >>> quantity(Statistic(5, 0.123456, 0.01, 0.111, 0.1358))
+    '0.123 ± 0.012'
+    >>> quantity(Statistic(1, 0.123456, None, None, None))
+    '0.12'
+    """
+    if statistic.mean is None:
+        return ABSENT
+    if statistic.ci_low is None:
+        return _fixed(statistic.mean, _decimals(statistic.mean, 2))
+    half = (statistic.ci_high - statistic.ci_low) / 2
+    if half == 0:
+        return f"{_fixed(statistic.mean, _decimals(statistic.mean, 3))} ± 0"
+    decimals = _decimals(half, 2)
+    return f"{_fixed(statistic.mean, decimals)} ± {_fixed(half, decimals)}"
+
+
+def mean_only(statistic: Statistic) -> str:
+    """Write a mean without its interval: the digits that are certain, at least one, at most three.
+
+    >>> mean_only(Statistic(5, 83.456, 3.0, 80.0, 86.9))
+    '83'
+    """
+    if statistic.mean is None:
+        return ABSENT
+    most, least = _decimals(statistic.mean, 3), _decimals(statistic.mean, 1)
+    if statistic.ci_low is None:
+        return _fixed(statistic.mean, _decimals(statistic.mean, 2))
+    half = (statistic.ci_high - statistic.ci_low) / 2
+    return _fixed(statistic.mean, max(least, min(most, _decimals(half, 1) if half else most)))
+
+
+def _decimals(value: float, digits: int) -> int:
+    """Give the decimals that show ``value`` with so many significant digits; may be negative."""
+    return digits - 1 - math.floor(math.log10(abs(value))) if value else 0
+
+
+def _fixed(value: float, decimals: int) -> str:
+    return f"{round(value, decimals) + 0.0:.{max(0, decimals)}f}"  # + 0.0 turns -0.0 into 0.0

@@ -1,0 +1,258 @@
+"""Judge every window of a backend: schema, then the catalogue of checks, then a verdict."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from llm_energy import schemas
+from llm_energy.checks import (
+    CATALOGUE,
+    Case,
+    Current,
+    FileState,
+    Key,
+    Remaining,
+    Trace,
+    of_scope,
+    trace_of,
+    verdict_word,
+)
+from llm_energy.errors import LlmEnergyError, RecordError
+from llm_energy.files import read_json, sha256_file, sha256_json
+from llm_energy.records import (
+    SCHEMA_VERSION,
+    Flag,
+    Measurement,
+    ModelManifest,
+    PromptSet,
+    Verdict,
+    Verdicts,
+    read_record,
+    to_dict,
+)
+
+# Beside what is no record: too deep for the parser, and numbers of thousands of digits.
+UNREADABLE = (RecordError, RecursionError, ValueError)
+
+
+@dataclass(frozen=True)
+class Planned:
+    """One measurement that the plan asks for."""
+
+    cell: str
+    model: str
+    repeat: int
+    workloads: tuple[str, ...]
+    path: str
+
+
+def validate(sweep: str, backend: str, plan_path: Path) -> Verdicts:
+    """Judge every window of ``backend`` that the plan at ``plan_path`` expects.
+
+    One measurement is held in memory at a time. Raises LlmEnergyError where the plan is of another
+    sweep or has no such backend.
+    """
+    plan = read_json(plan_path)
+    cells = [cell for cell in plan["cells"] if cell["backend"] == backend]
+    if plan["sweep"] != sweep or not cells:
+        raise LlmEnergyError(
+            f"{plan_path}: it plans sweep '{plan['sweep']}' with backends "
+            f"{', '.join(sorted({c['backend'] for c in plan['cells']}))}, "
+            f"not sweep '{sweep}' with backend '{backend}'"
+        )
+    verdicts: dict[Key, Verdict] = {}
+    traces: list[Trace] = []
+    around = Surroundings(plan_path.parent)
+    for cell in cells:
+        if cell["outcome"] != "planned":
+            verdicts.update(_not_planned(cell))
+        for planned in _planned(cell):
+            for verdict, trace in _judge(planned, around):
+                verdicts[_key(verdict)] = verdict
+                traces += [trace] if trace else []
+    for check in of_scope("sweep"):
+        for trace, finding in check.find(traces):
+            _add(verdicts, trace.key, check.flag(finding))
+    _judge_repeats(cells, verdicts)
+    return Verdicts(SCHEMA_VERSION, sweep, backend, tuple(map(_conclude, verdicts.values())))
+
+
+def consistent(measurement: Measurement, planned: Planned) -> str | None:
+    """Say what in a well-formed measurement contradicts itself or the plan, or None."""
+    spec = measurement.spec
+    if spec.schema_version != SCHEMA_VERSION:
+        return f"spec.schema_version is {spec.schema_version}, this version reads {SCHEMA_VERSION}"
+    if (spec.cell, spec.repeat) != (planned.cell, planned.repeat):
+        return (
+            f"it holds {spec.cell} repeat {spec.repeat}, "
+            f"the plan expects {planned.cell} repeat {planned.repeat}"
+        )
+    if sha256_json(to_dict(spec)) != measurement.spec_sha256:
+        return "its spec is not the one that spec_sha256 was taken of"
+    intensity = measurement.carbon_intensity
+    if intensity is not None and not isinstance(intensity.get("g_per_kwh"), (int, float)):
+        return f"carbon_intensity.g_per_kwh is {intensity.get('g_per_kwh')!r}, not a number"
+    names = [window.workload for window in measurement.windows]
+    if len(set(names)) < len(names):
+        return f"two windows of one workload: {', '.join(names)}"
+    if strange := set(names) - {workload.id for workload in spec.workloads}:
+        return f"a window of a workload that the spec has not: {', '.join(sorted(strange))}"
+    for window in measurement.windows:
+        if window.outcome != "ok":
+            continue
+        if window.interval is None or window.requests is None:
+            return f"window {window.workload} has outcome ok without interval or requests"
+        lengths = {len(column) for column in vars(window.requests).values()}
+        if len(lengths) > 1:
+            return f"window {window.workload} has request columns of unequal length"
+    return None
+
+
+def _planned(cell: dict[str, Any]) -> Iterator[Planned]:
+    for repeat, path in zip(cell["repeats"], cell["measurements"], strict=True):
+        yield Planned(cell["cell"], cell["model"], int(repeat[1:]), tuple(cell["workloads"]), path)
+
+
+def _not_planned(cell: dict[str, Any]) -> dict[Key, Verdict]:
+    """Give an unsupported cell one verdict a workload; it has no repeats, so they are repeat 0."""
+    return {
+        key: Verdict(
+            *key[:2], key.workload, cell["outcome"], cell["reason"], None, None, "invalid", ()
+        )
+        for key in (Key(cell["cell"], 0, workload) for workload in cell["workloads"])
+    }
+
+
+def _judge(planned: Planned, around: Surroundings) -> Iterator[tuple[Verdict, Trace | None]]:
+    """Judge the windows of one measurement by the file and window checks."""
+    path = Path(planned.path)
+    measurement, sha256, problem = None, None, None
+    if exists := path.is_file():
+        sha256 = sha256_file(path)
+        measurement, problem = _read(path, planned)
+    state = FileState(planned.path, exists, problem)
+    blank = Verdict(
+        planned.cell,
+        planned.repeat,
+        "",
+        "failed" if exists else "missing",
+        problem or "there is no such file",
+        planned.path if exists else None,
+        sha256,
+        "invalid",
+        tuple(c.flag(f) for c in of_scope("file") if (f := c.find(state)) is not None),
+    )
+    windows = {window.workload: window for window in measurement.windows} if measurement else {}
+    spec_sha256 = around.spec_sha256(planned.cell, planned.repeat)
+    for workload in planned.workloads:
+        verdict = replace(blank, workload=workload)
+        if measurement is None:
+            yield verdict, None
+        elif workload not in windows:
+            ended = measurement.outcome if measurement.outcome != "ok" else "missing"
+            reason = measurement.reason or "the repeat ended before this workload"
+            yield replace(verdict, outcome=ended, reason=reason), None
+        elif windows[workload].outcome != "ok":
+            window = windows[workload]
+            yield replace(verdict, outcome=window.outcome, reason=window.reason), None
+        else:
+            current = around.current(planned.model, workload, spec_sha256)
+            case = Case(measurement, windows[workload], current)
+            flags = [c.flag(f) for c in of_scope("window") if (f := c.find(case)) is not None]
+            yield replace(verdict, outcome="ok", reason=None, flags=tuple(flags)), trace_of(case)
+
+
+def _read(path: Path, planned: Planned) -> tuple[Measurement | None, str | None]:
+    """Read one measurement, or say what is wrong with it, all of it where a schema can tell."""
+    try:
+        measurement = read_record(Measurement, path)
+    except UNREADABLE as error:
+        found = str(error)
+        try:
+            listed = schemas.problems("measurement", read_json(path))
+        except UNREADABLE:
+            listed = []
+        more = len(listed) - schemas.PROBLEMS_SHOWN
+        if listed:
+            found = "; ".join(listed[: schemas.PROBLEMS_SHOWN])
+        return None, f"{found}; and {more} more" if more > 0 else found
+    problem = consistent(measurement, planned)
+    return (None, problem) if problem else (measurement, None)
+
+
+class Surroundings:
+    """What the files around the plan say now; files that are not there say nothing.
+
+    A model's manifest and prompts are read once, however many measurements there are of it.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._models: dict[str, tuple[ModelManifest | None, PromptSet | None]] = {}
+
+    def spec_sha256(self, cell: str, repeat: int) -> str | None:
+        """Give the hash of a spec as the measuring process takes it."""
+        path = self.folder / "specs" / cell / f"r{repeat:02d}.json"
+        return sha256_json(read_json(path)) if path.is_file() else None
+
+    def current(self, model: str, workload: str, spec_sha256: str | None) -> Current:
+        """Give what a window of ``workload`` is held against."""
+        if model not in self._models:
+            manifest = self.folder.parent / "models" / model / "manifest.json"
+            prompts = self.folder / "prompts" / f"{model}.json"
+            self._models[model] = (
+                read_record(ModelManifest, manifest) if manifest.is_file() else None,
+                read_record(PromptSet, prompts) if prompts.is_file() else None,
+            )
+        manifest, prompts = self._models[model]
+        requests = prompts.requests.get(workload) if prompts else None
+        return Current(
+            spec_sha256=spec_sha256,
+            weights_sha256=manifest.weights_sha256 if manifest else None,
+            parameter_count=manifest.parameter_count if manifest else None,
+            prompts_sha256=prompts.sha256.get(workload) if prompts else None,
+            prompt_tokens=requests and {r.id: len(r.prompt_token_ids) for r in requests},
+        )
+
+
+def _judge_repeats(cells: list[dict[str, Any]], verdicts: dict[Key, Verdict]) -> None:
+    """Apply the checks that see which repeats are left once all other checks have spoken."""
+    for cell in cells:
+        planned = tuple(planned.repeat for planned in _planned(cell))
+        for workload in cell["workloads"]:
+            keys = [Key(cell["cell"], repeat, workload) for repeat in planned]
+            usable = [key for key in keys if _is_usable(verdicts[key])]
+            remaining = Remaining(
+                cell["cell"], workload, tuple(key.repeat for key in usable), planned
+            )
+            for check in of_scope("repeats"):
+                if (finding := check.find(remaining)) is not None:
+                    for key in usable:
+                        _add(verdicts, key, check.flag(finding))
+
+
+def _is_usable(verdict: Verdict) -> bool:
+    return verdict.outcome == "ok" and verdict_word(verdict.flags) != "invalid"
+
+
+def _add(verdicts: dict[Key, Verdict], key: Key, flag: Flag) -> None:
+    verdicts[key] = replace(verdicts[key], flags=(*verdicts[key].flags, flag))
+
+
+def _key(verdict: Verdict) -> Key:
+    return Key(verdict.cell, verdict.repeat, verdict.workload)
+
+
+def _conclude(verdict: Verdict) -> Verdict:
+    """Set the verdict of a measured window from its flags, and say why where it is invalid."""
+    if verdict.outcome != "ok":
+        return verdict
+    ids = dict.fromkeys(flag.id for flag in verdict.flags if flag.severity == "invalid")
+    return replace(
+        verdict,
+        verdict=verdict_word(verdict.flags),
+        reason="; ".join(f"{id} {CATALOGUE[id].title}" for id in ids) or None,
+    )

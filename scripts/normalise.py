@@ -1,0 +1,26 @@
+"""Turn the joules, tokens and times of usable windows into joules per token and latencies."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from llm_energy.cli import run
+from llm_energy.normalise import normalise
+from llm_energy.records import Verdicts, read_record, write_record
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Parse the command line and write the metrics."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--verdicts", type=Path, required=True, help="a backend's verdicts")
+    parser.add_argument("--out", type=Path, required=True, help="the metrics to write")
+    arguments = parser.parse_args(argv)
+    return run(
+        lambda: write_record(arguments.out, normalise(read_record(Verdicts, arguments.verdicts)))
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())

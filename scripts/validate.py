@@ -1,0 +1,30 @@
+"""Check a backend's measurements against their schema and the catalogue of faults."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from llm_energy.cli import run
+from llm_energy.records import write_record
+from llm_energy.validate import validate
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Parse the command line and write the verdicts."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--sweep", required=True, help="the sweep's name")
+    parser.add_argument("--backend", required=True, help="the backend whose windows are judged")
+    parser.add_argument("--plan", type=Path, required=True, help="results/<sweep>/plan.json")
+    parser.add_argument("--out", type=Path, required=True, help="the verdicts to write")
+    arguments = parser.parse_args(argv)
+    return run(
+        lambda: write_record(
+            arguments.out, validate(arguments.sweep, arguments.backend, arguments.plan)
+        )
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())

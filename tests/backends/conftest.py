@@ -1,0 +1,124 @@
+"""One ``backend`` fixture: every engine that this environment holds, behind the same few calls.
+
+A backend joins the suite by standing in ``llm_energy.backends.MODULES``, with ``CAPABILITIES`` in
+its module and its rows in the compatibility matrix; no test names it.
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+import os
+import shutil
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import pytest
+from subject import PROMPT, Subject
+
+from llm_energy import backends
+from llm_energy.errors import BackendUnavailable
+
+# The threads of a tiny model spend their time waiting for each other, above all on a busy host.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+STOP_POSITION = 3  # of the output token that the model of ``stopping`` takes for its end
+
+
+@pytest.fixture(scope="session")
+def tiny_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Give a model folder of random weights that loads in well under a second."""
+    from tiny_model import build
+
+    folder = tmp_path_factory.mktemp("tiny")
+    build(folder, "llama")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def reference(tiny_folder: Path) -> Callable[..., list[int]]:
+    """Give greedy ids by the plainest means: whole forward passes in float32, no cache, no batch.
+
+    ``banned`` ids are never chosen, which is what a forced length does to the end of sequence.
+    """
+    torch, transformers = pytest.importorskip("torch"), pytest.importorskip("transformers")
+    model = transformers.AutoModelForCausalLM.from_pretrained(tiny_folder, dtype=torch.float32)
+
+    def greedy(prompt: Sequence[int], count: int, banned: Sequence[int] = ()) -> list[int]:
+        ids = list(prompt)
+        with torch.inference_mode():
+            for _ in range(count):
+                logits = model(torch.tensor([ids])).logits[0, -1]
+                logits[list(banned)] = -torch.inf
+                ids.append(int(logits.argmax()))
+        return ids[len(prompt) :]
+
+    return greedy
+
+
+@pytest.fixture(scope="session")
+def eos(tiny_folder: Path) -> list[int]:
+    """Give the ids that end a sequence of the tiny model."""
+    value = json.loads((tiny_folder / "config.json").read_text())["eos_token_id"]
+    return value if isinstance(value, list) else [value]
+
+
+@pytest.fixture(scope="session", params=sorted(backends.MODULES))
+def backend_name(request: pytest.FixtureRequest) -> str:
+    """Give the name of each known backend in turn, and skip one that is not installed here."""
+    try:
+        backends.create(request.param)
+    except (BackendUnavailable, ImportError) as error:
+        pytest.skip(f"backend {request.param} is not installed here: {error}")
+    return request.param
+
+
+@pytest.fixture(scope="session")
+def new_subject(backend_name: str, tiny_folder: Path) -> Callable[..., Subject]:
+    """Give a maker of backends without a model yet."""
+    capabilities = importlib.import_module(backends.MODULES[backend_name]).CAPABILITIES
+
+    def make(folder: Path = tiny_folder) -> Subject:
+        return Subject(backend_name, capabilities, folder, backends.create(backend_name))
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def backend(new_subject: Callable[..., Subject]):
+    """Give a backend with the tiny model loaded in float32."""
+    subject = new_subject().load()
+    yield subject
+    subject.engine.close()
+
+
+@pytest.fixture(scope="session")
+def stopping(
+    new_subject: Callable[..., Subject],
+    reference: Callable[..., list[int]],
+    tiny_folder: Path,
+    tmp_path_factory: pytest.TempPathFactory,
+):
+    """Give a backend whose model ends early on PROMPT and brings its own generation defaults.
+
+    Its end of sequence is the token that greedy decoding gives at STOP_POSITION of PROMPT.
+    """
+    stop = reference(PROMPT, STOP_POSITION + 1)[STOP_POSITION]
+    folder = tmp_path_factory.mktemp("stopping") / "model"
+    shutil.copytree(tiny_folder, folder)
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | {"eos_token_id": stop}))
+    own = {
+        "do_sample": True,
+        "temperature": 0.01,
+        "top_k": 1,
+        "top_p": 0.01,
+        "repetition_penalty": 9.0,
+        "max_new_tokens": 2,
+        "suppress_tokens": reference(PROMPT, 1),
+        "eos_token_id": stop,
+    }
+    (folder / "generation_config.json").write_text(json.dumps(own))
+    subject = new_subject(folder).load()
+    yield subject, stop
+    subject.engine.close()

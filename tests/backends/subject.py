@@ -1,0 +1,117 @@
+"""A backend under test, asked in universal parameters and fed with prompt ids."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from llm_energy import backends
+from llm_energy.compatibility import translate
+from llm_energy.records import (
+    SCHEMA_VERSION,
+    Completion,
+    MeterSettings,
+    Protocol,
+    Request,
+    Spec,
+    Workload,
+)
+
+PROMPT = tuple(range(20, 32))
+
+
+def parameters(
+    precision: str = "float32",
+    max_output_tokens: int = 8,
+    min_output_tokens: int | None = None,
+    random_seed: int = 1,
+    batch_size: int = 4,
+    strategy: str = "static",
+    max_batch_tokens: int | None = None,
+    **decoder: Any,
+) -> dict[str, Any]:
+    """Give the complete universal parameters; the output length is forced unless a minimum is."""
+    quantized = precision in ("int8", "int4")
+    return {
+        "model_name": "tiny",
+        "fp_precision": "bfloat16" if quantized else precision,
+        "max_output_tokens": max_output_tokens,
+        "min_output_tokens": max_output_tokens if min_output_tokens is None else min_output_tokens,
+        "random_seed": random_seed,
+        "decoder": {
+            "temperature": 1.0,
+            "top_p": 1.0,
+            "top_k": 0,
+            "min_p": 0.0,
+            "repetition_penalty": 1.0,
+            "no_repeat_ngram_size": 0,
+            "do_sample": False,
+        }
+        | decoder,
+        "quantization": {"load_in_4bit": precision == "int4", "load_in_8bit": precision == "int8"},
+        "batching": {
+            "batch_size": batch_size,
+            "strategy": strategy,
+            "max_batch_tokens": max_batch_tokens,
+        },
+        "sharding": {"strategy": "none", "num_devices": 1},
+        "traffic_simulation": None,
+    }
+
+
+@dataclass
+class Subject:
+    """A backend under test with a model loaded; ``effective`` is what its load reported."""
+
+    name: str
+    capabilities: frozenset[str]
+    folder: Path
+    engine: backends.Backend
+    effective: dict[str, Any] = field(default_factory=dict)
+
+    def load(self, precision: str = "float32") -> Subject:
+        """Load the folder in one precision and keep what the engine reports."""
+        asked = parameters(precision)
+        spec = Spec(
+            schema_version=SCHEMA_VERSION,
+            sweep="conformance",
+            cell=f"tiny--{self.name}--{precision}",
+            model="tiny",
+            backend=self.name,
+            precision=precision,
+            repeat=1,
+            seed=1,
+            device="auto",
+            engine=translate(asked, self.name, None, "auto").load,
+            workloads=(),
+            notes=(),
+            protocol=Protocol(),
+            meter=MeterSettings(),
+        )
+        self.effective = self.engine.load(spec, self.folder)
+        return self
+
+    def prepare(self, prompts: Sequence[Sequence[int]], **asked: Any) -> dict[str, Any]:
+        """Prepare one request per prompt, ``r0`` onwards; give the effective settings."""
+        universal = parameters(**asked)
+        native = translate(universal, self.name, None, "auto").generate
+        requests = [Request(f"r{i}", tuple(ids)) for i, ids in enumerate(prompts)]
+        return self.engine.prepare(Workload("w", len(requests), universal, native), requests)
+
+    def serve(self, prompts: Sequence[Sequence[int]], **asked: Any) -> list[Completion]:
+        """Prepare and serve the prompts once."""
+        self.prepare(prompts, **asked)
+        return self.engine.generate()
+
+    def ids(self, prompts: Sequence[Sequence[int]], **asked: Any) -> list[tuple[int, ...]]:
+        """Serve the prompts and give only the output ids."""
+        return [completion.output_token_ids for completion in self.serve(prompts, **asked)]
+
+    def needs(self, capability: str) -> None:
+        """Skip the test unless the backend says that it has the capability."""
+        import pytest  # here, since the benchmarks use this class in environments without it
+
+        if capability not in self.capabilities:
+            pytest.skip(f"backend {self.name} has no {capability}")

@@ -1,0 +1,272 @@
+"""What every backend must do, whatever its engine: the same work, truly counted and truly timed."""
+
+from __future__ import annotations
+
+import gc
+import itertools
+import json
+import time
+
+import pytest
+from subject import PROMPT
+
+pytestmark = pytest.mark.engine
+
+MIXED = [PROMPT[:3], PROMPT, PROMPT[:1], PROMPT[4:9], PROMPT[2:8]]
+SAMPLED = {"do_sample": True, "max_output_tokens": 8}
+
+
+# lengths and reasons
+
+
+@pytest.mark.parametrize("count", [1, 2, 17])
+def test_forced_lengths_are_exact(backend, count):
+    for completion in backend.serve(MIXED, max_output_tokens=count):
+        assert len(completion.output_token_ids) == count
+        assert completion.finish_reason == "length"
+
+
+def test_a_natural_end_is_a_stop_and_its_token_counts(stopping, reference):
+    backend, stop = stopping
+    (completion,) = backend.serve([PROMPT], max_output_tokens=20, min_output_tokens=0)
+    expected = reference(PROMPT, 20)
+
+    assert completion.finish_reason == "stop"
+    assert list(completion.output_token_ids) == expected[: expected.index(stop) + 1]
+
+
+@pytest.mark.parametrize("least", [1, 6])
+def test_natural_lengths_lie_between_the_minimum_and_the_maximum(stopping, least):
+    backend, stop = stopping
+    completions = backend.serve([PROMPT, *MIXED], max_output_tokens=12, min_output_tokens=least)
+
+    for completion in completions:
+        ids = completion.output_token_ids
+        assert least <= len(ids) <= 12
+        assert stop not in ids[:-1]
+        assert (completion.finish_reason == "stop") == (ids[-1] == stop)
+        assert completion.finish_reason == "stop" or len(ids) == 12
+
+
+def test_a_forced_length_goes_past_the_end_of_sequence(stopping, reference):
+    backend, stop = stopping
+    (completion,) = backend.serve([PROMPT], max_output_tokens=12)
+
+    assert completion.finish_reason == "length"
+    assert list(completion.output_token_ids) == reference(PROMPT, 12, banned=[stop])
+
+
+# the same work
+
+
+def test_greedy_ids_are_those_of_plain_forward_passes(backend, reference, eos):
+    served = backend.ids(MIXED, max_output_tokens=12)
+
+    assert [list(ids) for ids in served] == [reference(p, 12, banned=eos) for p in MIXED]
+
+
+def test_greedy_is_deterministic(backend):
+    first = backend.ids(MIXED)
+
+    assert [c.output_token_ids for c in backend.engine.generate()] == first
+    assert backend.ids(MIXED, random_seed=2) == first
+
+
+def test_a_batch_gives_what_its_requests_give_alone(backend):
+    together = backend.ids(MIXED, batch_size=5)
+
+    assert together == [backend.ids([prompt], batch_size=1)[0] for prompt in MIXED]
+
+
+def test_completions_come_in_the_order_of_the_requests(backend):
+    completions = backend.serve(MIXED, batch_size=2, strategy="dynamic")
+
+    assert [c.request_id for c in completions] == [f"r{i}" for i in range(len(MIXED))]
+    assert [c.prompt_tokens for c in completions] == [len(prompt) for prompt in MIXED]
+
+
+def test_one_seed_gives_the_same_sample_in_every_pass(backend):
+    first = backend.ids(MIXED, random_seed=7, **SAMPLED)
+
+    assert [c.output_token_ids for c in backend.engine.generate()] == first
+    assert backend.ids(MIXED, random_seed=7, **SAMPLED) == first
+
+
+def test_another_seed_gives_another_sample(backend):
+    assert backend.ids(MIXED, random_seed=7, **SAMPLED) != backend.ids(
+        MIXED, random_seed=8, **SAMPLED
+    )
+
+
+def test_the_models_own_generation_defaults_do_not_slip_in(stopping, reference):
+    backend, stop = stopping
+    greedy = reference(PROMPT, 12, banned=[stop])
+
+    assert list(backend.ids([PROMPT], max_output_tokens=12)[0]) == greedy
+    # With the model's top_k of 1 a sample would be the greedy sequence.
+    assert list(backend.ids([PROMPT], do_sample=True, max_output_tokens=12)[0]) != greedy
+
+
+# prompts
+
+
+def test_unicode_prompts_pass_as_their_ids(backend, reference, tiny_folder, eos):
+    transformers = pytest.importorskip("transformers")
+    tokenizer = transformers.AutoTokenizer.from_pretrained(tiny_folder)
+    prompt = tokenizer("naïve Straße 電力 ⚡🔋 e\u0301")["input_ids"]
+    (completion,) = backend.serve([prompt])
+
+    assert completion.prompt_tokens == len(prompt)
+    assert list(completion.output_token_ids) == reference(prompt, 8, banned=eos)
+
+
+def test_a_prompt_may_be_one_token(backend, reference, eos):
+    (completion,) = backend.serve([PROMPT[:1]])
+
+    assert completion.prompt_tokens == 1
+    assert list(completion.output_token_ids) == reference(PROMPT[:1], 8, banned=eos)
+
+
+def test_a_prompt_may_fill_the_context(backend, tiny_folder, reference, eos):
+    context = json.loads((tiny_folder / "config.json").read_text())["max_position_embeddings"]
+    prompt = list(itertools.islice(itertools.cycle(PROMPT), context - 2))
+    (completion,) = backend.serve([prompt], max_output_tokens=2)
+
+    assert completion.prompt_tokens == context - 2
+    assert list(completion.output_token_ids) == reference(prompt, 2, banned=eos)
+
+
+def test_a_batch_may_be_larger_than_the_requests(backend):
+    assert backend.ids(MIXED, batch_size=64) == backend.ids(MIXED, batch_size=5)
+
+
+def test_pads_are_counted_apart_from_prompt_tokens(backend):
+    backend.needs("static_batches")
+    completions = backend.serve(MIXED, batch_size=2)
+
+    assert [c.prompt_tokens for c in completions] == [3, 12, 1, 5, 6]
+    assert [c.padding_tokens for c in completions] == [9, 0, 4, 0, 0]
+
+
+def test_nothing_is_served_from_a_cache_of_earlier_passes(backend):
+    backend.serve([PROMPT] * 3)
+
+    assert [c.cached_prompt_tokens for c in backend.engine.generate()] == [0, 0, 0]
+
+
+# time
+
+
+def test_times_are_in_order_and_inside_the_call(backend):
+    backend.prepare(MIXED, batch_size=2, max_output_tokens=6)
+    begin = time.monotonic()
+    completions = backend.engine.generate()
+    end = time.monotonic()
+
+    for completion in completions:
+        assert begin <= completion.arrival_s <= completion.first_token_s
+        assert completion.first_token_s < completion.last_token_s <= end
+
+
+def test_each_output_token_has_its_time(backend):
+    backend.needs("token_times")
+    for completion in backend.serve(MIXED, batch_size=2, max_output_tokens=6):
+        times = completion.token_times_s
+        assert len(times) == len(completion.output_token_ids)
+        assert list(times) == sorted(times)
+        assert (times[0], times[-1]) == (completion.first_token_s, completion.last_token_s)
+
+
+# decoder parameters
+
+
+def test_repetition_penalty_has_an_effect(backend):
+    backend.needs("repetition_penalty")
+
+    assert backend.ids(MIXED, repetition_penalty=5.0) != backend.ids(MIXED)
+
+
+def test_no_ngram_repeats_where_that_is_asked_for(backend):
+    backend.needs("no_repeat_ngram_size")
+
+    def repeats(ids):
+        return len(ids) - len(set(ids))
+
+    asked = {"max_output_tokens": 12}
+    assert sum(map(repeats, backend.ids(MIXED, **asked))) > 0
+    assert sum(map(repeats, backend.ids(MIXED, no_repeat_ngram_size=1, **asked))) == 0
+
+
+@pytest.mark.parametrize(("name", "value"), [("top_k", 1), ("top_p", 1e-6), ("min_p", 1.0)])
+def test_the_narrowest_sampling_is_greedy(backend, name, value):
+    backend.needs(name)
+
+    assert backend.ids(MIXED, **SAMPLED, **{name: value}) == backend.ids(MIXED)
+
+
+def test_neutral_sampling_draws_from_the_whole_vocabulary(backend, reference, eos):
+    ranked = []
+    for _ in range(50):  # the 50 likeliest first tokens are what a common default top_k leaves
+        ranked += reference(PROMPT, 1, banned=eos + ranked)
+
+    drawn = {ids[0] for ids in backend.ids([PROMPT] * 16, do_sample=True, max_output_tokens=1)}
+    assert drawn - set(ranked)
+
+
+def test_temperature_has_an_effect(backend):
+    assert backend.ids(MIXED, **SAMPLED) != backend.ids(MIXED, temperature=0.05, **SAMPLED)
+
+
+def test_effective_settings_are_those_asked_for(backend):
+    asked = {"repetition_penalty": 1.3, "top_p": 0.9, "temperature": 0.7}
+    effective = backend.prepare(MIXED, do_sample=True, **asked)["generation"]
+
+    assert {name: effective[name] for name in asked} == asked
+
+
+# precision and memory
+
+
+@pytest.mark.parametrize("precision", ["float32", "float16", "bfloat16", "int8", "int4"])
+def test_every_precision_is_real(backend, new_subject, precision):
+    backend.needs(precision)
+    subject = new_subject().load(precision)
+    lengths = [len(ids) for ids in subject.ids(MIXED, max_output_tokens=4)]
+    effective = subject.effective
+    subject.engine.close()
+
+    assert lengths == [4] * len(MIXED)
+    computed = "bfloat16" if precision in ("int8", "int4") else precision
+    assert effective["dtype"] == computed
+    share = effective["weight_bytes"] / backend.effective["weight_bytes"]
+    assert share == pytest.approx(1.0 if precision == "float32" else 0.5, abs=0.02) or (
+        precision in ("int8", "int4") and share < 0.48
+    )
+
+
+def test_a_load_says_what_it_used(backend):
+    effective = backend.effective
+
+    assert effective["device"].split(":")[0] in ("cpu", "cuda")
+    assert bool(effective["device_uuids"]) == effective["device"].startswith("cuda")
+    assert effective["engine_version"]
+    assert effective["weight_bytes"] > 0
+    json.dumps(effective)
+
+
+def test_close_frees_the_memory(new_subject):
+    torch = pytest.importorskip("torch")
+
+    def live_bytes():
+        gc.collect()
+        tensors = [item for item in gc.get_objects() if isinstance(item, torch.Tensor)]
+        return sum({tensor.data_ptr(): tensor.nbytes for tensor in tensors}.values())
+
+    before = live_bytes()
+    subject = new_subject().load()
+    subject.serve(MIXED)
+    assert live_bytes() - before >= 0.9 * subject.effective["weight_bytes"]
+
+    subject.engine.close()
+
+    assert live_bytes() - before < 0.1 * subject.effective["weight_bytes"]

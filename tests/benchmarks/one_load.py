@@ -1,0 +1,100 @@
+"""Compare one load per repeat with one fresh process per configuration.
+
+Measures a sweep of precisions x batch sizes on one model twice, in turn for each precision: once as
+the pipeline does it (one process loads the model and measures every batch size) and once with a
+process of its own for every batch size. Prints the wall times and the ratio.
+
+    make bench runs it on the default model; results/models/<model> must exist.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import yaml
+
+ROOT = Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(ROOT / "scripts"))
+
+from llm_energy import environments, plan  # noqa: E402  (the package is not installed)
+from llm_energy.config import load_sweep  # noqa: E402
+from llm_energy.records import write_record  # noqa: E402
+
+PRECISIONS = ["float32", "float16", "bfloat16", "int8", "int4"]
+BATCH_SIZES = [1, 2, 4, 8]
+
+
+def main() -> None:
+    """Run the comparison and print it."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--window", type=float, default=0.5, help="window length in seconds")
+    arguments = parser.parse_args()
+    sweep = yaml.safe_load((ROOT / "config/config.yaml").read_text(encoding="utf-8"))
+    sweep["name"] = "one-load"
+    sweep["backends"] = ["pytorch"]
+    sweep["precisions"] = PRECISIONS
+    sweep["workloads"] = [
+        {"id": f"b{size}", "requests": 8, "batching": {"batch_size": size}} for size in BATCH_SIZES
+    ]
+    sweep["protocol"] = sweep["protocol"] | {
+        "repeats": 1,
+        "window_min_duration_s": arguments.window,
+        "warmup_min_passes": 1,
+        "warmup_max_passes": 1,
+    }
+    loaded = load_sweep(sweep, root=ROOT)
+    the_plan = plan.make_plan(loaded, plan.installed_engine(ROOT, loaded.device, False))
+    with tempfile.TemporaryDirectory() as folder:
+        _compare(the_plan, Path(folder))
+
+
+def _compare(the_plan: plan.Plan, folder: Path) -> None:
+    plan.write_plan(the_plan, folder)
+    (folder / "results/models").symlink_to(ROOT / "results/models")
+    python = environments.interpreter(ROOT, environments.environment_name("pytorch", "cpu"))
+    prompts = folder / "results/one-load/prompts/prompts.json"
+    model = next(iter(the_plan.models))
+    files = f"results/models/{model}"
+    _run(
+        folder, python, "prompts.py",
+        "--request", f"results/one-load/prompts/{model}.request.json",
+        "--model-folder", f"{files}/files", "--manifest", f"{files}/manifest.json",
+        "--out", prompts,
+    )  # fmt: skip
+
+    def measure(spec) -> float:
+        path = folder / "spec.json"
+        write_record(path, spec)
+        begin = time.monotonic()
+        _run(
+            folder, python, "measure.py", "--spec", path, "--prompts", prompts,
+            "--manifest", f"{files}/manifest.json", "--plan", "results/one-load/plan.json",
+            "--out", "out.json",
+        )  # fmt: skip
+        return time.monotonic() - begin
+
+    together_s = apart_s = 0.0
+    for cell in the_plan.planned:
+        spec = cell.specs["r01"]
+        one = measure(spec)
+        each = [measure(dataclasses.replace(spec, workloads=(w,))) for w in spec.workloads]
+        print(f"{cell.precision:9} together {one:6.1f} s   apart {sum(each):6.1f} s", flush=True)
+        together_s += one
+        apart_s += sum(each)
+    print(f"{'all':9} together {together_s:6.1f} s   apart {apart_s:6.1f} s")
+    print(f"ratio together / apart: {together_s / apart_s:.2f}")
+
+
+def _run(folder: Path, python: Path, script: str, *arguments) -> None:
+    command = [python, ROOT / "scripts" / script, *arguments]
+    subprocess.run(command, cwd=folder, check=True, stdout=subprocess.DEVNULL)
+
+
+if __name__ == "__main__":
+    main()

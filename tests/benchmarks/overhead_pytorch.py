@@ -1,0 +1,115 @@
+"""Compare the tokens per second of the pytorch backend with a bare ``model.generate`` loop.
+
+    python tests/benchmarks/overhead_pytorch.py --model FOLDER
+
+Both serve the same padded tensors with the same arguments on the same loaded model. They take turns
+in random order within each pair, so that what slows the host down meets both, and the result is the
+median of the paired ratios (backend over bare) with its quartiles. At least 0.98 is asked for.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gc
+import random
+import statistics
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path[:0] = [str(ROOT.parent / "scripts"), str(ROOT / "backends")]
+
+from subject import Subject  # noqa: E402
+
+from llm_energy import backends  # noqa: E402
+from llm_energy.backends.pytorch import CAPABILITIES  # noqa: E402
+
+LEAST = 0.98
+
+
+def bare(subject: Subject) -> Callable[[], object]:
+    """Give the loop that a user would write around the prepared tensors."""
+    import torch
+
+    engine = subject.engine
+
+    def loop() -> list[list[list[int]]]:
+        torch.manual_seed(1)
+        with torch.inference_mode():
+            return [
+                engine.model.generate(
+                    batch.input_ids,
+                    attention_mask=batch.attention_mask,
+                    generation_config=engine._config,
+                ).tolist()
+                for batch in engine._batches
+            ]
+
+    return loop
+
+
+def paired_ratios(first: Callable, second: Callable, pairs: int) -> tuple[list[float], float]:
+    """Give, per pair, the time of ``second`` over that of ``first``, and the median first time."""
+    ratios, times = [], []
+    order = random.Random(1)
+    for _ in range(pairs):
+        taken = {}
+        for call in order.sample((first, second), 2):
+            begin = time.perf_counter()
+            call()
+            taken[call] = time.perf_counter() - begin
+        ratios.append(taken[second] / taken[first])
+        times.append(taken[first])
+    return ratios, statistics.median(times)
+
+
+def conversion_share(subject: Subject) -> float:
+    """Give the share of a pass that turning ids into completions takes."""
+    engine = subject.engine
+    begin = time.perf_counter()
+    engine.generate()
+    whole_s = time.perf_counter() - begin
+    rows = [(batch, batch.input_ids.repeat(1, 2)) for batch in engine._batches]
+    begin = time.perf_counter()
+    for batch, sequences in rows:
+        list(engine._completions(batch, sequences, 0.0, [0.0] * sequences.shape[1]))
+    return (time.perf_counter() - begin) / whole_s
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Print the ratio at batch sizes 1 and 8, and exit 1 if one is below LEAST."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--model", type=Path, required=True, help="folder of a model")
+    parser.add_argument("--precision", default="float32")
+    parser.add_argument("--output-tokens", type=int, default=16)
+    parser.add_argument("--pairs", type=int, default=30, help="pairs at each batch size")
+    arguments = parser.parse_args(argv)
+
+    subject = Subject("pytorch", CAPABILITIES, arguments.model, backends.create("pytorch"))
+    subject.load(arguments.precision)
+    enough = True
+    for batch_size in (1, 8):
+        prompts = [range(100, 132 + i) for i in range(batch_size)]
+        subject.prepare(prompts, batch_size=batch_size, max_output_tokens=arguments.output_tokens)
+        loop = bare(subject)
+        loop(), subject.engine.generate()
+        share = conversion_share(subject)
+        gc.collect()
+        gc.disable()
+        ratios, pass_s = paired_ratios(subject.engine.generate, loop, arguments.pairs)
+        gc.enable()
+        low, median, high = statistics.quantiles(ratios, n=4)
+        rate = batch_size * arguments.output_tokens / pass_s
+        print(
+            f"batch {batch_size}: {median:.4f} of the bare loop's tokens/s "
+            f"(quartiles {low:.4f} to {high:.4f}, {len(ratios)} pairs, {rate:.1f} tokens/s); "
+            f"completions take {share:.5%} of a pass"
+        )
+        enough = enough and median >= LEAST
+    return 0 if enough else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

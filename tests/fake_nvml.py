@@ -1,0 +1,146 @@
+"""A stand-in for the module ``pynvml``: boards with a known power, under the real sensor.
+
+Counters follow a clock, so a test knows every joule: ``E(t) = base + P * t``, shown only at the
+ticks of the counter. An NVML call is made to fail by putting its name and an error into ``errors``.
+"""
+
+from __future__ import annotations
+
+import math
+import types
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+
+class FakeClock:
+    """A monotonic clock that moves only when told to."""
+
+    def __init__(self, now_s: float = 0.0) -> None:
+        self.now_s = now_s
+
+    def __call__(self) -> float:
+        return self.now_s
+
+    def advance(self, duration_s: float) -> None:
+        self.now_s += duration_s
+
+
+@dataclass(eq=False)
+class FakeBoard:
+    """One board; ``errors`` maps NVML function names to the message that they fail with."""
+
+    uuid: str
+    power_w: float = 100.0
+    tick_s: float = 0.0
+    base_mj: int = 1_000_000
+    pci_bus_id: str = "00000000:01:00.0"
+    name: str = "Fake GPU"
+    mig_instances: tuple[str, ...] | None = None
+    errors: dict[str, str] = field(default_factory=dict)
+
+    def energy_mj(self, now_s: float) -> int:
+        """Give the counter as it stands at ``now_s``: that of the last tick."""
+        seen_s = math.floor(now_s / self.tick_s) * self.tick_s if self.tick_s else now_s
+        return self.base_mj + round(self.power_w * seen_s * 1e3)
+
+
+def make_nvml(
+    boards: Sequence[FakeBoard], clock: Callable[[], float], init_error: str | None = None
+) -> types.ModuleType:
+    """Build the module; put it into ``sys.modules["pynvml"]`` to use it.
+
+    ``module.calls`` lists the names of the functions called, in order.
+    """
+    module: Any = types.ModuleType("pynvml")
+    module.calls = []
+    module.NVML_TEMPERATURE_GPU, module.NVML_CLOCK_SM, module.NVML_CLOCK_MEM = 0, 1, 2
+
+    class NVMLError(Exception):
+        """As in pynvml, the base of all its errors."""
+
+    module.NVMLError = NVMLError
+
+    def offer(function: Callable[..., Any]) -> None:
+        name = function.__name__
+
+        def call(*arguments: Any) -> Any:
+            module.calls.append(name)
+            board = arguments[0] if arguments else None
+            if isinstance(board, FakeBoard) and name in board.errors:
+                raise NVMLError(board.errors[name])
+            return function(*arguments)
+
+        setattr(module, name, call)
+
+    def nvmlInit() -> None:
+        if init_error:
+            raise NVMLError(init_error)
+
+    def nvmlShutdown() -> None:
+        pass
+
+    def nvmlSystemGetDriverVersion() -> str:
+        return "590.48.01"
+
+    def nvmlDeviceGetCount() -> int:
+        return len(boards)
+
+    def nvmlDeviceGetHandleByIndex(index: int) -> FakeBoard:
+        return boards[index]
+
+    def nvmlDeviceGetHandleByUUID(uuid: str) -> Any:
+        for board in boards:
+            if uuid == board.uuid:
+                return board
+            if uuid in (board.mig_instances or ()):
+                return ("instance", board)
+        raise NVMLError("Not Found")
+
+    def nvmlDeviceGetDeviceHandleFromMigDeviceHandle(handle: Any) -> FakeBoard:
+        if isinstance(handle, FakeBoard):
+            raise NVMLError("Invalid Argument")
+        return handle[1]
+
+    def nvmlDeviceGetMigMode(board: FakeBoard) -> list[int]:
+        if board.mig_instances is None:
+            raise NVMLError("Not Supported")
+        return [1, 1]
+
+    def nvmlDeviceGetUUID(board: FakeBoard) -> str:
+        return board.uuid
+
+    def nvmlDeviceGetName(board: FakeBoard) -> str:
+        return board.name
+
+    def nvmlDeviceGetPciInfo(board: FakeBoard) -> types.SimpleNamespace:
+        return types.SimpleNamespace(busId=board.pci_bus_id)
+
+    def nvmlDeviceGetVbiosVersion(board: FakeBoard) -> str:
+        return "96.00.74.00.01"
+
+    def nvmlDeviceGetEnforcedPowerLimit(board: FakeBoard) -> int:
+        return 300_000
+
+    def nvmlDeviceGetPowerManagementDefaultLimit(board: FakeBoard) -> int:
+        return 350_000
+
+    def nvmlDeviceGetPersistenceMode(board: FakeBoard) -> int:
+        return 1
+
+    def nvmlDeviceGetEccMode(board: FakeBoard) -> list[int]:
+        return [0, 0]
+
+    def nvmlDeviceGetTemperature(board: FakeBoard, sensor: int) -> int:
+        return 41
+
+    def nvmlDeviceGetClockInfo(board: FakeBoard, clock_type: int) -> int:
+        return {1: 1980, 2: 2619}[clock_type]
+
+    def nvmlDeviceGetTotalEnergyConsumption(board: FakeBoard) -> int:
+        return board.energy_mj(clock())
+
+    for name, value in list(locals().items()):
+        if name.startswith("nvml"):
+            offer(value)
+    return module

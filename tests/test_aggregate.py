@@ -1,0 +1,202 @@
+"""Means over repeats, one backend at a time, with everything that did not enter them."""
+
+from __future__ import annotations
+
+import random
+
+import aggregate as script
+import builders
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from llm_energy.aggregate import MIXED, SUMMARISED, aggregate, planned_batch_sizes
+from llm_energy.errors import LlmEnergyError
+from llm_energy.files import write_json
+from llm_energy.records import Aggregate, Metrics, read_record, write_record
+
+SIZES = {"b1": 1, "b8": 8}
+ONE = builders.plan([("pytorch", "float32")])
+BOTH = builders.plan([("pytorch", "float32"), ("vllm", "float32")])
+
+
+def summed(rows, plan=ONE, without=(), **options):
+    return aggregate([builders.metrics_table(rows, without)], plan, SIZES, **options).rows
+
+
+def lost(repeat, outcome="ok", reason=None, **changes):
+    return builders.verdict(
+        repeat=repeat, outcome=outcome, reason=reason, verdict="invalid", **changes
+    )
+
+
+def test_the_mean_is_over_repeats():
+    (row,) = summed([builders.metrics(0.4, 1), builders.metrics(0.6, 2)])
+    found = row.statistics["energy_per_output_token_j"]
+    assert (row.n, found.n, found.mean) == (2, 2, pytest.approx(0.5))
+    assert found.sd == pytest.approx(0.1414, abs=1e-4)
+    assert (row.outcome, row.reason, row.excluded, row.flags) == ("ok", None, (), ())
+    assert row.measurements == (
+        "pytorch/m--pytorch--float32/r01.json",
+        "pytorch/m--pytorch--float32/r02.json",
+    )
+    assert set(row.statistics) == set(SUMMARISED)
+
+
+def test_every_summarised_metric_exists():
+    assert set(SUMMARISED) <= set(Metrics.__dataclass_fields__)
+
+
+def test_one_repeat_has_no_spread():
+    (row,) = summed([builders.metrics(0.4, 1)], without=[lost(2, "oom", "no memory")])
+    found = row.statistics["energy_per_output_token_j"]
+    assert (found.n, found.sd, found.ci_low) == (1, None, None)
+    assert row.excluded == ((2, "oom: no memory"),)
+
+
+def test_a_value_that_is_null_is_not_a_zero():
+    rows = [builders.metrics(0.4, 1), builders.metrics(0.6, 2, net_energy_j=None)]
+    (row,) = summed(rows)
+    assert (row.statistics["net_energy_j"].n, row.n) == (1, 2)
+
+
+def test_estimated_and_measured_joules_are_two_rows():
+    estimated = {"energy_status": "estimated", "components": ("cpu", "dram")}
+    rows = [builders.metrics(0.1, k, **estimated) for k in (1, 2)]
+    rows += [builders.metrics(0.4, k) for k in (1, 2)]
+    found = summed(rows)
+    assert [(r.energy_status, r.components, r.n) for r in found] == [
+        ("measured", ("gpu",), 2),
+        ("estimated", ("cpu", "dram"), 2),
+    ]
+
+
+def test_sums_over_other_components_are_never_averaged():
+    found = summed([builders.metrics(0.4, 1), builders.metrics(0.9, 2, components=("gpu", "cpu"))])
+    assert [(r.components, r.n, r.excluded) for r in found] == [
+        (("gpu",), 1, ((2, "not measured for gpu"),)),
+        (("gpu", "cpu"), 1, ((1, "not measured for gpu, cpu"),)),
+    ]
+
+
+def test_degraded_repeats_are_counted_and_flags_are_kept():
+    rows = [
+        builders.metrics(0.4, 1, verdict="degraded", flags=("E29", "M03")),
+        builders.metrics(0.6, 2, flags=("M03",), hostname="node2"),
+    ]
+    (row,) = summed(rows)
+    assert (row.degraded, row.flags) == (1, ("E29", "M03"))
+    assert row.hosts == ("node1", "node2")
+
+
+def test_every_expected_cell_is_a_row():
+    cells = [("pytorch", "int4!"), ("pytorch", "float32"), ("pytorch", "int8"), ("vllm", "int8")]
+    without = [
+        lost(0, "unsupported", "no kernel", cell="m--pytorch--int4", measurement=None),
+        lost(0, "unsupported", "no kernel", cell="m--pytorch--int4", workload="b8"),
+        lost(1, "oom", "no memory", cell="m--pytorch--int8"),
+        lost(2, "ok", "E19 failed requests", cell="m--pytorch--int8"),
+    ]
+    rows = [builders.metrics(0.4, k) for k in (1, 2)]
+    found = summed(rows, builders.plan(cells, workloads=("b1", "b8")), without)
+    assert [(r.precision, r.workload, r.n, r.outcome, r.reason) for r in found] == [
+        ("int4", "b1", 0, "unsupported", "unsupported: no kernel"),
+        ("int4", "b8", 0, "unsupported", "unsupported: no kernel"),
+        ("float32", "b1", 2, "ok", None),
+        ("float32", "b8", 0, "missing", "no metrics of this cell were given"),
+        ("int8", "b1", 0, "oom", "oom: no memory; invalid: E19 failed requests"),
+        ("int8", "b8", 0, "missing", "no metrics of this cell were given"),
+    ]
+    assert found[4].excluded == ((1, "oom: no memory"), (2, "invalid: E19 failed requests"))
+    assert [r.batch_size for r in found[:2]] == [1, 8]
+    assert {(r.energy_status, r.components) for r in found if r.n == 0} == {("unavailable", ())}
+
+
+def mixed_tables():
+    return [
+        builders.metrics_table([builders.metrics(0.4, k) for k in (1, 2)]),
+        builders.metrics_table([builders.metrics(0.8, k, backend="vllm") for k in (1, 2)]),
+    ]
+
+
+def test_mixed_backends_are_refused():
+    with pytest.raises(LlmEnergyError) as error:
+        aggregate(mixed_tables(), BOTH, SIZES)
+    assert str(error.value).startswith(
+        "Mixed backends detected: pytorch, vllm. Aggregating results from different backends "
+        "produces statistically invalid comparisons."
+    )
+    assert "policy.allow_mixed_backends" in str(error.value)
+
+
+def test_mixed_backends_inside_one_file_are_refused():
+    rows = [builders.metrics(0.4, 1), builders.metrics(0.8, 1, backend="vllm")]
+    with pytest.raises(LlmEnergyError, match="Mixed backends detected: pytorch, vllm"):
+        summed(rows, BOTH)
+
+
+@pytest.mark.parametrize("by", ["option", "policy"])
+def test_mixed_backends_can_be_allowed_and_every_number_is_marked(by):
+    plan = BOTH | {"allow_mixed_backends": by == "policy"}
+    found = aggregate(mixed_tables(), plan, SIZES, allow_mixed_backends=by == "option")
+    (row,) = found.rows
+    assert found.mixed_backends == ("pytorch", "vllm")
+    assert found.backend == row.backend == "pytorch+vllm"
+    assert row.flags == (MIXED,)
+    assert (row.cell, row.n) == ("m--pytorch+vllm--float32", 4)
+    assert row.statistics["energy_per_output_token_j"].mean == pytest.approx(0.6)
+
+
+def test_one_backend_is_never_marked_mixed():
+    found = aggregate(mixed_tables()[:1], BOTH, SIZES, allow_mixed_backends=True)
+    assert (found.backend, found.mixed_backends) == ("pytorch", ())
+    assert {r.backend for r in found.rows} == {"pytorch"}
+
+
+def test_a_repeat_that_is_given_twice_is_refused():
+    table = mixed_tables()[0]
+    with pytest.raises(LlmEnergyError, match="repeat 1, workload 'b1' is given twice"):
+        aggregate([table, table], ONE, SIZES)
+
+
+def test_metrics_that_the_plan_does_not_know_are_refused():
+    row = builders.metrics(0.4, 1, precision="int8")
+    with pytest.raises(LlmEnergyError, match="cell 'm--pytorch--int8' with workload 'b1' is not"):
+        summed([row])
+    with pytest.raises(LlmEnergyError, match="metrics of sweep 'test' do not belong to"):
+        summed([builders.metrics()], ONE | {"sweep": "other"})
+
+
+@given(st.lists(st.floats(0.01, 10), min_size=1, max_size=6), st.randoms())
+def test_the_order_of_metrics_changes_no_number(values, order: random.Random):
+    rows = [builders.metrics(value, k) for k, value in enumerate(values, 1)]
+    plan = builders.plan([("pytorch", "float32")], repeats=len(values))
+    shuffled = order.sample(rows, len(rows))
+    one, other = summed(rows, plan)[0], summed(shuffled, plan)[0]
+    assert one.statistics == other.statistics
+    assert sorted(one.measurements) == sorted(other.measurements)
+
+
+def test_batch_sizes_come_from_metrics_or_a_spec(tmp_path):
+    spec = builders.spec(workloads=(builders.workload("b1"), builders.workload("b8")))
+    write_record(tmp_path / "specs/m--vllm--float32/r01.json", spec)
+    cells = [("pytorch", "float32!"), ("vllm", "float32")]
+    plan = builders.plan(cells, workloads=("b1", "b8"), folder=f"{tmp_path}/")
+    assert planned_batch_sizes(plan, []) == {"b1": 1, "b8": 8}
+    assert planned_batch_sizes(ONE, mixed_tables()) == {"b1": 1}
+
+
+def test_the_command_line(tmp_path, capsys):
+    paths = [tmp_path / "a.json", tmp_path / "b.json"]
+    for path, table in zip(paths, mixed_tables(), strict=True):
+        write_record(path, table)
+    write_json(tmp_path / "plan.json", BOTH)
+    out = tmp_path / "aggregate.json"
+    ending = ["--plan", str(tmp_path / "plan.json"), "--out", str(out)]
+    assert script.main(["--metrics", str(paths[0]), *ending]) == 0
+    assert read_record(Aggregate, out).backend == "pytorch"
+    both = ["--metrics", *map(str, paths), *ending]
+    assert script.main(both) == 1
+    assert capsys.readouterr().err.startswith("error: Mixed backends detected: pytorch, vllm.")
+    assert script.main(["--allow-mixed-backends", *both]) == 0
+    assert read_record(Aggregate, out).mixed_backends == ("pytorch", "vllm")

@@ -1,0 +1,90 @@
+"""Files are whole or absent, hashes are stable, and one measurement holds the host."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from llm_energy import files
+from llm_energy.errors import RecordError
+
+
+def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path):
+    path = tmp_path / "record.json"
+    files.write_json(path, {"a": 1})
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        files.write_json(path, {"a": float("nan")})
+    assert files.read_json(path) == {"a": 1}
+    assert os.listdir(tmp_path) == ["record.json"]
+
+
+def test_reading_names_the_file_that_is_missing_or_broken(tmp_path):
+    with pytest.raises(RecordError, match=r"gone\.json: no such file"):
+        files.read_json(tmp_path / "gone.json")
+    half = tmp_path / "half.json"
+    half.write_text('{"a": ')
+    with pytest.raises(RecordError, match=r"half\.json: not valid JSON"):
+        files.read_json(half)
+
+
+@given(st.dictionaries(st.text(), st.integers() | st.floats(allow_nan=False) | st.none()))
+def test_the_hash_of_a_value_does_not_depend_on_the_order_of_its_keys(value):
+    backwards = dict(reversed(list(value.items())))
+    if any(isinstance(v, float) and abs(v) == float("inf") for v in value.values()):
+        with pytest.raises(ValueError, match="not JSON compliant"):
+            files.sha256_json(value)
+    else:
+        assert files.sha256_json(value) == files.sha256_json(backwards)
+
+
+def test_the_hash_of_a_file_is_that_of_its_bytes(tmp_path):
+    path = tmp_path / "weights"
+    path.write_bytes(b"abc")
+    assert files.sha256_file(path) == files.sha256_bytes(b"abc")
+    assert files.sha256_bytes(b"abc").startswith("ba7816bf")
+
+
+def _hold(path, held, release):
+    with files.exclusive_host(path):
+        held.set()
+        release.wait()
+
+
+def _wait_for(path, queue):
+    with files.exclusive_host(path) as waited_s:
+        queue.put(waited_s)
+
+
+def test_a_second_measurement_waits_for_the_first(tmp_path):
+    context = multiprocessing.get_context("fork")
+    held, release, queue = context.Event(), context.Event(), context.Queue()
+    path = tmp_path / "lock"
+    first = context.Process(target=_hold, args=(path, held, release))
+    first.start()
+    held.wait()
+    second = context.Process(target=_wait_for, args=(path, queue))
+    second.start()
+    second.join(timeout=0.3)
+    assert second.is_alive()
+    assert queue.empty()
+    release.set()
+    assert queue.get(timeout=30) > 0
+    first.join()
+    second.join()
+
+
+def test_the_lock_goes_with_the_process_that_held_it(tmp_path):
+    context = multiprocessing.get_context("fork")
+    held, release = context.Event(), context.Event()
+    path = tmp_path / "lock"
+    holder = context.Process(target=_hold, args=(path, held, release))
+    holder.start()
+    held.wait()
+    holder.kill()
+    holder.join()
+    with files.exclusive_host(path) as waited_s:
+        assert waited_s >= 0

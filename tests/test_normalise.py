@@ -1,0 +1,179 @@
+"""Joules per token and latencies, from windows whose numbers are known."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import builders
+import normalise as script
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from llm_energy.errors import LlmEnergyError
+from llm_energy.normalise import latencies_s, normalise, window_metrics
+from llm_energy.records import ComponentEnergy, MetricsTable, Verdicts, read_record, write_record
+from llm_energy.validate import validate
+
+
+def rows(window=None, **changes):
+    windows = (builders.window(**(window or {})),)
+    measured = builders.measurement(windows=windows, **changes)
+    return list(window_metrics(measured, builders.verdict(measured)))
+
+
+def test_measured_and_estimated_joules_are_two_rows():
+    measured, estimated = rows()
+    assert (measured.energy_status, measured.components) == ("measured", ("gpu",))
+    assert (estimated.energy_status, estimated.components) == ("estimated", ("dram",))
+    assert measured.gross_energy_j == 4000.0
+    assert estimated.gross_energy_j == 200.0
+
+
+def test_the_quantities_of_a_known_window():
+    row = rows()[0]
+    # 100 W for 40 s over 2 passes of 2 requests, with 4 prompt and 8 output tokens each.
+    assert (row.requests, row.prompt_tokens, row.output_tokens) == (4, 16, 32)
+    assert row.energy_per_output_token_j == pytest.approx(4000 / 32)
+    assert row.energy_per_total_token_j == pytest.approx(4000 / 48)
+    assert row.energy_per_request_j == pytest.approx(1000)
+    assert row.mean_power_w == pytest.approx(100)
+    assert row.output_tokens_per_s == pytest.approx(0.8)
+    # The loaded, idle model draws 50 W.
+    assert row.loaded_idle_power_w == pytest.approx(50)
+    assert row.net_energy_j == pytest.approx(2000)
+    assert row.net_energy_per_output_token_j == pytest.approx(2000 / 32)
+    assert row.net_reason is None
+    # 360 g/kWh is 0.1 mg/J.
+    assert row.co2e_g_per_output_token == pytest.approx(4000 / 32 * 1e-4)
+    assert row.ttft_s == pytest.approx(2.0)
+    assert row.tpot_s == pytest.approx(2.0)
+    assert row.e2e_latency_s == pytest.approx(16.0)
+    assert (row.workload, row.batch_size, row.repeat, row.verdict) == ("b1", 1, 1, "valid")
+    assert row.hostname == "node1"
+
+
+def test_without_a_baseline_net_is_null_with_a_reason():
+    row = rows(baselines=())[0]
+    assert row.net_energy_j is None
+    assert row.net_energy_per_output_token_j is None
+    assert row.loaded_idle_power_w is None
+    assert row.net_reason == "no baseline loaded_idle_before"
+
+
+def test_without_a_carbon_intensity_there_is_no_co2e():
+    assert rows(carbon_intensity=None)[0].co2e_g_per_output_token is None
+
+
+def test_boards_of_one_kind_are_added():
+    boards = tuple(
+        ComponentEnergy("gpu", uuid, "measured", "nvml", joules)
+        for uuid, joules in (("GPU-1", 100.0), ("GPU-2", 50.0))
+    )
+    (row,) = rows({"interval": builders.interval("window", 1020.0, 40.0, boards)})
+    assert (row.gross_energy_j, row.components) == (150.0, ("gpu",))
+
+
+def test_latencies_skip_requests_without_the_times_they_need():
+    table = builders.request_table(0.0, first_token_s=(None, 2.0, None, 22.0))
+    assert latencies_s(table)[0] == pytest.approx(2.0)
+    table = builders.request_table(0.0, first_token_s=(None,) * 4, last_token_s=(None,) * 4)
+    assert latencies_s(table) == (None, None, None)
+
+
+def test_one_output_token_has_no_time_per_output_token():
+    table = builders.request_table(0.0, output_tokens=(1,) * 4)
+    ttft_s, tpot_s, e2e_latency_s = latencies_s(table)
+    assert tpot_s is None
+    assert ttft_s is not None
+    assert e2e_latency_s is not None
+
+
+@given(
+    st.lists(st.integers(1, 50), min_size=4, max_size=4),
+    st.floats(min_value=1.0, max_value=1e4),
+)
+def test_joules_are_conserved_over_tokens_and_requests(tokens, power_w):
+    window = {
+        "requests": builders.request_table(1020.0, output_tokens=tuple(tokens)),
+        "interval": builders.interval("window", 1020.0, 40.0, builders.energy(40.0, power_w)),
+    }
+    row = rows(window)[0]
+    gross = pytest.approx(row.gross_energy_j)
+    assert row.energy_per_output_token_j * row.output_tokens == gross
+    assert row.energy_per_total_token_j * (row.output_tokens + row.prompt_tokens) == gross
+    assert row.energy_per_request_j * row.requests == gross
+    assert row.mean_power_w * row.duration_s == gross
+    assert row.net_energy_j + row.loaded_idle_power_w * row.duration_s == gross
+
+
+@pytest.fixture
+def verdicts(tmp_path):
+    """Judge a sweep with a healthy, a degraded, an invalid and a failed repeat."""
+    aborted = builders.request_table(3020.0, finish_reason=("abort",) * 4)
+    changes = [
+        {},
+        {"windows": (builders.window(start_s=2020.0, warmup_converged=False),)},
+        {"windows": (builders.window(start_s=3020.0, requests=aborted),)},
+        {"windows": (), "outcome": "oom", "reason": "out of memory"},
+    ]
+    measured = [
+        builders.measurement(builders.spec(repeat=k), **change)
+        for k, change in enumerate(changes, 1)
+    ]
+    return validate("test", "pytorch", builders.write_sweep(tmp_path, measured))
+
+
+def test_what_is_invalid_is_listed_and_not_counted(verdicts):
+    table = normalise(verdicts)
+    assert {(r.repeat, r.energy_status) for r in table.rows} == {
+        (repeat, status) for repeat in (1, 2) for status in ("measured", "estimated")
+    }
+    assert [(v.repeat, v.outcome, v.reason) for v in table.without] == [
+        (3, "ok", "E19 failed requests"),
+        (4, "oom", "out of memory"),
+    ]
+
+
+def test_a_degraded_window_stays_marked(verdicts):
+    rows = [r for r in normalise(verdicts).rows if r.repeat == 2]
+    assert {r.verdict for r in rows} == {"degraded"}
+    assert {"E29", "P03"} <= set(rows[0].flags)
+
+
+def test_rows_lead_back_to_their_files(verdicts):
+    for row in normalise(verdicts).rows:
+        verdict = next(v for v in verdicts.verdicts if v.repeat == row.repeat)
+        assert row.measurement == verdict.measurement
+        assert row.measurement_sha256 == verdict.measurement_sha256
+
+
+def test_a_measurement_that_changed_since_is_refused(verdicts):
+    path = Path(verdicts.verdicts[0].measurement)
+    path.write_text(path.read_text().replace("4000.0", "4.0"))
+    with pytest.raises(LlmEnergyError, match=r"r01.json: it changed after it was judged"):
+        normalise(verdicts)
+
+
+def test_the_windows_of_one_measurement_are_all_normalised(tmp_path):
+    asked = builders.spec(workloads=(builders.workload("b1"), builders.workload("b8")))
+    plan = builders.write_sweep(tmp_path, [builders.measurement(asked)])
+    table = normalise(validate("test", "pytorch", plan))
+    assert {(r.workload, r.batch_size) for r in table.rows} == {("b1", 1), ("b8", 8)}
+
+
+def test_the_command_line(tmp_path, verdicts, capsys):
+    source, out = tmp_path / "verdicts.json", tmp_path / "metrics.json"
+    write_record(source, verdicts)
+    assert script.main(["--verdicts", str(source), "--out", str(out)]) == 0
+    assert read_record(MetricsTable, out) == normalise(verdicts)
+    write_record(source, replace(verdicts, schema_version=2))
+    assert script.main(["--verdicts", str(source), "--out", str(out)]) == 1
+    assert "schema_version is 2" in capsys.readouterr().err
+
+
+def test_a_backend_without_any_result_has_an_empty_table():
+    missing = builders.verdict(outcome="missing", verdict="invalid", measurement=None)
+    table = normalise(Verdicts(1, "test", "pytorch", (missing,)))
+    assert (table.rows, table.without) == ((), (missing,))

@@ -1,0 +1,153 @@
+"""The JSON Schemas say the same as the records: in their structure, and in what they reject."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+
+import builders
+import jsonschema
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from llm_energy import records, schemas
+from llm_energy.errors import RecordError
+from llm_energy.records import SCHEMA_VERSION, Flag, Verdicts, from_dict, to_dict
+
+EXAMPLES = {
+    "spec": builders.spec(),
+    "measurement": builders.measurement(),
+    "model-manifest": builders.manifest(),
+    "prompt-set": builders.prompt_set(),
+    "verdicts": Verdicts(
+        1, "test", "pytorch", (builders.verdict(flags=(Flag("M03", "note", {"a": 1}, "Wait."),)),)
+    ),
+    "metrics": builders.metrics_table([builders.metrics()], [builders.verdict()]),
+    "aggregate": builders.aggregate(
+        [builders.aggregate_row(excluded=((2, "oom"),)), builders.unusable_row()]
+    ),
+}
+ODD = (None, True, -1, 1.5, 1.0, 2, "", "text", [], {}, ["x"], [1, "x"], {"x": 1}, "measured")
+
+
+def places(value, path=()):
+    """Give the path of every value inside a JSON value."""
+    yield path
+    if isinstance(value, (dict, list)):
+        for key, inner in value.items() if isinstance(value, dict) else enumerate(value):
+            yield from places(inner, (*path, key))
+
+
+def changed(data, path, change):
+    """Give a copy of ``data`` where ``change`` was applied to what holds the last key of a path."""
+    data = copy.deepcopy(data)
+    holder = data
+    for key in path[:-1]:
+        holder = holder[key]
+    change(holder, path[-1])
+    return data
+
+
+@st.composite
+def mutated(draw, data):
+    path = draw(st.sampled_from([path for path in places(data) if path]))
+    kind = draw(st.sampled_from(("replace", "remove", "add")))
+
+    def change(holder, key):
+        if kind == "replace":
+            holder[key] = draw(st.sampled_from(ODD))
+        elif kind == "remove":
+            del holder[key]
+        elif isinstance(holder, dict):
+            holder["unknown"] = draw(st.sampled_from(ODD))
+        else:
+            holder.append(draw(st.sampled_from(ODD)))
+
+    return changed(data, path, change)
+
+
+def is_read(name, data) -> bool:
+    """Say whether the reader accepts it; the validate stage checks the inner spec's version."""
+    try:
+        from_dict(type(EXAMPLES[name]), data)
+    except RecordError:
+        return False
+    versions = [data["schema_version"]]
+    versions += [data["spec"]["schema_version"]] if name == "measurement" else []
+    return all(version == SCHEMA_VERSION for version in versions)
+
+
+@pytest.mark.parametrize("name", EXAMPLES)
+def test_schema_is_sound_and_describes_every_key(name):
+    schema = schemas.load_schema(name)
+    jsonschema.Draft202012Validator.check_schema(schema)
+    for kind in (schema, *schema.get("$defs", {}).values()):
+        assert kind["description"]
+        assert kind["additionalProperties"] is False
+        for key, value in kind["properties"].items():
+            assert value.get("description", "").endswith("."), key
+
+
+@pytest.mark.parametrize("name", EXAMPLES)
+def test_schema_has_the_keys_of_the_records(name):
+    schema = schemas.load_schema(name)
+    kinds = {type(EXAMPLES[name]): schema}
+    kinds |= {getattr(records, key): kind for key, kind in schema.get("$defs", {}).items()}
+    for cls, kind in kinds.items():
+        fields = dataclasses.fields(cls)
+        needed = [
+            f.name
+            for f in fields
+            if f.default is dataclasses.MISSING and f.default_factory is dataclasses.MISSING
+        ]
+        assert list(kind["properties"]) == [f.name for f in fields], cls
+        assert kind.get("required", []) == needed, cls
+
+
+@pytest.mark.parametrize("name", EXAMPLES)
+def test_schema_accepts_every_record_that_the_reader_accepts(name):
+    assert schemas.problems(name, to_dict(EXAMPLES[name])) == []
+
+
+@pytest.mark.parametrize("name", EXAMPLES)
+@given(choice=st.data())
+def test_schema_and_reader_agree_on_mutations(name, choice):
+    data = choice.draw(mutated(to_dict(EXAMPLES[name])))
+    assert schemas.validator(name).is_valid(data) == is_read(name, data)
+
+
+@pytest.mark.parametrize("name", EXAMPLES)
+def test_schema_and_reader_agree_on_every_key(name):
+    """Put values of other types at every place outside long lists, one after the other."""
+    data = to_dict(EXAMPLES[name])
+    for path in places(data):
+        if not path or any(isinstance(key, int) and key > 0 for key in path):
+            continue
+        for odd in (None, 1.0, []):
+            wrong = changed(data, path, lambda holder, key, odd=odd: holder.__setitem__(key, odd))
+            assert schemas.validator(name).is_valid(wrong) == is_read(name, wrong), (path, odd)
+
+
+def test_problems_are_all_listed_with_their_places():
+    data = to_dict(builders.measurement())
+    data["extra"] = 1
+    data["windows"][0]["passes"] = "two"
+    del data["host"]["python"]
+    found = schemas.problems("measurement", data)
+    assert len(found) == 3
+    assert "$.windows[0].passes: 'two' is not of type 'integer'" in found
+    assert any(problem.startswith("$.host: 'python' is a required") for problem in found)
+
+
+def test_unavailable_energy_needs_a_reason_and_no_number():
+    data = to_dict(builders.measurement())
+    part = data["baselines"][0]["energy"][1]
+    assert part["status"] == "unavailable"
+    part["energy_j"] = 0
+    assert schemas.problems("measurement", data)
+
+
+def test_schemas_and_records_cover_each_other():
+    stored = {path.name.removesuffix(schemas.SUFFIX) for path in schemas.FOLDER.glob("*.yaml")}
+    assert stored - {"config"} == set(EXAMPLES)

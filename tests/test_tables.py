@@ -1,0 +1,193 @@
+"""The tables that people read: honest labels, digits, reasons, and the same bytes each time."""
+
+from __future__ import annotations
+
+import csv
+import io
+import re
+
+import builders
+import pytest
+import tables as script
+from hypothesis import given
+from hypothesis import strategies as st
+
+from llm_energy.errors import LlmEnergyError
+from llm_energy.records import Statistic, write_record
+from llm_energy.tables import TEXT_WIDTH, label, render, summary, to_csv
+
+ESTIMATED = {"energy_status": "estimated", "components": ("cpu", "dram")}
+
+
+def rendered(*rows, **changes) -> dict[str, str]:
+    return render([builders.aggregate(rows or [builders.aggregate_row()], **changes)])
+
+
+def test_a_number_has_its_interval_its_count_and_its_label():
+    made = rendered()
+    line = next(line for line in made["md"].splitlines() if line.startswith("| m "))
+    cells = [cell.strip() for cell in line.strip("|").split("|")]
+    assert cells == [
+        *("m", "float32", "b1 (1)", "0.123 ± 0.012", "0.050 ± 0.010"),
+        *("83", "0.25", "5", "measured: gpu", ""),
+    ]
+
+
+def test_backends_stand_in_blocks_of_their_own():
+    vllm = builders.aggregate_row(backend="vllm", cell="m--vllm--float32")
+    made = render(
+        [builders.aggregate([vllm], "vllm"), builders.aggregate([builders.aggregate_row()])]
+    )
+    assert re.findall(r"^## (.*)$", made["md"], re.M) == ["pytorch", "vllm"]
+    assert re.findall(r"^\[(.*)\]$", made["txt"], re.M) == ["pytorch", "vllm"]
+    assert re.findall(r"textbf\{(.*?)\}", made["tex"]) == ["pytorch", "vllm"]
+
+
+def test_a_cell_without_a_result_is_a_row_with_its_reason():
+    made = rendered(builders.unusable_row("oom", "oom: out of memory in generate"))
+    for text in (made["md"], made["tex"], made["txt"]):
+        assert "oom: out of memory in generate" in text
+    assert re.search(r"^m +float32 +b1 \(1\) +oom ", made["txt"], re.M)
+
+
+@pytest.mark.parametrize(
+    ("rows", "told"),
+    [
+        ([{}], "Every joule here is measured"),
+        ([ESTIMATED], "Every joule here is estimated: no energy sensor was readable on node1."),
+        ([{}, ESTIMATED], "Joules are measured or estimated as each row says"),
+        ([{"n": 0, "energy_status": "unavailable"}], "There is no joule here"),
+    ],
+)
+def test_one_line_says_how_the_joules_are_known(rows, told):
+    assert label([builders.aggregate_row(**row) for row in rows]).startswith(told)
+
+
+def test_every_table_for_people_carries_the_label():
+    made = rendered(builders.aggregate_row(**ESTIMATED))
+    for suffix in ("md", "tex", "txt"):
+        assert "Every joule here is estimated" in made[suffix]
+        assert "Estimated by a model, not measured by a sensor." in made[suffix]
+
+
+def test_measured_joules_are_shown_and_estimated_ones_kept_in_the_csv():
+    rows = [builders.aggregate_row(), builders.aggregate_row(**ESTIMATED)]
+    made = rendered(*rows)
+    assert made["md"].count("| m |") == 1
+    assert "Estimated joules of cpu, dram are in energy.csv and not added here." in made["md"]
+    assert len(list(csv.reader(io.StringIO(made["csv"])))) == 3
+    assert "Every joule here is measured" in made["txt"]
+
+
+def test_short_degraded_and_left_out_are_footnotes():
+    row = builders.aggregate_row(
+        degraded=1, flags=("M03", "E29", "M11", "M22"), excluded=((3, "oom: full"),)
+    )
+    made = rendered(row, builders.aggregate_row(workload="b8", flags=("M03",)))
+    assert "Notes:\n\n1. Degraded: " in made["md"]
+    assert "2. Short window: under 30 s" in made["md"]
+    assert "3. E29: warm-up not converged." in made["md"]
+    assert "4. Repeat 3 left out: oom: full" in made["md"]
+    assert "| 1, 2, 3, 4 |" in made["md"]
+    assert "\\textsuperscript{1,2,3,4} \\\\" in made["tex"]
+
+
+def test_pooled_backends_are_named_and_marked():
+    row = builders.aggregate_row(backend="pytorch+vllm", flags=("mixed_backends",))
+    pooled = builders.aggregate([row], "pytorch+vllm", mixed_backends=("pytorch", "vllm"))
+    made = render([pooled])
+    assert "## pytorch+vllm (pooled)" in made["md"]
+    assert "Pools several backends against advice" in made["txt"]
+
+
+def test_the_csv_has_every_value_unrounded():
+    row = builders.aggregate_row(excluded=((2, "oom"),), flags=("M03",))
+    (found,) = csv.DictReader(io.StringIO(to_csv([builders.aggregate([row])])))
+    assert float(found["energy_per_output_token_j_mean"]) == 0.123456
+    assert found["energy_per_output_token_j_ci_low"] == "0.111"
+    assert found["energy_per_output_token_j_n"] == "5"
+    assert found["measurements"] == "a.json b.json"
+    assert (found["sweep"], found["backend"], found["batch_size"]) == ("test", "pytorch", "1")
+    assert (found["excluded"], found["flags"], found["reason"]) == ("2: oom", "M03", "")
+
+
+def test_the_csv_leaves_absent_values_empty():
+    statistics = {"ttft_s": Statistic(0, None, None, None, None)}
+    rows = [builders.aggregate_row(statistics=statistics), builders.unusable_row()]
+    found = list(csv.DictReader(io.StringIO(to_csv([builders.aggregate(rows)]))))
+    assert (found[0]["ttft_s_mean"], found[0]["ttft_s_n"]) == ("", "0")
+    assert (found[1]["ttft_s_mean"], found[1]["ttft_s_n"]) == ("", "")
+    assert (found[1]["outcome"], found[1]["reason"]) == ("unsupported", "no kernel")
+
+
+def test_markup_in_names_and_reasons_stays_text():
+    bad = "a|b <script>x</script> *b* `c` [d](e)\n# head & \\"
+    made = rendered(builders.unusable_row("failed", bad, model="m_1"))
+    assert "<script>" not in made["md"]
+    assert "\n# head" not in made["md"]
+    assert "a\\|b &lt;script>" in made["md"]
+    assert "| m\\_1 |" in made["md"]
+
+
+def test_latex_escapes_what_it_must():
+    made = rendered(builders.unusable_row("failed", "50 % of $x_1 & {y} #1 ~^ \\input <z>"))
+    assert (
+        "50 \\% of \\$x\\_1 \\& \\{y\\} \\#1 \\textasciitilde{}\\textasciicircum{} "
+        "\\textbackslash{}input \\textless{}z\\textgreater{}"
+    ) in made["tex"]
+
+
+@given(st.text(min_size=1, max_size=40))
+def test_any_reason_keeps_latex_whole(reason):
+    text = rendered(builders.unusable_row("failed", reason))["tex"]
+    unescaped = re.sub(r"\\[\\{}%&$#_]", "", text)
+    assert unescaped.count("{") == unescaped.count("}")
+    assert text.count("\\begin{") == text.count("\\end{") == 2
+
+
+def test_latex_rows_have_one_cell_a_column():
+    made = rendered(builders.aggregate_row(), builders.unusable_row())
+    body = made["tex"].split("\\toprule")[1].split("\\bottomrule")[0]
+    rows = [line for line in body.splitlines() if line.endswith("\\\\") and " & " in line]
+    assert len(rows) == 3
+    assert {len(re.split(r"(?<!\\)&", row)) for row in rows} == {9}
+
+
+@given(
+    model=st.text("abcdefgh-0123456789", min_size=1, max_size=80),
+    precision=st.text("abcdefgh", min_size=1, max_size=40),
+    workload=st.text("abcdefgh", min_size=1, max_size=40),
+    reason=st.text(min_size=1, max_size=300),
+)
+def test_the_summary_fits_a_terminal(model, precision, workload, reason):
+    names = {"model": model, "precision": precision, "workload": workload}
+    rows = [
+        builders.aggregate_row(**names),
+        builders.unusable_row("unsupported", reason, **names),
+    ]
+    text = summary([builders.aggregate(rows)])
+    assert max(map(len, text.splitlines())) <= TEXT_WIDTH
+
+
+def test_the_same_aggregates_give_the_same_bytes_in_any_order():
+    one = builders.aggregate([builders.aggregate_row()])
+    other = builders.aggregate([builders.aggregate_row(backend="vllm")], "vllm")
+    assert render([one, other]) == render([other, one]) == render([one, other])
+
+
+def test_several_sweeps_or_one_backend_twice_are_refused():
+    one = builders.aggregate([builders.aggregate_row()])
+    with pytest.raises(LlmEnergyError, match="one sweep and each backend once"):
+        render([one, one])
+    with pytest.raises(LlmEnergyError, match="found sweeps other, test"):
+        render([one, builders.aggregate([], "vllm", sweep="other")])
+
+
+def test_the_command_line_writes_four_files(tmp_path):
+    write_record(tmp_path / "aggregate.json", builders.aggregate([builders.aggregate_row()]))
+    arguments = ["--aggregates", str(tmp_path / "aggregate.json")]
+    assert script.main([*arguments, "--out-dir", str(tmp_path / "tables")]) == 0
+    files = {path.name: path.read_text() for path in (tmp_path / "tables").iterdir()}
+    assert set(files) == {f"energy.{suffix}" for suffix in ("csv", "md", "tex", "txt")}
+    assert files["energy.txt"] == summary([builders.aggregate([builders.aggregate_row()])])
+    assert all(text.endswith("\n") and not text.endswith("\n\n") for text in files.values())

@@ -1,0 +1,202 @@
+"""The whole workflow on a real engine: what a user runs, and what a change makes it run again."""
+
+from __future__ import annotations
+
+import csv
+import math
+
+import pytest
+from project import Project, tiny_sweep
+
+PRECISIONS = ["float32", "float16", "bfloat16", "int8", "int4"]
+CHEAP = {"validate": 1, "normalise": 1, "aggregate": 1, "tables": 1, "all": 1}
+
+pytestmark = pytest.mark.engine
+
+
+@pytest.fixture(scope="module")
+def swept(tmp_path_factory):
+    """Run all five precisions on a tiny model once; tests look at it and undo what they change."""
+    project = Project(tmp_path_factory.mktemp("project") / "copy")
+    sweep = tiny_sweep(project.tiny_model("tiny", "llama"), precisions=PRECISIONS)
+    config = project.write_config("tiny", sweep)
+    project.output = project.snakemake("--configfile", config).stdout
+    project.sweep = sweep
+    return project
+
+
+def test_every_precision_and_workload_has_finite_joules_per_output_token(swept):
+    rows = swept.read("results/tiny/pytorch/aggregate.json")["rows"]
+    assert {row["precision"] for row in rows} == set(PRECISIONS)
+    assert {row["workload"] for row in rows} == {"b1", "b4"}
+    for row in rows:
+        value = row["statistics"]["energy_per_output_token_j"]["mean"]
+        assert value is not None
+        assert math.isfinite(value)
+        assert value > 0
+
+
+def test_quantised_cells_are_really_quantised(swept):
+    weight_bytes = {
+        precision: swept.read(
+            f"results/tiny/pytorch/measurements/tiny--pytorch--{precision}/r01.json"
+        )["effective"]["weight_bytes"]
+        for precision in PRECISIONS
+    }
+    assert weight_bytes["float16"] == weight_bytes["bfloat16"] < weight_bytes["float32"]
+    assert weight_bytes["int4"] < weight_bytes["int8"] < weight_bytes["float16"]
+
+
+def test_tokens_are_counted_from_the_ids_that_the_engine_gave(swept):
+    path = "results/tiny/pytorch/measurements/tiny--pytorch--float32/r01.json"
+    for window in swept.read(path)["windows"]:
+        assert set(window["requests"]["output_tokens"]) == {8}
+        assert {len(ids) for ids in window["output_token_ids"].values()} == {8}
+        assert len(window["requests"]["request_id"]) == 4 * window["passes"]
+
+
+def test_without_a_sensor_every_joule_says_that_it_is_estimated(swept):
+    measurement = swept.read("results/tiny/pytorch/measurements/tiny--pytorch--float32/r01.json")
+    statuses = {
+        energy["status"] for w in measurement["windows"] for energy in w["interval"]["energy"]
+    }
+    with open(swept.folder / "results/tiny/tables/energy.csv", newline="") as stream:
+        labels = {row["energy_status"] for row in csv.DictReader(stream)}
+    assert labels == statuses - {"unavailable"}
+    if "measured" not in statuses:
+        assert "estimated" in swept.output.splitlines()[-3:][0] or "estimated" in swept.output
+
+
+def test_one_line_a_repeat_says_what_is_on_and_what_is_left(swept):
+    for position in range(1, 6):
+        assert f"[{position}/5] tiny--pytorch--" in swept.output
+    assert "left" in swept.output
+
+
+def test_a_second_run_does_nothing(swept):
+    assert "Nothing to be done" in swept.snakemake("--configfile", "tiny.yaml").stdout
+
+
+def test_a_new_precision_runs_only_its_own_cells(swept):
+    records = [{"id": "int4-float32", "precision": "int4", "compute_precision": "float32"}]
+    config = swept.write_config("more", swept.sweep | {"precisions": PRECISIONS + records})
+    assert swept.jobs("--configfile", config) == {"plan": 1, "measure": 1, **CHEAP}
+
+
+def test_a_new_repeat_runs_only_that_repeat_of_each_cell(swept):
+    protocol = swept.sweep["protocol"] | {"repeats": 2}
+    config = swept.write_config("twice", swept.sweep | {"protocol": protocol})
+    assert swept.jobs("--configfile", config) == {"plan": 1, "measure": 5, **CHEAP}
+
+
+def test_a_changed_parameter_measures_every_cell_again(swept):
+    parameters = swept.sweep["parameters"] | {"max_output_tokens": 9, "min_output_tokens": 9}
+    config = swept.write_config("longer", swept.sweep | {"parameters": parameters})
+    assert swept.jobs("--configfile", config) == {"plan": 1, "measure": 5, **CHEAP}
+
+
+def test_an_edited_table_script_makes_only_the_tables_again(swept):
+    script = swept.folder / "scripts" / "tables.py"
+    text = script.read_text(encoding="utf-8")
+    script.write_text(text + "\n# edited\n", encoding="utf-8")
+    try:
+        assert swept.jobs("--configfile", "tiny.yaml") == {"tables": 1, "all": 1}
+    finally:
+        swept.snakemake("--configfile", "tiny.yaml")
+
+
+def test_an_edited_measuring_script_measures_nothing_again(swept):
+    for name in ("measure.py", "llm_energy/protocol.py", "llm_energy/backends/pytorch.py"):
+        (swept.folder / "scripts" / name).touch()
+    assert swept.jobs("--configfile", "tiny.yaml") == {}
+
+
+def test_a_deleted_measurement_is_the_only_one_measured_again(swept):
+    path = swept.folder / "results/tiny/pytorch/measurements/tiny--pytorch--float32/r01.json"
+    kept = path.with_suffix(".kept")
+    path.rename(kept)
+    try:
+        assert swept.jobs("--configfile", "tiny.yaml") == {"measure": 1, **CHEAP}
+    finally:
+        kept.rename(path)
+
+
+def test_a_model_of_another_architecture_runs_by_config_alone(swept):
+    sweep = tiny_sweep(swept.tiny_model("other", "gpt2"), name="other")
+    sweep["models"][0]["id"] = "other"
+    swept.snakemake("--configfile", swept.write_config("other", sweep))
+    rows = swept.read("results/other/pytorch/aggregate.json")["rows"]
+    assert {row["model"] for row in rows} == {"other"}
+    assert all(row["n"] == 1 for row in rows)
+
+
+def test_a_cell_that_fails_is_a_row_with_its_reason_and_costs_no_other_cell(swept):
+    models = [
+        swept.sweep["models"][0],
+        {
+            "id": "broken",
+            "model_name": "broken",
+            "source": {"kind": "folder", "path": str(_broken_model(swept))},
+        },
+    ]
+    sweep = tiny_sweep("", name="partly", models=models)
+    swept.snakemake("--configfile", swept.write_config("partly", sweep))
+    rows = swept.read("results/partly/pytorch/aggregate.json")["rows"]
+    outcomes = {row["model"]: (row["outcome"], row["n"]) for row in rows}
+    assert outcomes["tiny"] == ("ok", 1)
+    assert outcomes["broken"][0] in ("failed", "unsupported")
+    assert outcomes["broken"][1] == 0
+    assert all(row["reason"] for row in rows if row["model"] == "broken")
+    assert "broken" in (swept.folder / "results/partly/tables/energy.md").read_text()
+
+
+def _broken_model(project):
+    """Give a model whose weights do not fit its config, so that the engine fails at loading."""
+    import json
+    import shutil
+
+    folder = project.folder / "local-models" / "broken"
+    shutil.copytree(project.folder / "local-models" / "tiny", folder)
+    config = json.loads((folder / "config.json").read_text())
+    config["model_type"] = "no-such-architecture"
+    (folder / "config.json").write_text(json.dumps(config))
+    return folder
+
+
+def test_a_backend_that_is_not_installed_is_a_row_and_the_other_cells_run(swept):
+    import shutil
+
+    (swept.folder / ".venvs").unlink()
+    try:
+        shown = swept.snakemake("--dry-run", "--configfile", "tiny.yaml").stdout
+    finally:
+        from project import ROOT
+
+        (swept.folder / ".venvs").symlink_to(ROOT / ".venvs")
+        shutil.rmtree(swept.folder / ".none", ignore_errors=True)
+    assert "tiny--pytorch--float32: unsupported" in shown
+    assert "make envs BACKENDS=pytorch" in shown
+
+
+def test_one_cell_of_a_real_language_model(swept):
+    sweep = tiny_sweep("", name="smollm2", precisions=["bfloat16"])
+    sweep["models"] = [
+        {
+            "id": "smollm2-135m",
+            "model_name": "HuggingFaceTB/SmolLM2-135M-Instruct",
+            "source": _default_model_source(swept),
+        }
+    ]
+    swept.snakemake("--configfile", swept.write_config("smollm2", sweep))
+    rows = swept.read("results/smollm2/pytorch/aggregate.json")["rows"]
+    assert {row["outcome"] for row in rows} == {"ok"}
+    manifest = swept.read("results/models/smollm2-135m/manifest.json")
+    assert 130e6 < manifest["parameter_count"] < 180e6
+    assert any("dequantised" in note for note in manifest["notes"])
+
+
+def _default_model_source(project):
+    import yaml
+
+    default = yaml.safe_load((project.folder / "config/config.yaml").read_text())
+    return default["models"][0]["source"]

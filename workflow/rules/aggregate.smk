@@ -1,0 +1,29 @@
+"""Summarise repeats, one backend at a time.
+
+INPUT  results/<sweep>/<backend>/metrics.json, results/<sweep>/plan.json
+OUTPUT results/<sweep>/<backend>/aggregate.json
+"""
+
+
+rule aggregate:
+    """Give mean, spread and interval of every cell and workload of one backend."""
+    input:
+        script=f"{SCRIPTS}/aggregate.py",
+        modules=multiext(f"{SCRIPTS}/llm_energy/", "aggregate.py", "statistics.py"),
+        plan="results/{sweep}/plan.json",
+        metrics="results/{sweep}/{backend}/metrics.json",
+    output:
+        "results/{sweep}/{backend}/aggregate.json",
+    log:
+        "logs/{sweep}/aggregate/{backend}.log",
+    params:
+        python=workflow_python,
+    conda:
+        environment_file("workflow")
+    shell:
+        r"""
+        {params.python:q} {input.script:q} \
+            --metrics {input.metrics:q} \
+            --plan {input.plan:q} \
+            --out {output:q} 2> {log:q}
+        """

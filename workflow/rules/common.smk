@@ -1,0 +1,136 @@
+"""Check the config, plan the sweep, and answer what rules ask: the only rule file with functions.
+
+INPUT  the config as Snakemake merged it
+OUTPUT PLAN, and the functions that rules use for inputs, parameters and environments
+"""
+
+import json
+import re
+import sys
+from pathlib import Path
+
+SCRIPTS = f"{workflow.basedir}/scripts"
+sys.path.insert(0, SCRIPTS)
+
+from llm_energy import environments, plan
+from llm_energy.config import load_sweep
+from llm_energy.errors import LlmEnergyError
+from llm_energy.files import sha256_json
+from llm_energy.records import to_dict
+
+# With conda or containers Snakemake provides the environments, else they are the venvs that
+# `make envs` builds.
+PROVIDED = bool(workflow.deployment_settings.deployment_method)
+ROOT = Path(workflow.basedir)
+
+
+def planned_sweep():
+    """Check the config and plan the sweep; a mistake ends in one message and exit 1."""
+    try:
+        sweep = load_sweep(config, workflow.configfiles)
+        engine = plan.installed_engine(ROOT, sweep.device, PROVIDED)
+        return sweep, plan.make_plan(sweep, engine)
+    except LlmEnergyError as error:
+        # A WorkflowError would print where in this file it was raised, which helps nobody.
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(1)
+
+
+def interpreter(environment):
+    """Give the Python that runs in an environment."""
+    return "python" if PROVIDED else str(environments.interpreter(ROOT, environment))
+
+
+def environment_file(environment):
+    """Give the conda environment's file."""
+    return f"{workflow.basedir}/envs/{environment}.yaml"
+
+
+def backend_environment(wildcards):
+    """Give the environment's file of a backend."""
+    return environment_file(ENVIRONMENTS[wildcards.backend])
+
+
+# Where a Python lies invalidates no result. Snakemake leaves a parameter out of what makes a job run
+# again when the parameter's function takes `resources`.
+def backend_python(wildcards, resources):
+    """Give the Python of a backend's environment."""
+    return interpreter(ENVIRONMENTS[wildcards.backend])
+
+
+def preparing_python(wildcards, resources):
+    """Give the Python that converts models and tokenises prompts."""
+    return interpreter(PREPARING)
+
+
+def workflow_python(wildcards, resources):
+    """Give the Python of the stages that need no engine."""
+    return interpreter("workflow")
+
+
+def measuring_priority(wildcards):
+    """Order measurements: block after block, each in its own seeded random order."""
+    cell = f"{wildcards.model}--{wildcards.backend}--{wildcards.precision}"
+    return -plan.block_rank(SWEEP.order_seed, wildcards.repeat, cell)
+
+
+def spec_digest(wildcards):
+    """Give the hash of a spec, which alone decides whether its measurement is still wanted."""
+    cell = f"{wildcards.model}--{wildcards.backend}--{wildcards.precision}"
+    return sha256_json(to_dict(PLAN.spec(cell, wildcards.repeat)))
+
+
+def model_entry(wildcards):
+    """Give a model's entry of the config as JSON."""
+    return json.dumps(PLAN.models[wildcards.model], sort_keys=True)
+
+
+def prompt_digest(wildcards):
+    """Give the hash of what prompts a model's workloads ask for."""
+    return sha256_json(PLAN.prompt_requests[wildcards.model])
+
+
+def measurements(wildcards):
+    """Give the measurements of a backend that the plan asks for."""
+    return [
+        plan.measurement_path(PLAN.sweep, cell.backend, cell.id, repeat)
+        for cell in PLAN.planned
+        if cell.backend == wildcards.backend
+        for repeat in cell.specs
+    ]
+
+
+def closing_message():
+    """Give the summary of the tables and where the files are, once there are any."""
+    summary = Path(f"results/{PLAN.sweep}/tables/energy.txt")
+    if not summary.exists():
+        return "Done."
+    return f"\n{summary.read_text(encoding='utf-8')}\nFiles: {summary.parent}/"
+
+
+def any_of(names):
+    """Give the pattern that matches one of the names and nothing else."""
+    return "|".join(re.escape(name) for name in sorted(set(names)))
+
+
+SWEEP, PLAN = planned_sweep()
+ENVIRONMENTS = {
+    backend.id: environments.environment_name(
+        backend.id, environments.variant(SWEEP.device, backend.environment)
+    )
+    for backend in SWEEP.backends
+    if any(cell.backend == backend.id for cell in PLAN.planned)
+}
+# Models are converted and prompts tokenised with the default backend's packages.
+PREPARING = environments.environment_name("pytorch", environments.variant(SWEEP.device))
+
+if workflow.is_main_process:
+    print(plan.describe(PLAN), file=sys.stderr)
+
+
+wildcard_constraints:
+    sweep=re.escape(PLAN.sweep),
+    model=any_of(model.id for model in SWEEP.models),
+    backend=any_of(backend.id for backend in SWEEP.backends),
+    precision=any_of(precision.id for precision in SWEEP.precisions),
+    repeat=r"r\d+",

@@ -1,0 +1,39 @@
+"""Judge every window of a backend.
+
+INPUT  results/<sweep>/plan.json, results/<sweep>/<backend>/measurements/
+OUTPUT results/<sweep>/<backend>/verdicts.json
+"""
+
+
+rule validate:
+    """Check a backend's measurements against their schema and the catalogue of faults."""
+    input:
+        script=f"{SCRIPTS}/validate.py",
+        modules=multiext(
+            f"{SCRIPTS}/llm_energy/",
+            "validate.py",
+            "schemas.py",
+            "checks/catalogue.py",
+            "checks/engine.py",
+            "checks/machine.py",
+            "checks/meter.py",
+            "checks/pipeline.py",
+        ),
+        plan="results/{sweep}/plan.json",
+        measurements=measurements,
+    output:
+        "results/{sweep}/{backend}/verdicts.json",
+    log:
+        "logs/{sweep}/validate/{backend}.log",
+    params:
+        python=workflow_python,
+    conda:
+        environment_file("workflow")
+    shell:
+        r"""
+        {params.python:q} {input.script:q} \
+            --sweep {wildcards.sweep:q} \
+            --backend {wildcards.backend:q} \
+            --plan {input.plan:q} \
+            --out {output:q} 2> {log:q}
+        """

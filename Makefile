@@ -45,8 +45,15 @@ envs: .venvs/uv/.installed ## build the environments of the workflow and of BACK
 	@stamps=$$($(STAMPS) $(BACKENDS)) && \
 	$(MAKE) --silent --no-print-directory -j2 .venvs/workflow/.installed $$stamps
 
-test: envs test-envs ## run the tests (PYTEST='-k name' chooses some)
-	$(DEV)/python -m pytest -n 2 --dist loadfile $(PYTEST)
+# What needs an engine's packages runs inside that engine's environment. Engines come one at a time:
+# their threads wait for each other, and beside other work that takes many times as long.
+test: envs test-envs ## run the tests (PYTEST='-k name' chooses some of the first part)
+	$(DEV)/python -m pytest -n 2 --dist loadfile --ignore tests/backends -m 'not engine' $(PYTEST)
+	@for stamp in $$($(STAMPS) $(BACKENDS)); do \
+	  $(PYTHON) tests/in_environment.py $${stamp%/.installed} -q \
+	    tests/backends tests/test_meter_estimates.py || exit 1; \
+	done
+	$(DEV)/python -m pytest -m engine --ignore tests/backends
 
 # snakefmt looks for its shell formatter on the PATH.
 lint format: export PATH := $(CURDIR)/$(DEV):$(PATH)

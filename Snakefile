@@ -31,11 +31,13 @@ include: "workflow/rules/aggregate.smk"
 include: "workflow/rules/tables.smk"
 
 
+# The measurements are named too: Snakemake does not miss a deleted file between two that are there.
 rule all:
     """Make the tables of the sweep."""
     default_target: True
     input:
         expand("results/{sweep}/tables/energy.csv", sweep=PLAN.sweep),
+        PLAN.measurements(),
 
 
 onsuccess:

@@ -26,9 +26,12 @@ class FakeClock:
         self.now_s += duration_s
 
 
-@dataclass(eq=False)
+@dataclass
 class FakeBoard:
-    """One board; ``errors`` maps NVML function names to the message that they fail with."""
+    """One board; ``errors`` maps NVML function names to the message that they fail with.
+
+    It is its own handle, and cannot be hashed, as NVML's pointers cannot.
+    """
 
     uuid: str
     power_w: float = 100.0

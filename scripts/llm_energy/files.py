@@ -46,7 +46,18 @@ def canonical_json(value: Any) -> str:
 
 def write_json(path: str | Path, value: Any) -> None:
     """Write ``value`` as indented JSON, atomically; NaN and infinity are refused (ValueError)."""
-    write_text(path, json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
+    write_text(path, _json_text(value))
+
+
+def write_changed_json(path: str | Path, value: Any) -> None:
+    """Write ``value`` as ``write_json`` does, but leave a file that says the same already alone."""
+    path, text = Path(path), _json_text(value)
+    if not path.is_file() or path.read_text(encoding="utf-8") != text:
+        write_text(path, text)
+
+
+def _json_text(value: Any) -> str:
+    return json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
 
 
 def read_json(path: str | Path) -> Any:

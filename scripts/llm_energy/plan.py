@@ -16,8 +16,8 @@ from llm_energy import environments
 from llm_energy.compatibility import Translation, merge_loads, translate
 from llm_energy.config import BackendEntry, ModelEntry, PrecisionEntry, Sweep
 from llm_energy.errors import ConfigError
-from llm_energy.files import sha256_json, write_json
-from llm_energy.records import SCHEMA_VERSION, Note, Spec, Workload, to_dict, write_record
+from llm_energy.files import write_changed_json
+from llm_energy.records import SCHEMA_VERSION, Note, Spec, Workload, to_dict
 
 
 @dataclass(frozen=True)
@@ -63,6 +63,15 @@ class Plan:
     def backends(self) -> tuple[str, ...]:
         """Give the backends of the sweep, in its order, those without a planned cell included."""
         return tuple(dict.fromkeys(cell.backend for cell in self.cells))
+
+    def measurements(self, backend: str | None = None) -> list[str]:
+        """Give the paths of all measurements that are planned, or of those of one backend."""
+        return [
+            measurement_path(self.sweep, cell.backend, cell.id, repeat)
+            for cell in self.planned
+            for repeat in cell.specs
+            if backend in (None, cell.backend)
+        ]
 
     def spec(self, cell: str, repeat: str) -> Spec:
         """Give the spec of one cell and repeat; KeyError where the plan has none."""
@@ -273,20 +282,14 @@ def grid(plan: Plan) -> dict[str, Any]:
     }
 
 
-def digest(plan: Plan) -> str:
-    """Give the SHA-256 of everything that ``write_plan`` would write."""
-    specs = [to_dict(spec) for cell in plan.cells for spec in cell.specs.values()]
-    return sha256_json([grid(plan), plan.prompt_requests, specs])
-
-
 def write_plan(plan: Plan, folder: Path) -> None:
-    """Write the grid, every spec and every prompt request below ``folder``."""
+    """Write the grid, every spec and every prompt request below ``folder``, where they changed."""
     for cell in plan.cells:
         for repeat, spec in cell.specs.items():
-            write_record(folder / spec_path(plan.sweep, cell.id, repeat), spec)
+            write_changed_json(folder / spec_path(plan.sweep, cell.id, repeat), to_dict(spec))
     for model, request in plan.prompt_requests.items():
-        write_json(folder / f"results/{plan.sweep}/prompts/{model}.request.json", request)
-    write_json(folder / f"results/{plan.sweep}/plan.json", grid(plan))
+        write_changed_json(folder / f"results/{plan.sweep}/prompts/{model}.request.json", request)
+    write_changed_json(folder / f"results/{plan.sweep}/plan.json", grid(plan))
 
 
 def describe(plan: Plan) -> str:

@@ -11,6 +11,7 @@ import dataclasses
 import functools
 import types
 import typing
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, TypeVar
@@ -473,7 +474,11 @@ def from_dict(cls: type[Record], data: Any, where: str = "") -> Record:
 
     Unknown keys, missing keys and values of another type raise a RecordError that names the place.
     """
-    return _convert(cls, data, where or cls.__name__)
+    try:
+        return _converter(cls)(data)
+    except _Mismatch as mismatch:
+        place = (where or cls.__name__) + "".join(reversed(mismatch.path))
+        raise RecordError(f"{place}: {mismatch}") from None
 
 
 def read_record(cls: type[Record], path: str | Path) -> Record:
@@ -492,81 +497,151 @@ def write_record(path: str | Path, record: Any) -> None:
     write_json(path, to_dict(record))
 
 
-@functools.cache
-def _hints(cls: type) -> dict[str, Any]:
-    return typing.get_type_hints(cls)
+class _Mismatch(Exception):
+    """A value that does not fit; ``path`` collects where it stands while the error travels up."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message)
+        self.path: list[str] = []
 
 
-def _convert(kind: Any, value: Any, where: str) -> Any:
-    origin, arguments = typing.get_origin(kind), typing.get_args(kind)
-    if kind is Any:
-        return value
-    if dataclasses.is_dataclass(kind):
-        return _convert_dataclass(kind, value, where)
-    if origin in (typing.Union, types.UnionType):
-        return _convert_union(arguments, value, where)
-    if origin is Literal:
-        if value not in arguments:
-            raise RecordError(
-                f"{where}: found {value!r}, allowed {', '.join(map(repr, arguments))}"
-            )
-        return value
-    if origin is tuple:
-        if not isinstance(value, (list, tuple)):
-            raise RecordError(f"{where}: found {type(value).__name__}, allowed a list")
-        if arguments[-1] is not Ellipsis:
-            if len(value) != len(arguments):
-                raise RecordError(f"{where}: found {len(value)} items, allowed {len(arguments)}")
-            return tuple(_convert(a, v, where) for a, v in zip(arguments, value, strict=True))
-        item = arguments[0]
-        if item in _SCALARS and all(type(v) in _SCALARS[item] for v in value):
-            return tuple(value)
-        return tuple(_convert(item, v, f"{where}[{i}]") for i, v in enumerate(value))
-    if origin is dict:
-        if not isinstance(value, dict):
-            raise RecordError(f"{where}: found {type(value).__name__}, allowed a mapping")
-        return {k: _convert(arguments[1], v, f"{where}.{k}") for k, v in value.items()}
-    if type(value) not in _SCALARS[kind]:
-        raise RecordError(f"{where}: found {value!r}, allowed {kind.__name__}")
-    return value
-
+Converter = Callable[[Any], Any]
 
 _SCALARS: dict[Any, tuple[type, ...]] = {
     str: (str,),
     int: (int,),
     float: (float, int),
     bool: (bool,),
-    type(None): (type(None),),
 }
 
 
-def _convert_union(arguments: tuple[Any, ...], value: Any, where: str) -> Any:
-    if value is None and type(None) in arguments:
-        return None
-    error: RecordError | None = None
-    for argument in arguments:
-        if argument is type(None):
-            continue
-        try:
-            return _convert(argument, value, where)
-        except RecordError as found:
-            error = error or found
-    raise error or RecordError(f"{where}: found {value!r}")
+@functools.cache
+def _converter(kind: Any) -> Converter:
+    """Make, once a type, the function that checks and converts a JSON value of that type."""
+    origin, arguments = typing.get_origin(kind), typing.get_args(kind)
+    if kind is Any:
+        return lambda value: value
+    if dataclasses.is_dataclass(kind):
+        return _dataclass_converter(kind)
+    if origin in (typing.Union, types.UnionType):
+        return _union_converter(arguments)
+    if origin is Literal:
+        return _literal_converter(arguments)
+    if origin is tuple and arguments[-1] is Ellipsis:
+        return _list_converter(arguments[0])
+    if origin is tuple:
+        return _pair_converter(arguments)
+    if origin is dict:
+        return _mapping_converter(arguments[1])
+    return _scalar_converter(kind)
 
 
-def _convert_dataclass(kind: Any, value: Any, where: str) -> Any:
-    if not isinstance(value, dict):
-        raise RecordError(f"{where}: found {type(value).__name__}, allowed a mapping")
-    hints = _hints(kind)
-    unknown = sorted(set(value) - set(hints))
-    if unknown:
-        raise RecordError(f"{where}: unknown key {unknown[0]!r}, allowed {', '.join(hints)}")
+def _scalar_converter(kind: type) -> Converter:
+    allowed = _SCALARS[kind]
+
+    def convert(value: Any) -> Any:
+        if type(value) not in allowed:
+            raise _Mismatch(f"found {value!r}, allowed {kind.__name__}")
+        return value
+
+    return convert
+
+
+def _literal_converter(allowed: tuple[Any, ...]) -> Converter:
+    def convert(value: Any) -> Any:
+        if value not in allowed:
+            raise _Mismatch(f"found {value!r}, allowed {', '.join(map(repr, allowed))}")
+        return value
+
+    return convert
+
+
+def _union_converter(kinds: tuple[Any, ...]) -> Converter:
+    """Take the first kind that fits; where none does, the first one's complaint is reported."""
+    nullable = type(None) in kinds
+    converters = [_converter(kind) for kind in kinds if kind is not type(None)]
+
+    def convert(value: Any) -> Any:
+        if value is None and nullable:
+            return None
+        first: _Mismatch | None = None
+        for converter in converters:
+            try:
+                return converter(value)
+            except _Mismatch as mismatch:
+                first = first or mismatch
+        raise first or _Mismatch(f"found {value!r}")
+
+    return convert
+
+
+def _list_converter(kind: Any) -> Converter:
+    item, scalars = _converter(kind), frozenset(_SCALARS.get(kind, ()))
+
+    def convert(value: Any) -> tuple[Any, ...]:
+        if not isinstance(value, (list, tuple)):
+            raise _Mismatch(f"found {type(value).__name__}, allowed a list")
+        if scalars and scalars.issuperset(map(type, value)):
+            return tuple(value)  # long columns of numbers are most of a measurement
+        return tuple(_at(f"[{index}]", item, one) for index, one in enumerate(value))
+
+    return convert
+
+
+def _pair_converter(kinds: tuple[Any, ...]) -> Converter:
+    items = [_converter(kind) for kind in kinds]
+
+    def convert(value: Any) -> tuple[Any, ...]:
+        if not isinstance(value, (list, tuple)) or len(value) != len(items):
+            raise _Mismatch(f"found {value!r}, allowed a list of {len(items)}")
+        pairs = enumerate(zip(items, value, strict=True))
+        return tuple(_at(f"[{index}]", item, one) for index, (item, one) in pairs)
+
+    return convert
+
+
+def _mapping_converter(kind: Any) -> Converter:
+    item = _converter(kind)
+
+    def convert(value: Any) -> dict[str, Any]:
+        if not isinstance(value, dict):
+            raise _Mismatch(f"found {type(value).__name__}, allowed a mapping")
+        return {key: _at(f".{key}", item, one) for key, one in value.items()}
+
+    return convert
+
+
+def _dataclass_converter(kind: Any) -> Converter:
+    hints = typing.get_type_hints(kind)
+    items = {name: _converter(hint) for name, hint in hints.items()}
     required = [
         f.name
         for f in dataclasses.fields(kind)
         if f.default is dataclasses.MISSING and f.default_factory is dataclasses.MISSING
     ]
-    missing = [name for name in required if name not in value]
-    if missing:
-        raise RecordError(f"{where}: missing key {missing[0]!r}")
-    return kind(**{k: _convert(hints[k], v, f"{where}.{k}") for k, v in value.items()})
+
+    def convert(value: Any) -> Any:
+        if not isinstance(value, dict):
+            raise _Mismatch(f"found {type(value).__name__}, allowed a mapping")
+        for name in value:
+            if name not in items:
+                raise _Mismatch(f"unknown key {name!r}, allowed {', '.join(items)}")
+        for name in required:
+            if name not in value:
+                raise _Mismatch(f"missing key {name!r}")
+        arguments = {name: _at(f".{name}", items[name], one) for name, one in value.items()}
+        try:
+            return kind(**arguments)
+        except RecordError as error:
+            raise _Mismatch(str(error)) from None
+
+    return convert
+
+
+def _at(place: str, converter: Converter, value: Any) -> Any:
+    """Convert ``value``; should that fail, note the place on the way out."""
+    try:
+        return converter(value)
+    except _Mismatch as mismatch:
+        mismatch.path.append(place)
+        raise

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import gc
+import time
 import weakref
 
 import pytest
@@ -91,6 +92,26 @@ def test_later_batches_wait_for_earlier_ones(subject):
 
     assert len({completion.arrival_s for completion in completions}) == 1
     assert completions[2].first_token_s > completions[0].last_token_s
+
+
+def test_a_token_has_the_time_at_which_its_forward_pass_is_done(subject, monkeypatch):
+    real, done_s = subject.engine.model.forward, []
+
+    @functools.wraps(real)
+    def forward(*arguments, **keywords):
+        result = real(*arguments, **keywords)
+        done_s.append(time.monotonic())
+        return result
+
+    subject.prepare([PROMPT], max_output_tokens=5)
+    monkeypatch.setattr(subject.engine.model, "forward", forward)
+    (completion,) = subject.engine.generate()
+
+    assert len(done_s) == 5
+    for token_s, this_s, next_s in zip(
+        completion.token_times_s, done_s, [*done_s[1:], float("inf")], strict=True
+    ):
+        assert this_s <= token_s < next_s
 
 
 @pytest.mark.parametrize(

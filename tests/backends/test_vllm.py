@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib.util
 import json
 import logging
@@ -27,9 +28,13 @@ from llm_energy.records import (
     Workload,
 )
 
-needs_vllm = pytest.mark.skipif(
-    importlib.util.find_spec("vllm") is None, reason="vllm is not installed here"
-)
+# Looked up and not imported: the backend sets the environment that vLLM reads while it is imported.
+pytestmark = [
+    pytest.mark.engine,
+    pytest.mark.skipif(
+        importlib.util.find_spec("vllm") is None, reason="vllm is not installed here"
+    ),
+]
 BLOCK_TOKENS = 32
 
 
@@ -79,7 +84,6 @@ def serve(engine: Backend, lengths: list[int], **asked: int) -> list[Completion]
 @pytest.fixture(scope="module")
 def small(tiny_folder: Path):
     """Give an engine whose KV cache holds four blocks, so that it is soon full."""
-    pytest.importorskip("vllm")
     engine = Backend()
     engine.load(spec(block_size=BLOCK_TOKENS, num_gpu_blocks_override=5), tiny_folder)
     yield engine
@@ -89,7 +93,6 @@ def small(tiny_folder: Path):
 @pytest.fixture
 def unloaded():
     """Give a backend that a test will fail to load."""
-    pytest.importorskip("vllm")
     engine = Backend()
     yield engine
     engine.close()
@@ -164,8 +167,6 @@ def test_nothing_is_counted_for_prometheus(small):
     assert serve(small, [3])[0].first_token_s is not None
 
 
-@pytest.mark.engine
-@needs_vllm
 def test_a_request_beyond_the_context_is_unsupported_and_memory_comes_back(tiny_folder):
     context = json.loads((tiny_folder / "config.json").read_text())["max_position_embeddings"]
     engine = Backend()
@@ -216,6 +217,13 @@ def test_too_large_a_kv_cache_is_out_of_memory(unloaded, tiny_folder):
 def test_8_bit_weights_need_a_folder_quantised_before(unloaded, tmp_path):
     with pytest.raises(Unsupported, match=r"quantised before, and there is no .*model-int8"):
         unloaded.load(spec(quantization="bitsandbytes", load_in_8bit=True), tmp_path / "model")
+
+
+def test_8_bit_is_never_served_as_4_bit(unloaded, tiny_folder):
+    workload = Workload("w", 1, parameters("int8"), {})
+    asked = dataclasses.replace(spec(quantization="bitsandbytes"), workloads=(workload,))
+    with pytest.raises(Unsupported, match="8 bits were asked for"):
+        unloaded.load(asked, tiny_folder)
 
 
 # without an engine

@@ -16,14 +16,14 @@ rule aggregate:
         "results/{sweep}/{backend}/aggregate.json",
     log:
         "logs/{sweep}/aggregate/{backend}.log",
-    params:
-        python=workflow_python,
     conda:
         environment_file("workflow")
+    params:
+        python=workflow_python,
     shell:
         r"""
         {params.python:q} {input.script:q} \
             --metrics {input.metrics:q} \
             --plan {input.plan:q} \
-            --out {output:q} 2> {log:q}
+            --out {output:q} 2>{log:q}
         """

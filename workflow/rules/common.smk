@@ -15,8 +15,6 @@ sys.path.insert(0, SCRIPTS)
 from llm_energy import environments, plan
 from llm_energy.config import load_sweep
 from llm_energy.errors import LlmEnergyError
-from llm_energy.files import sha256_json
-from llm_energy.records import to_dict
 
 # With conda or containers Snakemake provides the environments, else they are the venvs that
 # `make envs` builds.
@@ -74,30 +72,14 @@ def measuring_priority(wildcards):
     return -plan.block_rank(SWEEP.order_seed, wildcards.repeat, cell)
 
 
-def spec_digest(wildcards):
-    """Give the hash of a spec, which alone decides whether its measurement is still wanted."""
-    cell = f"{wildcards.model}--{wildcards.backend}--{wildcards.precision}"
-    return sha256_json(to_dict(PLAN.spec(cell, wildcards.repeat)))
-
-
 def model_entry(wildcards):
     """Give a model's entry of the config as JSON."""
     return json.dumps(PLAN.models[wildcards.model], sort_keys=True)
 
 
-def prompt_digest(wildcards):
-    """Give the hash of what prompts a model's workloads ask for."""
-    return sha256_json(PLAN.prompt_requests[wildcards.model])
-
-
 def measurements(wildcards):
     """Give the measurements of a backend that the plan asks for."""
-    return [
-        plan.measurement_path(PLAN.sweep, cell.backend, cell.id, repeat)
-        for cell in PLAN.planned
-        if cell.backend == wildcards.backend
-        for repeat in cell.specs
-    ]
+    return PLAN.measurements(wildcards.backend)
 
 
 def closing_message():
@@ -123,9 +105,6 @@ ENVIRONMENTS = {
 }
 # Models are converted and prompts tokenised with the default backend's packages.
 PREPARING = environments.environment_name("pytorch", environments.variant(SWEEP.device))
-
-if workflow.is_main_process:
-    print(plan.describe(PLAN), file=sys.stderr)
 
 
 wildcard_constraints:

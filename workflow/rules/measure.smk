@@ -5,26 +5,25 @@ OUTPUT results/<sweep>/<backend>/measurements/<cell>/<repeat>.json
 """
 
 
-# An edited script re-measures nothing: the spec's digest, which holds the protocol's version, does.
+# An edited script re-measures nothing: a changed spec, which holds the protocol's version, does.
 # Snakemake caps thread pools at a job's cores, but an engine is measured with the whole host.
 rule measure:
     """Measure one repeat of one cell."""
     input:
         runner=ancient(f"{SCRIPTS}/measure.py"),
         plan=ancient("results/{sweep}/plan.json"),
-        spec=ancient("results/{sweep}/specs/{model}--{backend}--{precision}/{repeat}.json"),
+        spec="results/{sweep}/specs/{model}--{backend}--{precision}/{repeat}.json",
         manifest="results/models/{model}/manifest.json",
         prompts="results/{sweep}/prompts/{model}.json",
     output:
         "results/{sweep}/{backend}/measurements/{model}--{backend}--{precision}/{repeat}.json",
     log:
         "logs/{sweep}/measure/{model}--{backend}--{precision}/{repeat}.log",
-    params:
-        digest=spec_digest,
-        python=backend_python,
     priority: measuring_priority
     conda:
         backend_environment
+    params:
+        python=backend_python,
     shell:
         r"""
         unset OMP_NUM_THREADS MKL_NUM_THREADS OPENBLAS_NUM_THREADS NUMEXPR_NUM_THREADS
@@ -33,5 +32,5 @@ rule measure:
             --manifest {input.manifest:q} \
             --prompts {input.prompts:q} \
             --plan {input.plan:q} \
-            --out {output:q} 2> {log:q}
+            --out {output:q} 2>{log:q}
         """

@@ -12,42 +12,41 @@ rule model:
         manifest="results/models/{model}/manifest.json",
     log:
         "logs/models/{model}.log",
+    conda:
+        environment_file(PREPARING)
     params:
         python=preparing_python,
         model=model_entry,
         script=f"{SCRIPTS}/models.py",
-    conda:
-        environment_file(PREPARING)
     shell:
         r"""
         {params.python:q} {params.script:q} \
             --model {params.model:q} \
             --folder {output.files:q} \
-            --manifest {output.manifest:q} 2> {log:q}
+            --manifest {output.manifest:q} 2>{log:q}
         """
 
 
 rule prompts:
     """Tokenise the prompts of a model's workloads; every backend gets these ids."""
     input:
-        request=ancient("results/{sweep}/prompts/{model}.request.json"),
+        request="results/{sweep}/prompts/{model}.request.json",
         files="results/models/{model}/files",
         manifest="results/models/{model}/manifest.json",
     output:
         "results/{sweep}/prompts/{model}.json",
     log:
         "logs/{sweep}/prompts/{model}.log",
-    params:
-        python=preparing_python,
-        digest=prompt_digest,
-        script=f"{SCRIPTS}/prompts.py",
     conda:
         environment_file(PREPARING)
+    params:
+        python=preparing_python,
+        script=f"{SCRIPTS}/prompts.py",
     shell:
         r"""
         {params.python:q} {params.script:q} \
             --request {input.request:q} \
             --model-folder {input.files:q} \
             --manifest {input.manifest:q} \
-            --out {output:q} 2> {log:q}
+            --out {output:q} 2>{log:q}
         """

@@ -9,20 +9,22 @@ rule normalise:
     """Normalise every valid or degraded window of a backend."""
     input:
         script=f"{SCRIPTS}/normalise.py",
-        modules=multiext(f"{SCRIPTS}/llm_energy/", "normalise.py", "checks/accounting.py"),
+        modules=expand(
+            f"{SCRIPTS}/llm_energy/{{module}}.py", module=["normalise", "checks/accounting"]
+        ),
         verdicts="results/{sweep}/{backend}/verdicts.json",
         measurements=measurements,
     output:
         "results/{sweep}/{backend}/metrics.json",
     log:
         "logs/{sweep}/normalise/{backend}.log",
-    params:
-        python=workflow_python,
     conda:
         environment_file("workflow")
+    params:
+        python=workflow_python,
     shell:
         r"""
         {params.python:q} {input.script:q} \
             --verdicts {input.verdicts:q} \
-            --out {output:q} 2> {log:q}
+            --out {output:q} 2>{log:q}
         """

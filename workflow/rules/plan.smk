@@ -1,37 +1,13 @@
-"""Freeze what every repeat needs to know.
+"""Freeze what every repeat needs to know, each time the workflow is parsed.
 
-INPUT  the config, checked when the workflow is parsed
+INPUT  the config
 OUTPUT results/<sweep>/plan.json, specs/<cell>/<repeat>.json, prompts/<model>.request.json
+
+Not a rule: Snakemake does not ask whether a spec changed while the job that writes it is still to
+run, so a changed parameter would be measured one run late. Only files whose content changes are
+written, so that a new cell leaves the specs of all others, and their measurements, as they are.
 """
 
-
-rule plan:
-    """Write the expected grid, one spec per cell and repeat, and the prompts that are needed."""
-    output:
-        plan=f"results/{PLAN.sweep}/plan.json",
-        specs=[
-            plan.spec_path(PLAN.sweep, cell.id, repeat)
-            for cell in PLAN.planned
-            for repeat in cell.specs
-        ],
-        requests=expand(
-            "results/{sweep}/prompts/{model}.request.json",
-            sweep=PLAN.sweep,
-            model=PLAN.prompt_requests,
-        ),
-    log:
-        f"logs/{PLAN.sweep}/plan.log",
-    params:
-        python=workflow_python,
-        config=json.dumps(config, sort_keys=True),
-        digest=plan.digest(PLAN),
-        provided="--environments-provided" if PROVIDED else "",
-        script=f"{SCRIPTS}/plan.py",
-    conda:
-        environment_file("workflow")
-    shell:
-        r"""
-        {params.python:q} {params.script:q} \
-            --config {params.config:q} \
-            {params.provided} 2> {log:q}
-        """
+if workflow.is_main_process:
+    plan.write_plan(PLAN, Path())
+    print(plan.describe(PLAN), file=sys.stderr)

@@ -10,21 +10,19 @@ rule tables:
     input:
         script=f"{SCRIPTS}/tables.py",
         modules=multiext(f"{SCRIPTS}/llm_energy/", "tables.py", "statistics.py"),
-        aggregates=expand(
-            "results/{{sweep}}/{backend}/aggregate.json", backend=PLAN.backends
-        ),
+        aggregates=expand("results/{{sweep}}/{backend}/aggregate.json", backend=PLAN.backends),
     output:
         multiext("results/{sweep}/tables/energy", ".csv", ".md", ".tex", ".txt"),
     log:
         "logs/{sweep}/tables.log",
+    conda:
+        environment_file("workflow")
     params:
         python=workflow_python,
         folder=subpath(output[0], parent=True),
-    conda:
-        environment_file("workflow")
     shell:
         r"""
         {params.python:q} {input.script:q} \
             --aggregates {input.aggregates:q} \
-            --out-dir {params.folder:q} 2> {log:q}
+            --out-dir {params.folder:q} 2>{log:q}
         """

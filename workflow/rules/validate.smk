@@ -9,15 +9,17 @@ rule validate:
     """Check a backend's measurements against their schema and the catalogue of faults."""
     input:
         script=f"{SCRIPTS}/validate.py",
-        modules=multiext(
-            f"{SCRIPTS}/llm_energy/",
-            "validate.py",
-            "schemas.py",
-            "checks/catalogue.py",
-            "checks/engine.py",
-            "checks/machine.py",
-            "checks/meter.py",
-            "checks/pipeline.py",
+        modules=expand(
+            f"{SCRIPTS}/llm_energy/{{module}}.py",
+            module=[
+                "validate",
+                "schemas",
+                "checks/catalogue",
+                "checks/engine",
+                "checks/machine",
+                "checks/meter",
+                "checks/pipeline",
+            ],
         ),
         plan="results/{sweep}/plan.json",
         measurements=measurements,
@@ -25,15 +27,15 @@ rule validate:
         "results/{sweep}/{backend}/verdicts.json",
     log:
         "logs/{sweep}/validate/{backend}.log",
-    params:
-        python=workflow_python,
     conda:
         environment_file("workflow")
+    params:
+        python=workflow_python,
     shell:
         r"""
         {params.python:q} {input.script:q} \
             --sweep {wildcards.sweep:q} \
             --backend {wildcards.backend:q} \
             --plan {input.plan:q} \
-            --out {output:q} 2> {log:q}
+            --out {output:q} 2>{log:q}
         """

@@ -50,10 +50,9 @@ class Backend(Protocol):
 def create(name: str) -> Backend:
     """Import a backend's module and make its ``Backend``; BackendUnavailable names the remedy."""
     try:
-        module = importlib.import_module(MODULES[name])
+        return importlib.import_module(MODULES[name]).Backend()
     except ImportError as error:
         raise BackendUnavailable(
             f"Backend '{name}' requires extra dependencies ({error}). "
             f"Install them with: make envs BACKENDS={name}"
         ) from error
-    return module.Backend()

@@ -98,6 +98,9 @@ class Backend:
         """Start the engine, check that it does what the spec asks, and report what it uses."""
         engine = dict(spec.engine)
         load_in_8bit = engine.pop("load_in_8bit", False)
+        asked_8bit = any(w.parameters["quantization"]["load_in_8bit"] for w in spec.workloads)
+        if asked_8bit and not load_in_8bit:
+            raise Unsupported("8 bits were asked for; without load_in_8bit vLLM quantises to 4")
         folder = prequantized_folder(model_folder) if load_in_8bit else model_folder
         ranks = engine.setdefault("tensor_parallel_size", 1)
         _set_environment(ranks)

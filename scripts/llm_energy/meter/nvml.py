@@ -25,7 +25,8 @@ MIG_REASON = (
 )
 
 
-@dataclass(frozen=True)
+# Known by identity: NVML's handle is a pointer, which can be neither compared nor hashed.
+@dataclass(frozen=True, eq=False)
 class _Board:
     index: int
     uuid: str

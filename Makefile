@@ -51,7 +51,8 @@ test: envs test-envs ## run the tests (PYTEST='-k name' chooses some of the firs
 	$(DEV)/python -m pytest -n 2 --dist loadfile --ignore tests/backends -m 'not engine' $(PYTEST)
 	@for stamp in $$($(STAMPS) $(BACKENDS)); do \
 	  $(PYTHON) tests/in_environment.py $${stamp%/.installed} -q \
-	    tests/backends tests/test_meter_estimates.py || exit 1; \
+	    tests/backends tests/test_meter.py tests/test_meter_estimates.py tests/test_prompts.py \
+	    || exit 1; \
 	done
 	$(DEV)/python -m pytest -m engine --ignore tests/backends
 

@@ -21,7 +21,7 @@ class Project:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        folder.mkdir()
+        folder.mkdir(parents=True, exist_ok=True)
         for part in PARTS:
             source = ROOT / part
             if source.is_dir():

@@ -5,14 +5,11 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-try:
-    from hypothesis import settings
-except ImportError:  # a backend's environment has pytest beside it, and nothing else of ours
-    pass
-else:
-    # How long an example takes says how busy the machine is, not whether the code is right.
-    settings.register_profile("untimed", deadline=None)
-    settings.load_profile("untimed")
+from hypothesis import settings
+
+# How long an example takes says how busy the machine is, not whether the code is right.
+settings.register_profile("untimed", deadline=None)
+settings.load_profile("untimed")
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT / "scripts"), str(ROOT / "tests")]

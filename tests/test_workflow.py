@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import csv
+import json
 import math
+import shutil
 
 import pytest
-from project import Project, tiny_sweep
+import yaml
+from project import ROOT, Project, tiny_sweep
 
 PRECISIONS = ["float32", "float16", "bfloat16", "int8", "int4"]
 CHEAP = {"validate": 1, "normalise": 1, "aggregate": 1, "tables": 1, "all": 1}
@@ -152,9 +155,6 @@ def test_a_cell_that_fails_is_a_row_with_its_reason_and_costs_no_other_cell(swep
 
 def _broken_model(project):
     """Give a model whose weights do not fit its config, so that the engine fails at loading."""
-    import json
-    import shutil
-
     folder = project.folder / "local-models" / "broken"
     shutil.copytree(project.folder / "local-models" / "tiny", folder)
     config = json.loads((folder / "config.json").read_text())
@@ -164,16 +164,11 @@ def _broken_model(project):
 
 
 def test_a_backend_that_is_not_installed_is_a_row_and_the_other_cells_run(swept):
-    import shutil
-
     (swept.folder / ".venvs").unlink()
     try:
         shown = swept.snakemake("--dry-run", "--configfile", "tiny.yaml").stdout
     finally:
-        from project import ROOT
-
         (swept.folder / ".venvs").symlink_to(ROOT / ".venvs")
-        shutil.rmtree(swept.folder / ".none", ignore_errors=True)
     assert "tiny--pytorch--float32: unsupported" in shown
     assert "make envs BACKENDS=pytorch" in shown
 
@@ -196,7 +191,5 @@ def test_one_cell_of_a_real_language_model(swept):
 
 
 def _default_model_source(project):
-    import yaml
-
     default = yaml.safe_load((project.folder / "config/config.yaml").read_text())
     return default["models"][0]["source"]

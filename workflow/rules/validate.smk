@@ -14,6 +14,7 @@ rule validate:
             module=[
                 "validate",
                 "schemas",
+                "checks/accounting",
                 "checks/catalogue",
                 "checks/engine",
                 "checks/machine",

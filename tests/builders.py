@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from llm_energy.conversion import to_dict
 from llm_energy.files import sha256_json, write_json
 from llm_energy.records import (
     SCHEMA_VERSION,
@@ -30,7 +31,6 @@ from llm_energy.records import (
     Verdict,
     Window,
     Workload,
-    to_dict,
     write_record,
 )
 

@@ -8,17 +8,12 @@ import pytest
 from fake_nvml import FakeBoard, FakeClock, make_nvml
 from fake_powercap import FakePowercap
 
+from llm_energy.conversion import from_dict, to_dict
 from llm_energy.errors import LlmEnergyError
 from llm_energy.meter import Meter, combine, open_meter
 from llm_energy.meter.nvml import NvmlCounters
 from llm_energy.meter.sensors import unavailable
-from llm_energy.records import (
-    ComponentEnergy,
-    Interval,
-    MeterSettings,
-    from_dict,
-    to_dict,
-)
+from llm_energy.records import ComponentEnergy, Interval, MeterSettings
 
 NO_ESTIMATES = MeterSettings(codecarbon=False)
 

@@ -93,7 +93,8 @@ PROGRAM = """
     import json, pathlib, signal, sys
     from fake_nvml import FakeBoard, FakeClock, make_nvml
     from llm_energy.meter import open_meter
-    from llm_energy.records import MeterSettings, to_dict
+    from llm_energy.conversion import to_dict
+from llm_energy.records import (MeterSettings)
 
     clock = FakeClock()
     boards = [FakeBoard("GPU-aaaa-1"), FakeBoard("GPU-bbbb-2", pci_bus_id="00000000:81:00.0")]

@@ -12,9 +12,10 @@ from project import tiny_sweep
 
 from llm_energy import plan
 from llm_energy.config import BackendEntry, load_sweep
+from llm_energy.conversion import to_dict
 from llm_energy.errors import ConfigError
 from llm_energy.files import read_json
-from llm_energy.records import Spec, read_record, to_dict
+from llm_energy.records import Spec, read_record
 
 ENGINES = {
     "pytorch": plan.Engine("cpu", "5.23.0"),

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from llm_energy.conversion import from_dict, to_dict
 from llm_energy.errors import RecordError
 from llm_energy.files import canonical_json, read_json, write_json
 from llm_energy.records import (
@@ -18,9 +19,7 @@ from llm_energy.records import (
     Metrics,
     Statistic,
     Verdict,
-    from_dict,
     read_record,
-    to_dict,
     write_record,
 )
 

@@ -12,8 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from llm_energy import records, schemas
+from llm_energy.conversion import from_dict, to_dict
 from llm_energy.errors import RecordError
-from llm_energy.records import SCHEMA_VERSION, Flag, Verdicts, from_dict, to_dict
+from llm_energy.records import SCHEMA_VERSION, Flag, Verdicts
 
 EXAMPLES = {
     "spec": builders.spec(),

@@ -16,6 +16,7 @@ from llm_energy import records
 from llm_energy.config_checks import semantic_problems
 from llm_energy.config_errors import Key, Places, Problem, found, schema_problems
 from llm_energy.config_schema import coerce, fill_defaults, schema
+from llm_energy.conversion import from_dict
 from llm_energy.errors import ConfigError
 
 AXES = ("models", "backends", "precisions", "workloads")
@@ -279,7 +280,7 @@ def _sweep(config: dict[str, Any]) -> Sweep:
         device=config["device"],
         repeats=protocol.pop("repeats"),
         order_seed=protocol.pop("order_seed"),
-        protocol=records.from_dict(records.Protocol, protocol),
-        meter=records.from_dict(records.MeterSettings, config["meter"]),
+        protocol=from_dict(records.Protocol, protocol),
+        meter=from_dict(records.MeterSettings, config["meter"]),
         policy=Policy(**config["policy"]),
     )

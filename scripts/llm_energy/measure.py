@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from llm_energy import backends, host
+from llm_energy.conversion import to_dict
 from llm_energy.errors import BackendUnavailable, RecordError
 from llm_energy.files import exclusive_host, read_json, sha256_json
 from llm_energy.meter import Meter, open_meter
@@ -21,7 +22,6 @@ from llm_energy.records import (
     PromptSet,
     Spec,
     read_record,
-    to_dict,
     write_record,
 )
 

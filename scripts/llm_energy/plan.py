@@ -15,9 +15,10 @@ from typing import Any
 from llm_energy import environments
 from llm_energy.compatibility import Translation, merge_loads, translate
 from llm_energy.config import BackendEntry, ModelEntry, PrecisionEntry, Sweep
+from llm_energy.conversion import to_dict
 from llm_energy.errors import ConfigError
 from llm_energy.files import write_changed_json
-from llm_energy.records import SCHEMA_VERSION, Note, Spec, Workload, to_dict
+from llm_energy.records import SCHEMA_VERSION, Note, Spec, Workload
 
 
 @dataclass(frozen=True)

@@ -7,22 +7,19 @@ is ``None`` with a reason beside it, never 0.
 
 from __future__ import annotations
 
-import dataclasses
-import functools
-import types
-import typing
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal
 
+from llm_energy.conversion import Record, from_dict, to_dict
 from llm_energy.errors import RecordError
 from llm_energy.files import read_json, write_json
 
 SCHEMA_VERSION = 1
 
 Status = Literal["measured", "estimated", "unavailable"]
-Outcome = Literal["ok", "oom", "unsupported", "failed"]
+Outcome = Literal["ok", "oom", "unsupported", "failed", "not_needed"]
+ThermalPolicy = Literal["sustained", "cooldown", "none"]
 VerdictWord = Literal["valid", "degraded", "invalid"]
 Severity = Literal["note", "warning", "invalid"]
 
@@ -60,22 +57,43 @@ class Note:
 
 @dataclass(frozen=True)
 class Protocol:
-    """How a repeat measures. Raising ``version`` is what invalidates older measurements."""
+    """How a repeat measures. Raising ``version`` is what invalidates older measurements.
+
+    ``warmup_trend`` bounds the drift of the last pass durations, relative to their mean.
+    ``thermal_policy`` says in which state a window begins: ``sustained`` waits, serving on, until
+    the boards' temperature moves less than ``thermal_slope_c_per_10s``; ``cooldown`` rests for
+    ``cooldown_duration_s``; ``none`` does neither. With ``target_ci_percent`` a cell's later
+    repeats are left out once the 95 % interval of its joules per output token is narrower.
+    """
 
     version: int = 1
+    preflight_max_wait_s: float = 60.0
     window_min_duration_s: float = 30.0
     deep_idle_duration_s: float = 10.0
     loaded_idle_duration_s: float = 10.0
     warmup_min_passes: int = 2
     warmup_max_passes: int = 10
     warmup_cv: float = 0.05
+    warmup_trend: float = 0.02
+    thermal_policy: ThermalPolicy = "sustained"
+    thermal_slope_c_per_10s: float = 1.0
+    thermal_max_wait_s: float = 60.0
+    cooldown_duration_s: float = 0.0
+    target_ci_percent: float | None = None
+    min_repeats: int = 3
 
 
 @dataclass(frozen=True)
 class MeterSettings:
-    """What the meter may use, and how energy becomes CO2-equivalent."""
+    """What the meter may use, and how energy becomes CO2-equivalent.
+
+    ``sampling_period_s`` is the period of the power trace, None for no trace. ``pue`` is the power
+    usage effectiveness of the site, None where it is unknown; no joule of a measurement holds it.
+    """
 
     codecarbon: bool = True
+    sampling_period_s: float | None = 0.1
+    pue: float | None = None
     country_iso_code: str | None = None
     carbon_intensity_g_per_kwh: float | None = None
 
@@ -202,6 +220,65 @@ class ComponentEnergy:
 
 
 @dataclass(frozen=True)
+class BoardActivity:
+    """What one GPU went through over an interval, from readings beside its two edges.
+
+    Pairs are (start, end); a reading that failed is None. ``throttled_s`` says, by cause, for how
+    many seconds of the interval the driver held the clocks down. ``foreign_processes`` are process
+    ids on the board outside this process's tree, None where the driver does not show them;
+    ``own_process_seen`` says whether this process's tree was among those shown.
+    """
+
+    device: str
+    temperature_c: tuple[float | None, float | None]
+    sm_clock_mhz: tuple[int | None, int | None]
+    memory_clock_mhz: tuple[int | None, int | None]
+    power_limit_w: tuple[float | None, float | None]
+    memory_used_bytes: tuple[int | None, int | None]
+    throttled_s: dict[str, float]
+    foreign_processes: tuple[int, ...] | None
+    own_process_seen: bool | None
+
+
+@dataclass(frozen=True)
+class HostActivity:
+    """What the host did over an interval, as differences of the kernel's counters; None if unread.
+
+    ``busy_s`` and ``own_busy_s`` are processor seconds of all processes and of this process's tree,
+    ``steal_s`` those that a hypervisor took, ``stalled_s`` the seconds in which some task waited
+    for a processor. ``wall_clock_step_s`` is by how much the wall clock moved against the
+    monotonic one.
+    """
+
+    busy_s: float | None
+    own_busy_s: float | None
+    steal_s: float | None
+    stalled_s: float | None
+    pages_swapped_in: int | None
+    major_faults: int | None
+    disk_read_bytes: int | None
+    wall_clock_step_s: float | None
+
+
+@dataclass(frozen=True)
+class TraceSummary:
+    """What the power trace says of one device over an interval: a second sensor of its energy.
+
+    ``energy_j`` is the trapezoid integral of the samples over the interval, None with fewer than
+    two. ``clock_event_reasons`` is the OR of NVML's bit masks, ``utilization_percent`` the mean.
+    """
+
+    device: str
+    samples: int
+    longest_gap_s: float | None
+    energy_j: float | None
+    max_power_w: float | None
+    max_temperature_c: float | None
+    clock_event_reasons: int | None
+    utilization_percent: float | None
+
+
+@dataclass(frozen=True)
 class Interval:
     """One metered stretch of a repeat: a baseline, the load, or the inside of a window."""
 
@@ -209,6 +286,9 @@ class Interval:
     start_s: float
     end_s: float
     energy: tuple[ComponentEnergy, ...]
+    boards: tuple[BoardActivity, ...] = ()
+    host: HostActivity | None = None
+    trace: tuple[TraceSummary, ...] = ()
 
     @property
     def duration_s(self) -> float:
@@ -232,12 +312,29 @@ class RequestTable:
 
 
 @dataclass(frozen=True)
+class SteadyState:
+    """The part of a window with continuous batching in which the batch was full throughout.
+
+    In each pass it runs from the moment ``batch_size`` requests have their first token until all
+    but ``batch_size + 1`` have ended (the ML.ENERGY benchmark's rule); ``intervals`` has one entry
+    a pass. ``output_tokens`` were emitted inside. The prefill of requests that join the batch is
+    inside too, so this is not decode alone. Where there is none, ``reason`` says why.
+    """
+
+    intervals: tuple[Interval, ...]
+    output_tokens: int
+    reason: str | None = None
+
+
+@dataclass(frozen=True)
 class Window:
     """The measurement of one workload. ``interval`` is None unless the outcome is ``ok``.
 
     ``warmup_durations_s`` are the durations of the warm-up passes before it; ``passes`` counts the
-    whole passes over the workload's requests inside it. ``output_token_ids`` are those of the first
-    pass, by request id. ``output_utf8_bytes`` is the size of all decoded output, or None.
+    whole passes over the workload's requests inside it, and ``pass_ends_s`` says when each ended.
+    ``output_token_ids`` are those of the first pass, by request id. ``thermal_wait_s`` is how long
+    the thermal policy held the window back, ``temperature_slope_c_per_10s`` the slope at its begin.
+    ``events`` is what the engine counted inside the window (preemptions, cache hits and the like).
     """
 
     workload: str
@@ -251,11 +348,57 @@ class Window:
     requests: RequestTable | None
     output_token_ids: dict[str, tuple[int, ...]]
     effective: dict[str, Any]
+    pass_ends_s: tuple[float, ...] = ()
+    warmup_trend: float | None = None
+    thermal_wait_s: float | None = None
+    temperature_slope_c_per_10s: float | None = None
+    steady_state: SteadyState | None = None
+    events: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Condition:
+    """One thing that should hold before a repeat begins, and whether it did."""
+
+    name: str
+    ok: bool
+    found: str
+    allowed: str
+
+
+@dataclass(frozen=True)
+class Preflight:
+    """The state of the host just before a repeat, and how long the repeat waited for it."""
+
+    wait_s: float
+    conditions: tuple[Condition, ...]
+
+
+@dataclass(frozen=True)
+class MeterReport:
+    """How well this host's sensors measured in one repeat.
+
+    ``counter_tick_s`` is, by board, the measured time between two changes of its energy counter,
+    None where it never moved. ``trace`` is the path of the power trace beside the measurement,
+    None with ``trace_reason``. ``simulated`` is True when a simulated host was metered: no joule of
+    such a repeat was ever drawn.
+    """
+
+    counter_tick_s: dict[str, float | None]
+    trace: str | None
+    trace_sha256: str | None
+    trace_reason: str | None
+    simulated: bool
+    package_versions: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class Host:
-    """The machine and the software that measured, as the measuring process saw them."""
+    """The machine and the software that measured, as the measuring process saw them.
+
+    ``settings`` are what the kernel is set to where it bears on energy: frequency governor,
+    simultaneous multithreading, turbo, swap, container.
+    """
 
     hostname: str
     boot_id: str | None
@@ -269,6 +412,7 @@ class Host:
     packages: dict[str, str]
     git_commit: str | None
     git_dirty: bool | None
+    settings: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -304,6 +448,8 @@ class Measurement:
     load: Interval | None
     windows: tuple[Window, ...]
     end_s: float
+    preflight: Preflight | None = None
+    meter: MeterReport | None = None
 
 
 # what is concluded
@@ -455,35 +601,14 @@ class Aggregate:
 
 # reading and writing
 
-Record = TypeVar("Record")
-
-
-def to_dict(record: Any) -> Any:
-    """Turn a record into plain JSON values, nested records included."""
-    if dataclasses.is_dataclass(record):
-        return {f.name: to_dict(getattr(record, f.name)) for f in dataclasses.fields(record)}
-    if isinstance(record, (list, tuple)):
-        return [to_dict(item) for item in record]
-    if isinstance(record, dict):
-        return {key: to_dict(value) for key, value in record.items()}
-    return record
-
-
-def from_dict(cls: type[Record], data: Any, where: str = "") -> Record:
-    """Build a record of type ``cls`` from JSON values.
-
-    Unknown keys, missing keys and values of another type raise a RecordError that names the place.
-    """
-    try:
-        return _converter(cls)(data)
-    except _Mismatch as mismatch:
-        place = (where or cls.__name__) + "".join(reversed(mismatch.path))
-        raise RecordError(f"{place}: {mismatch}") from None
-
 
 def read_record(cls: type[Record], path: str | Path) -> Record:
     """Read one record of type ``cls`` from a JSON file; errors name the file and the key."""
-    data = read_json(path)
+    return parse_record(cls, read_json(path), path)
+
+
+def parse_record(cls: type[Record], data: Any, path: str | Path) -> Record:
+    """Build a record from the JSON values that were read from ``path``."""
     found = data.get("schema_version") if isinstance(data, dict) else None
     if found != SCHEMA_VERSION:
         raise RecordError(
@@ -495,153 +620,3 @@ def read_record(cls: type[Record], path: str | Path) -> Record:
 def write_record(path: str | Path, record: Any) -> None:
     """Write a record as JSON, atomically."""
     write_json(path, to_dict(record))
-
-
-class _Mismatch(Exception):
-    """A value that does not fit; ``path`` collects where it stands while the error travels up."""
-
-    def __init__(self, message: str) -> None:
-        super().__init__(message)
-        self.path: list[str] = []
-
-
-Converter = Callable[[Any], Any]
-
-_SCALARS: dict[Any, tuple[type, ...]] = {
-    str: (str,),
-    int: (int,),
-    float: (float, int),
-    bool: (bool,),
-}
-
-
-@functools.cache
-def _converter(kind: Any) -> Converter:
-    """Make, once a type, the function that checks and converts a JSON value of that type."""
-    origin, arguments = typing.get_origin(kind), typing.get_args(kind)
-    if kind is Any:
-        return lambda value: value
-    if dataclasses.is_dataclass(kind):
-        return _dataclass_converter(kind)
-    if origin in (typing.Union, types.UnionType):
-        return _union_converter(arguments)
-    if origin is Literal:
-        return _literal_converter(arguments)
-    if origin is tuple and arguments[-1] is Ellipsis:
-        return _list_converter(arguments[0])
-    if origin is tuple:
-        return _pair_converter(arguments)
-    if origin is dict:
-        return _mapping_converter(arguments[1])
-    return _scalar_converter(kind)
-
-
-def _scalar_converter(kind: type) -> Converter:
-    allowed = _SCALARS[kind]
-
-    def convert(value: Any) -> Any:
-        if type(value) not in allowed:
-            raise _Mismatch(f"found {value!r}, allowed {kind.__name__}")
-        return value
-
-    return convert
-
-
-def _literal_converter(allowed: tuple[Any, ...]) -> Converter:
-    def convert(value: Any) -> Any:
-        if value not in allowed:
-            raise _Mismatch(f"found {value!r}, allowed {', '.join(map(repr, allowed))}")
-        return value
-
-    return convert
-
-
-def _union_converter(kinds: tuple[Any, ...]) -> Converter:
-    """Take the first kind that fits; where none does, the first one's complaint is reported."""
-    nullable = type(None) in kinds
-    converters = [_converter(kind) for kind in kinds if kind is not type(None)]
-
-    def convert(value: Any) -> Any:
-        if value is None and nullable:
-            return None
-        first: _Mismatch | None = None
-        for converter in converters:
-            try:
-                return converter(value)
-            except _Mismatch as mismatch:
-                first = first or mismatch
-        raise first or _Mismatch(f"found {value!r}")
-
-    return convert
-
-
-def _list_converter(kind: Any) -> Converter:
-    item, scalars = _converter(kind), frozenset(_SCALARS.get(kind, ()))
-
-    def convert(value: Any) -> tuple[Any, ...]:
-        if not isinstance(value, (list, tuple)):
-            raise _Mismatch(f"found {type(value).__name__}, allowed a list")
-        if scalars and scalars.issuperset(map(type, value)):
-            return tuple(value)  # long columns of numbers are most of a measurement
-        return tuple(_at(f"[{index}]", item, one) for index, one in enumerate(value))
-
-    return convert
-
-
-def _pair_converter(kinds: tuple[Any, ...]) -> Converter:
-    items = [_converter(kind) for kind in kinds]
-
-    def convert(value: Any) -> tuple[Any, ...]:
-        if not isinstance(value, (list, tuple)) or len(value) != len(items):
-            raise _Mismatch(f"found {value!r}, allowed a list of {len(items)}")
-        pairs = enumerate(zip(items, value, strict=True))
-        return tuple(_at(f"[{index}]", item, one) for index, (item, one) in pairs)
-
-    return convert
-
-
-def _mapping_converter(kind: Any) -> Converter:
-    item = _converter(kind)
-
-    def convert(value: Any) -> dict[str, Any]:
-        if not isinstance(value, dict):
-            raise _Mismatch(f"found {type(value).__name__}, allowed a mapping")
-        return {key: _at(f".{key}", item, one) for key, one in value.items()}
-
-    return convert
-
-
-def _dataclass_converter(kind: Any) -> Converter:
-    hints = typing.get_type_hints(kind)
-    items = {name: _converter(hint) for name, hint in hints.items()}
-    required = [
-        f.name
-        for f in dataclasses.fields(kind)
-        if f.default is dataclasses.MISSING and f.default_factory is dataclasses.MISSING
-    ]
-
-    def convert(value: Any) -> Any:
-        if not isinstance(value, dict):
-            raise _Mismatch(f"found {type(value).__name__}, allowed a mapping")
-        for name in value:
-            if name not in items:
-                raise _Mismatch(f"unknown key {name!r}, allowed {', '.join(items)}")
-        for name in required:
-            if name not in value:
-                raise _Mismatch(f"missing key {name!r}")
-        arguments = {name: _at(f".{name}", items[name], one) for name, one in value.items()}
-        try:
-            return kind(**arguments)
-        except RecordError as error:
-            raise _Mismatch(str(error)) from None
-
-    return convert
-
-
-def _at(place: str, converter: Converter, value: Any) -> Any:
-    """Convert ``value``; should that fail, note the place on the way out."""
-    try:
-        return converter(value)
-    except _Mismatch as mismatch:
-        mismatch.path.append(place)
-        raise

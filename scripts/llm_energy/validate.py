@@ -30,8 +30,8 @@ from llm_energy.records import (
     PromptSet,
     Verdict,
     Verdicts,
+    parse_record,
     read_record,
-    to_dict,
 )
 
 # Beside what is no record: too deep for the parser, and numbers of thousands of digits.
@@ -80,7 +80,7 @@ def validate(sweep: str, backend: str, plan_path: Path) -> Verdicts:
     return Verdicts(SCHEMA_VERSION, sweep, backend, tuple(map(_conclude, verdicts.values())))
 
 
-def consistent(measurement: Measurement, planned: Planned) -> str | None:
+def consistent(measurement: Measurement, planned: Planned, spec_sha256: str) -> str | None:
     """Say what in a well-formed measurement contradicts itself or the plan, or None."""
     spec = measurement.spec
     if spec.schema_version != SCHEMA_VERSION:
@@ -90,7 +90,7 @@ def consistent(measurement: Measurement, planned: Planned) -> str | None:
             f"it holds {spec.cell} repeat {spec.repeat}, "
             f"the plan expects {planned.cell} repeat {planned.repeat}"
         )
-    if sha256_json(to_dict(spec)) != measurement.spec_sha256:
+    if spec_sha256 != measurement.spec_sha256:
         return "its spec is not the one that spec_sha256 was taken of"
     intensity = measurement.carbon_intensity
     if intensity is not None and not isinstance(intensity.get("g_per_kwh"), (int, float)):
@@ -168,18 +168,20 @@ def _judge(planned: Planned, around: Surroundings) -> Iterator[tuple[Verdict, Tr
 def _read(path: Path, planned: Planned) -> tuple[Measurement | None, str | None]:
     """Read one measurement, or say what is wrong with it, all of it where a schema can tell."""
     try:
-        measurement = read_record(Measurement, path)
+        data = read_json(path)
+    except UNREADABLE as error:
+        return None, str(error)
+    try:
+        measurement = parse_record(Measurement, data, path)
     except UNREADABLE as error:
         found = str(error)
-        try:
-            listed = schemas.problems("measurement", read_json(path))
-        except UNREADABLE:
-            listed = []
+        listed = schemas.problems("measurement", data)
         more = len(listed) - schemas.PROBLEMS_SHOWN
         if listed:
             found = "; ".join(listed[: schemas.PROBLEMS_SHOWN])
         return None, f"{found}; and {more} more" if more > 0 else found
-    problem = consistent(measurement, planned)
+    # Of the spec as it stands in the file: one written by an older version lacks newer keys.
+    problem = consistent(measurement, planned, sha256_json(data["spec"]))
     return (None, problem) if problem else (measurement, None)
 
 

@@ -1,6 +1,6 @@
 """Compare the tokens per second of the pytorch backend with a bare ``model.generate`` loop.
 
-    python tests/benchmarks/overhead_pytorch.py --model FOLDER
+    python tests/benchmarks/overhead_pytorch.py FOLDER
 
 Both serve the same padded tensors with the same arguments on the same loaded model. They take turns
 in random order within each pair, so that what slows the host down meets both, and the result is the
@@ -81,7 +81,7 @@ def conversion_share(subject: Subject) -> float:
 def main(argv: list[str] | None = None) -> int:
     """Print the ratio at batch sizes 1 and 8, and exit 1 if one is below LEAST."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--model", type=Path, required=True, help="folder of a model")
+    parser.add_argument("model", type=Path, help="folder of a model")
     parser.add_argument("--precision", default="float32")
     parser.add_argument("--output-tokens", type=int, default=16)
     parser.add_argument("--pairs", type=int, default=30, help="pairs at each batch size")

@@ -20,13 +20,13 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "scripts"))
 
+from llm_energy.conversion import to_dict  # noqa: E402
 from llm_energy.files import read_json, sha256_file, sha256_json  # noqa: E402
 from llm_energy.records import (  # noqa: E402
     SCHEMA_VERSION,
     ModelManifest,
     PromptSet,
     Request,
-    to_dict,
     write_record,
 )
 

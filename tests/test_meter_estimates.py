@@ -94,7 +94,7 @@ PROGRAM = """
     from fake_nvml import FakeBoard, FakeClock, make_nvml
     from llm_energy.meter import open_meter
     from llm_energy.conversion import to_dict
-from llm_energy.records import (MeterSettings)
+    from llm_energy.records import MeterSettings
 
     clock = FakeClock()
     boards = [FakeBoard("GPU-aaaa-1"), FakeBoard("GPU-bbbb-2", pci_bus_id="00000000:81:00.0")]

@@ -1,7 +1,7 @@
 # Build the isolated environments, and run the demo, the tests and the linters in them.
 
 # The backends of the default sweep, and the build of their environments: auto, cpu or cuda.
-BACKENDS ?= pytorch
+BACKENDS ?= pytorch vllm
 VARIANT ?= auto
 PYTHON ?= python3
 MODEL ?= results/models/smollm2-135m/files
@@ -32,7 +32,8 @@ unexport PYTHONDONTWRITEBYTECODE
 IMPORTS_workflow = import snakemake.cli, pandas, scipy.stats, jsonschema, tabulate, jinja2
 IMPORTS_pytorch = import torch, accelerate, bitsandbytes, codecarbon, gguf; \
     from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaForCausalLM
-IMPORTS_vllm = import codecarbon; from vllm import LLM, SamplingParams
+IMPORTS_vllm = import codecarbon; from vllm import EngineArgs, LLMEngine, SamplingParams; \
+    import vllm.v1.worker.gpu_worker, vllm.model_executor.models.llama, vllm_bnb_plugin
 
 help: ## print this list
 	@echo "make TARGET [BACKENDS='$(BACKENDS)'] [VARIANT=auto|cpu|cuda] [PYTHON=$(PYTHON)]"

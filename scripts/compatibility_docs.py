@@ -150,6 +150,8 @@ def _scope(entry: dict[str, Any]) -> Iterator[str]:
         yield f"since {entry['since']}"
     if "until" in entry:
         yield f"before {entry['until']}"
+    if "computes_in" in entry:
+        yield f"computing in {' or '.join(entry['computes_in'])}"
     if "device" in entry:
         yield {"cuda": "CUDA only", "cpu": "CPU only"}[entry["device"]]
 

@@ -13,21 +13,27 @@ from llm_energy.records import (
     SCHEMA_VERSION,
     Aggregate,
     AggregateRow,
+    BoardActivity,
     Clock,
     ComponentEnergy,
+    Condition,
     Host,
+    HostActivity,
     Interval,
     Measurement,
+    MeterReport,
     MeterSettings,
     Metrics,
     MetricsTable,
     ModelManifest,
+    Preflight,
     PromptSet,
     Protocol,
     Request,
     RequestTable,
     Spec,
     Statistic,
+    TraceSummary,
     Verdict,
     Window,
     Workload,
@@ -99,9 +105,73 @@ def estimated_only(duration_s: float, cpu_w: float = 20.0) -> tuple:
     )
 
 
-def interval(name: str, start_s: float, duration_s: float, parts: tuple | None = None) -> Interval:
-    """Give an interval; its energy is that of a busy GPU unless ``parts`` says otherwise."""
-    return Interval(name, start_s, start_s + duration_s, parts or energy(duration_s))
+def board(device: str = "GPU-1", **changes: Any) -> BoardActivity:
+    """Give a board that was warm, free and at its default limit throughout an interval."""
+    healthy = BoardActivity(
+        device=device,
+        temperature_c=(60.0, 62.0),
+        sm_clock_mhz=(1980, 1980),
+        memory_clock_mhz=(2619, 2619),
+        power_limit_w=(300.0, 300.0),
+        memory_used_bytes=(2**30, 2**30),
+        throttled_s={"power": 0.0, "thermal": 0.0, "hw_thermal": 0.0, "power_brake": 0.0},
+        foreign_processes=(),
+        own_process_seen=True,
+    )
+    return replace(healthy, **changes)
+
+
+def host_activity(duration_s: float = WINDOW_S, **changes: Any) -> HostActivity:
+    """Give what a host with two processors does that serves one engine and nothing else."""
+    healthy = HostActivity(
+        busy_s=1.05 * duration_s,
+        own_busy_s=1.0 * duration_s,
+        steal_s=0.0,
+        stalled_s=0.01 * duration_s,
+        pages_swapped_in=0,
+        major_faults=0,
+        disk_read_bytes=20_000,
+        wall_clock_step_s=1e-4,
+    )
+    return replace(healthy, **changes)
+
+
+def sampled(part: ComponentEnergy, duration_s: float, **changes: Any) -> TraceSummary:
+    """Give the trace of a board that agrees with its counter, sampled ten times a second."""
+    healthy = TraceSummary(
+        device=part.device,
+        samples=max(0, int(10 * duration_s)),
+        longest_gap_s=0.11,
+        energy_j=part.energy_j,
+        max_power_w=150.0,
+        max_temperature_c=62.0,
+        clock_event_reasons=0,
+        utilization_percent=97.0,
+    )
+    return replace(healthy, **changes)
+
+
+def interval(
+    name: str, start_s: float, duration_s: float, parts: tuple | None = None, **changes: Any
+) -> Interval:
+    """Give an interval; its energy is that of a busy GPU unless ``parts`` says otherwise.
+
+    Its measured boards have an activity and a trace, without load where the name says idle.
+    """
+    parts = parts or energy(duration_s)
+    boards = [p for p in parts if p.component == "gpu" and p.status == "measured"]
+    busy = {"utilization_percent": 0.0} if name.endswith(("idle", "before", "after")) else {}
+    seen = {"own_process_seen": False} if name == "deep_idle" else {}
+    healthy = Interval(
+        name,
+        start_s,
+        start_s + duration_s,
+        parts,
+        boards=tuple(board(str(part.device), **seen) for part in boards),
+        host=host_activity(duration_s),
+        trace=tuple(sampled(part, duration_s, **busy) for part in boards),
+    )
+    return replace(healthy, **changes)
 
 
 def request_table(start_s: float, duration_s: float = WINDOW_S, **changes: Any) -> RequestTable:
@@ -139,6 +209,9 @@ def window(workload: str = "b1", start_s: float = 1020.0, **changes: Any) -> Win
         requests=request_table(start_s),
         output_token_ids={f"q{k}": tuple(range(OUTPUT_TOKENS)) for k in range(REQUESTS)},
         effective={},
+        warmup_trend=0.0,
+        thermal_wait_s=5.0,
+        temperature_slope_c_per_10s=0.2,
     )
     return replace(healthy, **changes)
 
@@ -153,12 +226,42 @@ def host(**changes: Any) -> Host:
         cpu_model="cpu",
         cpu_count=2,
         memory_bytes=2**34,
-        gpus=({"uuid": "GPU-1", "name": "board"},),
+        gpus=(gpu(),),
         python="3.11",
         packages={"torch": "2.13.0"},
         git_commit="0" * 40,
         git_dirty=False,
+        settings={"governor": "performance", "smt": True, "turbo": True},
     )
+    return replace(healthy, **changes)
+
+
+def gpu(**changes: Any) -> dict[str, Any]:
+    """Give the identity and the settings of the host's board."""
+    healthy = {
+        "uuid": "GPU-1",
+        "name": "board",
+        "driver_version": "590.48.01",
+        "vbios": "96.00",
+        "power_limit_w": 300.0,
+        "default_power_limit_w": 300.0,
+        "persistence_mode": True,
+        "ecc_mode": True,
+        "mig_mode": False,
+    }
+    return healthy | changes
+
+
+def preflight(*unmet: str) -> Preflight:
+    """Give a preflight whose conditions all hold, except those that are named."""
+    names = ("board_processes", "board_memory", "host_load", "disk")
+    conditions = (Condition(n, n not in unmet, "as found", "as allowed") for n in names)
+    return Preflight(0.0, tuple(conditions))
+
+
+def meter_report(**changes: Any) -> MeterReport:
+    """Give the report of a meter with a counter that ticks as usual and a whole trace."""
+    healthy = MeterReport({"GPU-1": 0.1}, "r01.trace.csv.gz", "f" * 64, None, False)
     return replace(healthy, **changes)
 
 
@@ -222,6 +325,8 @@ def measurement(spec: Spec | None = None, start_s: float | None = None, **change
         load=None,
         windows=tuple(window(name, start_s + 20 + 60 * k, order=k) for k, name in enumerate(names)),
         end_s=start_s + 510,
+        preflight=preflight(),
+        meter=meter_report(),
     )
     return replace(healthy, **changes)
 

@@ -1,7 +1,8 @@
 """A stand-in for the module ``pynvml``: boards with a known power, under the real sensor.
 
 Counters follow a clock, so a test knows every joule: ``E(t) = base + P * t``, shown only at the
-ticks of the counter. An NVML call is made to fail by putting its name and an error into ``errors``.
+ticks of the counter. An NVML call is made to fail by putting its name and an error into ``errors``;
+a field value by leaving it out of ``fields``.
 """
 
 from __future__ import annotations
@@ -11,6 +12,8 @@ import types
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
+
+VIOLATIONS = (74, 75, 76, 77, 79, 269, 270, 271)
 
 
 class FakeClock:
@@ -24,6 +27,8 @@ class FakeClock:
 
     def advance(self, duration_s: float) -> None:
         self.now_s += duration_s
+
+    sleep = advance
 
 
 @dataclass
@@ -41,11 +46,22 @@ class FakeBoard:
     name: str = "Fake GPU"
     mig_instances: tuple[str, ...] | None = None
     errors: dict[str, str] = field(default_factory=dict)
+    virtual: bool = False
+    temperature_c: int = 41
+    power_limit_mw: int = 300_000
+    memory_used_bytes: int = 2**20
+    processes: tuple[int, ...] = ()
+    # By field id, in ns. The driver offers these fields and no others, 83 apart.
+    violations_ns: dict[int, int] = field(default_factory=lambda: dict.fromkeys(VIOLATIONS, 0))
+    stamped: bool = True
+
+    def seen_s(self, now_s: float) -> float:
+        """Give the time of the last tick."""
+        return math.floor(now_s / self.tick_s) * self.tick_s if self.tick_s else now_s
 
     def energy_mj(self, now_s: float) -> int:
         """Give the counter as it stands at ``now_s``: that of the last tick."""
-        seen_s = math.floor(now_s / self.tick_s) * self.tick_s if self.tick_s else now_s
-        return self.base_mj + round(self.power_w * seen_s * 1e3)
+        return self.base_mj + round(self.power_w * self.seen_s(now_s) * 1e3)
 
 
 def make_nvml(
@@ -58,6 +74,7 @@ def make_nvml(
     module: Any = types.ModuleType("pynvml")
     module.calls = []
     module.NVML_TEMPERATURE_GPU, module.NVML_CLOCK_SM, module.NVML_CLOCK_MEM = 0, 1, 2
+    module.nvmlMemory_v2 = 0x02000028
 
     class NVMLError(Exception):
         """As in pynvml, the base of all its errors."""
@@ -123,7 +140,7 @@ def make_nvml(
         return "96.00.74.00.01"
 
     def nvmlDeviceGetEnforcedPowerLimit(board: FakeBoard) -> int:
-        return 300_000
+        return board.power_limit_mw
 
     def nvmlDeviceGetPowerManagementDefaultLimit(board: FakeBoard) -> int:
         return 350_000
@@ -135,13 +152,51 @@ def make_nvml(
         return [0, 0]
 
     def nvmlDeviceGetTemperature(board: FakeBoard, sensor: int) -> int:
-        return 41
+        return board.temperature_c
 
     def nvmlDeviceGetClockInfo(board: FakeBoard, clock_type: int) -> int:
         return {1: 1980, 2: 2619}[clock_type]
 
     def nvmlDeviceGetTotalEnergyConsumption(board: FakeBoard) -> int:
         return board.energy_mj(clock())
+
+    def nvmlDeviceGetFieldValues(board: FakeBoard, ids: Sequence[int]) -> list[Any]:
+        return [field_value(board, field_id) for field_id in ids]
+
+    def field_value(board: FakeBoard, field_id: int) -> types.SimpleNamespace:
+        values = {83: board.energy_mj(clock()), **board.violations_ns}
+        return types.SimpleNamespace(
+            fieldId=field_id,
+            timestamp=round(board.seen_s(clock()) * 1e6) if board.stamped else 0,
+            valueType=3,  # unsigned long long
+            nvmlReturn=0 if field_id in values else 3,  # NVML_ERROR_NOT_SUPPORTED
+            value=types.SimpleNamespace(ullVal=values.get(field_id, 0)),
+        )
+
+    def nvmlDeviceGetViolationStatus(board: FakeBoard, policy: int) -> types.SimpleNamespace:
+        return types.SimpleNamespace(violationTime=round(1e9 * policy * clock()))
+
+    def nvmlDeviceGetMemoryInfo(board: FakeBoard, version: int = 0) -> types.SimpleNamespace:
+        reserved = 0 if version == module.nvmlMemory_v2 else 500 * 2**20
+        return types.SimpleNamespace(used=board.memory_used_bytes + reserved)
+
+    def nvmlDeviceGetComputeRunningProcesses(board: FakeBoard) -> list[types.SimpleNamespace]:
+        return [types.SimpleNamespace(pid=pid, usedGpuMemory=2**30) for pid in board.processes]
+
+    def nvmlDeviceGetUtilizationRates(board: FakeBoard) -> types.SimpleNamespace:
+        return types.SimpleNamespace(gpu=17, memory=5)
+
+    def nvmlDeviceGetPowerUsage(board: FakeBoard) -> int:
+        return round(board.power_w * 1e3)
+
+    def nvmlDeviceGetCurrentClocksEventReasons(board: FakeBoard) -> int:
+        return 0x4
+
+    def nvmlDeviceGetCurrentClocksThrottleReasons(board: FakeBoard) -> int:
+        return 0x20
+
+    def nvmlDeviceGetVirtualizationMode(board: FakeBoard) -> int:
+        return 2 if board.virtual else 0
 
     for name, value in list(locals().items()):
         if name.startswith("nvml"):

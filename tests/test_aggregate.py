@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import random
+from dataclasses import replace
 
 import aggregate as script
 import builders
@@ -10,7 +12,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llm_energy.aggregate import MIXED, SUMMARISED, aggregate, planned_batch_sizes
+from llm_energy.aggregate import (
+    MIXED,
+    OF_GROSS,
+    OF_NET,
+    SUMMARISED,
+    aggregate,
+    planned_batch_sizes,
+)
 from llm_energy.errors import LlmEnergyError
 from llm_energy.files import write_json
 from llm_energy.records import Aggregate, Metrics, read_record, write_record
@@ -52,6 +61,107 @@ def test_one_repeat_has_no_spread():
     found = row.statistics["energy_per_output_token_j"]
     assert (found.n, found.sd, found.ci_low) == (1, None, None)
     assert row.excluded == ((2, "oom: no memory"),)
+
+
+def metered(value_j, repeat=1, **changes):
+    """Give a measured repeat whose counters leave 1 % of the gross energy open."""
+    row = builders.metrics(value_j, repeat)
+    fields = {
+        "gross_energy_standard_uncertainty_j": 0.01 * row.gross_energy_j,
+        "net_energy_standard_uncertainty_j": 0.02 * row.gross_energy_j,
+        "counter_lag_j": 0.0,
+        "loaded_idle_drift_w": 0.0,
+    }
+    return replace(row, **(fields | changes))
+
+
+def half_percent(statistic, prefix="ci"):
+    low, high = (getattr(statistic, f"{prefix}_{end}") for end in ("low", "high"))
+    return 100 * (high - low) / 2 / statistic.mean
+
+
+def test_one_measured_repeat_has_the_interval_of_its_counters():
+    (row,) = summed([metered(0.5)])
+    # 1 % of gross is 1 % of all that is proportional to it; net is half of gross.
+    for name in OF_GROSS:
+        if row.statistics[name].n:
+            assert half_percent(row.statistics[name]) == pytest.approx(1.96, abs=0.001), name
+    for name in OF_NET:
+        assert half_percent(row.statistics[name]) == pytest.approx(2 * 1.96 * 2, abs=0.01), name
+    assert row.statistics["output_tokens_per_s"].ci_low is None
+
+
+def test_repeats_that_scatter_hold_their_ticks_already():
+    values = (0.4, 0.5, 0.6)
+    (plain,) = summed([builders.metrics(v, k) for k, v in enumerate(values, 1)])
+    (row,) = summed([metered(v, k) for k, v in enumerate(values, 1)])
+    for name in ("energy_per_output_token_j", "net_energy_per_output_token_j"):
+        one, other = row.statistics[name], plain.statistics[name]
+        assert (one.ci_low, one.ci_high) == pytest.approx((other.ci_low, other.ci_high))
+        assert (one.degrees_of_freedom, other.degrees_of_freedom) == (pytest.approx(2), None)
+
+
+def test_what_repeats_share_does_not_average_out():
+    def widths(**changes):
+        rows = [metered(v, k, **changes) for k, v in enumerate((0.49, 0.50, 0.51), 1)]
+        found = summed(rows)[0].statistics
+        names = ("energy_per_output_token_j", "net_energy_per_output_token_j")
+        return [half_percent(found[name]) for name in names]
+
+    gross, net = widths()
+    # Half of 0.1 W as a uniform distribution, over 40 s, of 8 J net.
+    drifted = [
+        pytest.approx(gross),
+        pytest.approx(1.96 * 0.1 / 2 / 3**0.5 * 40 / 8 * 100, rel=0.02),
+    ]
+    assert widths(loaded_idle_drift_w=0.1) == drifted
+    assert widths(loaded_idle_drift_w=0.01)[1] >= net
+    lagged = widths(counter_lag_j=1.0)
+    assert lagged[0] > gross
+    assert lagged[1] > net
+
+
+def test_an_absolute_interval_holds_the_sensors_error():
+    (row,) = summed([metered(0.5)])
+    found = row.statistics["energy_per_output_token_j"]
+    assert half_percent(found, "absolute_ci") == pytest.approx(1.96 * math.hypot(1, 5), abs=0.01)
+    (estimated,) = summed([builders.metrics(0.5, k, energy_status="estimated") for k in (1, 2)])
+    assert estimated.statistics["energy_per_output_token_j"].absolute_ci_low is None
+
+
+def test_the_steady_state_has_the_interval_of_its_repeats():
+    name = "steady_state_energy_per_output_token_j"
+    rows = [metered(0.5, k, **{name: 0.3 + k / 100}) for k in (1, 2, 3)]
+    found = summed(rows)[0].statistics[name]
+    assert (found.n, found.mean) == (3, pytest.approx(0.32))
+    assert found.absolute_ci_low < found.ci_low < found.mean
+    assert summed([metered(0.5)])[0].statistics[name].n == 0
+
+
+def test_repeats_that_were_not_needed_are_neither_lost_nor_counted():
+    rows = [builders.metrics(0.5, k) for k in (1, 2, 3)]
+    without = [lost(k, "not_needed", "narrow enough") for k in (4, 5)]
+    without.append(lost(6, "oom", "no memory"))
+    (row,) = summed(rows, without=without)
+    assert (row.n, row.not_needed, row.excluded) == (3, (4, 5), ((6, "oom: no memory"),))
+    assert (row.outcome, row.statistics["energy_per_output_token_j"].n) == ("ok", 3)
+
+
+def test_simulated_and_real_joules_are_never_put_together():
+    rows = [builders.metrics(0.5, 1), builders.metrics(0.5, 2, simulated=True)]
+    with pytest.raises(LlmEnergyError, match=r"r02.json is of a simulated host and .*r01.json of"):
+        summed(rows)
+    assert summed(rows[1:])[0].simulated
+    assert not summed(rows[:1])[0].simulated
+
+
+def test_batching_and_assumptions_are_those_of_the_repeats():
+    told = ("a tick",)
+    rows = [builders.metrics(0.5, k, batching="continuous", assumptions=told) for k in (1, 2)]
+    (row,) = summed(rows)
+    assert (row.batching, row.assumptions) == ("continuous", told)
+    (row,) = summed([rows[0], replace(rows[1], batching="static")])
+    assert row.batching is None
 
 
 def test_a_value_that_is_null_is_not_a_zero():

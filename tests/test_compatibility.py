@@ -294,6 +294,22 @@ def test_int4_on_vllm_by_version_and_device(version, device, served):
     assert (translation.load["quantization"] == "bitsandbytes") is served
 
 
+def test_int4_on_vllm_needs_a_half_precision_to_compute_in():
+    asked = {"quantization__load_in_4bit": True, "fp_precision": "float32"}
+    (refusal,) = run("vllm", **asked).refusals
+    assert "vllm 0.32.0 on cpu computing in float32" in refusal.message
+    assert "compute_precision to bfloat16 or float16" in refusal.message
+    assert not run("vllm", **asked | {"fp_precision": "float16"}).refusals
+    assert not run("vllm", fp_precision="float32").refusals
+
+
+def test_int8_on_vllm_is_asked_for_by_name_since_the_engine_would_take_4_bits():
+    load = run("vllm", quantization__load_in_8bit=True, fp_precision="float32").load
+    assert (load["quantization"], load["load_in_8bit"]) == ("bitsandbytes", True)
+    assert run("vllm", quantization__load_in_4bit=True).load["load_in_8bit"] is None
+    assert run("vllm").load["load_in_8bit"] is None
+
+
 @pytest.mark.parametrize(
     ("version", "device", "served"),
     [
@@ -310,7 +326,8 @@ def test_int8_on_vllm_by_version_and_device(version, device, served):
     translation = run("vllm", version, device, quantization__load_in_8bit=True)
     assert bool(translation.refusals) is not served
     if served:
-        assert "quantised beforehand" in translation.notes[0].message
+        assert "quantise" in translation.notes[0].message
+        assert "folder" in translation.notes[0].message
     else:
         assert "int4" in translation.refusals[0].message
         assert "GPTQ or AWQ" in translation.refusals[0].message
@@ -498,6 +515,7 @@ def test_what_tensorrt_accepts_and_ignores_is_a_conflict(name, value):
             {
                 "dtype": "bfloat16",
                 "quantization": None,
+                "load_in_8bit": None,
                 "max_num_seqs": 8,
                 "tensor_parallel_size": 1,
                 "enable_prefix_caching": False,

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import textwrap
 import threading
+from itertools import pairwise
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -82,9 +83,7 @@ def test_the_logger_is_quiet_and_no_file_is_written(tmp_path, monkeypatch, capfd
     pytest.importorskip("codecarbon")
     monkeypatch.chdir(tmp_path)
     for sensor in open_estimates(MeterSettings()):
-        sensor.start()
-        sensor.stop()
-        assert sensor.energy(1)[0].status == "estimated"
+        assert sensor.energy(sensor.read(), sensor.read(), 1)[0].status == "estimated"
     assert list(tmp_path.iterdir()) == []
     assert capfd.readouterr() == ("", "")
 
@@ -159,14 +158,15 @@ def test_a_tracker_that_swallows_its_own_failure_is_unavailable_with_a_reason(mo
     # The real constructor catches everything, and leaves half a tracker behind.
     monkeypatch.setattr(codecarbon.OfflineEmissionsTracker, "_set_from_conf", broken)
     for sensor in open_estimates(MeterSettings()):
-        (component,) = sensor.energy(1)
+        (component,) = sensor.energy(sensor.read(), sensor.read(), 1)
         assert (component.status, component.energy_j) == ("unavailable", None)
         assert component.reason.startswith("CodeCarbon could not be set up: ")
 
 
 def test_without_the_package_both_are_unavailable(monkeypatch):
     monkeypatch.setitem(sys.modules, "codecarbon", None)
-    components = [sensor.energy(1)[0] for sensor in open_estimates(MeterSettings())]
+    sensors = open_estimates(MeterSettings())
+    components = [s.energy(s.read(), s.read(), 1)[0] for s in sensors]
     assert [c.component for c in components] == ["cpu", "dram"]
     assert all("codecarbon is not installed" in c.reason for c in components)
 
@@ -189,13 +189,10 @@ class Model:
 
 @pytest.mark.parametrize("answer", [None, 0, float("nan"), -1.0, OSError("gone")])
 def test_a_model_that_fails_is_unavailable_once_and_usable_again(answer):
-    sensor = PowerModel("cpu", "model", Model(answer, 30.0))
-    results = []
-    for _ in range(2):
-        sensor.start()
-        sensor.stop()
-        results.append(sensor.energy(2.0)[0])
-    failed, good = results
+    # What the first reading hears is the mean of the time before it.
+    sensor = PowerModel("cpu", "model", Model(OSError("too early"), answer, 30.0))
+    readings = [sensor.read() for _ in range(3)]
+    failed, good = (sensor.energy(*pair, 2.0)[0] for pair in pairwise(readings))
     assert (failed.status, failed.energy_j) == ("unavailable", None)
     assert failed.reason.startswith("CodeCarbon's model gave ")
     assert (good.status, good.energy_j) == ("estimated", 60.0)

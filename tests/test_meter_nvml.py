@@ -1,4 +1,4 @@
-"""The board sensor over a fake driver: which boards, how many joules, and every way to fail."""
+"""NVIDIA boards over a fake driver: which boards, how many joules, and every way to fail."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from llm_energy.errors import LlmEnergyError
-from llm_energy.meter.nvml import NvmlCounters
+from llm_energy.meter.nvml import NvmlBoards
 
 COUNTER = "nvmlDeviceGetTotalEnergyConsumption"
 SECOND_ON_THE_BUS = "00000000:81:00.0"
@@ -28,18 +28,20 @@ def sense(the_boards, clock=None, **environ):
     module = make_nvml(the_boards, clock or FakeClock())
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(sys.modules, "pynvml", module)
-        return NvmlCounters(environ), module
+        return NvmlBoards(environ), module
 
 
-def meter(sensor, clock, duration_s=10.0):
-    sensor.start()
+def meter(boards, clock, duration_s=10.0, between=lambda: None):
+    """Meter an interval of the boards in use, in which ``between`` happens."""
+    sensor = boards.sensor()
+    first = sensor.read()
     clock.advance(duration_s)
-    sensor.stop()
-    return sensor.energy(duration_s)
+    between()
+    return sensor.energy(first, sensor.read(), duration_s)
 
 
-def devices(sensor):
-    return [gpu["uuid"] for gpu in sensor.gpus()]
+def devices(boards):
+    return [gpu["uuid"] for gpu in boards.gpus()]
 
 
 def test_every_board_has_its_own_energy():
@@ -77,10 +79,11 @@ def test_consecutive_intervals_add_up_to_the_whole(durations_s):
     clock = FakeClock()
     parts, _ = sense([FakeBoard("GPU-a", tick_s=0.1)], clock)
     whole, _ = sense([FakeBoard("GPU-a", tick_s=0.1)], clock)
-    whole.start()
+    sensor = whole.sensor()
+    first = sensor.read()
     sum_j = sum(meter(parts, clock, duration_s)[0].energy_j for duration_s in durations_s)
-    whole.stop()
-    assert sum_j == pytest.approx(whole.energy(sum(durations_s))[0].energy_j)
+    (component,) = sensor.energy(first, sensor.read(), sum(durations_s))
+    assert sum_j == pytest.approx(component.energy_j)
 
 
 @pytest.mark.parametrize(
@@ -126,10 +129,8 @@ def test_restricting_narrows_to_what_the_engine_reports():
 def test_restricting_inside_an_interval_waits_for_the_next():
     clock = FakeClock()
     sensor, _ = sense(boards(), clock)
-    sensor.start()
-    sensor.restrict(["GPU-bbbb-2"])
-    sensor.stop()
-    assert len(sensor.energy(1)) == 2
+    found = meter(sensor, clock, between=lambda: sensor.restrict(["GPU-bbbb-2"]))
+    assert len(found) == 2
     assert len(meter(sensor, clock)) == 1
 
 
@@ -151,11 +152,11 @@ def test_a_counter_that_goes_backwards_makes_the_board_unavailable():
     clock = FakeClock()
     both = boards()
     sensor, _ = sense(both, clock)
-    sensor.start()
-    clock.advance(10)
-    both[0].base_mj = -10_000_000  # the driver was loaded anew
-    sensor.stop()
-    by_device = {c.device: c for c in sensor.energy(10)}
+
+    def reload():
+        both[0].base_mj = -10_000_000
+
+    by_device = {c.device: c for c in meter(sensor, clock, between=reload)}
     assert by_device["GPU-bbbb-2"].status == "unavailable"
     assert "went backwards" in by_device["GPU-bbbb-2"].reason
     assert by_device["GPU-aaaa-1"].energy_j == pytest.approx(1000)
@@ -175,10 +176,10 @@ def test_a_board_lost_during_an_interval_is_unavailable():
     clock = FakeClock()
     board = FakeBoard("GPU-a")
     sensor, _ = sense([board], clock)
-    sensor.start()
-    board.errors[COUNTER] = "GPU is lost"
-    sensor.stop()
-    assert "GPU is lost" in sensor.energy(1)[0].reason
+    (component,) = meter(
+        sensor, clock, between=lambda: board.errors.update({COUNTER: "GPU is lost"})
+    )
+    assert "GPU is lost" in component.reason
 
 
 def test_a_mig_instance_stands_for_its_whole_board_and_is_labelled():
@@ -194,6 +195,22 @@ def test_a_mig_instance_stands_for_its_whole_board_and_is_labelled():
     sensor.restrict(["1234", "MIG-5678"])
     assert devices(sensor) == ["GPU-a"]
     assert sensor.gpus()[0]["mig_mode"] is True
+
+
+def test_a_virtual_board_without_a_counter_says_that_it_is_one():
+    clock = FakeClock()
+    board = FakeBoard("GPU-a", virtual=True, errors={COUNTER: "Not Supported"})
+    (component,) = meter(sense([board], clock)[0], clock)
+    assert (component.status, component.energy_j) == ("unavailable", None)
+    assert component.reason.startswith("NVML's energy counter: Not Supported; the board is virtual")
+
+
+def test_a_virtual_board_with_a_counter_is_labelled():
+    clock = FakeClock()
+    (component,) = meter(sense([FakeBoard("GPU-a", virtual=True)], clock)[0], clock)
+    assert (component.status, component.energy_j) == ("measured", pytest.approx(1000))
+    assert component.method.endswith("whole_board_vgpu")
+    assert "a share of a real one" in component.reason
 
 
 def test_the_identity_has_every_key_and_null_for_what_nvml_cannot_say():
@@ -221,10 +238,7 @@ def test_the_identity_has_every_key_and_null_for_what_nvml_cannot_say():
 
 def test_without_the_package_the_reason_names_it(monkeypatch):
     monkeypatch.setitem(sys.modules, "pynvml", None)
-    sensor = NvmlCounters({})
-    sensor.start()
-    sensor.stop()
-    assert "nvidia-ml-py" in sensor.energy(1)[0].reason
+    assert "nvidia-ml-py" in meter(NvmlBoards({}), FakeClock())[0].reason
 
 
 def test_a_driver_without_boards_says_so():

@@ -21,11 +21,10 @@ def powercap(tmp_path):
 def sense(powercap, used_uj, duration_s=10.0):
     """Meter an interval in which each zone uses what ``used_uj`` says; give it by device."""
     sensor = RaplCounters(powercap.sysfs)
-    sensor.start()
+    first = sensor.read()
     for entry, energy_uj in used_uj.items():
         powercap.use(entry, energy_uj)
-    sensor.stop()
-    return {c.device: c for c in sensor.energy(duration_s)}
+    return {c.device: c for c in sensor.energy(first, sensor.read(), duration_s)}
 
 
 def test_packages_and_their_memory_count_once_and_nothing_else(powercap):
@@ -79,13 +78,24 @@ def test_an_interval_in_which_two_wraps_are_possible_is_unavailable(powercap, du
     assert status == "measured" or "may have wrapped more than once" in found.reason
 
 
+def test_readings_inside_an_interval_that_is_too_long_bound_the_wraps_of_its_parts(powercap):
+    powercap.zone("intel-rapl:0", "package-0", RANGE_UJ - 1_000_000)
+    sensor = RaplCounters(powercap.sysfs)
+    readings = [sensor.read()]
+    for _ in range(2):
+        powercap.use("intel-rapl:0", 30_000_000)
+        readings.append(sensor.read())
+    parts = [sensor.energy(readings[k], readings[k + 1], 200.0)[0].energy_j for k in (0, 1)]
+    assert parts == [30.0, 30.0]
+    assert sensor.energy(readings[0], readings[2], 400.0)[0].status == "unavailable"
+
+
 def test_a_counter_below_its_start_by_more_than_a_wrap_is_never_negative(powercap):
     powercap.zone("intel-rapl:0", "package-0", 500, range_uj=300)
     sensor = RaplCounters(powercap.sysfs)
-    sensor.start()
+    first = sensor.read()
     (powercap.root / "intel-rapl:0" / "energy_uj").write_text("100\n")
-    sensor.stop()
-    component = sensor.energy(1e-7)[0]
+    component = sensor.energy(first, sensor.read(), 1e-7)[0]
     assert (component.status, component.energy_j) == ("unavailable", None)
     assert "went backwards" in component.reason
 
@@ -101,9 +111,7 @@ def test_an_unreadable_counter_names_the_remedy(powercap, monkeypatch):
 
     sensor = RaplCounters(powercap.sysfs)
     monkeypatch.setattr(Path, "read_text", refuse)
-    sensor.start()
-    sensor.stop()
-    reason = sensor.energy(1)[0].reason
+    reason = sensor.energy(sensor.read(), sensor.read(), 1)[0].reason
     assert f"sudo chmod o+r {powercap.root}/intel-rapl*:*/energy_uj" in reason
     assert "/etc/udev/rules.d" in reason
 
@@ -111,10 +119,9 @@ def test_an_unreadable_counter_names_the_remedy(powercap, monkeypatch):
 def test_a_counter_that_vanishes_is_unavailable(powercap):
     powercap.zone("intel-rapl:0", "package-0")
     sensor = RaplCounters(powercap.sysfs)
-    sensor.start()
+    first = sensor.read()
     (powercap.root / "intel-rapl:0" / "energy_uj").unlink()
-    sensor.stop()
-    assert "No such file" in sensor.energy(1)[0].reason
+    assert "No such file" in sensor.energy(first, sensor.read(), 1)[0].reason
 
 
 def test_a_socket_without_a_zone_is_not_passed_over(powercap):
@@ -146,9 +153,7 @@ def test_a_host_without_zones_says_what_is_missing(powercap, exists):
     if exists:
         powercap.root.mkdir(parents=True)
     sensor = RaplCounters(powercap.sysfs)
-    sensor.start()
-    sensor.stop()
-    components = sensor.energy(1)
+    components = sensor.energy(sensor.read(), sensor.read(), 1)
     assert [(c.component, c.status) for c in components] == [
         ("cpu", "unavailable"),
         ("dram", "unavailable"),

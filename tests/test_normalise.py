@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,7 +14,15 @@ from hypothesis import strategies as st
 
 from llm_energy.errors import LlmEnergyError
 from llm_energy.normalise import latencies_s, normalise, window_metrics
-from llm_energy.records import ComponentEnergy, MetricsTable, Verdicts, read_record, write_record
+from llm_energy.records import (
+    ComponentEnergy,
+    MeterSettings,
+    MetricsTable,
+    SteadyState,
+    Verdicts,
+    read_record,
+    write_record,
+)
 from llm_energy.validate import validate
 
 
@@ -88,6 +97,88 @@ def test_one_output_token_has_no_time_per_output_token():
     assert tpot_s is None
     assert ttft_s is not None
     assert e2e_latency_s is not None
+
+
+def test_measured_joules_have_an_uncertainty_and_estimated_ones_a_reason():
+    meter = replace(builders.measurement().meter, counter_tick_s={"GPU-1": 0.2})
+    measured, estimated = rows(meter=meter)
+    # The board draws 50 W before the window and 100 W inside, and ticks every 0.2 s.
+    assert measured.gross_energy_standard_uncertainty_j == pytest.approx(
+        0.2 * math.sqrt((50**2 + 100**2) / 12)
+    )
+    idle_w = 50 * 0.2 / math.sqrt(6) / 10 / math.sqrt(2)  # two baselines of 10 s
+    assert measured.net_energy_standard_uncertainty_j == pytest.approx(
+        math.hypot(measured.gross_energy_standard_uncertainty_j, 40 * idle_w)
+    )
+    assert measured.counter_lag_j == pytest.approx(0.1 * (100 - 50))
+    assert measured.loaded_idle_drift_w == pytest.approx(0.0)
+    assert (measured.uncertainty_reason, measured.assumptions) == (None, ())
+    assert estimated.gross_energy_standard_uncertainty_j is None
+    assert estimated.net_energy_standard_uncertainty_j is None
+    assert estimated.counter_lag_j is None
+    assert "a model of the hardware has no known error" in estimated.uncertainty_reason
+
+
+def test_a_tick_that_was_not_measured_is_assumed_and_named():
+    row = rows(meter=None)[0]
+    assert row.assumptions == ("the gpu counter ticks every 100 ms (not measured)",)
+    assert row.counter_lag_j == pytest.approx(0.05 * (100 - 50))
+
+
+def test_baselines_of_other_components_bound_nothing():
+    other = builders.interval("loaded_idle_before", 1010.0, 10.0, builders.estimated_only(10.0))
+    row = rows(baselines=(other,))[0]
+    assert (row.net_energy_j, row.net_energy_standard_uncertainty_j) == (None, None)
+    assert row.gross_energy_standard_uncertainty_j > 0
+
+
+def test_pue_enters_once_and_only_where_it_is_given():
+    assert rows()[0].facility_energy_per_output_token_j is None
+    row, estimated = rows_of(builders.spec(meter=MeterSettings(pue=1.25)))
+    assert row.facility_energy_per_output_token_j == pytest.approx(1.25 * 4000 / 32)
+    assert row.energy_per_output_token_j == pytest.approx(4000 / 32)
+    assert row.gross_energy_j == 4000
+    assert estimated.facility_energy_per_output_token_j == pytest.approx(1.25 * 200 / 32)
+
+
+def rows_of(spec):
+    measured = builders.measurement(spec)
+    return list(window_metrics(measured, builders.verdict(measured)))
+
+
+def test_the_steady_state_stands_beside_the_whole_window():
+    passes = tuple(builders.interval("steady_state", 1022.0 + 20 * k, 10.0) for k in range(2))
+    row, estimated = rows({"steady_state": SteadyState(passes, 20)})
+    assert row.steady_state_energy_per_output_token_j == pytest.approx(2 * 10 * 100 / 20)
+    assert estimated.steady_state_energy_per_output_token_j == pytest.approx(2 * 10 * 5 / 20)
+    assert row.energy_per_output_token_j == pytest.approx(4000 / 32)
+
+
+@pytest.mark.parametrize(
+    "steady_state",
+    [
+        None,
+        SteadyState((), 0, "too few requests"),
+        SteadyState(
+            (builders.interval("steady_state", 1022.0, 10.0, builders.estimated_only(10.0)),), 20
+        ),
+    ],
+)
+def test_without_a_steady_state_there_is_no_number_for_it(steady_state):
+    row = rows({"steady_state": steady_state})[0]
+    assert row.steady_state_energy_per_output_token_j is None
+
+
+def test_batching_is_what_the_engine_did_else_what_it_was_asked_for():
+    assert rows()[0].batching == "static"
+    asked_and_done = {"batching": {"strategy": "continuous", "max_requests_in_flight": 8}}
+    assert rows({"effective": asked_and_done})[0].batching == "continuous"
+
+
+def test_simulated_joules_say_so():
+    assert not rows()[0].simulated
+    meter = replace(builders.measurement().meter, simulated=True)
+    assert all(row.simulated for row in rows(meter=meter))
 
 
 @given(

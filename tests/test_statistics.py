@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+from dataclasses import replace
 
 import numpy
 import pytest
@@ -12,7 +13,14 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from llm_energy.records import Statistic
-from llm_energy.statistics import ABSENT, mean_only, quantity, summarise, t_quantile
+from llm_energy.statistics import (
+    ABSENT,
+    absolute_quantity,
+    mean_only,
+    quantity,
+    summarise,
+    t_quantile,
+)
 
 JOULES = st.floats(min_value=1e-6, max_value=1e6)
 
@@ -92,6 +100,14 @@ def around(mean: float, half: float, n: int = 5) -> Statistic:
 )
 def test_digits_follow_the_interval(statistic, written):
     assert quantity(statistic) == written
+
+
+def test_an_absolute_value_shows_the_digits_of_its_own_interval():
+    one = around(0.123456, 0.00123)
+    assert absolute_quantity(one) == ABSENT
+    known = replace(one, absolute_ci_low=0.111, absolute_ci_high=0.136)
+    assert (quantity(known), absolute_quantity(known)) == ("0.1235 ± 0.0012", "0.123 ± 0.013")
+    assert absolute_quantity(Statistic(0, None, None, None, None)) == ABSENT
 
 
 @pytest.mark.parametrize(

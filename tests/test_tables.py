@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import re
+from dataclasses import replace
 
 import builders
 import pytest
@@ -14,7 +15,8 @@ from hypothesis import strategies as st
 
 from llm_energy.errors import LlmEnergyError
 from llm_energy.records import Statistic, write_record
-from llm_energy.tables import TEXT_WIDTH, label, render, summary, to_csv
+from llm_energy.tables import label, render, summary, to_csv
+from llm_energy.typesetting import TEXT_WIDTH
 
 ESTIMATED = {"energy_status": "estimated", "components": ("cpu", "dram")}
 
@@ -48,6 +50,98 @@ def test_a_cell_without_a_result_is_a_row_with_its_reason():
     for text in (made["md"], made["tex"], made["txt"]):
         assert "oom: out of memory in generate" in text
     assert re.search(r"^m +float32 +b1 \(1\) +oom ", made["txt"], re.M)
+
+
+def cells_of(made: dict[str, str]) -> dict[str, str]:
+    """Give the one row of a Markdown table by its heads."""
+    heads, _, row = (line for line in made["md"].splitlines() if line.startswith("|"))
+    split = ([cell.strip() for cell in line.strip("|").split("|")] for line in (heads, row))
+    return dict(zip(*split, strict=True))
+
+
+def with_statistics(**statistics):
+    row = builders.aggregate_row()
+    return replace(row, statistics=row.statistics | statistics)
+
+
+def test_an_absolute_interval_has_a_column_of_its_own_and_fewer_digits():
+    known = Statistic(5, 0.123456, 0.001, 0.1222, 0.1247, 0.0005, 4.0, 0.111, 0.136)
+    made = rendered(with_statistics(energy_per_output_token_j=known))
+    cells = cells_of(made)
+    assert (cells["J/output token"], cells["absolute"]) == ("0.1235 ± 0.0013", "0.123 ± 0.013")
+    assert "arXiv:2312.02741" in made["md"]
+    assert "arXiv:2312.02741" in made["tex"]
+    assert "energy.md has the absolute intervals" in made["txt"]
+
+
+def test_columns_that_no_row_fills_are_not_there():
+    made = rendered()
+    assert set(cells_of(made)).isdisjoint(
+        {"absolute", "steady-state J/output token", "facility J/output token"}
+    )
+    for told in ("2312.02741", "Steady state", "PUE"):
+        assert told not in made["md"]
+    assert "absolute" not in made["txt"]
+
+
+def test_steady_state_and_facility_energy_stand_beside_the_headline():
+    other = Statistic(5, 0.2, 0.01, 0.19, 0.21)
+    made = rendered(
+        with_statistics(
+            steady_state_energy_per_output_token_j=other,
+            facility_energy_per_output_token_j=other,
+        )
+    )
+    cells = cells_of(made)
+    assert cells["J/output token"] == "0.123 ± 0.012"
+    assert cells["steady-state J/output token"] == "0.200 ± 0.010"
+    assert cells["facility J/output token"] == "0.200 ± 0.010"
+    assert "Steady state is" in made["tex"]
+    assert "(PUE)" in made["tex"]
+
+
+@pytest.mark.parametrize(
+    ("batch_size", "batching", "written"),
+    [(8, "continuous", "b1 (8, continuous)"), (8, None, "b1 (8)"), (None, None, "b1")],
+)
+def test_a_row_says_how_requests_were_batched(batch_size, batching, written):
+    row = builders.aggregate_row(batch_size=batch_size, batching=batching)
+    made = rendered(row)
+    assert cells_of(made)["Workload (batch)"] == written
+    assert re.search(rf"float32 +{re.escape(written)} ", made["txt"])
+
+
+def test_simulated_tables_say_so_in_their_first_line():
+    made = rendered(builders.aggregate_row(simulated=True))
+    for suffix in ("md", "tex", "txt"):
+        assert "SIMULATED" in made[suffix].splitlines()[0]
+        assert "SIMULATED" not in rendered()[suffix]
+        assert "No joule here was ever drawn" in made[suffix]
+        assert "measured, by sensors" not in made[suffix]
+    assert cells_of(made)["Energy"] == "simulated: gpu"
+    (found,) = csv.DictReader(io.StringIO(made["csv"]))
+    assert found["simulated"] == "True"
+
+
+def test_simulated_and_real_joules_share_no_table():
+    other = builders.aggregate_row(backend="replay", simulated=True)
+    both = [builders.aggregate([builders.aggregate_row()]), builders.aggregate([other], "replay")]
+    with pytest.raises(LlmEnergyError, match="they are never shown in one table"):
+        render(both)
+
+
+def test_what_was_not_needed_is_told_and_not_missing():
+    made = rendered(builders.aggregate_row(not_needed=(6, 7)))
+    assert "1. Stopped early at n = 5: the interval was narrow enough." in made["md"]
+    assert "left out" not in made["md"]
+    (found,) = csv.DictReader(io.StringIO(made["csv"]))
+    assert (found["n"], found["not_needed"], found["excluded"]) == ("5", "2", "")
+
+
+def test_what_an_interval_takes_for_granted_is_told():
+    made = rendered(builders.aggregate_row(assumptions=("a tick of 100 ms", "no drift")))
+    assert "1. Intervals assume: a tick of 100 ms; no drift." in made["md"]
+    assert "a tick of 100 ms; no drift" in made["csv"]
 
 
 @pytest.mark.parametrize(
@@ -106,6 +200,7 @@ def test_the_csv_has_every_value_unrounded():
     assert float(found["energy_per_output_token_j_mean"]) == 0.123456
     assert found["energy_per_output_token_j_ci_low"] == "0.111"
     assert found["energy_per_output_token_j_n"] == "5"
+    assert found["energy_per_output_token_j_absolute_ci_low"] == ""
     assert found["measurements"] == "a.json b.json"
     assert (found["sweep"], found["backend"], found["batch_size"]) == ("test", "pytorch", "1")
     assert (found["excluded"], found["flags"], found["reason"]) == ("2: oom", "M03", "")

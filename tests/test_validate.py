@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import tarfile
 from dataclasses import replace
 from pathlib import Path
 
 import builders
 import pytest
 import validate as script
+from conftest import ROOT
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -99,6 +101,36 @@ def test_a_repeat_that_ended_early_keeps_what_it_finished(tmp_path):
         ("ok", None, "valid"),
         ("failed", "killed", "invalid"),
     ]
+
+
+def left_out(**changes) -> dict:
+    return {"windows": (), "outcome": "not_needed", "reason": "narrow enough", **changes}
+
+
+def test_a_repeat_that_was_not_needed_is_no_fault(tmp_path):
+    found = judge(tmp_path, repeats({}, {}, left_out()))
+    assert [(v.outcome, v.reason, v.verdict, ids(v, "warning")) for v in found] == [
+        ("ok", None, "valid", set()),
+        ("ok", None, "valid", set()),
+        ("not_needed", "narrow enough", "valid", set()),
+    ]
+
+
+def test_a_window_that_was_not_needed_is_no_fault_of_the_others(tmp_path):
+    spec = {"workloads": (builders.workload("b1"), builders.workload("b8"))}
+    without = builders.window("b8", interval=None, requests=None, outcome="not_needed", reason="x")
+    both = (builders.window(start_s=3020.0), without)
+    found = judge(tmp_path, repeats({}, {}, {"windows": both}, **spec))
+    assert [(v.outcome, v.verdict) for v in found[4:]] == [("ok", "valid"), ("not_needed", "valid")]
+    assert all("P03" not in ids(v) for v in found)
+
+
+def test_a_repeat_that_turns_out_to_be_needed_is_missed(tmp_path):
+    aborted = builders.request_table(2020.0, finish_reason=("abort",) * 4)
+    invalid = {"windows": (builders.window(start_s=2020.0, requests=aborted),)}
+    found = judge(tmp_path, repeats({}, invalid, left_out()))
+    flag = next(f for f in found[0].flags if f.id == "P03")
+    assert flag.evidence == {"usable": [1], "planned": [1, 2]}
 
 
 def test_a_repeat_without_any_window_gives_its_outcome(tmp_path):
@@ -221,6 +253,27 @@ def test_another_sweep_or_backend_than_the_plans_is_an_error(tmp_path, sweep, ba
     plan = builders.write_sweep(tmp_path, repeats({}, {}))
     with pytest.raises(LlmEnergyError, match=r"plan.json: it plans sweep 'test' with backends py"):
         validate(sweep, backend, plan)
+
+
+ARCHIVE = ROOT / "docs" / "measurements" / "h100-llama-3.1-8b-bfloat16.tar.gz"
+
+
+def test_real_measurements_of_a_quiet_board_are_not_accused(tmp_path, monkeypatch):
+    with tarfile.open(ARCHIVE) as archive:
+        archive.extractall(tmp_path, filter="data")
+    monkeypatch.chdir(tmp_path)
+    found = validate("h100-first", "pytorch", Path("results/h100-first/plan.json")).verdicts
+    assert len(found) == 12
+    # The third repeat did run on another board.
+    assert {frozenset((f.id, f.severity) for f in v.flags) for v in found} == {
+        frozenset({("M12", "note"), ("H10", "warning")})
+    }
+
+
+def test_the_rule_runs_again_when_a_check_changes():
+    rule = (ROOT / "workflow" / "rules" / "validate.smk").read_text()
+    modules = (ROOT / "scripts" / "llm_energy" / "checks").glob("[!_]*.py")
+    assert [m.stem for m in modules if f'"checks/{m.stem}"' not in rule] == []
 
 
 @settings(max_examples=40)

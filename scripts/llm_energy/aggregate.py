@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -20,16 +21,28 @@ from llm_energy.records import (
     read_record,
 )
 from llm_energy.statistics import summarise
+from llm_energy.uncertainty import (
+    SENSOR_RELATIVE,
+    drift_standard,
+    with_intervals,
+    without_drift,
+)
 
-SUMMARISED = (
+OF_GROSS = (
     "energy_per_output_token_j",
-    "net_energy_per_output_token_j",
     "energy_per_total_token_j",
     "energy_per_request_j",
+    "facility_energy_per_output_token_j",
     "co2e_g_per_output_token",
     "gross_energy_j",
-    "net_energy_j",
     "mean_power_w",
+)
+OF_NET = ("net_energy_per_output_token_j", "net_energy_j")
+STEADY_STATE = "steady_state_energy_per_output_token_j"
+SUMMARISED = (
+    *OF_GROSS,
+    *OF_NET,
+    STEADY_STATE,
     "loaded_idle_power_w",
     "duration_s",
     "output_tokens_per_s",
@@ -87,7 +100,9 @@ def aggregate(
                 origin[cell["cell"], workload] = place
     rows = _sort_in([row for table in tables for row in table.rows], origin)
     without = _sort_in([verdict for table in tables for verdict in table.without], origin)
-    _refuse_duplicates([row for found in rows.values() for row in found])
+    given = [row for found in rows.values() for row in found]
+    _refuse_duplicates(given)
+    _refuse_a_mixture_of_simulated_and_real(given)
     result = [
         row
         for place, planned in places.items()
@@ -150,6 +165,15 @@ def _refuse_duplicates(rows: list[Metrics]) -> None:
         seen.add(key)
 
 
+def _refuse_a_mixture_of_simulated_and_real(rows: list[Metrics]) -> None:
+    first: dict[bool, str] = {row.simulated: row.measurement for row in rows}
+    if len(first) > 1:
+        raise LlmEnergyError(
+            f"{first[True]} is of a simulated host and {first[False]} of a real one; "
+            "they are never shown together. Give each a sweep of its own"
+        )
+
+
 def _rows_of(
     place: Place,
     planned: tuple[int, ...],
@@ -161,6 +185,8 @@ def _rows_of(
 
     Sums over other components are other quantities, so they are never averaged into one.
     """
+    not_needed = tuple(sorted(v.repeat for v in without if v.outcome == "not_needed"))
+    without = [v for v in without if v.outcome != "not_needed"]
     lost = [(v.repeat, _why(v)) for v in without if v.repeat > 0]
     kinds = sorted({(r.energy_status != "measured", r.energy_status, r.components) for r in rows})
     if not kinds:
@@ -183,6 +209,7 @@ def _rows_of(
                 flags=(),
                 hosts=(),
                 measurements=tuple(dict.fromkeys(v.measurement for v in without if v.measurement)),
+                not_needed=not_needed,
             )
         ]
     result = []
@@ -205,13 +232,48 @@ def _rows_of(
                 flags=tuple(sorted({flag for r in own for flag in r.flags})),
                 hosts=tuple(sorted({r.hostname for r in own})),
                 measurements=tuple(r.measurement for r in own),
+                batching=own[0].batching if len({r.batching for r in own}) == 1 else None,
+                simulated=own[0].simulated,
+                not_needed=not_needed,
+                assumptions=tuple(dict.fromkeys(text for r in own for text in r.assumptions)),
             )
         )
     return result
 
 
 def _summarise(rows: list[Metrics], name: str) -> Statistic:
-    return summarise([value for row in rows if (value := getattr(row, name)) is not None])
+    """Summarise one metric over repeats; measured energies get what their counters leave open."""
+    rows = [row for row in rows if getattr(row, name) is not None]
+    found = summarise([getattr(row, name) for row in rows])
+    if not rows or any(row.counter_lag_j is None or not row.gross_energy_j for row in rows):
+        return found
+    if name == STEADY_STATE:  # it begins and ends amid the same work, so no lag is expected of it
+        return with_intervals(found, sensor_relative=SENSOR_RELATIVE)
+    if name in OF_GROSS:
+        scales = [getattr(row, name) / row.gross_energy_j for row in rows]
+        standards_j = [row.gross_energy_standard_uncertainty_j for row in rows]
+        drifts_j = [0.0] * len(rows)
+    elif name in OF_NET:
+        scales = [1.0 if name == "net_energy_j" else 1 / row.output_tokens for row in rows]
+        drifts_j = [(row.loaded_idle_drift_w or 0.0) * row.duration_s for row in rows]
+        standards_j = [
+            without_drift(row.net_energy_standard_uncertainty_j, drift_j)
+            for row, drift_j in zip(rows, drifts_j, strict=True)
+        ]
+    else:
+        return found
+    scaled = [standard_j * scale for standard_j, scale in zip(standards_j, scales, strict=True)]
+    return with_intervals(
+        found,
+        window=math.hypot(*scaled) / math.sqrt(len(rows)),
+        drift=drift_standard(_mean_of(drifts_j, scales)),
+        lag=_mean_of([row.counter_lag_j for row in rows], scales),
+        sensor_relative=SENSOR_RELATIVE,
+    )
+
+
+def _mean_of(values_j: Sequence[float], scales: Sequence[float]) -> float:
+    return math.fsum(v * s for v, s in zip(values_j, scales, strict=True)) / len(scales)
 
 
 def _why(verdict: Verdict) -> str:

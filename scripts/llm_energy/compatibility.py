@@ -16,6 +16,7 @@ from typing import Any
 import yaml
 from packaging.version import InvalidVersion, Version
 
+from llm_energy.environments import SIMULATED
 from llm_energy.errors import ConfigError
 from llm_energy.records import Note
 
@@ -52,8 +53,11 @@ def translate(
 
     ``engine_version`` is that of the package which the matrix names as the backend's ``engine``;
     None, or one that is no version, stands for the checked one. ``device`` is auto, cpu or cuda.
-    A backend that the matrix does not know raises a ConfigError.
+    A backend that the matrix does not know raises a ConfigError. The simulated backend takes the
+    universal parameters as they are.
     """
+    if backend == SIMULATED:
+        return Translation({"dtype": parameters["fp_precision"]}, {}, (), (), ())
     known = matrix()["backends"]
     if backend not in known:
         raise ConfigError([f"backend: found {backend!r}, allowed {', '.join(known)}"])
@@ -125,6 +129,7 @@ CONVERSIONS: dict[str, Callable[[Any, dict[str, Any]], Any]] = {
     "forces_length": lambda value, p: value == p["max_output_tokens"],
     "num_devices": lambda value, p: p["sharding"]["num_devices"],
     "bitsandbytes_name": lambda value, p: "bitsandbytes" if value else OMIT,
+    "when_true": lambda value, p: True if value else OMIT,
     "bitsandbytes_8bit_config": lambda value, p: {"load_in_8bit": True} if value else OMIT,
     "bitsandbytes_4bit_config": lambda value, p: (
         {
@@ -172,6 +177,10 @@ class _Work:
             ("since" in entry and self.version < Version(entry["since"]))
             or ("until" in entry and self.version >= Version(entry["until"]))
             or ("device" in entry and self.device not in ("auto", entry["device"]))
+            or (
+                "computes_in" in entry
+                and self.parameters["fp_precision"] not in entry["computes_in"]
+            )
         )
 
     def translate_row(self, row: dict[str, Any]) -> None:
@@ -212,6 +221,8 @@ class _Work:
         about, where = self.about, f"{self.about['engine']} {self.version}"
         if any("device" in other for other in row[self.backend]):
             where += f" on {self.device}"
+        if any("computes_in" in other for other in row[self.backend]):
+            where += f" computing in {self.parameters['fp_precision']}"
         text = f"{_name(row, value)} is not supported by {about['name']} ({where})"
         remedy = entry.get("remedy") or f"Allowed is {_limits(entry)}."
         target = self.refusals if row.get("refuses") else self.conflicts

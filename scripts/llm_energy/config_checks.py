@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from llm_energy.config_errors import Key, Problem, dotted, found
+from llm_energy.environments import SIMULATED
 
 # What the schema already knows but this release can't do yet: key -> the values that it can.
 IMPLEMENTED: dict[Key, tuple[Any, ...]] = {
@@ -20,6 +21,7 @@ SOURCE_KEYS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "folder": (("path",), ()),
     "gguf": (("path",), ("sha256",)),
     "pypi": (("package", "version", "file"), ("sha256",)),
+    "simulated": (("parameter_count",), ()),
 }
 
 
@@ -36,6 +38,7 @@ def semantic_problems(
         problems += _duplicate_ids(config[axis])
     for model in config["models"]:
         problems += _source(model, root)
+    problems += _simulation(config)
     for precision in config["precisions"]:
         problems += _compute_precision(precision)
     if all(config.get("quantization", {}).values()) and "quantization" in config:
@@ -66,6 +69,28 @@ def _duplicate_ids(entries: list[dict[str, Any]]) -> Iterator[Problem]:
                 f"{dotted(first[entry['id']])}, allowed once; give each entry its own id",
             )
         first.setdefault(entry["id"], entry["at"])
+
+
+def _simulation(config: dict[str, Any]) -> Iterator[Problem]:
+    """Keep simulated and real apart: no sweep may hold both, of backends or of models."""
+    simulated = [b for b in config["backends"] if b["id"] == SIMULATED]
+    others = ", ".join(b["id"] for b in config["backends"] if b["id"] != SIMULATED)
+    if simulated and others:
+        yield (
+            simulated[0]["at"],
+            f"found '{SIMULATED}' beside {others}, allowed alone, since no table may mix simulated "
+            "joules with measured ones; give it a sweep of its own",
+        )
+        return
+    for model in config["models"]:
+        kind = model["source"]["kind"]
+        if bool(simulated) != (kind == "simulated"):
+            wanted = "'simulated'" if simulated else "a kind other than 'simulated'"
+            yield (
+                (*model["at"], "source", "kind"),
+                f"found '{kind}', allowed {wanted} for the backends of this sweep; the backend "
+                f"'{SIMULATED}' and simulated models go together",
+            )
 
 
 def _source(model: dict[str, Any], root: Path) -> Iterator[Problem]:

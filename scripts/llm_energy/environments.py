@@ -26,6 +26,10 @@ ENGINES = {
 }
 
 
+# The simulated backend needs no engine, so it runs where the workflow's own stages run.
+SIMULATED, WORKFLOW = "replay", "workflow"
+
+
 def variant(device: str = "auto", forced: str = "auto") -> str:
     """Choose the build of a backend's environment, ``cpu`` or ``cuda``.
 
@@ -45,12 +49,26 @@ def environment_name(backend: str, variant: str) -> str:
 
     >>> environment_name("pytorch", "cpu"), environment_name("pytorch", "cuda")
     ('pytorch-cpu', 'pytorch')
+    >>> environment_name("replay", "cuda")
+    'workflow'
     """
+    if backend == SIMULATED:
+        return WORKFLOW
     name = backend if variant == "cuda" else f"{backend}-{variant}"
     if name not in ENGINES:
         backends = ", ".join(engine for engine in ENGINES if not engine.endswith("-cpu"))
         raise LlmEnergyError(f"no environment for backend {backend!r}: there are {backends}")
     return name
+
+
+def preparing_name(backends: list[str], device: str) -> str:
+    """Name the environment that converts models and tokenises prompts for a sweep's backends.
+
+    >>> preparing_name(["vllm"], "cpu"), preparing_name(["replay"], "cpu")
+    ('pytorch-cpu', 'workflow')
+    """
+    backend = SIMULATED if backends == [SIMULATED] else "pytorch"
+    return environment_name(backend, variant(device))
 
 
 def engine_package(name: str) -> str:

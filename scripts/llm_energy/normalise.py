@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+import math
 import statistics
 from collections.abc import Iterable, Iterator
 
-from llm_energy.checks.accounting import Sum, loaded_idle_power_w, sums
+from llm_energy.checks.accounting import (
+    LOADED_IDLE,
+    Sum,
+    baseline,
+    loaded_idle_power_w,
+    sums,
+)
 from llm_energy.errors import LlmEnergyError
 from llm_energy.files import sha256_file
 from llm_energy.records import (
     SCHEMA_VERSION,
+    Interval,
     Measurement,
     Metrics,
     MetricsTable,
@@ -18,9 +26,13 @@ from llm_energy.records import (
     Verdict,
     Verdicts,
     Window,
+    Workload,
     read_record,
 )
+from llm_energy.uncertainty import Budget, window_budget
 from llm_energy.units import kilowatt_hours_from_joules
+
+ESTIMATE_HAS_NO_BOUND = "estimated: a model of the hardware has no known error"
 
 
 def normalise(verdicts: Verdicts) -> MetricsTable:
@@ -70,6 +82,7 @@ def _row(
     net_j = None if idle_w is None else total.energy_j - idle_w * duration_s
     per_output_token_j = _per(total.energy_j, output_tokens)
     ttft_s, tpot_s, e2e_latency_s = latencies_s(requests)
+    budget = _budget(measurement, window.interval, total) if status == "measured" else None
     return Metrics(
         cell=spec.cell,
         model=spec.model,
@@ -104,7 +117,49 @@ def _row(
         hostname=measurement.host.hostname,
         measurement=verdict.measurement,
         measurement_sha256=verdict.measurement_sha256,
+        batching=_batching(window, workload),
+        simulated=measurement.meter is not None and measurement.meter.simulated,
+        gross_energy_standard_uncertainty_j=budget and budget.gross_j,
+        net_energy_standard_uncertainty_j=None if net_j is None else budget and budget.net_j,
+        uncertainty_reason=None if budget else ESTIMATE_HAS_NO_BOUND,
+        counter_lag_j=budget and budget.lag_j,
+        loaded_idle_drift_w=budget and budget.drift_w,
+        assumptions=budget.assumptions if budget else (),
+        facility_energy_per_output_token_j=_times(per_output_token_j, spec.meter.pue),
+        steady_state_energy_per_output_token_j=_steady_state_j(window, status, total),
     )
+
+
+def _budget(measurement: Measurement, window: Interval, total: Sum) -> Budget:
+    """Give the uncertainty of a window's measured joules, by baselines of the same parts."""
+    same = [
+        interval
+        for name in LOADED_IDLE
+        if (interval := baseline(measurement, name)) and interval.duration_s > 0
+        if (found := sums(interval).get("measured")) and found.parts == total.parts
+    ]
+    ticks_s = measurement.meter.counter_tick_s if measurement.meter else {}
+    return window_budget(window, same, total.parts, ticks_s)
+
+
+def _batching(window: Window, workload: Workload) -> str | None:
+    """Give the strategy that the engine reports, else the one it was asked for."""
+    asked = workload.parameters["batching"].get("strategy")
+    return window.effective.get("batching", {}).get("strategy", asked)
+
+
+def _steady_state_j(window: Window, status: Status, total: Sum) -> float | None:
+    """Give the joules per output token while the batch was full; None where it never was.
+
+    None as well where a part of it was metered otherwise than the whole window.
+    """
+    steady = window.steady_state
+    if steady is None or not steady.intervals:
+        return None
+    found = [sums(interval).get(status) for interval in steady.intervals]
+    if any(one is None or one.parts != total.parts for one in found):
+        return None
+    return _per(math.fsum(one.energy_j for one in found), steady.output_tokens)
 
 
 def latencies_s(table: RequestTable) -> tuple[float | None, float | None, float | None]:
@@ -134,6 +189,11 @@ def _mean(values: Iterable[float]) -> float | None:
 
 def _per(energy_j: float | None, count: int) -> float | None:
     return None if energy_j is None or count == 0 else energy_j / count
+
+
+def _times(energy_j: float | None, pue: float | None) -> float | None:
+    """Give facility energy: the meter's joules hold no PUE, so here it enters, once."""
+    return None if energy_j is None or pue is None else energy_j * pue
 
 
 def _co2e_g(energy_j: float | None, intensity: dict | None) -> float | None:

@@ -117,6 +117,8 @@ def installed_engine(root: Path, device: str, provided: bool) -> Callable[[Backe
     """
 
     def engine(backend: BackendEntry) -> Engine:
+        if backend.id == environments.SIMULATED:
+            return Engine("cpu" if device == "cpu" else "cuda", None)  # of the simulated host
         variant = environments.variant(device, backend.environment)
         if backend.id not in environments.ENGINES:
             return Engine(

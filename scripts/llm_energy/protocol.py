@@ -1,4 +1,4 @@
-"""The order of one repeat: baselines, load, and for each workload warm-up and window.
+"""The order of one repeat: preflight, baselines, load, and for each workload warm-up and window.
 
 Only ``backend.generate`` runs inside a window. Preparing, counting, logging, progress and garbage
 collection all happen outside, because they are not what inference costs.
@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import gc
-import statistics
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -18,19 +17,22 @@ from typing import Any
 from llm_energy.backends import Backend
 from llm_energy.errors import OutOfMemory, Unsupported
 from llm_energy.meter import Meter
+from llm_energy.preflight import preflight
 from llm_energy.records import (
     Completion,
     Interval,
     Outcome,
+    Preflight,
     Protocol,
     Request,
     RequestTable,
     Spec,
+    SteadyState,
     Window,
     Workload,
 )
-
-WARMUP_SPAN = 3  # passes over which the coefficient of variation is judged
+from llm_energy.steady_state import Marks
+from llm_energy.warmup import Thermometer, converged, trend, warmed_up
 
 
 @dataclass(frozen=True)
@@ -43,6 +45,19 @@ class Repeat:
     baselines: tuple[Interval, ...] = ()
     load: Interval | None = None
     windows: tuple[Window, ...] = ()
+    preflight: Preflight | None = None
+
+
+@dataclass(frozen=True)
+class _Bench:
+    """What every stretch of a repeat works with."""
+
+    settings: Protocol
+    backend: Backend
+    meter: Meter
+    step: Callable[[str], None]
+    clock: Callable[[], float]
+    sleep: Callable[[float], None]
 
 
 def run_repeat(
@@ -52,6 +67,7 @@ def run_repeat(
     backend: Backend,
     meter: Meter,
     *,
+    outputs: Path = Path(),
     keep: Callable[[Repeat], None] = lambda repeat: None,
     step: Callable[[str], None] = lambda label: None,
     clock: Callable[[], float] = time.monotonic,
@@ -59,12 +75,17 @@ def run_repeat(
 ) -> Repeat:
     """Measure every workload of ``spec`` and return what was found, failures included.
 
-    ``requests`` is keyed by workload id. ``keep`` is called with all that is finished after the
-    load and after each window, ``step`` before each stretch; neither is called inside one. What the
-    engine cannot do, and what it fails at, is an outcome and not an exception.
+    ``requests`` is keyed by workload id; ``outputs`` is the folder that must have room. ``keep`` is
+    called with all that is finished after the load and after each window, ``step`` before each
+    stretch; neither is called inside one. What the engine cannot do, and what it fails at, is an
+    outcome and not an exception.
     """
-    repeat = Repeat()
     settings = spec.protocol
+    bench = _Bench(settings, backend, meter, step, clock, sleep)
+    step("preflight")
+    look = preflight(meter.glance, settings.preflight_max_wait_s, outputs, clock, sleep)
+    repeat = Repeat(preflight=look.judge())
+    meter.measure_ticks()
 
     def idle(name: str, duration_s: float) -> None:
         nonlocal repeat
@@ -81,15 +102,14 @@ def run_repeat(
     if failure.outcome != "ok":
         backend.close()
         return replace(repeat, outcome=failure.outcome, reason=failure.reason)
-    repeat = replace(repeat, effective=effective, load=interval.record)
     meter.restrict(effective["device_uuids"])
+    in_use = look.judge([board.device for board in meter.glance().boards])
+    repeat = replace(repeat, effective=effective, load=interval.record, preflight=in_use)
     keep(repeat)
 
     idle("loaded_idle_before", settings.loaded_idle_duration_s)
     for order, workload in enumerate(spec.workloads):
-        window = _measure_workload(
-            order, workload, requests[workload.id], settings, backend, meter, step, clock
-        )
+        window = _measure_workload(bench, order, workload, requests[workload.id])
         repeat = replace(repeat, windows=(*repeat.windows, window))
         keep(repeat)
     idle("loaded_idle_after", settings.loaded_idle_duration_s)
@@ -118,79 +138,105 @@ def _outcome() -> Iterator[_Failure]:
 
 
 def _measure_workload(
-    order: int,
-    workload: Workload,
-    requests: Sequence[Request],
-    settings: Protocol,
-    backend: Backend,
-    meter: Meter,
-    step: Callable[[str], None],
-    clock: Callable[[], float],
+    bench: _Bench, order: int, workload: Workload, requests: Sequence[Request]
 ) -> Window:
     """Warm one workload up, measure it, and give its window whatever came of it."""
-    durations: list[float] = []
+    settings, backend, clock = bench.settings, bench.backend, bench.clock
+    durations_s: list[float] = []
     passes: list[list[Completion]] = []
+    ends_s: list[float] = []
     effective: dict[str, Any] = {}
+    events: dict[str, Any] = {}
+    thermometer = Thermometer()
+    thermal_wait_s: float | None = None
     record: Interval | None = None
+    steady_state: SteadyState | None = None
     with _outcome() as failure:
         effective = backend.prepare(workload, requests)
-        while not warmed_up(durations, settings):
-            step(f"{workload.id}: warm-up {len(durations) + 1}")
-            begin = clock()
-            backend.generate()
-            durations.append(clock() - begin)
-        step(f"{workload.id}: window")
+        thermal_wait_s = _warm_up(bench, workload.id, durations_s, thermometer)
+        bench.step(f"{workload.id}: window")
+        before = backend.events()
         # A collection inside the window would be charged to the model.
         gc.collect()
         gc.disable()
         try:
-            with meter.interval("window") as interval:
-                begin = clock()
-                while not passes or clock() - begin < settings.window_min_duration_s:
-                    passes.append(backend.generate())
+            with bench.meter.interval("window") as interval:
+                marks = Marks(interval, passes)
+                begin_s = clock()
+                while not ends_s or ends_s[-1] - begin_s < settings.window_min_duration_s:
+                    passes.append(backend.generate(marks))
+                    ends_s.append(clock())
         finally:
             gc.enable()
+        events = _counted(before, backend.events())
+        if effective.get("batching", {}).get("strategy") == "continuous":
+            steady_state = marks.steady_state(workload)
         record = interval.record
     return Window(
         workload=workload.id,
         order=order,
         outcome=failure.outcome,
         reason=failure.reason,
-        warmup_durations_s=tuple(durations),
-        warmup_converged=converged(durations, settings),
+        warmup_durations_s=tuple(durations_s),
+        warmup_converged=converged(durations_s, settings),
         passes=len(passes),
         interval=record,
         requests=_table(passes) if record else None,
         output_token_ids={c.request_id: c.output_token_ids for c in passes[0]} if passes else {},
         effective=effective,
+        pass_ends_s=tuple(ends_s),
+        warmup_trend=trend(durations_s),
+        thermal_wait_s=thermal_wait_s,
+        temperature_slope_c_per_10s=thermometer.slope_c_per_10s(),
+        steady_state=steady_state,
+        events=events,
     )
 
 
-def warmed_up(durations_s: Sequence[float], settings: Protocol) -> bool:
-    """Say whether the warm-up may end: converged after the minimum, or at the maximum.
+def _warm_up(
+    bench: _Bench, workload: str, durations_s: list[float], thermometer: Thermometer
+) -> float:
+    """Serve passes until the workload is warm; give the seconds that the thermal policy added.
 
-    >>> warmed_up([1.0, 1.0], Protocol(warmup_min_passes=2, warmup_max_passes=9))
-    False
-    >>> warmed_up([9.0, 1.0, 1.01, 1.0], Protocol(warmup_min_passes=2, warmup_max_passes=9))
-    True
+    Durations and temperatures are put into what the caller gives, so that it has them should a pass
+    fail. Between a last pass and the window under ``sustained`` there is nothing but readings.
     """
-    if len(durations_s) >= settings.warmup_max_passes:
-        return True
-    if len(durations_s) < settings.warmup_min_passes:
-        return False
-    return bool(converged(durations_s, settings))
+    settings, clock = bench.settings, bench.clock
+
+    def feel() -> None:
+        boards = bench.meter.glance().boards
+        thermometer.read(clock(), [board.temperature_c for board in boards])
+
+    def serve(label: str) -> None:
+        bench.step(f"{workload}: {label}")
+        begin_s = clock()
+        bench.backend.generate()
+        durations_s.append(clock() - begin_s)
+        feel()
+
+    feel()
+    while not warmed_up(durations_s, settings):
+        serve(f"warm-up {len(durations_s) + 1}")
+    begin_s = clock()
+    if settings.thermal_policy == "cooldown":
+        bench.step(f"{workload}: cool-down")
+        bench.sleep(settings.cooldown_duration_s)
+        feel()
+    elif settings.thermal_policy == "sustained":
+        while (
+            not thermometer.settled(settings.thermal_slope_c_per_10s)
+            and clock() - begin_s < settings.thermal_max_wait_s
+        ):
+            serve("settling")
+    return clock() - begin_s
 
 
-def converged(durations_s: Sequence[float], settings: Protocol) -> bool | None:
-    """Say whether the last passes took the same time; None where there are too few to tell.
-
-    The coefficient of variation (sample SD over mean) of the last three passes must be below
-    ``settings.warmup_cv``.
-    """
-    last = durations_s[-WARMUP_SPAN:]
-    if len(last) < WARMUP_SPAN:
-        return None
-    return statistics.stdev(last) / statistics.fmean(last) < settings.warmup_cv
+def _counted(before: dict[str, Any], after: dict[str, Any]) -> dict[str, Any]:
+    """Give what the engine counted between two looks; what is no count stands as it is after."""
+    return {
+        name: value - before.get(name, 0) if type(value) is int else value
+        for name, value in after.items()
+    }
 
 
 def _table(passes: Sequence[Sequence[Completion]]) -> RequestTable:

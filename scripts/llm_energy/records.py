@@ -501,7 +501,13 @@ class Metrics:
     ``energy_status`` says which of the two the row is; ``components`` which parts it sums
     (``gpu``, ``cpu``, ``dram``). ``net`` is gross minus the loaded-idle power times the window,
     null with ``net_reason`` where that baseline is missing. Latencies are means over requests.
-    ``flags`` are the ids of the window's flags.
+    ``flags`` are the ids of the window's flags. ``simulated`` joules were never drawn.
+
+    Standard uncertainties are of the counters' ticks and of the subtracted baseline (see
+    ``uncertainty.py``); an estimate has none, with ``uncertainty_reason``. By ``counter_lag_j`` the
+    counters are expected to show too little, ``loaded_idle_drift_w`` is the loaded-idle power after
+    minus before, and ``assumptions`` name what was taken for granted. Facility energy is gross
+    times the site's PUE. The steady state is that of continuous batching.
     """
 
     cell: str
@@ -537,6 +543,16 @@ class Metrics:
     hostname: str
     measurement: str
     measurement_sha256: str
+    batching: str | None = None
+    simulated: bool = False
+    gross_energy_standard_uncertainty_j: float | None = None
+    net_energy_standard_uncertainty_j: float | None = None
+    uncertainty_reason: str | None = None
+    counter_lag_j: float | None = None
+    loaded_idle_drift_w: float | None = None
+    assumptions: tuple[str, ...] = ()
+    facility_energy_per_output_token_j: float | None = None
+    steady_state_energy_per_output_token_j: float | None = None
 
 
 @dataclass(frozen=True)
@@ -552,13 +568,21 @@ class MetricsTable:
 
 @dataclass(frozen=True)
 class Statistic:
-    """Mean, sample SD and 95 % t-interval over ``n`` repeats; None where undefined."""
+    """Mean, sample SD and 95 % intervals over ``n`` repeats; None where undefined.
+
+    ``ci_*`` is for comparisons on one board; it follows from ``standard_uncertainty`` with
+    ``degrees_of_freedom`` (None without a bound). ``absolute_ci_*`` adds the sensor's own error.
+    """
 
     n: int
     mean: float | None
     sd: float | None
     ci_low: float | None
     ci_high: float | None
+    standard_uncertainty: float | None = None
+    degrees_of_freedom: float | None = None
+    absolute_ci_low: float | None = None
+    absolute_ci_high: float | None = None
 
 
 @dataclass(frozen=True)
@@ -566,7 +590,9 @@ class AggregateRow:
     """One cell and workload over its repeats. ``statistics`` is keyed by the metric's name.
 
     ``excluded`` lists the repeats that did not enter, as (repeat, reason). A row whose cell gave no
-    usable window at all has ``n`` 0, ``outcome`` and ``reason``. ``flags`` are those of any repeat.
+    usable window at all has ``n`` 0, ``outcome`` and ``reason``. ``flags`` and ``assumptions`` are
+    those of any repeat. ``not_needed`` repeats were left out on purpose, the interval being narrow
+    enough without them.
     """
 
     cell: str
@@ -586,6 +612,10 @@ class AggregateRow:
     flags: tuple[str, ...]
     hosts: tuple[str, ...]
     measurements: tuple[str, ...]
+    batching: str | None = None
+    simulated: bool = False
+    not_needed: tuple[int, ...] = ()
+    assumptions: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -64,11 +64,19 @@ def quantity(statistic: Statistic) -> str:
         return ABSENT
     if statistic.ci_low is None:
         return _fixed(statistic.mean, _decimals(statistic.mean, 2))
-    half = (statistic.ci_high - statistic.ci_low) / 2
-    if half == 0:
-        return f"{_fixed(statistic.mean, _decimals(statistic.mean, 3))} ± 0"
-    decimals = _decimals(half, 2)
-    return f"{_fixed(statistic.mean, decimals)} ± {_fixed(half, decimals)}"
+    return _with_half(statistic.mean, (statistic.ci_high - statistic.ci_low) / 2)
+
+
+def absolute_quantity(statistic: Statistic) -> str:
+    """Write a mean with half its absolute 95 % interval, in the digits that this one supports.
+
+    >>> absolute_quantity(Statistic(5, 0.123456, 0.01, 0.111, 0.1358, 0.004, 4.0, 0.107, 0.14))
+    '0.123 ± 0.017'
+    """
+    if statistic.mean is None or statistic.absolute_ci_low is None:
+        return ABSENT
+    half = (statistic.absolute_ci_high - statistic.absolute_ci_low) / 2
+    return _with_half(statistic.mean, half)
 
 
 def mean_only(statistic: Statistic) -> str:
@@ -84,6 +92,13 @@ def mean_only(statistic: Statistic) -> str:
         return _fixed(statistic.mean, _decimals(statistic.mean, 2))
     half = (statistic.ci_high - statistic.ci_low) / 2
     return _fixed(statistic.mean, max(least, min(most, _decimals(half, 1) if half else most)))
+
+
+def _with_half(mean: float, half: float) -> str:
+    if half == 0:
+        return f"{_fixed(mean, _decimals(mean, 3))} ± 0"
+    decimals = _decimals(half, 2)
+    return f"{_fixed(mean, decimals)} ± {_fixed(half, decimals)}"
 
 
 def _decimals(value: float, digits: int) -> int:

@@ -3,84 +3,71 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import io
-import textwrap
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from llm_energy.checks import CATALOGUE
 from llm_energy.errors import LlmEnergyError
-from llm_energy.records import Aggregate, AggregateRow
-from llm_energy.statistics import ABSENT, mean_only, quantity
+from llm_energy.records import Aggregate, AggregateRow, Statistic
+from llm_energy.statistics import ABSENT, absolute_quantity, mean_only, quantity
+from llm_energy.typesetting import COLUMNS, Line, Sheet, to_latex, to_markdown, to_text
 
-TEXT_WIDTH = 100
 TOLD_ELSEWHERE = {"M11", "M12", "M22"}  # by the label of the row, its components and the caption
 GROSS, NET = "energy_per_output_token_j", "net_energy_per_output_token_j"
-PLACE = ("backend", "cell", "model", "precision", "workload", "batch_size", "outcome", "reason")
+STEADY_STATE = "steady_state_energy_per_output_token_j"
+FACILITY = "facility_energy_per_output_token_j"
+PLACE = (
+    *("backend", "cell", "model", "precision", "workload", "batch_size", "batching"),
+    *("outcome", "reason", "simulated"),
+)
 MEANINGS = {
     "M03": "Short window: under 30 s, where the errors at its edges weigh more.",
     "mixed_backends": "Pools several backends against advice: the mean of unlike systems.",
 }
 
 
-# what is shown
-
-
-@dataclass(frozen=True)
-class Line:
-    """One row of the tables for people; ``notes`` are the numbers of its footnotes."""
-
-    model: str
-    precision: str
-    workload: str
-    gross: str
-    net: str
-    tokens_per_s: str
-    ttft: str
-    n: str
-    energy: str
-    notes: tuple[int, ...]
-
-
-@dataclass(frozen=True)
-class Sheet:
-    """What the tables for people say, before it is set as Markdown, LaTeX or text."""
-
-    sweep: str
-    label: str
-    blocks: tuple[tuple[str, tuple[Line, ...]], ...]
-    notes: tuple[str, ...]
-
-
-COLUMNS = (
-    ("model", "Model"),
-    ("precision", "Precision"),
-    ("workload", "Workload (batch)"),
-    ("gross", "J/output token"),
-    ("net", "net J/output token"),
-    ("tokens_per_s", "tok/s"),
-    ("ttft", "TTFT (s)"),
-    ("n", "n"),
-    ("energy", "Energy"),
-)
-NUMERIC = {"gross", "net", "tokens_per_s", "ttft", "n"}
+SIMULATED = "SIMULATED: "
 EXPLANATION = (
     "J/output token is the gross energy of the window over its output tokens: the mean over n "
-    "repeats ± half its 95 % t-interval. One repeat has no interval; with two it is wide because "
-    "two repeats say little. Net is gross minus the power of the loaded, idle model times the "
-    "window. CPU and memory joules include every process of the host. tok/s counts output tokens; "
-    "TTFT is the time to first token, queueing included. Digits follow the interval. Each backend "
-    "stands by itself."
+    "repeats ± half its 95 % interval, for comparisons on one board. With one repeat the interval "
+    "is the meter's alone, and an estimate has none; with two it is wide because two repeats say "
+    "little. Net is gross minus the power of the loaded, idle model times the window. CPU and "
+    "memory joules include every process of the host. tok/s counts output tokens; TTFT is the time "
+    "to first token, queueing included. Digits follow the interval. Each backend stands by itself."
 )
+# Columns that stand there only where a row has something in them, and what they mean.
+OPTIONAL = {
+    "absolute": (
+        "Absolute is the same mean with the error of the boards' own sensors in its interval: 5 % "
+        "as a standard uncertainty (Yang, Adamek and Armour, SC'24, arXiv:2312.02741). It is the "
+        "one to quote beyond one board."
+    ),
+    "steady_state": (
+        "Steady state is the joules over the output tokens of the time in which the batch was "
+        "full; the prefill of requests that join it is inside."
+    ),
+    "facility": "Facility is gross times the site's power usage effectiveness (PUE).",
+}
+
+
+# what is shown
 
 
 def sheet(aggregates: Sequence[Aggregate]) -> Sheet:
     """Collect what the tables for people show, and number its footnotes.
 
     A row with estimated joules is left out where the same workload has measured ones; the CSV has
-    both. Raises LlmEnergyError for aggregates of several sweeps, or two of one backend.
+    both. Raises LlmEnergyError for aggregates of several sweeps, for two of one backend, and for
+    simulated joules beside real ones.
     """
     aggregates = ordered(aggregates)
+    kinds = {row.simulated for aggregate in aggregates for row in aggregate.rows if row.n}
+    if len(kinds) > 1:
+        raise LlmEnergyError(
+            f"sweep {aggregates[0].sweep}: some joules are of a simulated host and some of a real "
+            "one; they are never shown in one table"
+        )
     notes: dict[str, int] = {}
     blocks = []
     shown: list[AggregateRow] = []
@@ -100,7 +87,20 @@ def sheet(aggregates: Sequence[Aggregate]) -> Sheet:
         title = aggregate.backend + (" (pooled)" if aggregate.mixed_backends else "")
         blocks.append((title, tuple(lines)))
         shown += rows
-    return Sheet(aggregates[0].sweep, label(shown), tuple(blocks), tuple(notes))
+    filled = [
+        name
+        for name in OPTIONAL
+        if any(getattr(line, name) != ABSENT for _, lines in blocks for line in lines)
+    ]
+    title = f"energy per output token, sweep {aggregates[0].sweep}"
+    return Sheet(
+        title=SIMULATED + title if True in kinds else title[0].upper() + title[1:],
+        label=label(shown),
+        explanation=" ".join([EXPLANATION, *(OPTIONAL[name] for name in filled)]),
+        columns=tuple(c for c in COLUMNS if c[0] not in OPTIONAL or c[0] in filled),
+        blocks=tuple(blocks),
+        notes=tuple(notes),
+    )
 
 
 def ordered(aggregates: Sequence[Aggregate]) -> list[Aggregate]:
@@ -116,6 +116,8 @@ def ordered(aggregates: Sequence[Aggregate]) -> list[Aggregate]:
 
 def label(rows: Sequence[AggregateRow]) -> str:
     """Say in one line how the joules in these rows are known."""
+    if any(row.simulated for row in rows):
+        return "No joule here was ever drawn: the host, its boards and its sensors are simulated."
     statuses = {row.energy_status for row in rows if row.n}
     if statuses == {"estimated"}:
         hosts = ", ".join(sorted({host for row in rows for host in row.hosts}))
@@ -132,17 +134,21 @@ def _line(row: AggregateRow, hidden: AggregateRow | None, notes: dict[str, int])
         return write(row.statistics[name]) if name in row.statistics else ABSENT
 
     marks = sorted(notes.setdefault(text, len(notes) + 1) for text in _remarks(row, hidden))
-    batch = f" ({row.batch_size})" if row.batch_size else ""
+    batch = ", ".join(str(part) for part in (row.batch_size, row.batching) if part)
+    status = "simulated" if row.simulated else row.energy_status
     return Line(
         model=row.model,
         precision=row.precision,
-        workload=f"{row.workload}{batch}",
+        workload=f"{row.workload} ({batch})" if batch else row.workload,
         gross=value(GROSS) if row.n else row.outcome,
+        absolute=value(GROSS, absolute_quantity),
         net=value(NET),
+        steady_state=value(STEADY_STATE),
+        facility=value(FACILITY),
         tokens_per_s=value("output_tokens_per_s", mean_only),
         ttft=value("ttft_s", mean_only),
         n=str(row.n),
-        energy=f"{row.energy_status}: {', '.join(row.components)}" if row.n else ABSENT,
+        energy=f"{status}: {', '.join(row.components)}" if row.n else ABSENT,
         notes=tuple(marks),
     )
 
@@ -157,7 +163,11 @@ def _remarks(row: AggregateRow, hidden: AggregateRow | None) -> list[str]:
     if row.degraded:
         remarks.append("Degraded: at least one repeat carries a warning; see verdicts.json.")
     remarks += [_meaning(flag) for flag in row.flags if flag not in TOLD_ELSEWHERE]
+    if row.not_needed:
+        remarks.append(f"Stopped early at n = {row.n}: the interval was narrow enough.")
     remarks += [f"Repeat {repeat} left out: {reason}" for repeat, reason in row.excluded]
+    if row.assumptions:
+        remarks.append(f"Intervals assume: {'; '.join(row.assumptions)}.")
     if hidden:
         parts = ", ".join(hidden.components)
         remarks.append(f"Estimated joules of {parts} are in energy.csv and not added here.")
@@ -193,14 +203,14 @@ def to_csv(aggregates: Sequence[Aggregate]) -> str:
     """Give one row per cell, workload and energy status with every value, unrounded."""
     aggregates = ordered(aggregates)
     names = list(dict.fromkeys(n for a in aggregates for r in a.rows for n in r.statistics))
-    parts = ("mean", "sd", "ci_low", "ci_high", "n")
+    parts = tuple(field.name for field in dataclasses.fields(Statistic))
     lists = ("components", "flags", "hosts", "measurements")
     stream = io.StringIO()
     writer = csv.writer(stream, lineterminator="\n")
     writer.writerow(
         ["sweep", *PLACE, "energy_status", "components", "n", "degraded"]
         + [f"{name}_{part}" for name in names for part in parts]
-        + ["excluded", "flags", "hosts", "measurements"]
+        + ["excluded", "not_needed", "assumptions", "flags", "hosts", "measurements"]
     )
     for aggregate in aggregates:
         for row in aggregate.rows:
@@ -213,118 +223,8 @@ def to_csv(aggregates: Sequence[Aggregate]) -> str:
                 [
                     *(aggregate.sweep, *place, row.energy_status, joined["components"]),
                     *(row.n, row.degraded, *values),
-                    *(excluded, joined["flags"], joined["hosts"], joined["measurements"]),
+                    *(excluded, len(row.not_needed), "; ".join(row.assumptions)),
+                    *(joined["flags"], joined["hosts"], joined["measurements"]),
                 ]
             )
     return stream.getvalue()
-
-
-def to_markdown(content: Sheet) -> str:
-    """Set the tables as Markdown, one per backend, with numbered notes."""
-    lines = [f"# Energy per token: {_markdown(content.sweep)}", "", f"**{content.label}**", ""]
-    lines += [EXPLANATION, ""]
-    heads = [head for _, head in COLUMNS] + ["Notes"]
-    rule = ["---:" if name in NUMERIC else "---" for name, _ in COLUMNS] + ["---"]
-    for backend, rows in content.blocks:
-        lines += [f"## {_markdown(backend)}", ""]
-        for cells in (heads, rule, *(_cells(row, ", ") for row in rows)):
-            lines.append(f"| {' | '.join(map(_markdown, cells))} |")
-        lines.append("")
-    if content.notes:
-        lines += ["Notes:", ""]
-        lines += [f"{k}. {_markdown(note)}" for k, note in enumerate(content.notes, 1)]
-    return "\n".join(lines).rstrip() + "\n"
-
-
-def to_latex(content: Sheet) -> str:
-    """Set the tables as one LaTeX table; it needs the package booktabs and nothing else."""
-    width = len(COLUMNS)
-    align = "".join("r" if name in NUMERIC else "l" for name, _ in COLUMNS)
-    lines = [
-        "% needs \\usepackage{booktabs}",
-        "\\begin{table}",
-        "\\centering",
-        f"\\caption{{Energy per output token. {_latex(content.label)} {_latex(EXPLANATION)}}}",
-        "\\label{tab:energy}",
-        "\\footnotesize",
-        f"\\begin{{tabular}}{{{align}}}",
-        "\\toprule",
-        " & ".join(_latex(head) for _, head in COLUMNS) + " \\\\",
-    ]
-    for backend, rows in content.blocks:
-        lines.append("\\midrule")
-        lines.append(f"\\multicolumn{{{width}}}{{l}}{{\\textbf{{{_latex(backend)}}}}} \\\\")
-        for row in rows:
-            cells = [_latex(cell) for cell in _cells(row, ",")]
-            marks = f"\\textsuperscript{{{cells[-1]}}}" if row.notes else ""
-            lines.append(f"{' & '.join(cells[:-1])}{marks} \\\\")
-    lines += ["\\bottomrule", "\\end{tabular}"]
-    for k, note in enumerate(content.notes, 1):
-        lines += ["", f"\\raggedright \\textsuperscript{{{k}}} {_latex(note)}\\par"]
-    return "\n".join([*lines, "\\end{table}"]) + "\n"
-
-
-def to_text(content: Sheet) -> str:
-    """Set a compact table for the terminal, with the label and the notes below it."""
-    names = ["model", "precision", "workload", "gross", "tokens_per_s", "ttft", "n"]
-    heads = [dict(COLUMNS)[name] for name in names] + ["Energy", "Notes"]
-    heads[names.index("workload")] = "Workload"
-    lines = [f"Energy per output token, sweep {content.sweep}"]
-    for backend, rows in content.blocks:
-        table = [heads]
-        for row in rows:
-            cells = [getattr(row, name) for name in names]
-            table.append([*cells, row.energy.partition(":")[0], ",".join(map(str, row.notes))])
-        right = {k for k, name in enumerate(names) if name in NUMERIC}
-        lines += ["", f"[{backend}]", *_columns(table, right, shrink=(0, 2, 1, 8))]
-    lines += ["", content.label]
-    for k, note in enumerate(content.notes, 1):
-        note = " ".join(note.split())
-        lines += textwrap.wrap(f"{k}. {note}", TEXT_WIDTH, subsequent_indent="   ")
-    return "\n".join(lines) + "\n"
-
-
-def _cells(row: Line, comma: str) -> list[str]:
-    return [getattr(row, name) for name, _ in COLUMNS] + [comma.join(map(str, row.notes))]
-
-
-def _columns(table: list[list[str]], right: set[int], shrink: tuple[int, ...]) -> list[str]:
-    """Align cells in columns two spaces apart, cutting the given columns where the page is full."""
-    widths = [max(len(row[k]) for row in table) for k in range(len(table[0]))]
-    for k in shrink:
-        excess = sum(widths) + 2 * (len(widths) - 1) - TEXT_WIDTH
-        widths[k] = max(min(widths[k], 8), widths[k] - max(0, excess))
-    lines = []
-    for row in table:
-        cells = []
-        for k, (cell, width) in enumerate(zip(row, widths, strict=True)):
-            cell = cell if len(cell) <= width else f"{cell[: width - 1]}…"
-            cells.append(cell.rjust(width) if k in right else cell.ljust(width))
-        lines.append("  ".join(cells).rstrip())
-    return [lines[0], "-" * max(map(len, lines)), *lines[1:]]
-
-
-def _markdown(text: str) -> str:
-    """Keep text from being read as markup or as the end of a cell."""
-    for plain, safe in (("\\", "\\\\"), ("&", "&amp;"), ("<", "&lt;"), ("|", "\\|")):
-        text = text.replace(plain, safe)
-    for mark in "`*_[]":
-        text = text.replace(mark, f"\\{mark}")
-    return " ".join(text.split())
-
-
-LATEX = {
-    "\\": "\\textbackslash{}",
-    "~": "\\textasciitilde{}",
-    "^": "\\textasciicircum{}",
-    "<": "\\textless{}",
-    ">": "\\textgreater{}",
-    "±": "$\\pm$",
-    ABSENT: "--",
-    **{mark: f"\\{mark}" for mark in "&%$#_{}"},
-}
-
-
-def _latex(text: str) -> str:
-    """Keep text from being read as LaTeX commands."""
-    return "".join(LATEX.get(character, character) for character in " ".join(text.split()))

@@ -10,6 +10,7 @@ from llm_energy import prompts
 from llm_energy.errors import LlmEnergyError, RecordError
 from llm_energy.files import read_json, sha256_json
 from llm_energy.records import SCHEMA_VERSION, ModelManifest, PromptSet, Request
+from llm_energy.replay import model as simulated
 
 CONTEXT_KEYS = ("max_position_embeddings", "n_positions", "max_sequence_length")
 # some templates print today's date, and the ids would change from day to day
@@ -144,6 +145,8 @@ def _check_length(requests: Sequence[Request], limit: int | None) -> None:
 
 
 def _load_tokenizer(model_folder: Path) -> Any:
+    if simulated.is_simulated(model_folder):
+        return simulated.Tokenizer()
     import transformers
 
     try:

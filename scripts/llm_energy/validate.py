@@ -34,6 +34,8 @@ from llm_energy.records import (
     read_record,
 )
 
+# The outcome of a repeat that the earlier ones made unnecessary (protocol.target_ci_percent).
+NOT_NEEDED = "not_needed"
 # Beside what is no record: too deep for the parser, and numbers of thousands of digits.
 UNREADABLE = (RecordError, RecursionError, ValueError)
 
@@ -154,15 +156,21 @@ def _judge(planned: Planned, around: Surroundings) -> Iterator[tuple[Verdict, Tr
         elif workload not in windows:
             ended = measurement.outcome if measurement.outcome != "ok" else "missing"
             reason = measurement.reason or "the repeat ended before this workload"
-            yield replace(verdict, outcome=ended, reason=reason), None
+            yield _without_result(verdict, ended, reason), None
         elif windows[workload].outcome != "ok":
             window = windows[workload]
-            yield replace(verdict, outcome=window.outcome, reason=window.reason), None
+            yield _without_result(verdict, window.outcome, window.reason), None
         else:
             current = around.current(planned.model, workload, spec_sha256)
             case = Case(measurement, windows[workload], current)
             flags = [c.flag(f) for c in of_scope("window") if (f := c.find(case)) is not None]
             yield replace(verdict, outcome="ok", reason=None, flags=tuple(flags)), trace_of(case)
+
+
+def _without_result(verdict: Verdict, outcome: str, reason: str | None) -> Verdict:
+    """Say why a window has no result; one that was not needed is no fault and no exclusion."""
+    word = "valid" if outcome == NOT_NEEDED else "invalid"
+    return replace(verdict, outcome=outcome, reason=reason, verdict=word)
 
 
 def _read(path: Path, planned: Planned) -> tuple[Measurement | None, str | None]:
@@ -223,12 +231,16 @@ class Surroundings:
 def _judge_repeats(cells: list[dict[str, Any]], verdicts: dict[Key, Verdict]) -> None:
     """Apply the checks that see which repeats are left once all other checks have spoken."""
     for cell in cells:
-        planned = tuple(planned.repeat for planned in _planned(cell))
+        repeats = tuple(planned.repeat for planned in _planned(cell))
         for workload in cell["workloads"]:
-            keys = [Key(cell["cell"], repeat, workload) for repeat in planned]
+            keys = [Key(cell["cell"], repeat, workload) for repeat in repeats]
+            keys = [key for key in keys if verdicts[key].outcome != NOT_NEEDED]
             usable = [key for key in keys if _is_usable(verdicts[key])]
             remaining = Remaining(
-                cell["cell"], workload, tuple(key.repeat for key in usable), planned
+                cell["cell"],
+                workload,
+                tuple(key.repeat for key in usable),
+                tuple(key.repeat for key in keys),
             )
             for check in of_scope("repeats"):
                 if (finding := check.find(remaining)) is not None:

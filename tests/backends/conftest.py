@@ -10,17 +10,38 @@ import importlib
 import json
 import os
 import shutil
+import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+import documented_backend
 import pytest
 from subject import PROMPT, Subject
 
 from llm_energy import backends
+from llm_energy.environments import ENGINES
 from llm_energy.errors import BackendUnavailable
 
 # The threads of a tiny model spend their time waiting for each other, above all on a busy host.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+# An environment is one backend's. Another engine's packages may lie there too, but not those that
+# its own lock pins, so it is not what a sweep would measure.
+HERE = Path(sys.prefix).name.removesuffix("-cpu") if Path(sys.prefix).name in ENGINES else None
+
+
+documented_backend.register()
+
+
+def elsewhere(name: str) -> bool:
+    """Say whether a backend has an environment of its own, which is not this one."""
+    name = "pytorch" if name == documented_backend.NAME else name
+    return HERE is not None and name in ENGINES and name != HERE
+
+
+collect_ignore = [f"test_{name}.py" for name in backends.MODULES if elsewhere(name)]
+if elsewhere("pytorch"):  # whose packages convert models and tokenise prompts
+    collect_ignore.append("test_models_engine.py")
 
 STOP_POSITION = 3  # of the output token that the model of ``stopping`` takes for its end
 
@@ -63,9 +84,9 @@ def eos(tiny_folder: Path) -> list[int]:
     return value if isinstance(value, list) else [value]
 
 
-@pytest.fixture(scope="session", params=sorted(backends.MODULES))
+@pytest.fixture(scope="session", params=sorted(n for n in backends.MODULES if not elsewhere(n)))
 def backend_name(request: pytest.FixtureRequest) -> str:
-    """Give the name of each known backend in turn, and skip one that is not installed here."""
+    """Give the name of each backend of this environment, and skip one that is not installed."""
     try:
         backends.create(request.param)
     except (BackendUnavailable, ImportError) as error:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -9,6 +11,7 @@ from typing import Any
 
 from llm_energy import backends
 from llm_energy.compatibility import translate
+from llm_energy.environments import environment_name, interpreter, variant
 from llm_energy.records import (
     SCHEMA_VERSION,
     Completion,
@@ -19,7 +22,13 @@ from llm_energy.records import (
     Workload,
 )
 
+ROOT = Path(__file__).resolve().parents[2]
 PROMPT = tuple(range(20, 32))
+QUANTISE = """
+import pathlib, sys
+from llm_energy.quantise import quantise_8bit
+quantise_8bit(*map(pathlib.Path, sys.argv[1:]))
+"""
 
 
 def parameters(
@@ -63,13 +72,17 @@ def parameters(
 
 @dataclass
 class Subject:
-    """A backend under test with a model loaded; ``effective`` is what its load reported."""
+    """A backend under test with a model loaded.
+
+    ``effective`` is what its load reported, ``passed`` what ``prepare`` last gave it natively.
+    """
 
     name: str
     capabilities: frozenset[str]
     folder: Path
     engine: backends.Backend
     effective: dict[str, Any] = field(default_factory=dict)
+    passed: dict[str, Any] = field(default_factory=dict)
 
     def load(self, precision: str = "float32") -> Subject:
         """Load the folder in one precision and keep what the engine reports."""
@@ -90,6 +103,8 @@ class Subject:
             protocol=Protocol(),
             meter=MeterSettings(),
         )
+        if spec.engine.get("load_in_8bit"):
+            quantise(self.folder)
         self.effective = self.engine.load(spec, self.folder)
         return self
 
@@ -98,6 +113,7 @@ class Subject:
         universal = parameters(**asked)
         native = translate(universal, self.name, None, "auto").generate
         requests = [Request(f"r{i}", tuple(ids)) for i, ids in enumerate(prompts)]
+        self.passed = native
         return self.engine.prepare(Workload("w", len(requests), universal, native), requests)
 
     def serve(self, prompts: Sequence[Sequence[int]], **asked: Any) -> list[Completion]:
@@ -115,3 +131,13 @@ class Subject:
 
         if capability not in self.capabilities:
             pytest.skip(f"backend {self.name} has no {capability}")
+
+
+def quantise(folder: Path) -> None:
+    """Make the folder of 8-bit weights beside a model's, as the models stage does and where."""
+    out = folder.with_name(f"{folder.name}-int8")
+    if not out.exists():
+        python = interpreter(ROOT, environment_name("pytorch", variant()))
+        command = [python, "-c", QUANTISE, folder, out]
+        path = os.environ | {"PYTHONPATH": str(ROOT / "scripts")}
+        subprocess.run(command, env=path, check=True, capture_output=True)

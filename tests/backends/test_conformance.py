@@ -13,6 +13,7 @@ from subject import PROMPT
 pytestmark = pytest.mark.engine
 
 MIXED = [PROMPT[:3], PROMPT, PROMPT[:1], PROMPT[4:9], PROMPT[2:8]]
+INTEGERS = {"int8": "int8", "int4": "uint8"}  # as which bitsandbytes keeps such weights
 SAMPLED = {"do_sample": True, "max_output_tokens": 8}
 
 
@@ -154,6 +155,56 @@ def test_nothing_is_served_from_a_cache_of_earlier_passes(backend):
     assert [c.cached_prompt_tokens for c in backend.engine.generate()] == [0, 0, 0]
 
 
+# continuous batching
+
+
+def test_a_full_batch_is_marked_once_from_beginning_to_end(backend):
+    backend.needs("continuous_batching")
+    marks = []
+    asked = {"max_output_tokens": 6, "batch_size": 2}
+    backend.prepare([*MIXED, *MIXED], **asked)
+    completions = backend.engine.generate(lambda label, n: marks.append((label, n)))
+
+    assert [label for label, _ in marks] == ["steady_begin", "steady_end"]
+    # Two requests have begun; all but three have ended, and one of these may be half-way.
+    assert 2 <= marks[0][1] < 2 * 6
+    assert (len(completions) - 3) * 6 <= marks[1][1] <= (len(completions) - 1) * 6
+
+
+@pytest.mark.parametrize("requests", [1, 2, 3])
+def test_a_batch_that_nothing_waits_to_join_is_not_marked(backend, requests):
+    marks = []
+    backend.prepare(MIXED[:requests], batch_size=2)
+    backend.engine.generate(lambda *mark: marks.append(mark))
+
+    assert marks == []
+
+
+def test_static_batches_are_not_marked(backend):
+    if "continuous_batching" in backend.capabilities:
+        pytest.skip("its batches are not static")
+    marks = []
+    backend.prepare([*MIXED, *MIXED], batch_size=2)
+    backend.engine.generate(lambda *mark: marks.append(mark))
+
+    assert marks == []
+
+
+def test_events_count_from_prepare_on_and_can_be_written(backend):
+    backend.prepare(MIXED, batch_size=2)
+    begin = backend.engine.events()
+    backend.engine.generate()
+    first = backend.engine.events()
+    backend.engine.generate()
+    second = backend.engine.events()
+
+    counts = [name for name, value in begin.items() if isinstance(value, int)]
+    for name in counts:
+        assert begin[name] == 0
+        assert second[name] == 2 * first[name]
+    assert json.loads(json.dumps(second)) == second
+
+
 # time
 
 
@@ -219,9 +270,18 @@ def test_temperature_has_an_effect(backend):
 
 def test_effective_settings_are_those_asked_for(backend):
     asked = {"repetition_penalty": 1.3, "top_p": 0.9, "temperature": 0.7}
+    asked = {k: v for k, v in asked.items() if k == "temperature" or k in backend.capabilities}
     effective = backend.prepare(MIXED, do_sample=True, **asked)["generation"]
 
     assert {name: effective[name] for name in asked} == asked
+
+
+@pytest.mark.parametrize("do_sample", [True, False])
+def test_what_the_engine_uses_is_what_it_was_passed(backend, do_sample):
+    effective = backend.prepare(MIXED, do_sample=do_sample)["generation"]
+
+    assert effective
+    assert effective.items() <= backend.passed.items()
 
 
 # precision and memory
@@ -238,6 +298,8 @@ def test_every_precision_is_real(backend, new_subject, precision):
     assert lengths == [4] * len(MIXED)
     computed = "bfloat16" if precision in ("int8", "int4") else precision
     assert effective["dtype"] == computed
+    if precision in INTEGERS:
+        assert effective["weight_bytes_by_dtype"][INTEGERS[precision]] > 0
     share = effective["weight_bytes"] / backend.effective["weight_bytes"]
     assert share == pytest.approx(1.0 if precision == "float32" else 0.5, abs=0.02) or (
         precision in ("int8", "int4") and share < 0.48
@@ -258,6 +320,7 @@ def test_close_frees_the_memory(new_subject):
     torch = pytest.importorskip("torch")
 
     def live_bytes():
+        gc.unfreeze()  # vLLM hides what exists when it has loaded from the collector, and from us
         gc.collect()
         tensors = [item for item in gc.get_objects() if isinstance(item, torch.Tensor)]
         return sum({tensor.data_ptr(): tensor.nbytes for tensor in tensors}.values())

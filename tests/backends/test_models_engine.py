@@ -16,6 +16,7 @@ pytest.importorskip("transformers")
 
 import models
 import prompts
+import quantise
 from hub_stand_in import hub
 from tiny_model import build
 from tiny_model_gguf import gguf_name, permute, write_gguf
@@ -24,7 +25,7 @@ from llm_energy.errors import LlmEnergyError
 from llm_energy.files import sha256_file, sha256_json
 from llm_energy.models import fetch
 from llm_energy.prompts import Prompt, builtin, draw
-from llm_energy.records import ModelManifest, PromptSet, read_record
+from llm_energy.records import ModelManifest, PromptSet, read_record, write_record
 from llm_energy.tokenise import encode, make_prompt_set, synthetic
 
 pytestmark = pytest.mark.engine
@@ -387,3 +388,32 @@ def test_a_tokenizer_without_a_template_is_named(tmp_path: Path, manifest: Model
     settings = {"source": "builtin", "chat_template": True, "seed": 0}
     with pytest.raises(LlmEnergyError, match="set chat_template: false"):
         make_prompt_set(request_of(1, settings), folder, manifest)
+
+
+# 8 bits, once
+
+
+def test_a_model_is_quantised_once_and_described_like_any_other(tiny: Path, tmp_path: Path) -> None:
+    fetched = fetch(entry("folder", path=str(tiny)), tmp_path / "files")
+    write_record(tmp_path / "manifest.json", fetched)
+    options = {
+        "--files": tmp_path / "files",
+        "--manifest": tmp_path / "manifest.json",
+        "--folder": tmp_path / "files-int8",
+        "--out": tmp_path / "manifest-int8.json",
+    }
+    assert quantise.main([str(part) for pair in options.items() for part in pair]) == 0
+
+    made = read_record(ModelManifest, tmp_path / "manifest-int8.json")
+    assert made.source == {"kind": "quantised", "weights_sha256": fetched.weights_sha256}
+    assert made.weights_sha256 != fetched.weights_sha256
+    assert made.tokenizer_sha256 == fetched.tokenizer_sha256
+    assert made.weight_bytes < 0.6 * fetched.weight_bytes
+    assert set(made.converted_by) == {"transformers", "bitsandbytes", "torch"}
+    assert "LLM.int8()" in made.notes[-1]
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        "files",
+        "files-int8",
+        "manifest-int8.json",
+        "manifest.json",
+    ]

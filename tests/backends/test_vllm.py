@@ -122,12 +122,24 @@ def test_the_next_request_starts_when_one_has_ended(small):
     assert completions[2].first_token_s > completions[0].last_token_s
 
 
-def test_a_full_kv_cache_is_out_of_memory_and_the_next_pass_is_whole(small):
-    with pytest.raises(OutOfMemory, match=r"preempted.*kv_cache_memory_bytes"):
-        serve(small, [BLOCK_TOKENS - 4] * 4, tokens=12)
+def test_a_full_kv_cache_is_counted_and_the_next_pass_is_whole(small):
+    lengths, tokens = [BLOCK_TOKENS - 4] * 4, 12
+    crowded = serve(small, lengths, tokens=tokens)
+    assert [len(c.output_token_ids) for c in crowded] == [tokens] * 4
+    assert small.events()["preempted_requests"] > 0
 
-    completions = serve(small, [BLOCK_TOKENS - 4] * 4, tokens=12, batch_size=2)
-    assert [len(c.output_token_ids) for c in completions] == [12] * 4
+    alone = serve(small, lengths, tokens=tokens, batch_size=2)
+    assert small.events()["preempted_requests"] == 0
+    assert [c.output_token_ids for c in alone] == [c.output_token_ids for c in crowded]
+
+
+def test_the_mean_of_running_requests_is_over_the_steps(small):
+    serve(small, [3, 4, 5, 6], tokens=8)
+    assert small.events()["mean_running_requests"] == 4
+
+    serve(small, [3, 4, 5], batch_size=2, tokens=8)  # two together, then one
+    assert small.events()["mean_running_requests"] == pytest.approx(1.5, abs=0.1)
+    assert small.events()["steps"] == 16
 
 
 def test_a_request_beyond_the_kv_cache_is_out_of_memory(small):

@@ -9,7 +9,9 @@ rule aggregate:
     """Give mean, spread and interval of every cell and workload of one backend."""
     input:
         script=f"{SCRIPTS}/aggregate.py",
-        modules=multiext(f"{SCRIPTS}/llm_energy/", "aggregate.py", "statistics.py"),
+        modules=multiext(
+            f"{SCRIPTS}/llm_energy/", "aggregate.py", "statistics.py", "uncertainty.py"
+        ),
         plan="results/{sweep}/plan.json",
         metrics="results/{sweep}/{backend}/metrics.json",
     output:

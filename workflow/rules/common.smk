@@ -77,6 +77,13 @@ def model_entry(wildcards):
     return json.dumps(PLAN.models[wildcards.model], sort_keys=True)
 
 
+def quantised_manifest(wildcards):
+    """Give the manifest of a model's 8-bit files where a cell's engine reads them, else nothing."""
+    cell = f"{wildcards.model}--{wildcards.backend}--{wildcards.precision}"
+    reads = PLAN.spec(cell, wildcards.repeat).engine.get("load_in_8bit")
+    return f"results/models/{wildcards.model}/manifest-int8.json" if reads else []
+
+
 def measurements(wildcards):
     """Give the measurements of a backend that the plan asks for."""
     return PLAN.measurements(wildcards.backend)
@@ -103,8 +110,9 @@ ENVIRONMENTS = {
     for backend in SWEEP.backends
     if any(cell.backend == backend.id for cell in PLAN.planned)
 }
-# Models are converted and prompts tokenised with the default backend's packages.
-PREPARING = environments.environment_name("pytorch", environments.variant(SWEEP.device))
+# Models are converted and prompts tokenised with the default backend's packages; simulated ones need
+# none.
+PREPARING = environments.preparing_name([b.id for b in SWEEP.backends], SWEEP.device)
 
 
 wildcard_constraints:

@@ -1,12 +1,14 @@
 """Measure each repeat of each cell, one at a time on a host, in the backend's own environment.
 
-INPUT  results/<sweep>/specs/<cell>/<repeat>.json, the model's files, the prompts' token ids
+INPUT  results/<sweep>/specs/<cell>/<repeat>.json, the model's files (those in 8 bits too, where the
+       engine can't quantise), the prompts' token ids
 OUTPUT results/<sweep>/<backend>/measurements/<cell>/<repeat>.json
 """
 
 
 # An edited script re-measures nothing: a changed spec, which holds the protocol's version, does.
-# Snakemake caps thread pools at a job's cores, but an engine is measured with the whole host.
+# Snakemake caps thread pools at a job's cores, but an engine is measured with the whole host. A
+# PYTHONPATH of the user's would put other packages before those of the backend's environment.
 rule measure:
     """Measure one repeat of one cell."""
     input:
@@ -14,6 +16,7 @@ rule measure:
         plan=ancient("results/{sweep}/plan.json"),
         spec="results/{sweep}/specs/{model}--{backend}--{precision}/{repeat}.json",
         manifest="results/models/{model}/manifest.json",
+        quantised=quantised_manifest,
         prompts="results/{sweep}/prompts/{model}.json",
     output:
         "results/{sweep}/{backend}/measurements/{model}--{backend}--{precision}/{repeat}.json",
@@ -26,7 +29,7 @@ rule measure:
         python=backend_python,
     shell:
         r"""
-        unset OMP_NUM_THREADS MKL_NUM_THREADS OPENBLAS_NUM_THREADS NUMEXPR_NUM_THREADS
+        unset OMP_NUM_THREADS MKL_NUM_THREADS OPENBLAS_NUM_THREADS NUMEXPR_NUM_THREADS PYTHONPATH
         {params.python:q} {input.runner:q} \
             --spec {input.spec:q} \
             --manifest {input.manifest:q} \

@@ -2,6 +2,7 @@
 
 INPUT  the model's entry in the config, results/<sweep>/prompts/<model>.request.json
 OUTPUT results/models/<model>/{files/,manifest.json}, results/<sweep>/prompts/<model>.json
+       results/models/<model>/{files-int8/,manifest-int8.json}, where a cell needs them
 """
 
 
@@ -24,6 +25,31 @@ rule model:
             --model {params.model:q} \
             --folder {output.files:q} \
             --manifest {output.manifest:q} 2>{log:q}
+        """
+
+
+rule quantise:
+    """Quantise a model to 8 bits for the engines that can't while they load it."""
+    input:
+        files="results/models/{model}/files",
+        manifest="results/models/{model}/manifest.json",
+    output:
+        files=directory("results/models/{model}/files-int8"),
+        manifest="results/models/{model}/manifest-int8.json",
+    log:
+        "logs/models/{model}-int8.log",
+    conda:
+        environment_file(PREPARING)
+    params:
+        python=preparing_python,
+        script=f"{SCRIPTS}/quantise.py",
+    shell:
+        r"""
+        {params.python:q} {params.script:q} \
+            --files {input.files:q} \
+            --manifest {input.manifest:q} \
+            --folder {output.files:q} \
+            --out {output.manifest:q} 2>{log:q}
         """
 
 

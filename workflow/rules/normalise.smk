@@ -10,7 +10,8 @@ rule normalise:
     input:
         script=f"{SCRIPTS}/normalise.py",
         modules=expand(
-            f"{SCRIPTS}/llm_energy/{{module}}.py", module=["normalise", "checks/accounting"]
+            f"{SCRIPTS}/llm_energy/{{module}}.py",
+            module=["normalise", "checks/accounting", "uncertainty"],
         ),
         verdicts="results/{sweep}/{backend}/verdicts.json",
         measurements=measurements,

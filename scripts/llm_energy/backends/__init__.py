@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -14,6 +14,13 @@ MODULES = {
     "pytorch": "llm_energy.backends.pytorch",
     "vllm": "llm_energy.backends.vllm",
 }
+
+Mark = Callable[[str, int], None]
+STEADY_BEGIN, STEADY_END = "steady_begin", "steady_end"
+
+
+def no_mark(label: str, output_tokens: int) -> None:
+    """Take a mark and do nothing."""
 
 
 class Backend(Protocol):
@@ -34,13 +41,25 @@ class Backend(Protocol):
     def prepare(self, workload: Workload, requests: Sequence[Request]) -> dict[str, Any]:
         """Do everything for a workload that is not its work: batching, padding, moving to device.
 
-        Returns the effective generation settings. Called outside every window.
+        Returns the effective generation settings; ``batching.strategy`` in them is ``static``,
+        ``dynamic`` or ``continuous``. Called outside every window.
         """
 
-    def generate(self) -> list[Completion]:
+    def generate(self, mark: Mark = no_mark) -> list[Completion]:
         """Serve all prepared requests once and return when all device work is done.
 
-        This is the only code of a backend that runs inside a window. Raises OutOfMemory.
+        This is the only code of a backend that runs inside a window. Under continuous batching it
+        calls ``mark(STEADY_BEGIN, n)`` once ``batch_size`` requests have their first token and
+        ``mark(STEADY_END, n)`` once all but ``batch_size + 1`` have ended, each at most once a call
+        and with the output tokens of this call so far; a mark reads a clock and a few counters.
+        Under static batching it calls neither. Raises OutOfMemory.
+        """
+
+    def events(self) -> dict[str, Any]:
+        """Give what the engine counted since ``prepare``: preempted requests, cached tokens, ...
+
+        Integers are counts that only grow, so two calls give what happened in between; other values
+        are means or states. Called outside windows.
         """
 
     def close(self) -> None:

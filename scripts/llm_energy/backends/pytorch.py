@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from llm_energy.backends import Mark, no_mark
 from llm_energy.backends import pytorch_weights as weights
 from llm_energy.batching import default_max_batch_tokens, dynamic_batches, static_batches
 from llm_energy.errors import OutOfMemory, Unsupported
@@ -179,8 +180,11 @@ class Backend:
         }
 
     @_reporting_out_of_memory
-    def generate(self) -> list[Completion]:
-        """Serve every batch in turn; all requests arrive at the start, so later ones queue."""
+    def generate(self, mark: Mark = no_mark) -> list[Completion]:
+        """Serve every batch in turn; all requests arrive at the start, so later ones queue.
+
+        Its batches are static, so there is nothing to ``mark``.
+        """
         arrival_s = time.monotonic()
         self._torch.manual_seed(self._seed)
         served = []
@@ -199,6 +203,10 @@ class Backend:
         for batch, sequences, times_s in served:
             answers.update(self._completions(batch, sequences, arrival_s, times_s))
         return [answers[row] for row in range(len(self._requests))]
+
+    def events(self) -> dict[str, Any]:
+        """Give nothing: ``model.generate`` counts no events."""
+        return {}
 
     def close(self) -> None:
         """Drop the model and the batches, and give the device's memory back."""

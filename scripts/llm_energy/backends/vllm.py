@@ -18,7 +18,13 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from llm_energy.backends.vllm_weights import check_precision, describe_rank, prequantized_folder
+from llm_energy.backends import STEADY_BEGIN, STEADY_END, Mark, no_mark
+from llm_energy.backends.vllm_weights import (
+    check_precision,
+    describe_rank,
+    prequantized_folder,
+    prequantized_sha256,
+)
 from llm_energy.errors import OutOfMemory, Unsupported
 from llm_energy.records import Completion, Request, Spec, Workload
 
@@ -92,6 +98,7 @@ class Backend:
         self._engine: Any = None
         self._requests: tuple[Request, ...] = ()
         self._prompts: list[Any] = []
+        self._events: Counter[str] = Counter()
 
     @_reporting_out_of_memory
     def load(self, spec: Spec, model_folder: Path) -> dict[str, Any]:
@@ -145,6 +152,8 @@ class Backend:
         self._engine.logger_manager = None
         effective = self._effective()
         check_precision(effective, engine, load_in_8bit)
+        if load_in_8bit:
+            effective["prequantized_sha256"] = prequantized_sha256(folder)
         return effective
 
     def prepare(self, workload: Workload, requests: Sequence[Request]) -> dict[str, Any]:
@@ -163,20 +172,20 @@ class Backend:
         for request in requests:
             self._check_request(request, self._sampling.max_tokens)
         self._concurrency = min(workload.batch_size, config.scheduler_config.max_num_seqs)
-        self._requests = tuple(requests)
+        self._requests, self._events = tuple(requests), Counter()
         self._prompts = self._engine.renderer.render_cmpl(
             [TokensPrompt(prompt_token_ids=list(r.prompt_token_ids)) for r in requests]
         )
         eos = self._engine.input_processor.generation_config_fields.get("eos_token_id")
         return {
-            "generation": {name: getattr(self._sampling, name) for name in workload.engine},
+            "generation": self._effective_generation(workload.engine),
             "seed": self._sampling.seed,
             "eos_token_ids": [] if eos is None else [eos] if isinstance(eos, int) else list(eos),
             "batching": {"strategy": "continuous", "max_requests_in_flight": self._concurrency},
         }
 
     @_reporting_out_of_memory
-    def generate(self) -> list[Completion]:
+    def generate(self, mark: Mark = no_mark) -> list[Completion]:
         """Serve all requests; they arrive at the start, and those beyond the batch size queue.
 
         The engine holds as many requests as the largest workload needs, so a smaller batch size is
@@ -185,7 +194,11 @@ class Backend:
         """
         arrival_s = time.monotonic()
         waiting = deque(enumerate(self._prompts))
+        scheduler = self._engine.engine_core.engine_core.scheduler
         in_flight, answers = 0, []
+        # The batch is full until so many requests are left, if it is full before that.
+        last = self._concurrency + 1
+        begun, ended = False, len(waiting) <= last
         try:
             while waiting or in_flight:
                 while waiting and in_flight < self._concurrency:
@@ -195,19 +208,38 @@ class Backend:
                 finished = [output for output in self._engine.step() if output.finished]
                 in_flight -= len(finished)
                 answers += finished
+                self._events["steps"] += 1
+                self._events["running"] += len(scheduler.running) + len(finished)
+                if ended:
+                    continue
+                if len(waiting) + in_flight <= last:
+                    ended = True
+                    if begun:
+                        mark(STEADY_END, self._output_tokens(answers))
+                elif not begun and in_flight == self._concurrency and self._all_decode():
+                    begun = True
+                    mark(STEADY_BEGIN, self._output_tokens(answers))
         except Exception:
             self._engine.abort_request([str(index) for index in range(len(self._prompts))])
             raise
-        preempted = sum(output.metrics.num_preemptions > 0 for output in answers)
-        if preempted:
-            # Their prompts and outputs were computed twice: no longer the work that was asked for.
-            raise OutOfMemory(
-                f"the KV cache of {self._cache_tokens()} tokens ran out: {preempted} of "
-                f"{len(answers)} requests were preempted; lower the batch size or raise "
-                "kv_cache_memory_bytes"
-            )
         answers.sort(key=lambda output: int(output.request_id))
+        for output in answers:
+            # A preempted request is computed again: more work than was asked for, so it is counted.
+            self._events["preempted_requests"] += output.metrics.num_preemptions > 0
+            self._events["cached_prompt_tokens"] += output.num_cached_tokens or 0
         return [self._completion(output, arrival_s) for output in answers]
+
+    def events(self) -> dict[str, Any]:
+        """Give what the engine counted since ``prepare``, over all passes; the mean is by step."""
+        counted = self._events
+        return {
+            "steps": counted["steps"],
+            "preempted_requests": counted["preempted_requests"],
+            "cached_prompt_tokens": counted["cached_prompt_tokens"],
+            "mean_running_requests": counted["running"] / counted["steps"]
+            if counted["steps"]
+            else None,
+        }
 
     def close(self) -> None:
         """Shut the engine down, and give back its memory and its process group."""
@@ -222,6 +254,24 @@ class Backend:
 
             # Also after a load that failed half-way; without an effect where all is gone.
             cleanup_dist_env_and_memory()
+
+    def _effective_generation(self, arguments: dict[str, Any]) -> dict[str, Any]:
+        """Give what the engine made of each argument; of its two words for no top_k, always -1."""
+        effective = {name: getattr(self._sampling, name) for name in arguments}
+        if effective.get("top_k") == 0:
+            effective["top_k"] = -1
+        return effective
+
+    def _all_decode(self) -> bool:
+        """Tell whether each request in flight has its first token."""
+        states = self._engine.output_processor.request_states.values()
+        return not any(state.is_prefilling for state in states)
+
+    def _output_tokens(self, answers: Sequence[Any]) -> int:
+        """Count the output tokens of this pass so far, of requests in flight and of ended ones."""
+        states = self._engine.output_processor.request_states.values()
+        ended = sum(len(output.outputs[0].token_ids) for output in answers)
+        return ended + sum(state.stats.num_generation_tokens for state in states)
 
     def _check_request(self, request: Request, output_tokens: int) -> None:
         model = self._engine.model_config

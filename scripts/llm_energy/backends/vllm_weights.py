@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from llm_energy.errors import Unsupported
+from llm_energy.files import read_json
 
 FLOATS = ("float32", "float16", "bfloat16")
 
@@ -14,16 +15,21 @@ FLOATS = ("float32", "float16", "bfloat16")
 def prequantized_folder(model_folder: Path) -> Path:
     """Give the folder of a model's weights in 8 bits, which lies beside that of the whole ones.
 
-    vLLM quantises to 4 bits while it loads, and takes 8 bits only as transformers saved them. A
-    folder that is itself in 8 bits is its own.
+    vLLM quantises to 4 bits while it loads, and takes 8 bits only as transformers saved them.
     """
     folder = model_folder.with_name(f"{model_folder.name}-int8")
     if not (folder / "config.json").exists():
         raise Unsupported(
-            f"vLLM takes 8-bit bitsandbytes weights only as a folder quantised before, and there "
-            f"is no {folder}"
+            "vLLM reads 8-bit weights only from a folder that was quantised before, and there is "
+            f"no {folder}; scripts/quantise.py makes it"
         )
     return folder
+
+
+def prequantized_sha256(folder: Path) -> str | None:
+    """Give the hash of the 8-bit weights from their manifest, None where a folder has none."""
+    manifest = folder.with_name("manifest-int8.json")
+    return read_json(manifest)["weights_sha256"] if manifest.exists() else None
 
 
 def describe_rank(model: Any) -> dict[str, Any]:
@@ -65,6 +71,7 @@ def _weight_bytes(model: Any) -> Counter[str]:
 
 
 def check_precision(effective: dict[str, Any], engine: dict[str, Any], load_in_8bit: bool) -> None:
+    """Raise Unsupported if the engine loaded another precision than it was asked for."""
     if effective["dtype"] != engine["dtype"]:
         raise Unsupported(f"asked for {engine['dtype']}, the engine uses {effective['dtype']}")
     integers = {d: n for d, n in effective["weight_bytes_by_dtype"].items() if d not in FLOATS}

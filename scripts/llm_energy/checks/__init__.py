@@ -2,7 +2,19 @@
 
 from __future__ import annotations
 
-from llm_energy.checks import engine, machine, meter, pipeline
+from llm_energy.checks import (
+    boards,
+    bounds,
+    energy,
+    engine,
+    machine,
+    meter,
+    pipeline,
+    power_trace,
+    running,
+    sessions,
+    workload,
+)
 from llm_energy.checks.catalogue import (
     CATALOGUE,
     Case,
@@ -18,10 +30,27 @@ from llm_energy.checks.catalogue import (
     verdict_word,
 )
 
-GROUPS = {"meter": meter, "machine": machine, "engine": engine, "pipeline": pipeline}
+GROUPS = {
+    "meter": meter,
+    "power_trace": power_trace,
+    "energy": energy,
+    "boards": boards,
+    "machine": machine,
+    "sessions": sessions,
+    "engine": engine,
+    "workload": workload,
+    "running": running,
+    "bounds": bounds,
+    "pipeline": pipeline,
+}
+# By id: a failure that needs no check, or that no check could see, and what keeps it out.
+EXPLAINED: dict[str, str] = {
+    id: why for group in GROUPS.values() for id, why in vars(group).get("EXPLAINED", {}).items()
+}
 
 __all__ = [
     "CATALOGUE",
+    "EXPLAINED",
     "GROUPS",
     "Case",
     "Check",

@@ -9,6 +9,7 @@ from llm_energy.records import ComponentEnergy, Interval, Measurement, Status
 
 ORDER = ("gpu", "cpu", "dram")
 STATUSES: tuple[Status, ...] = ("measured", "estimated")
+LOADED_IDLE = ("loaded_idle_before", "loaded_idle_after")
 
 
 @dataclass(frozen=True)
@@ -45,19 +46,38 @@ def loaded_idle_power_w(
     from, since another scope would subtract something else.
     """
     powers = []
-    for name in ("loaded_idle_before", "loaded_idle_after"):
-        baseline = next((b for b in measurement.baselines if b.name == name), None)
-        if baseline is None:
+    for name in LOADED_IDLE:
+        interval = baseline(measurement, name)
+        if interval is None:
             if not powers:
                 return None, f"no baseline {name}"
             continue
-        same = sums(baseline).get(status)
+        same = sums(interval).get(status)
         if same is None or same.parts != parts:
             return None, f"baseline {name} has not the same {status} components as the window"
-        if not baseline.duration_s > 0:
-            return None, f"baseline {name} lasted {baseline.duration_s} s"
-        powers.append(same.energy_j / baseline.duration_s)
+        if not interval.duration_s > 0:
+            return None, f"baseline {name} lasted {interval.duration_s} s"
+        powers.append(same.energy_j / interval.duration_s)
     return math.fsum(powers) / len(powers), None
+
+
+def baseline(measurement: Measurement, name: str) -> Interval | None:
+    """Give the idle interval of that name, None where it was not taken."""
+    return next((b for b in measurement.baselines if b.name == name), None)
+
+
+def powers_w(interval: Interval | None, component: str, status: Status) -> dict[str, float]:
+    """Give the mean power of each device of a component in that status, in W.
+
+    What has no finite, positive power is left out; whether that is a fault is M09's to say.
+    """
+    found = {}
+    for part in interval.energy if interval and interval.duration_s > 0 else ():
+        if (part.component, part.status) == (component, status):
+            power_w = part.energy_j / interval.duration_s
+            if 0 < power_w < math.inf:
+                found[str(part.device)] = power_w
+    return found
 
 
 def _parts(energies: list[ComponentEnergy]) -> frozenset[tuple[str, str | None]]:

@@ -7,17 +7,35 @@ gives a Finding, or None when all is well:
 - ``window``: a Case -> Finding | None, for each window with a measured result;
 - ``sweep``: a sequence of Traces -> (Trace, Finding) pairs, once over all windows of a backend;
 - ``repeats``: a Remaining -> Finding | None, for each cell and workload, after all exclusions.
+
+A check without the evidence that it needs finds nothing: older measurements hold less. A failure
+that no check can see stands in its group's EXPLAINED, with what keeps it out.
 """
 
 from __future__ import annotations
 
+import functools
+import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
-from llm_energy.records import Flag, Measurement, Severity, VerdictWord, Window, Workload
+from llm_energy.checks.accounting import sums
+from llm_energy.records import Flag, Host, Measurement, Severity, VerdictWord, Window, Workload
 
 Scope = Literal["file", "window", "sweep", "repeats"]
+Pairs = tuple[tuple[str, str], ...]  # names and values, sorted
+
+# What belongs to how a board is set up; the rest of what is recorded of it says what it did.
+BOARD_SETTINGS = (
+    "name",
+    "driver_version",
+    "vbios",
+    "power_limit_w",
+    "persistence_mode",
+    "ecc_mode",
+    "mig_mode",
+)
 
 
 class Key(NamedTuple):
@@ -32,7 +50,7 @@ class Key(NamedTuple):
 class Finding:
     """What a check found; ``severity`` stands where this case is milder or worse than usual.
 
-    ``evidence`` holds JSON values only, so what is not finite stands there as text.
+    ``evidence`` holds what JSON can, and numbers that are not finite.
     """
 
     evidence: dict[str, Any]
@@ -87,7 +105,10 @@ class Case:
 class Trace:
     """The little of one window that checks across measurements need; ten thousand are held.
 
-    ``boards`` are the GPUs whose energy was metered, not all that the host has.
+    ``boards`` are the GPUs whose energy was metered, not all that the host has, ``board_state`` how
+    they are set up. ``utc`` is when the repeat began, ``order`` the window's place in it, and
+    ``temperature_c`` that of its hottest board when the window began. The joules per output token
+    are gross and measured, None where none were.
     """
 
     key: Key
@@ -99,11 +120,19 @@ class Trace:
     prompts_sha256: str | None
     start_s: float
     end_s: float
+    utc: str
+    order: int
+    temperature_c: float | None
+    energy_per_output_token_j: float | None
+    board_state: Pairs
+    host_settings: Pairs
+    software: Pairs
+    git_commit: str | None
 
 
 @dataclass(frozen=True)
 class Remaining:
-    """The repeats of one cell and workload that are left, and those that were planned."""
+    """The repeats of one cell and workload that are left, and those planned and not unnecessary."""
 
     cell: str
     workload: str
@@ -124,8 +153,9 @@ class Check:
     find: Callable[..., Any]
 
     def flag(self, finding: Finding) -> Flag:
-        """Turn a finding of this check into the flag that a verdict carries."""
-        return Flag(self.id, finding.severity or self.severity, finding.evidence, self.advice)
+        """Turn a finding into the flag that a verdict carries; what is not finite becomes text."""
+        evidence = _finite(finding.evidence)
+        return Flag(self.id, finding.severity or self.severity, evidence, self.advice)
 
 
 CATALOGUE: dict[str, Check] = {}
@@ -162,16 +192,56 @@ def verdict_word(flags: Iterable[Flag]) -> VerdictWord:
 def trace_of(case: Case) -> Trace:
     """Take from a case what checks across measurements need."""
     measurement, window = case.measurement, case.window
-    spec = measurement.spec
+    spec, host = measurement.spec, measurement.host
     metered = [e for e in window.interval.energy if e.component == "gpu" and e.energy_j is not None]
+    boards = tuple(sorted({str(part.device) for part in metered}))
+    warm = [b.temperature_c[0] for b in window.interval.boards if b.temperature_c[0] is not None]
+    measured = sums(window.interval).get("measured")
+    tokens = sum(window.requests.output_tokens)
     return Trace(
         key=Key(spec.cell, spec.repeat, window.workload),
         model=spec.model,
-        hostname=measurement.host.hostname,
-        boot_id=measurement.host.boot_id,
-        boards=tuple(sorted({str(part.device) for part in metered})),
+        hostname=host.hostname,
+        boot_id=host.boot_id,
+        boards=boards,
         weights_sha256=measurement.weights_sha256,
         prompts_sha256=measurement.prompts_sha256.get(window.workload),
         start_s=window.interval.start_s,
         end_s=window.interval.end_s,
+        utc=measurement.clock.utc,
+        order=window.order,
+        temperature_c=max(warm, default=None),
+        energy_per_output_token_j=measured.energy_j / tokens if measured and tokens else None,
+        board_state=_pairs(_board_settings(host, boards)),
+        host_settings=_pairs(host.settings),
+        software=_pairs(host.packages | {"python": host.python, "linux": host.kernel}),
+        git_commit=host.git_commit,
     )
+
+
+def _board_settings(host: Host, boards: tuple[str, ...]) -> dict[str, Any]:
+    """Give each setting once, with all its values where boards differ."""
+    known = [board for board in host.gpus if board.get("uuid") in boards]
+    return {
+        name: ", ".join(sorted({str(board[name]) for board in known if name in board}))
+        for name in BOARD_SETTINGS
+        if any(name in board for board in known)
+    }
+
+
+def _pairs(values: dict[str, Any]) -> Pairs:
+    return _one(tuple(sorted((name, str(value)) for name, value in values.items())))
+
+
+@functools.lru_cache(maxsize=64)
+def _one(pairs: Pairs) -> Pairs:
+    """Give one object for equal pairs: ten thousand traces hold few that differ."""
+    return pairs
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _finite(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_finite(item) for item in value]
+    return str(value) if isinstance(value, float) and not math.isfinite(value) else value

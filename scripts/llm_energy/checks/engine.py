@@ -1,15 +1,67 @@
-"""Checks of the engine and the workload: was the work that was asked for the work that was done."""
+"""Checks of the engine: is it on the device, in the precision and with the settings asked for."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
 from typing import Any
 
-from llm_energy.checks.catalogue import Case, Finding, Trace, check
+from llm_energy.checks.catalogue import Case, Finding, check
+from llm_energy.checks.reported import in_flight, mapping, number, some
+from llm_energy.checks.settings import generation_differences, load_differences
 
 DTYPE_BYTES = {"float32": 4, "float16": 2, "bfloat16": 2}
 FLOAT_TOLERANCE = 0.25  # buffers, padded vocabularies and tied embeddings stay well within this
 QUANTISED_AT_MOST = 0.95  # of the bytes that the same weights have in the compute precision
+ELSEWHERE = frozenset({"cpu", "disk", "meta"})
+UNUSED_PERCENT = 1.0
+
+
+@check(
+    "E01",
+    "window",
+    "invalid",
+    "weights offloaded to host or disk",
+    "The model does not fit: use a smaller one, a lower precision, or more boards.",
+)
+def offloaded(case: Case) -> Finding | None:
+    """Find weights that a GPU must fetch from the host or the disk at each use."""
+    used = case.measurement.effective
+    if not _on_gpu(case):
+        return None
+    places = mapping(used, "hf_device_map")
+    elsewhere = {name: place for name, place in places.items() if str(place) in ELSEWHERE}
+    if elsewhere:
+        return Finding({"count": len(elsewhere), "modules": some(elsewhere)})
+    gib = number(used, "offloaded_weight_gib")
+    return Finding({"offloaded_weight_gib": gib}) if gib else None
+
+
+@check(
+    "E02",
+    "window",
+    "invalid",
+    "model on the CPU in spite of a GPU",
+    "Install the backend's CUDA environment, or say device: cpu where the CPU is meant.",
+)
+def on_the_cpu(case: Case) -> Finding | None:
+    """Find a model on the CPU though a GPU was asked for, or a GPU that had nothing to do.
+
+    Under ``device: auto`` a host with a GPU is only a hint that it was meant.
+    """
+    asked, used = case.measurement.spec.device, case.measurement.effective.get("device")
+    if used == "cpu":
+        evidence = {"asked": asked, "used": used}
+        if asked == "cuda":
+            return Finding(evidence)
+        if asked == "auto" and (boards := case.measurement.host.gpus):
+            names = [str(board.get("name")) for board in boards]
+            return Finding(evidence | {"boards": names}, "warning")
+        return None
+    traced = {t.device: t.utilization_percent for t in case.window.interval.trace}
+    if not (_on_gpu(case) and traced) or None in traced.values():
+        return None
+    if max(traced.values()) >= UNUSED_PERCENT:
+        return None
+    return Finding({"utilization_percent": traced})
 
 
 @check(
@@ -20,12 +72,21 @@ QUANTISED_AT_MOST = 0.95  # of the bytes that the same weights have in the compu
     "Ask for a precision that this device has, or correct the backend's dtype argument.",
 )
 def other_precision(case: Case) -> Finding | None:
-    """Find an engine that computes in another dtype than its spec asks for."""
-    asked = case.measurement.spec.engine.get("dtype")
-    used = case.measurement.effective.get("dtype")
-    if asked is None or _dtype(asked) == _dtype(used):
+    """Find an engine that computes, or keeps its KV cache, in another dtype than asked for.
+
+    A KV cache in another dtype, chosen by the engine or the checkpoint, is a warning.
+    """
+    engine, effective = case.measurement.spec.engine, case.measurement.effective
+    asked, used = engine.get("dtype"), effective.get("dtype")
+    if asked is not None and _dtype(asked) != _dtype(used):
+        evidence = {"asked": asked, "used": used}
+        return Finding(evidence, "warning" if used is None else "invalid")
+    cache = effective.get("kv_cache_dtype")
+    if cache is None or used is None or "kv_cache_dtype" in engine:
         return None
-    return Finding({"asked": asked, "used": used}, "warning" if used is None else "invalid")
+    if _dtype(cache) in ("auto", _dtype(used)):
+        return None
+    return Finding({"dtype": used, "kv_cache_dtype": str(cache)}, "warning")
 
 
 @check(
@@ -58,132 +119,113 @@ def not_quantised(case: Case) -> Finding | None:
 
 
 @check(
-    "E11",
+    "E05",
     "window",
-    "invalid",
-    "output length differs from the forced one",
-    "Joules per token of unequal lengths are not the same work; see the engine's length options.",
+    "note",
+    "8-bit products split in two",
+    "LLM.int8() saves memory and often costs energy: compare it with 16 bits before choosing.",
 )
-def other_length(case: Case) -> Finding | None:
-    """Find requests whose output is not as long as minimum and maximum together force it to be."""
-    forced = case.forced_output_tokens
-    return _requests(case, "output_tokens", lambda n: forced is not None and n != forced)
+def decomposed(case: Case) -> Finding | None:
+    """Say that bitsandbytes computes the outlier columns of each 8-bit product in 16 bits.
 
-
-@check(
-    "E12",
-    "window",
-    "invalid",
-    "early stop in a forced length",
-    "The engine obeyed a stop token; it must be ignored where the length is forced.",
-)
-def early_stop(case: Case) -> Finding | None:
-    """Find requests that a stop token ended though their length is forced."""
-    forced = case.forced_output_tokens is not None
-    return _requests(case, "finish_reason", lambda reason: forced and reason == "stop")
-
-
-@check(
-    "E14",
-    "window",
-    "invalid",
-    "prompt cut or changed",
-    "The engine must get the prompt's token ids whole; look at its context length.",
-)
-def other_prompt_length(case: Case) -> Finding | None:
-    """Find requests whose prompt has not as many tokens as the prompt set gave it."""
-    wanted, table = case.current.prompt_tokens, case.window.requests
-    if wanted is None:
+    It splits every product, which can make 8 bits slower than 16 (Dettmers et al., LLM.int8(),
+    2022, arXiv:2208.07339, appendix D).
+    """
+    if not case.workload.parameters["quantization"].get("load_in_8bit"):
         return None
-    pairs = zip(table.request_id, table.prompt_tokens, strict=True)
-    wrong = {name: n for name, n in pairs if n != wanted.get(name)}
-    return Finding({"count": len(wrong), "prompt_tokens": _some(wrong)}) if wrong else None
-
-
-@check(
-    "E15",
-    "sweep",
-    "invalid",
-    "not the same work",
-    "Measure again what was measured with other prompts or weights.",
-)
-def not_the_same_work(traces: Sequence[Trace]) -> Iterator[tuple[Trace, Finding]]:
-    """Find a model, or a workload of it, whose measurements differ in weights or prompt ids."""
-    for name, place in (
-        ("weights_sha256", lambda t: t.model),
-        ("prompts_sha256", lambda t: (t.model, t.key.workload)),
-    ):
-        hashes: dict[Any, set[str | None]] = {}
-        for trace in traces:
-            hashes.setdefault(place(trace), set()).add(getattr(trace, name))
-        for trace in traces:
-            found = hashes[place(trace)]
-            if len(found) > 1:
-                yield trace, Finding({name: sorted(map(str, found))})
-
-
-@check(
-    "E18",
-    "window",
-    "invalid",
-    "token counts without their ids",
-    "Count output tokens from the ids that the engine returns.",
-)
-def counts_without_ids(case: Case) -> Finding | None:
-    """Find requests of the first pass whose count differs from the ids kept of it."""
-    ids, table = case.window.output_token_ids, case.window.requests
-    first: dict[str, int] = {}
-    for name, count in zip(table.request_id, table.output_tokens, strict=True):
-        first.setdefault(name, count)
-    wrong = {n: c for n, c in first.items() if n not in ids or len(ids[n]) != c}
-    wrong |= {name: 0 for name in ids if name not in first}
-    return Finding({"count": len(wrong), "output_tokens": _some(wrong)}) if wrong else None
-
-
-@check(
-    "E19",
-    "window",
-    "invalid",
-    "failed requests",
-    "Energy was spent on requests without an answer; find out why they failed.",
-)
-def failed_requests(case: Case) -> Finding | None:
-    """Find requests that were aborted, or have no row, or no output."""
-    table = case.window.requests
-    expected = case.window.passes * case.workload.requests
-    rows = zip(table.finish_reason, table.output_tokens, strict=True)
-    answered = sum(reason != "abort" and tokens > 0 for reason, tokens in rows)
-    if answered == expected == len(table.request_id):
+    used = case.measurement.effective.get("quantization")
+    if used != "bitsandbytes" and not (isinstance(used, dict) and "Linear8bitLt" in used):
         return None
-    return Finding({"expected": expected, "answered": answered, "rows": len(table.request_id)})
+    threshold = number(case.measurement.effective, "llm_int8_threshold")
+    return Finding({"quantization": used, "llm_int8_threshold": threshold})
 
 
 @check(
-    "E29",
+    "E10",
     "window",
     "warning",
-    "warm-up not converged",
-    "Raise protocol.warmup_max_passes, or look for what slows single passes down.",
+    "KV cache kept on the host",
+    "Lower the batch size or the lengths, so that the cache fits on the board.",
 )
-def not_warm(case: Case) -> Finding | None:
-    """Find a window that began though its warm-up passes still differed."""
-    if case.window.warmup_converged is not False:
+def cache_on_host(case: Case) -> Finding | None:
+    """Find an engine that may move parts of its KV cache to the host's memory."""
+    gib = number(case.measurement.effective, "kv_offloading_gib")
+    if gib:
+        return Finding({"kv_offloading_gib": gib})
+    kind = mapping(case.window.effective, "generation").get("cache_implementation")
+    if str(kind).startswith("offloaded"):
+        return Finding({"cache_implementation": str(kind)})
+    return None
+
+
+@check(
+    "E16",
+    "window",
+    "warning",
+    "engine used other settings than it was passed",
+    "Look for the model's generation_config and the engine's own defaults, and pass the value.",
+)
+def other_settings(case: Case) -> Finding | None:
+    """Compare what was passed to the engine with what it reports that it used.
+
+    Arguments that mean the same count as equal: greedy decoding in its spellings, and a filter or
+    penalty that is off. What the engine does not report, or was left to choose, is not compared.
+    """
+    measurement, window = case.measurement, case.window
+    wrong = load_differences(measurement.spec.engine, measurement.effective)
+    reported = mapping(window.effective, "generation")
+    if reported:
+        used = dict(reported)
+        if "seed" in window.effective:
+            used.setdefault("seed", window.effective["seed"])
+        wrong |= generation_differences(case.workload.engine, used)
+    return Finding({"settings": wrong}) if wrong else None
+
+
+@check(
+    "E21",
+    "window",
+    "warning",
+    "attention without a fused kernel",
+    "Install the kernel that the other cells use, or ask for eager attention in all of them.",
+)
+def eager_attention(case: Case) -> Finding | None:
+    """Find an engine that fell back to unfused attention though nobody asked for it."""
+    asked = case.measurement.spec.engine.get("attn_implementation")
+    used = case.measurement.effective.get("attn_implementation")
+    if used != "eager" or asked == "eager":
         return None
-    return Finding({"warmup_durations_s": [str(d) for d in case.window.warmup_durations_s]})
+    return Finding({"asked": asked, "used": used})
+
+
+@check(
+    "E22",
+    "window",
+    "warning",
+    "engine's own speed-up switched on",
+    "Switch it off in the engine's arguments, or make it part of what the cell is named after.",
+)
+def unasked_speed_up(case: Case) -> Finding | None:
+    """Find speculative decoding or chunked prefill that the spec does not ask for.
+
+    More output tokens than steps and requests in flight allow are taken for the former. Chunked
+    prefill is a note: it changes no total, but no phase of the window is prefill or decode alone.
+    """
+    asked, used = case.measurement.spec.engine, case.measurement.effective
+    if used.get("speculative_method") and "speculative_config" not in asked:
+        return Finding({"speculative_method": str(used["speculative_method"])})
+    steps, tokens = number(case.window.events, "steps"), sum(case.window.requests.output_tokens)
+    if steps and "speculative_config" not in asked and tokens > steps * in_flight(case):
+        evidence = {"output_tokens": tokens, "steps": steps, "in_flight": in_flight(case)}
+        return Finding(evidence)
+    if used.get("enable_chunked_prefill") is True and "enable_chunked_prefill" not in asked:
+        return Finding({"enable_chunked_prefill": True}, "note")
+    return None
+
+
+def _on_gpu(case: Case) -> bool:
+    return str(case.measurement.effective.get("device")).startswith("cuda")
 
 
 def _dtype(name: Any) -> str:
     return str(name).removeprefix("torch.")
-
-
-def _requests(case: Case, column: str, wrong) -> Finding | None:
-    """Collect the requests whose value in one column is wrong."""
-    table = case.window.requests
-    rows = zip(table.request_id, getattr(table, column), strict=True)
-    found = [(name, value) for name, value in rows if wrong(value)]
-    return Finding({"count": len(found), column: _some(dict(found))}) if found else None
-
-
-def _some(found: dict[str, Any]) -> dict[str, Any]:
-    """Keep five examples, so that evidence stays readable."""
-    return dict(list(found.items())[:5])

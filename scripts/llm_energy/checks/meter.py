@@ -1,19 +1,80 @@
-"""Checks of the energy itself: is it a number, whose is it, and how well is it known."""
+"""Checks of the counters: did they count, often enough, and each joule once."""
 
 from __future__ import annotations
 
-import math
-from itertools import pairwise
+from itertools import combinations, pairwise
 
-from llm_energy.checks.accounting import STATUSES, loaded_idle_power_w, sums
+from llm_energy.checks.accounting import baseline, powers_w
 from llm_energy.checks.catalogue import Case, Finding, check
 from llm_energy.records import Protocol
 
 # The NVML energy counter moves about every 100 ms (A. Jung et al., ML.ENERGY blog, 2026-03-09);
-# a host's own tick is not known yet.
+# it stands for boards whose own tick was not measured.
 COUNTER_TICK_S = 0.1
 RECOMMENDED_WINDOW_S = Protocol().window_min_duration_s
 TIME_TOLERANCE_S = 1e-3
+# A counter of 65 kJ, the smallest range of RAPL, needs longer than this to wrap at 1 kW.
+WRAPS_AFTER_S = 60.0
+BELOW_IDLE = 0.9
+SAME_COUNTER = 1e-5
+# A clock is stepped, and not slewed, from 128 ms on (RFC 5905, STEPT).
+CLOCK_STEP_S = 0.128
+
+EXPLAINED = {
+    "M16": "CodeCarbon's lock file of a crashed run turns its tracker off: no tracker is ever "
+    "started, only its power models are asked, and those take no lock.",
+    "M17": "CodeCarbon reads no board that is chosen by UUID: boards are read through NVML by UUID "
+    "and never through CodeCarbon; a board that the engine uses and nobody metered is M06.",
+    "M19": "PUE applied twice: no joule of a measurement holds a PUE, as no tracker with one is "
+    "started; meter.pue enters once, in the columns of the facility's energy.",
+}
+
+
+@check(
+    "M01",
+    "window",
+    "invalid",
+    "counter reset or lost",
+    "The driver was reloaded or the board reset: see the kernel log, then measure again.",
+)
+def lost_counter(case: Case) -> Finding | None:
+    """Find a board whose counter went backwards, or could be read in this repeat but not here."""
+    measurement = case.measurement
+    others = [*measurement.baselines, *(w.interval for w in measurement.windows if w.interval)]
+    counted = {device for interval in others for device in powers_w(interval, "gpu", "measured")}
+    lost = {
+        part.device: part.reason
+        for part in case.window.interval.energy
+        if part.component == "gpu"
+        and part.status == "unavailable"
+        and part.device is not None
+        and (part.device in counted or "backwards" in part.reason)
+    }
+    return Finding({"reasons": lost}) if lost else None
+
+
+@check(
+    "M02",
+    "window",
+    "invalid",
+    "stuck counter",
+    "This board's counter does not count; look for a newer driver, or measure on another board.",
+)
+def stuck_counter(case: Case) -> Finding | None:
+    """Find a board whose counter did not move in the window, or hardly ever moves."""
+    interval, report = case.window.interval, case.measurement.meter
+    ticks = report.counter_tick_s if report else {}
+    stuck, slow = [], []
+    for part in interval.energy:
+        if (part.component, part.status) != ("gpu", "measured"):
+            continue
+        if part.energy_j == 0 and interval.duration_s > 2 * tick_s(case):
+            stuck.append(part.device)
+        elif part.device in ticks and ticks[part.device] is None:
+            slow.append(part.device)
+    if stuck:
+        return Finding({"boards": stuck, "duration_s": interval.duration_s})
+    return Finding({"boards_without_tick": slow}, "warning") if slow else None
 
 
 @check(
@@ -26,90 +87,102 @@ TIME_TOLERANCE_S = 1e-3
 def short_window(case: Case) -> Finding | None:
     """Find a window too short for the counter's tick: over 2 % is a warning, over 10 % invalid."""
     duration_s = case.window.interval.duration_s
-    if not 0 < duration_s < RECOMMENDED_WINDOW_S:
+    if not duration_s > 0:
         return None
     evidence = {"duration_s": duration_s, "recommended_s": RECOMMENDED_WINDOW_S}
-    if all(e.component != "gpu" or e.status != "measured" for e in case.window.interval.energy):
-        return Finding(evidence)
-    error = COUNTER_TICK_S / duration_s
-    evidence |= {"counter_tick_s": COUNTER_TICK_S, "worst_relative_error": error}
-    return Finding(evidence, "invalid" if error > 0.1 else "warning" if error > 0.02 else "note")
+    error = 0.0
+    if any((e.component, e.status) == ("gpu", "measured") for e in case.window.interval.energy):
+        error = tick_s(case) / duration_s
+        evidence |= {"counter_tick_s": tick_s(case), "worst_relative_error": error}
+    if error > 0.02:
+        return Finding(evidence, "invalid" if error > 0.1 else "warning")
+    return Finding(evidence) if duration_s < RECOMMENDED_WINDOW_S else None
 
 
 @check(
-    "M09",
+    "M08",
+    "window",
+    "warning",
+    "shared board",
+    "Measure on a whole board: no sensor parts a board's energy among its instances.",
+)
+def shared_board(case: Case) -> Finding | None:
+    """Find a board under MIG or a virtual one; without its energy the window is invalid."""
+    mig = {b.get("uuid") for b in case.measurement.host.gpus if b.get("mig_mode") is True}
+    shared, counted = {}, True
+    for part in case.window.interval.energy:
+        if part.component != "gpu" or part.device is None:
+            continue
+        if part.device in mig or part.method.endswith("_mig"):
+            shared[part.device] = "mig"
+        elif part.method.endswith("_vgpu") or "board is virtual" in (part.reason or ""):
+            shared[part.device] = "vgpu"
+        counted = counted and (part.device not in shared or part.energy_j is not None)
+    return Finding({"boards": shared}, None if counted else "invalid") if shared else None
+
+
+@check(
+    "M13",
     "window",
     "invalid",
-    "energy that cannot be",
-    "Look at the sensor and at what else the host did; measure this repeat again.",
+    "CPU counter wrapped unnoticed",
+    "Keep windows below four minutes: a counter of 262 kJ may wrap in that time.",
 )
-def impossible_energy(case: Case) -> Finding | None:
-    """Find joules that are missing, not finite, not positive, or fewer than idling would use.
+def missed_wrap(case: Case) -> Finding | None:
+    """Find a zone below its own idle power in a window long enough for its counter to wrap.
 
-    A negative net is invalid where both powers are measured. Where a model estimates them it says
-    that the model does not see the load, which is a note.
+    A zone that the meter gave up because it might have wrapped is a warning: the sum lacks it.
     """
     interval = case.window.interval
-    wrong = {}
-    for part in (e for i in (*case.measurement.baselines, interval) for e in i.energy):
-        if part.energy_j is not None and not 0 < part.energy_j < math.inf:
-            wrong[f"{part.component} {part.device or ''}".strip()] = str(part.energy_j)
-    if wrong:
-        return Finding({"energy_j": wrong})
-    totals = sums(interval)
-    if not totals:
-        return Finding({"reason": "no component of this host could be metered or estimated"})
-    negative = {}
-    for status, total in totals.items():
-        power_w, _ = loaded_idle_power_w(case.measurement, status, total.parts)
-        if power_w is not None and total.energy_j < power_w * interval.duration_s:
-            negative[status] = {
-                "gross_energy_j": total.energy_j,
-                "loaded_idle_power_w": power_w,
-                "net_energy_j": total.energy_j - power_w * interval.duration_s,
-            }
-    if negative:
-        return Finding({"net": negative}, "invalid" if "measured" in negative else "note")
+    for component in ("cpu", "dram"):
+        powers = powers_w(interval, component, "measured")
+        idle = powers_w(baseline(case.measurement, "loaded_idle_before"), component, "measured")
+        low = {
+            device: {"power_w": power_w, "idle_power_w": idle[device]}
+            for device, power_w in powers.items()
+            if power_w < BELOW_IDLE * idle.get(device, 0.0)
+        }
+        if low and interval.duration_s > WRAPS_AFTER_S:
+            return Finding({"zones": low, "duration_s": interval.duration_s})
+        lost = {
+            part.device: part.reason
+            for part in interval.energy
+            if part.component == component and part.status == "unavailable" and part.device in idle
+        }
+        if lost:
+            return Finding({"zones": lost, "duration_s": interval.duration_s}, "warning")
     return None
 
 
 @check(
-    "M11",
+    "M14",
     "window",
-    "note",
-    "estimated energy",
-    "Every table labels it. Make a sensor readable (NVML, or RAPL below /sys/class/powercap).",
+    "invalid",
+    "energy counted twice",
+    "Two zones show one counter: see their names below /sys/class/powercap.",
 )
-def estimated_energy(case: Case) -> Finding | None:
-    """Name the components whose joules come from a model and not from a sensor."""
-    methods = _by_status(case, "estimated", "method")
-    return Finding({"methods": methods}) if methods else None
+def doubled_counter(case: Case) -> Finding | None:
+    """Find a device that is listed twice, a platform zone beside its package, and twin counters.
 
-
-@check(
-    "M12",
-    "window",
-    "note",
-    "component without energy",
-    "The total leaves it out. The evidence says what the sensor lacks.",
-)
-def unavailable_component(case: Case) -> Finding | None:
-    """Name the components that have neither a sensor nor an estimate."""
-    reasons = _by_status(case, "unavailable", "reason")
-    return Finding({"reasons": reasons}) if reasons else None
-
-
-@check(
-    "M15",
-    "window",
-    "warning",
-    "component counted twice",
-    "Turn one of the two off (meter.codecarbon), or use only the measured rows.",
-)
-def counted_twice(case: Case) -> Finding | None:
-    """Find a component that is measured and estimated at once."""
-    both = set.intersection(*(set(_by_status(case, status, "method")) for status in STATUSES))
-    return Finding({"components": sorted(both)}) if both else None
+    Twins are zones whose joules are equal in every interval of the repeat.
+    """
+    interval = case.window.interval
+    counted = [p for p in interval.energy if p.status == "measured"]
+    names = [f"{p.component} {p.device}" for p in counted]
+    doubled = sorted({name for name in names if names.count(name) > 1})
+    zones = {str(p.device) for p in counted if p.component == "cpu"}
+    platform = sorted(zone for zone in zones if zone.startswith("psys"))
+    if platform and len(zones) > len(platform):
+        doubled += platform
+    intervals = (*case.measurement.baselines, interval)
+    for component in ("cpu", "dram"):
+        powers = [powers_w(i, component, "measured") for i in intervals]
+        powers = [p for p in powers if len(p) > 1]
+        if len(powers) > 1:
+            for a, b in combinations(sorted(set.intersection(*map(set, powers))), 2):
+                if all(abs(p[a] - p[b]) <= SAME_COUNTER * p[a] for p in powers):
+                    doubled.append(f"{component} {a} = {b}")
+    return Finding({"zones": doubled}) if doubled else None
 
 
 @check(
@@ -120,10 +193,14 @@ def counted_twice(case: Case) -> Finding | None:
     "The engine's times must come from the monotonic clock that the meter uses.",
 )
 def times_outside(case: Case) -> Finding | None:
-    """Find requests that were not served between the edges of their window, in that order."""
+    """Find requests that were not served between the edges of their window, in that order.
+
+    A step of the wall clock in the window is a warning: no time here is taken from it, but a
+    machine that was suspended shows in the same way.
+    """
     interval, table = case.window.interval, case.window.requests
-    if not 0 < interval.duration_s < math.inf:
-        return Finding({"duration_s": str(interval.duration_s)})
+    if not 0 < interval.duration_s < float("inf"):
+        return Finding({"duration_s": interval.duration_s})
     begin_s, end_s = interval.start_s - TIME_TOLERANCE_S, interval.end_s + TIME_TOLERANCE_S
     outside = []
     times = (table.arrival_s, table.first_token_s, table.last_token_s)
@@ -131,25 +208,18 @@ def times_outside(case: Case) -> Finding | None:
         known = [begin_s, *(t for t in times_s if t is not None), end_s]
         if not all(a <= b for a, b in pairwise(known)):
             outside.append(name)
-    if not outside:
-        return None
-    return Finding({"requests": outside[:5], "count": len(outside), "of": len(table.request_id)})
+    if outside:
+        evidence = {"requests": outside[:5], "count": len(outside), "of": len(table.request_id)}
+        return Finding(evidence)
+    step_s = interval.host.wall_clock_step_s if interval.host else None
+    if step_s is not None and abs(step_s) > CLOCK_STEP_S:
+        return Finding({"wall_clock_step_s": step_s}, "warning")
+    return None
 
 
-@check(
-    "M22",
-    "window",
-    "note",
-    "energy of the whole host",
-    "CPU and memory joules include every process of the host: keep it otherwise idle.",
-)
-def whole_host(case: Case) -> Finding | None:
-    """Say which components count every process of the host, since no sensor tells them apart."""
-    energies = case.window.interval.energy
-    shared = {e.component for e in energies if e.component != "gpu" and e.energy_j is not None}
-    return Finding({"components": sorted(shared)}) if shared else None
-
-
-def _by_status(case: Case, status: str, attribute: str) -> dict[str, str]:
-    energies = case.window.interval.energy
-    return {e.component: getattr(e, attribute) for e in energies if e.status == status}
+def tick_s(case: Case) -> float:
+    """Give the slowest measured tick of the metered boards' counters, else the usual one."""
+    report = case.measurement.meter
+    ticks = report.counter_tick_s if report else {}
+    devices = [e.device for e in case.window.interval.energy if e.component == "gpu"]
+    return max((t for d in devices if (t := ticks.get(d))), default=COUNTER_TICK_S)

@@ -2,10 +2,22 @@
 
 from __future__ import annotations
 
+import math
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from itertools import groupby
 
 from llm_energy.checks.catalogue import Case, FileState, Finding, Remaining, Trace, check
+
+# How unlikely an order must be, if it was drawn at random, to count as not random.
+CHANCE = 0.001
+
+EXPLAINED = {
+    "P05": "Closed by construction: every ratio is a sum of joules over a sum of tokens within one "
+    "window, and every mean is one over repeats of such ratios.",
+    "P08": "Closed by construction: energy, tokens and times of a row come from one window of one "
+    "measurement, whose hash the row carries.",
+}
 
 
 @check(
@@ -31,6 +43,29 @@ def overlapping_windows(traces: Sequence[Trace]) -> Iterator[tuple[Trace, Findin
                 yield trace, Finding({"with": list(last.key), "overlap_s": overlap_s})
             if last is None or trace.end_s > last.end_s:
                 last = trace
+
+
+@check(
+    "P02",
+    "sweep",
+    "warning",
+    "order not random",
+    "Let the pipeline choose the order; drift of the host cannot be told from a cell's energy.",
+)
+def ordered(traces: Sequence[Trace]) -> Iterator[tuple[Trace, Finding]]:
+    """Find cells that were measured in one order in every block, or each cell in one stretch.
+
+    Per host and boot, since only there the times say what came first. Flagged is what a random
+    order gives less than once in a thousand times, so small sweeps are never flagged.
+    """
+    placed = [t for t in traces if t.boot_id is not None]
+    placed.sort(key=lambda t: (t.hostname, t.boot_id, t.start_s, t.key))
+    for _, group in groupby(placed, key=lambda t: (t.hostname, t.boot_id)):
+        here = list(group)
+        runs = list(dict.fromkeys((t.key.cell, t.key.repeat) for t in here))
+        for finding in (_same_order(runs), _one_stretch_each([cell for cell, _ in runs])):
+            if finding is not None:
+                yield from ((trace, finding) for trace in here)
 
 
 @check(
@@ -96,3 +131,36 @@ def stale(case: Case) -> Finding | None:
 def broken_record(state: FileState) -> Finding | None:
     """Find a file that is no JSON, not of this schema version, or not consistent in itself."""
     return Finding({"problem": state.problem}) if state.exists and state.problem else None
+
+
+def _same_order(runs: Sequence[tuple[str, int]]) -> Finding | None:
+    """Find blocks that all have the same order; that it is the sorted one makes it less likely."""
+    blocks: dict[int, list[str]] = {}
+    for cell, repeat in runs:
+        blocks.setdefault(repeat, []).append(cell)
+    orders = {tuple(order) for order in blocks.values()}
+    if len(orders) != 1:
+        return None
+    order = orders.pop()
+    is_sorted = list(order) == sorted(order)
+    chance = math.exp(-_log_orders(len(order)) * (len(blocks) - 1 + is_sorted))
+    if chance >= CHANCE:
+        return None
+    return Finding({"every_block": list(order[:5]), "blocks": len(blocks), "chance": chance})
+
+
+def _one_stretch_each(cells: Sequence[str]) -> Finding | None:
+    """Find a sequence in which no cell comes back once another one has begun."""
+    if len(list(groupby(cells))) > len(set(cells)):
+        return None
+    counts = Counter(cells)
+    log_orders = _log_orders(len(cells)) - sum(map(_log_orders, counts.values()))
+    chance = math.exp(_log_orders(len(counts)) - log_orders)
+    if chance >= CHANCE:
+        return None
+    return Finding({"cells": len(counts), "repeats": len(cells), "chance": chance})
+
+
+def _log_orders(count: int) -> float:
+    """Give the logarithm of the number of orders that ``count`` things can have."""
+    return math.lgamma(count + 1)

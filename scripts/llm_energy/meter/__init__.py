@@ -2,71 +2,95 @@
 
 from __future__ import annotations
 
-import dataclasses
+import importlib.metadata
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from llm_energy.meter import rapl
+from llm_energy.meter.amd import AmdBoards
 from llm_energy.meter.estimates import carbon_intensity, open_estimates
-from llm_energy.meter.nvml import NvmlCounters
+from llm_energy.meter.glance import BoardGlance, Glance, glance_at_host
+from llm_energy.meter.host_activity import HostCounters
+from llm_energy.meter.host_activity import activity as host_activity
+from llm_energy.meter.interval import MeteredInterval
+from llm_energy.meter.nvml import NvmlBoards
+from llm_energy.meter.power_trace import PowerTrace, StartSampler, begin_trace
+from llm_energy.meter.processes import read_processes
 from llm_energy.meter.rapl import RaplCounters
-from llm_energy.meter.sensors import COMPONENTS, Sensor
-from llm_energy.records import ComponentEnergy, Interval, MeterSettings
+from llm_energy.meter.sensors import Absent, Sensor
+from llm_energy.meter.tick import measure_tick
+from llm_energy.records import MeterReport, MeterSettings
 
+__all__ = ["BoardGlance", "Glance", "Meter", "MeteredInterval", "open_meter"]
 
-class MeteredInterval:
-    """Hold the record of an interval from the moment the interval has ended."""
-
-    record: Interval | None = None
+PACKAGES = ("amdsmi", "codecarbon", "nvidia-ml-py")  # those that read or model energy
 
 
 class Meter:
     """Meter intervals with every sensor that this host has.
 
-    ``counters`` are read inside the two clock readings; ``estimates`` may be slow, so they begin
-    before and end after them, and stand in for a component that no counter measured.
+    ``counters`` are read right after the two clock readings; ``estimates``, which may be slow, and
+    the state of boards and host are read before the first and after the second. An estimate stands
+    in for a component that no counter measured.
     """
 
     def __init__(
         self,
-        gpu: NvmlCounters,
+        boards: NvmlBoards | AmdBoards,
         counters: Sequence[Sensor],
         estimates: Sequence[Sensor],
+        host: HostCounters,
+        trace: PowerTrace,
         carbon: dict[str, Any] | None,
+        simulated: bool,
         clock: Callable[[], float],
+        sleep: Callable[[float], None],
     ):
-        self._gpu = gpu
-        self._counters = (gpu, *counters)
+        self._boards = boards
+        self._counters = tuple(counters)
         self._estimates = tuple(estimates)
+        self._host = host
+        self._trace = trace
         self._carbon = carbon
+        self._simulated = simulated
         self._clock = clock
+        self._sleep = sleep
+        self._ticks_s: dict[str, float | None] = {}
 
     @contextmanager
     def interval(self, name: str) -> Iterator[MeteredInterval]:
         """Meter what runs inside; the record is set on exit, also when that is an exception.
 
-        Nothing of the meter runs in between: no thread, no polling.
+        Nothing of the meter runs in between in this process: no thread, no polling.
         """
-        metered = MeteredInterval()
-        for sensor in self._estimates:
-            sensor.start()
-        start_s = self._clock()
-        for sensor in self._counters:
-            sensor.start()
+        gpu = self._boards.sensor()
+        metered = MeteredInterval((gpu, *self._counters), self._estimates, self._clock)
+        boards_before = gpu.read_states()
+        metered.read_estimates()
+        host_before = self._host.read()
+        metered.read_edge()
         try:
             yield metered
         finally:
-            end_s = self._clock()
-            for sensor in (*self._counters, *self._estimates):
-                sensor.stop()
-            metered.record = Interval(name, start_s, end_s, self._energy(end_s - start_s))
+            metered.read_edge()
+            host_after = self._host.read()
+            metered.read_estimates()
+            boards_after = gpu.read_states()
+            record = metered.finish(name)
+            tables = (host_before.processes, host_after.processes)
+            metered.record = replace(
+                record,
+                boards=gpu.activity(boards_before, boards_after, tables),
+                host=host_activity(host_before, host_after),
+                trace=self._trace.summary(record.start_s, record.end_s, gpu.devices),
+            )
 
     def restrict(self, device_uuids: Iterable[str]) -> None:
         """Meter only these boards from the next interval on; LlmEnergyError for an unknown one."""
-        self._gpu.restrict(device_uuids)
+        self._boards.restrict(device_uuids)
 
     def carbon_intensity(self) -> dict[str, Any] | None:
         """Give ``{"g_per_kwh", "source"}``, or None where neither config nor country is given."""
@@ -74,63 +98,105 @@ class Meter:
 
     def gpus(self) -> tuple[dict[str, Any], ...]:
         """Give the identity and state of the boards in use; call it outside intervals."""
-        return self._gpu.gpus()
+        return self._boards.gpus()
+
+    def glance(self) -> Glance:
+        """Look at boards and host once, outside intervals."""
+        procfs = self._host.procfs
+        return glance_at_host(procfs, self._boards.sensor().glance(read_processes(procfs)))
+
+    def measure_ticks(self) -> None:
+        """Measure how often each board's energy counter moves, 3 s a board at most.
+
+        It reads the counters often, so call it before anything is metered, on idle boards.
+        """
+        self._ticks_s = {
+            device: measure_tick(read, self._clock, self._sleep)
+            for device, read in self._boards.sensor().counters().items()
+        }
+
+    def close_trace(self) -> None:
+        """End the sampling of power and complete its file; a second time does nothing."""
+        self._trace.close()
+
+    def report(self) -> MeterReport:
+        """Say how well the sensors measured; the trace is in it once it is closed."""
+        return MeterReport(
+            counter_tick_s=self._ticks_s,
+            trace=str(self._trace.path) if self._trace.path else None,
+            trace_sha256=self._trace.sha256,
+            trace_reason=self._trace.reason,
+            simulated=self._simulated,
+            package_versions=_installed(PACKAGES),
+        )
 
     def close(self) -> None:
-        """Release the sensors."""
-        self._gpu.close()
-
-    def _energy(self, duration_s: float) -> tuple[ComponentEnergy, ...]:
-        counted = [c for sensor in self._counters for c in sensor.energy(duration_s)]
-        estimated = [c for sensor in self._estimates for c in sensor.energy(duration_s)]
-        return combine(counted, estimated)
-
-
-def combine(
-    counted: Iterable[ComponentEnergy], estimated: Iterable[ComponentEnergy]
-) -> tuple[ComponentEnergy, ...]:
-    """Let an estimate stand for a component that no counter measured, with the reason for it.
-
-    A component that is measured in part keeps its unavailable parts and gets no estimate, since an
-    estimate is of the whole.
-    """
-    counted, estimated = list(counted), list(estimated)
-    result: list[ComponentEnergy] = []
-    for component in COMPONENTS:
-        ours = [c for c in counted if c.component == component]
-        theirs = [c for c in estimated if c.component == component]
-        if any(c.status == "measured" for c in ours) or not theirs:
-            result += ours
-        elif any(c.status == "estimated" for c in theirs):
-            reason = "not measured: " + _reasons(ours)
-            result += [
-                dataclasses.replace(c, reason=reason) for c in theirs if c.status == "estimated"
-            ]
-        else:
-            result.append(dataclasses.replace(theirs[0], reason=_reasons(ours + theirs)))
-    return tuple(result)
-
-
-def _reasons(components: Iterable[ComponentEnergy]) -> str:
-    return "; ".join(dict.fromkeys(c.reason for c in components if c.reason))
+        """Release the sensors, and the sampler if it is still there."""
+        self.close_trace()
+        self._boards.close()
 
 
 def open_meter(
     settings: MeterSettings,
     *,
     clock: Callable[[], float] = time.monotonic,
-    sysfs: Path = rapl.SYSFS,
+    wall_clock: Callable[[], float] = time.time,
+    sleep: Callable[[float], None] = time.sleep,
+    sysfs: Path = Path("/sys"),
+    procfs: Path = Path("/proc"),
+    nvml: Any = None,
+    trace_path: Path | None = None,
+    start_sampler: StartSampler | None = None,
 ) -> Meter:
-    """Find this host's sensors. May take some seconds; call it before anything is measured.
+    """Find this host's sensors and begin the power trace. May take some seconds.
 
-    ``clock`` gives seconds and must be the one that completions are stamped with. Raises
-    LlmEnergyError for a country that has no grid factor.
+    ``clock`` gives seconds and must be the one that completions are stamped with. ``nvml`` is the
+    module of a simulated host, used instead of ``pynvml``. The trace goes to ``trace_path``, by
+    ``start_sampler``, which is that of ``sampler.py`` unless given. Raises LlmEnergyError for a
+    country that has no grid factor.
     """
+    boards = _open_boards(nvml)
     return Meter(
-        gpu=NvmlCounters(),
+        boards=boards,
         counters=(RaplCounters(sysfs),),
-        # A sampler of board power, for boards without a counter, belongs here as well.
-        estimates=open_estimates(settings),
+        estimates=_open_estimates(settings, simulated=nvml is not None),
+        host=HostCounters(procfs, clock, wall_clock),
+        trace=begin_trace(
+            start_sampler, trace_path, settings.sampling_period_s, boards.sensor().devices
+        ),
         carbon=carbon_intensity(settings),
+        simulated=nvml is not None,
         clock=clock,
+        sleep=sleep,
     )
+
+
+def _open_boards(nvml: Any) -> NvmlBoards | AmdBoards:
+    """Take NVIDIA's boards; AMD's where there are only those."""
+    nvidia = NvmlBoards(nvml=nvml)
+    if nvidia.found or nvml is not None:
+        return nvidia
+    amd = AmdBoards()
+    if amd.found:
+        return amd
+    if amd.problem:
+        nvidia.reason += f"; {amd.problem}"
+    return nvidia
+
+
+def _open_estimates(settings: MeterSettings, simulated: bool) -> tuple[Sensor, ...]:
+    if simulated:
+        # The models would see the load of the real host.
+        reason = "a simulated host is not estimated"
+        return (Absent("cpu", reason), Absent("dram", reason))
+    return open_estimates(settings)
+
+
+def _installed(packages: Iterable[str]) -> dict[str, str]:
+    versions = {}
+    for name in packages:
+        try:
+            versions[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return versions

@@ -16,6 +16,8 @@ import difflib
 import json
 import logging
 import math
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 from llm_energy.errors import LlmEnergyError
@@ -24,6 +26,17 @@ from llm_energy.records import ComponentEnergy, MeterSettings
 
 CPU_MODES = ("cpu_load", "constant")
 GRID_FACTORS = "data/private_infra/global_energy_mix.json"
+
+
+@dataclass(frozen=True)
+class _Reading:
+    """The mean power up to this reading in W, and why the next mean did not begin, if it did not.
+
+    A power that is a text says why there is none.
+    """
+
+    power_w: float | str | None
+    problem: str | None
 
 
 class PowerModel:
@@ -37,27 +50,22 @@ class PowerModel:
         self._component = component
         self._method = method
         self._hardware = hardware
-        self._power_w: float | None = None
-        self._error = ""
 
-    def start(self) -> None:
-        """Set the model's baseline (reads ``/proc/stat``)."""
-        self._power_w, self._error = None, ""
-        try:
-            self._hardware.start()
-        except Exception as error:  # no failure of an estimate may end a run
-            self._error = _describe(error)
+    def read(self) -> _Reading:
+        """End one mean, which began with the reading before, and begin the next."""
+        # Two separate attempts: the next mean must begin also where the last one failed.
+        power_w = _attempt(lambda: self._hardware.total_power().W)
+        return _Reading(power_w, _attempt(self._hardware.start))
 
-    def stop(self) -> None:
-        """Ask the model for the mean power since the start."""
-        try:
-            self._power_w = self._hardware.total_power().W
-        except Exception as error:  # as above
-            self._error = self._error or _describe(error)
+    def energy(
+        self, first: _Reading, last: _Reading, duration_s: float
+    ) -> tuple[ComponentEnergy, ...]:
+        """Give the mean power between two readings times ``duration_s``, in J.
 
-    def energy(self, duration_s: float) -> tuple[ComponentEnergy, ...]:
-        """Give mean power times ``duration_s``, in J."""
-        power_w, error = self._power_w, self._error
+        ``duration_s`` may be that of a part of what lies between them: it gets the same power.
+        """
+        power_w = last.power_w
+        error = first.problem or (power_w if isinstance(power_w, str) else None)
         # A model may also answer a failure with None or 0 W; no running machine has that power.
         if not error and not (power_w and math.isfinite(power_w) and power_w > 0):
             error = f"{power_w} W"
@@ -160,6 +168,14 @@ def carbon_intensity(settings: MeterSettings) -> dict[str, Any] | None:
         f"{country['country_name']}, {country['year']}"
     )
     return {"g_per_kwh": country["carbon_intensity"], "source": source}
+
+
+def _attempt(call: Callable[[], Any]) -> Any:
+    """Call; give the answer, or in words why there is none: no estimate may end a run."""
+    try:
+        return call()
+    except Exception as error:
+        return _describe(error)
 
 
 def _describe(error: Exception) -> str:

@@ -15,7 +15,6 @@ from llm_energy.meter.sensors import unavailable
 from llm_energy.records import ComponentEnergy
 from llm_energy.units import joules_from_microjoules
 
-SYSFS = Path("/sys")
 METHODS = {"cpu": "rapl_powercap_package", "dram": "rapl_powercap_dram"}
 
 # More than any one socket, and the memory behind it, can draw for long. A counter that could have
@@ -34,45 +33,34 @@ class _Zone:
     range_uj: int | None
 
 
+Reading = dict[_Zone, int | str]  # uJ, or the reason why the counter could not be read
+
+
 class RaplCounters:
     """Sense the energy of every CPU package, and of its memory where the CPU counts it."""
 
-    def __init__(self, sysfs: Path = SYSFS):
+    def __init__(self, sysfs: Path):
         self._root = sysfs / "class" / "powercap"
         self._zones = _find_zones(self._root)
         self._absent = self._explain_absent(_count_sockets(sysfs))
-        self._start: dict[_Zone, int | str] = {}
-        self._stop: dict[_Zone, int | str] = {}
 
-    def start(self) -> None:
+    def read(self) -> Reading:
         """Read every zone's counter."""
-        self._start = {zone: _read_counter(zone) for zone in self._zones}
+        return {zone: _read_counter(zone) for zone in self._zones}
 
-    def stop(self) -> None:
-        """Read every zone's counter again."""
-        self._stop = {zone: _read_counter(zone) for zone in self._zones}
-
-    def energy(self, duration_s: float) -> tuple[ComponentEnergy, ...]:
+    def energy(
+        self, first: Reading, last: Reading, duration_s: float
+    ) -> tuple[ComponentEnergy, ...]:
         """Give one component a zone, in J; ``duration_s`` bounds how often a counter wrapped."""
         counted = []
         for i, zone in enumerate(self._zones):
-            mirrored = next((z for z in self._zones[:i] if self._mirrors(zone, z)), None)
+            mirrored = next((z for z in self._zones[:i] if _mirrors(zone, z, (first, last))), None)
             if mirrored:
                 reason = f"shows the counter of {mirrored.device} again; it is counted there"
                 counted.append(unavailable(zone.component, reason, zone.device))
             else:
-                counted.append(_difference(zone, self._start[zone], self._stop[zone], duration_s))
+                counted.append(_difference(zone, first[zone], last[zone], duration_s))
         return (*counted, *self._absent)
-
-    def _mirrors(self, zone: _Zone, other: _Zone) -> bool:
-        """Tell whether two dies of one package show one counter, as some AMD parts do."""
-        if zone.component != other.component or _package(zone) != _package(other):
-            return False
-        pairs = [(reading[zone], reading[other]) for reading in (self._start, self._stop)]
-        return all(
-            isinstance(a, int) and isinstance(b, int) and abs(a - b) <= MIRROR_TOLERANCE_UJ
-            for a, b in pairs
-        )
 
     def _explain_absent(self, sockets: int) -> tuple[ComponentEnergy, ...]:
         if not self._root.is_dir():
@@ -93,6 +81,17 @@ class RaplCounters:
             "or without the kernel module intel_rapl_msr)"
         )
         return (unavailable("cpu", reason), unavailable("dram", reason))
+
+
+def _mirrors(zone: _Zone, other: _Zone, readings: tuple[Reading, Reading]) -> bool:
+    """Tell whether two dies of one package show one counter, as some AMD parts do."""
+    if zone.component != other.component or _package(zone) != _package(other):
+        return False
+    pairs = [(reading[zone], reading[other]) for reading in readings]
+    return all(
+        isinstance(a, int) and isinstance(b, int) and abs(a - b) <= MIRROR_TOLERANCE_UJ
+        for a, b in pairs
+    )
 
 
 def _find_zones(root: Path) -> tuple[_Zone, ...]:
@@ -158,9 +157,9 @@ def _read_counter(zone: _Zone) -> int | str:
 
 
 def _difference(
-    zone: _Zone, start: int | str, stop: int | str, duration_s: float
+    zone: _Zone, first: int | str, last: int | str, duration_s: float
 ) -> ComponentEnergy:
-    for reading in (start, stop):
+    for reading in (first, last):
         if isinstance(reading, str):
             return unavailable(zone.component, reading, zone.device)
     if zone.range_uj is not None:
@@ -171,11 +170,11 @@ def _difference(
                 f"and only below {limit_s:.0f} s is that impossible"
             )
             return unavailable(zone.component, reason, zone.device)
-    delta_uj = stop - start
+    delta_uj = last - first
     if delta_uj < 0:
         delta_uj += zone.range_uj or 0
     if delta_uj < 0:
-        reason = f"the counter went backwards, from {start} to {stop} uJ, by more than one wrap"
+        reason = f"the counter went backwards, from {first} to {last} uJ, by more than one wrap"
         return unavailable(zone.component, reason, zone.device)
     energy_j = joules_from_microjoules(delta_uj)
     return ComponentEnergy(

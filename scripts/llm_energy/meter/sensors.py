@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import Any, Protocol
 
 from llm_energy.records import ComponentEnergy
 
@@ -10,22 +10,19 @@ COMPONENTS = ("gpu", "cpu", "dram")
 
 
 class Sensor(Protocol):
-    """Observe one interval at a time: ``start``, ``stop``, then ``energy``.
+    """Turn any two of its readings into the energy between them.
 
-    ``start`` and ``stop`` stand at the edges of a metered window, so they only take readings; they
-    run no thread in between and raise nothing that the hardware or a driver may cause: a reading
-    that fails becomes an unavailable component with its reason. A ``start`` forgets what was
-    before, so a sensor is usable again after an interval that ended in an exception.
+    A reading is the sensor's own business: it is only handed back to ``energy``. ``read`` stands at
+    the edges of a metered window and at marks inside it, so it runs no thread and raises nothing
+    that the hardware or a driver may cause: a reading that fails becomes an unavailable component
+    with its reason.
     """
 
-    def start(self) -> None:
-        """Take the reading at the beginning of an interval."""
+    def read(self) -> Any:
+        """Take one reading."""
 
-    def stop(self) -> None:
-        """Take the reading at the end of the interval."""
-
-    def energy(self, duration_s: float) -> tuple[ComponentEnergy, ...]:
-        """Give the energy between the two readings, which lie ``duration_s`` apart."""
+    def energy(self, first: Any, last: Any, duration_s: float) -> tuple[ComponentEnergy, ...]:
+        """Give the energy between two readings that lie ``duration_s`` apart."""
 
 
 class Absent:
@@ -34,13 +31,10 @@ class Absent:
     def __init__(self, component: str, reason: str):
         self._energy = (unavailable(component, reason),)
 
-    def start(self) -> None:
-        """Do nothing."""
+    def read(self) -> None:
+        """Read nothing."""
 
-    def stop(self) -> None:
-        """Do nothing."""
-
-    def energy(self, duration_s: float) -> tuple[ComponentEnergy, ...]:
+    def energy(self, first: Any, last: Any, duration_s: float) -> tuple[ComponentEnergy, ...]:
         """Give the unavailable component."""
         return self._energy
 

@@ -1,0 +1,71 @@
+"""Inspect this host and say what can be measured on it, how well, and what would mend the rest."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from dataclasses import asdict
+from pathlib import Path
+
+from llm_energy import doctor, host, preflight, self_test
+from llm_energy.cli import run
+from llm_energy.meter import open_meter
+from llm_energy.records import MeterSettings
+
+ROOT = Path(__file__).resolve().parent.parent
+IDLE_S = 5.0
+SELF_TEST_S = 10.0
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Parse the command line, examine the host, and print what was found."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--json", action="store_true", help="print the findings as JSON")
+    parser.add_argument(
+        "--idle-s", type=float, default=IDLE_S, metavar="SECONDS", help="how long to watch it idle"
+    )
+    parser.add_argument(
+        "--no-self-test", action="store_true", help="put no load on the boards (saves a minute)"
+    )
+    arguments = parser.parse_args(argv)
+    return run(lambda: _print(arguments))
+
+
+def _print(arguments: argparse.Namespace) -> None:
+    found = doctor.findings(_examine(arguments), ROOT)
+    if arguments.json:
+        print(
+            json.dumps(
+                {"conclusion": doctor.conclusion(found), "findings": [asdict(f) for f in found]},
+                indent=2,
+            )
+        )
+    else:
+        print(doctor.table(found))
+        print(f"\n{doctor.conclusion(found)}")
+
+
+def _examine(arguments: argparse.Namespace) -> doctor.Examination:
+    meter = open_meter(MeterSettings(sampling_period_s=None))
+    try:
+        free_bytes = preflight.free_disk_bytes(Path.cwd())
+        conditions = tuple(preflight.conditions(meter.glance(), None, free_bytes))
+        meter.measure_ticks()
+        idle = doctor.idle_interval(meter, arguments.idle_s)
+        gpus, report = meter.gpus(), meter.report()
+    finally:
+        meter.close()
+    return doctor.Examination(
+        idle=idle,
+        gpus=gpus,
+        report=report,
+        conditions=conditions,
+        settings=host.describe(ROOT, gpus).settings,
+        # Each run of it has a meter of its own.
+        self_tests=() if arguments.no_self_test else self_test.of_boards(gpus, SELF_TEST_S),
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,33 @@
+"""Write how far the backends of a sweep did the same work."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from llm_energy.cli import run
+from llm_energy.files import read_json, write_text
+from llm_energy.records import Measurement, read_record
+from llm_energy.sameness import compare, render_csv, render_markdown
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Parse the command line and write sameness.{csv,md}."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--plan", type=Path, required=True, help="names the measurements")
+    parser.add_argument("--out-dir", type=Path, required=True, help="the folder of the tables")
+    arguments = parser.parse_args(argv)
+
+    def write() -> None:
+        paths = [p for cell in read_json(arguments.plan)["cells"] for p in cell["measurements"]]
+        # A repeat that the plan let a cell do without has no measurement.
+        rows = compare(read_record(Measurement, path) for path in paths if Path(path).exists())
+        write_text(arguments.out_dir / "sameness.csv", render_csv(rows))
+        write_text(arguments.out_dir / "sameness.md", render_markdown(rows))
+
+    return run(write)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

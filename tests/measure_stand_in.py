@@ -1,0 +1,72 @@
+"""Run the real measuring process on an engine that only lets a little time pass.
+
+    python tests/measure_stand_in.py --spec ... (the arguments of scripts/measure.py)
+
+It prints "ready" when everything is imported and the measuring begins.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path[:0] = [str(ROOT / "scripts"), str(ROOT / "tests")]
+
+import builders  # noqa: E402
+import measure as script  # noqa: E402
+from simulated import SimulatedBackend  # noqa: E402
+
+from llm_energy import backends  # noqa: E402
+from llm_energy.files import write_json  # noqa: E402
+from llm_energy.records import MeterSettings, Protocol, Spec, write_record  # noqa: E402
+
+PROTOCOL = Protocol(
+    preflight_max_wait_s=0,
+    window_min_duration_s=0.03,
+    deep_idle_duration_s=0.02,
+    loaded_idle_duration_s=0.02,
+    warmup_min_passes=1,
+    warmup_max_passes=2,
+    thermal_policy="none",
+)
+
+
+class HostClock:
+    """The host's own clock in the form of the simulated one."""
+
+    __call__ = staticmethod(time.monotonic)
+    sleep = staticmethod(time.sleep)
+
+
+class Backend(SimulatedBackend):
+    """An engine whose load and passes take some milliseconds."""
+
+    def __init__(self) -> None:
+        super().__init__(HostClock(), (0.004,), load_s=0.02)
+
+
+def write_repeat(folder: Path, repeat: int = 1, **protocol) -> tuple[list[str], Path]:
+    """Write all that one repeat needs; give the arguments of scripts/measure.py, and the output."""
+    settings = Protocol(**(vars(PROTOCOL) | protocol))
+    spec: Spec = builders.spec(
+        repeat=repeat,
+        workloads=(builders.workload("b1"), builders.workload("b8")),
+        protocol=settings,
+        meter=MeterSettings(codecarbon=False, sampling_period_s=None),
+    )
+    out = folder / "measurements" / f"r{repeat:02d}.json"
+    paths = {name: folder / f"{name}.json" for name in ("spec", "manifest", "prompts", "plan")}
+    write_record(paths["spec"], spec)
+    write_record(paths["manifest"], builders.manifest())
+    write_record(paths["prompts"], builders.prompt_set("m", ["b1", "b8"]))
+    write_json(paths["plan"], {"cells": [{"measurements": [str(out)]}]})
+    named = [part for name, path in paths.items() for part in (f"--{name}", str(path))]
+    return [*named, "--out", str(out)], out
+
+
+if __name__ == "__main__":
+    backends.MODULES["pytorch"] = "measure_stand_in"
+    print("ready", flush=True)
+    sys.exit(script.main())

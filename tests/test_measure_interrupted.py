@@ -1,0 +1,163 @@
+"""What a measuring process that is killed at any moment leaves behind, and what comes next."""
+
+from __future__ import annotations
+
+import fcntl
+import functools
+import os
+import random
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import measure as script
+import measure_stand_in as stand_in
+import pytest
+
+from llm_energy import backends, files, measure, stopping
+from llm_energy.records import Measurement, read_record
+
+KILLS = 30
+
+
+@pytest.fixture
+def in_process(monkeypatch, tmp_path):
+    """Let measure run in this process on the stand-in engine, under a lock of the test's own."""
+    lock = functools.partial(files.exclusive_host, tmp_path / files.LOCK_PATH.name)
+    monkeypatch.setattr(measure, "exclusive_host", lock)
+    monkeypatch.setitem(backends.MODULES, "pytorch", "measure_stand_in")
+
+
+def start(folder: Path, arguments: list[str]) -> subprocess.Popen:
+    """Start the real measuring process, and come back when it begins to measure."""
+    process = subprocess.Popen(
+        [sys.executable, stand_in.__file__, *arguments],
+        stdout=subprocess.PIPE,
+        # The lock is in the folder for temporary files, so this test waits for no other.
+        env=os.environ | {"TMPDIR": str(folder)},
+    )
+    assert process.stdout.readline() == b"ready\n"
+    return process
+
+
+def is_free(lock: Path) -> bool:
+    with open(lock, "a") as stream:
+        try:
+            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+    return True
+
+
+def test_a_killed_process_leaves_whole_files_and_the_next_run_completes_the_cell(
+    tmp_path, in_process
+):
+    arguments, out = stand_in.write_repeat(tmp_path / "whole")
+    with start(tmp_path, arguments) as process:
+        begin_s = time.monotonic()
+        assert process.wait() == 0
+        duration_s = time.monotonic() - begin_s
+    assert read_record(Measurement, out).outcome == "ok"
+
+    instants = random.Random(20260101)
+    kept = 0
+    for kill in range(KILLS):
+        arguments, out = stand_in.write_repeat(tmp_path / f"kill-{kill}")
+        partial = out.with_name("r01.partial.json")
+        with start(tmp_path, arguments) as process:
+            try:
+                process.wait(timeout=instants.uniform(0, duration_s))
+            except subprocess.TimeoutExpired:
+                process.kill()
+
+        assert is_free(tmp_path / files.LOCK_PATH.name)
+        if out.exists():
+            assert read_record(Measurement, out).outcome == "ok"
+            continue
+        finished = None
+        if partial.exists():
+            finished = read_record(Measurement, partial)
+            assert finished.outcome == "failed"
+            done = len(finished.windows)
+            assert f"interrupted after {done} of 2 windows" in finished.reason
+            assert all(window.outcome == "ok" for window in finished.windows)
+            kept += 1
+
+        assert script.main(arguments) == 0
+        complete = read_record(Measurement, out)
+        assert complete.outcome == "ok"
+        assert [window.outcome for window in complete.windows] == ["ok", "ok"]
+        beside = {path.name for path in out.parent.iterdir()} - {"r01.json"}
+        if finished is None:
+            assert beside == set()
+        else:
+            assert beside == {"r01.interrupted-1.json"}
+            assert read_record(Measurement, out.with_name("r01.interrupted-1.json")) == finished
+    assert kept > 0, "no kill came after the load: the test has tried nothing"
+
+
+def test_every_interrupted_attempt_is_kept_under_its_own_number(tmp_path, in_process):
+    arguments, out = stand_in.write_repeat(tmp_path)
+    partial = out.with_name("r01.partial.json")
+    out.parent.mkdir()
+    for attempt in (1, 2):
+        partial.write_text(f"attempt {attempt}")
+        assert script.main(arguments) == 0
+        assert not partial.exists()
+    assert out.with_name("r01.interrupted-1.json").read_text() == "attempt 1"
+    assert out.with_name("r01.interrupted-2.json").read_text() == "attempt 2"
+
+
+def test_a_file_that_was_half_written_is_cleared_away(tmp_path, in_process):
+    arguments, out = stand_in.write_repeat(tmp_path)
+    out.parent.mkdir()
+    half = out.with_name(".r01.partial.json.4711.tmp")
+    others = out.with_name(".r02.json.4711.tmp")
+    half.write_text('{"schema_ver')
+    others.write_text('{"schema_ver')
+    assert script.main(arguments) == 0
+    assert not half.exists()
+    assert others.exists()
+
+
+def test_an_interruption_in_a_window_keeps_the_windows_before_it(tmp_path, in_process, monkeypatch):
+    arguments, out = stand_in.write_repeat(tmp_path)
+
+    class Interrupted(stand_in.Backend):
+        def prepare(self, workload, requests):
+            if workload.id == "b8":
+                raise KeyboardInterrupt
+            return super().prepare(workload, requests)
+
+    monkeypatch.setattr(stand_in, "Backend", Interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        script.main(arguments)
+    assert not out.exists()
+    kept = read_record(Measurement, out.with_name("r01.partial.json"))
+    assert [window.workload for window in kept.windows] == ["b1"]
+    assert kept.reason == "the measuring process was interrupted after 1 of 2 windows"
+    assert is_free(tmp_path / files.LOCK_PATH.name)
+
+
+def test_a_repeat_that_is_not_needed_says_so_and_loads_nothing(tmp_path, in_process, monkeypatch):
+    asked = {"target_ci_percent": 99.0, "min_repeats": 2}
+    for repeat in (1, 2):
+        arguments, out = stand_in.write_repeat(tmp_path, repeat, **asked)
+        assert script.main(arguments) == 0
+        assert read_record(Measurement, out).outcome == "ok"
+
+    class NeverLoaded(stand_in.Backend):
+        def __init__(self):
+            raise AssertionError("the engine was made")
+
+    monkeypatch.setattr(stand_in, "Backend", NeverLoaded)
+    monkeypatch.setattr(
+        stopping, "earlier_values_j", lambda *_: {"b1": [1.0, 1.0], "b8": [2.0, 2.0]}
+    )
+    arguments, out = stand_in.write_repeat(tmp_path, 3, **asked)
+    assert script.main(arguments) == 0
+    written = read_record(Measurement, out)
+    assert written.outcome == "not_needed"
+    assert "within 99 % of the mean after 2 repeats: b1 1 J per token" in written.reason
+    assert (written.windows, written.baselines, written.load) == ((), (), None)

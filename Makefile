@@ -1,7 +1,7 @@
 # Build the isolated environments, and run the demo, the tests and the linters in them.
 
 # The backends of the default sweep, and the build of their environments: auto, cpu or cuda.
-BACKENDS ?= pytorch vllm
+BACKENDS ?= pytorch
 VARIANT ?= auto
 PYTHON ?= python3
 MODEL ?= results/models/smollm2-135m/files
@@ -9,7 +9,7 @@ MODEL ?= results/models/smollm2-135m/files
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .SECONDARY:
-.PHONY: help demo envs test lint format bench locks clean tools test-envs
+.PHONY: help demo doctor envs test lint format bench locks clean tools test-envs
 
 DEV = .venvs/dev/bin
 UV = .venvs/uv/bin/uv
@@ -41,6 +41,9 @@ help: ## print this list
 
 demo: envs ## run the default sweep end to end and print its table
 	@.venvs/workflow/bin/snakemake --cores 1
+
+doctor: envs ## say what can be measured on this host, how well, and what would mend the rest
+	@set -- $$($(STAMPS) $(BACKENDS)); $${1%/.installed}/bin/python scripts/doctor.py
 
 envs: .venvs/uv/.installed ## build the environments of the workflow and of BACKENDS
 	@stamps=$$($(STAMPS) $(BACKENDS)) && \
@@ -77,6 +80,7 @@ bench: envs tools ## measure what the pipeline itself costs (after make demo, on
 	$(DEV)/python tests/benchmarks/one_load.py
 	@for stamp in $$($(STAMPS) $(BACKENDS)); do \
 	  place=$${stamp%/.installed}; backend=$$(basename $${place%-cpu}); \
+	  $$place/bin/python tests/benchmarks/meter_cost.py || exit 1; \
 	  $$place/bin/python tests/benchmarks/overhead_$$backend.py $(MODEL) || exit 1; \
 	done
 

@@ -28,6 +28,7 @@ include: "workflow/rules/measure.smk"
 include: "workflow/rules/validate.smk"
 include: "workflow/rules/normalise.smk"
 include: "workflow/rules/aggregate.smk"
+include: "workflow/rules/compare.smk"
 include: "workflow/rules/tables.smk"
 
 
@@ -36,7 +37,7 @@ rule all:
     """Make the tables of the sweep."""
     default_target: True
     input:
-        expand("results/{sweep}/tables/energy.csv", sweep=PLAN.sweep),
+        expand("results/{sweep}/tables/{table}.csv", sweep=PLAN.sweep, table=["energy", "sameness"]),
         PLAN.measurements(),
 
 

@@ -37,7 +37,8 @@ def _report(arguments: argparse.Namespace) -> Iterator[str]:
     yield cost.report(cost.sweep_costs(plan, arguments.power_w), plan["sweep"])
     found = sorted(arguments.plan.parent.glob("*/metrics.json"))
     if found:
-        yield f"Repeats for \u00b1{arguments.target_percent:g} % (95 % interval), by the spread so far:"
+        target = f"\u00b1{arguments.target_percent:g} %"
+        yield f"Repeats for a 95 % interval of {target}, by the spread so far:"
     for path in found:
         yield from cost.needed_lines(read_record(MetricsTable, path), arguments.target_percent)
 

@@ -96,6 +96,8 @@ def tiny_sweep(folder: str, **changes) -> dict:
             "loaded_idle_duration_s": 0.1,
             "warmup_min_passes": 1,
             "warmup_max_passes": 1,
+            "preflight_max_wait_s": 0,
+            "thermal_policy": "none",
         },
     }
     return sweep | changes

@@ -12,7 +12,7 @@ import yaml
 from project import ROOT, Project, tiny_sweep
 
 PRECISIONS = ["float32", "float16", "bfloat16", "int8", "int4"]
-CHEAP = {"validate": 1, "normalise": 1, "aggregate": 1, "tables": 1, "all": 1}
+CHEAP = {"validate": 1, "normalise": 1, "aggregate": 1, "compare": 1, "tables": 1, "all": 1}
 
 pytestmark = pytest.mark.engine
 

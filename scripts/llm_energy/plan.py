@@ -16,6 +16,7 @@ from llm_energy import environments
 from llm_energy.compatibility import Translation, merge_loads, translate
 from llm_energy.config import BackendEntry, ModelEntry, PrecisionEntry, Sweep
 from llm_energy.conversion import to_dict
+from llm_energy.duplicates import duplicates
 from llm_energy.errors import ConfigError
 from llm_energy.files import write_changed_json
 from llm_energy.records import SCHEMA_VERSION, Note, Spec, Workload
@@ -309,4 +310,6 @@ def describe(plan: Plan) -> str:
             notes.setdefault(note, []).append(cell.backend)
     for note, backends in notes.items():
         lines.append(f"  note ({', '.join(dict.fromkeys(backends))}): {note.message}")
+    firsts = [next(iter(cell.specs.values())) for cell in plan.planned]
+    lines += [f"  note: {t}" for t in duplicates(firsts, plan.models, plan.prompt_requests)]
     return "\n".join(lines)

@@ -66,7 +66,7 @@ class Protocol:
     repeats are left out once the 95 % interval of its joules per output token is narrower.
     """
 
-    version: int = 1
+    version: int = 2
     preflight_max_wait_s: float = 60.0
     window_min_duration_s: float = 30.0
     deep_idle_duration_s: float = 10.0

@@ -1,7 +1,7 @@
 """Say how well an energy is known: from one window's counters, and over the repeats of a cell.
 
-The terms are those of JCGM 100:2008, the Guide to the expression of uncertainty in measurement
-(https://www.bipm.org/en/committees/jc/jcgm/publications). ``docs/uncertainty.md`` derives the
+The terms are those of the Guide to the expression of uncertainty in measurement, JCGM 100:2008
+(https://www.bipm.org/documents/20126/2071204/JCGM_100_2008_E.pdf). ``docs/uncertainty.md`` has the
 formulae, and ``tests/benchmarks/coverage.py`` shows how often the intervals hold the truth.
 """
 

@@ -9,9 +9,7 @@ rule tables:
     """Write the energy table for spreadsheets, for people, for papers and for the terminal."""
     input:
         script=f"{SCRIPTS}/tables.py",
-        modules=multiext(
-            f"{SCRIPTS}/llm_energy/", "tables.py", "typesetting.py", "statistics.py"
-        ),
+        modules=multiext(f"{SCRIPTS}/llm_energy/", "tables.py", "typesetting.py", "statistics.py"),
         aggregates=expand("results/{{sweep}}/{backend}/aggregate.json", backend=PLAN.backends),
     output:
         multiext("results/{sweep}/tables/energy", ".csv", ".md", ".tex", ".txt"),

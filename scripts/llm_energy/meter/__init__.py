@@ -173,7 +173,8 @@ def open_meter(
 
 def _open_boards(nvml: Any) -> NvmlBoards | AmdBoards:
     """Take NVIDIA's boards; AMD's where there are only those."""
-    nvidia = NvmlBoards(nvml=nvml)
+    # What the user hides from CUDA hides no board of a simulated host.
+    nvidia = NvmlBoards() if nvml is None else NvmlBoards(environ={}, nvml=nvml)
     if nvidia.found or nvml is not None:
         return nvidia
     amd = AmdBoards()

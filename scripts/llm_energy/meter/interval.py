@@ -110,7 +110,11 @@ def combine(
                 dataclasses.replace(c, reason=reason) for c in theirs if c.status == "estimated"
             ]
         else:
-            result.append(dataclasses.replace(theirs[0], reason=_reasons(ours + theirs)))
+            # A zone or board that has a name keeps it; else one component says why there is none.
+            named = any(c.device for c in ours)
+            result += (
+                ours if named else [dataclasses.replace(theirs[0], reason=_reasons(ours + theirs))]
+            )
     return tuple(result)
 
 

@@ -446,7 +446,8 @@ MACHINE = {
         ),
     ],
     "H13": [
-        (case(preflight=builders.preflight("host_load")), "warning", case()),
+        (case(preflight=builders.preflight("host_load")), "note", case()),
+        (case(preflight=builders.preflight("board_processes")), "warning", case()),
         (case(preflight=builders.preflight("disk")), "note", case(preflight=None)),
         (case(preflight=builders.preflight("disk", "board_memory")), "warning", case()),
     ],

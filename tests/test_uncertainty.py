@@ -248,7 +248,7 @@ def test_the_interval_of_one_repeat_holds_what_it_used(known):
 
 def test_the_interval_of_five_repeats_holds_what_repeats_use(known):
     for kind in known.values():
-        found = coverage_runs.share_of_cells_held(kind, draws=2000)
+        found = coverage_runs.share_of_cells_held(kind, draws=1000)
         assert found == dict.fromkeys(kind[0].truths(), RIGHT)
 
 

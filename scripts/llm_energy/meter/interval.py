@@ -110,11 +110,10 @@ def combine(
                 dataclasses.replace(c, reason=reason) for c in theirs if c.status == "estimated"
             ]
         else:
-            # A zone or board that has a name keeps it; else one component says why there is none.
-            named = any(c.device for c in ours)
-            result += (
-                ours if named else [dataclasses.replace(theirs[0], reason=_reasons(ours + theirs))]
-            )
+            # Zones and boards that have a name keep it; else one component says why there is none.
+            reason = _reasons(ours + theirs)
+            absent = [c for c in ours if c.device] or theirs[:1]
+            result += [dataclasses.replace(c, reason=reason) for c in absent]
     return tuple(result)
 
 

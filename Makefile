@@ -5,11 +5,13 @@ BACKENDS ?= pytorch
 VARIANT ?= auto
 PYTHON ?= python3
 MODEL ?= results/models/smollm2-135m/files
+# What tests need of the system beside Python (tests/system_tools.py).
+TEST_TOOLS = latex chromium
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .SECONDARY:
-.PHONY: help demo doctor envs test lint format bench locks clean tools test-envs
+.PHONY: help demo doctor envs test lint format bench locks clean tools test-envs test-tools
 
 DEV = .venvs/dev/bin
 UV = .venvs/uv/bin/uv
@@ -51,7 +53,7 @@ envs: .venvs/uv/.installed ## build the environments of the workflow and of BACK
 
 # What needs an engine's packages runs inside that engine's environment. Engines come one at a time:
 # their threads wait for each other, and beside other work that takes many times as long.
-test: envs test-envs ## run the tests (PYTEST='-k name' chooses some of the first part)
+test: envs test-envs test-tools ## run the tests (PYTEST='-k name' chooses some of the first part)
 	$(DEV)/python -m pytest -n 2 --dist loadfile --ignore tests/backends -m 'not engine' $(PYTEST)
 	@for stamp in $$($(STAMPS) $(BACKENDS)); do \
 	  $(PYTHON) tests/in_environment.py $${stamp%/.installed} -q \
@@ -93,6 +95,8 @@ clean: ## remove the environments and caches; results/ is never touched
 
 tools: .venvs/dev/.installed
 test-envs: .venvs/dev/.installed .venvs/pytest/.installed
+test-tools:
+	@$(PYTHON) tests/system_tools.py $(TEST_TOOLS)
 
 # An environment is made anew only when the content of its lock changes: its stamp, written last,
 # holds the lock's SHA-256. Nothing is resolved, since the lock is complete, and every file is hashed.

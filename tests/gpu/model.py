@@ -1,0 +1,139 @@
+"""Make a random-weight model of a published shape, and prompts for it, without fetching anything.
+
+Where lengths are forced, random weights cost the energy of trained ones. Needs the packages of the
+PyTorch backend alone.
+
+    python tests/gpu/model.py model llama-3.1-8b results/models/llama-3.1-8b
+    python tests/gpu/model.py prompts REQUEST.json PROMPTS.json
+"""
+
+from __future__ import annotations
+
+import argparse
+import random
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "scripts"))
+
+from llm_energy.files import read_json, sha256_file, sha256_json
+from llm_energy.records import (
+    SCHEMA_VERSION,
+    ModelManifest,
+    PromptSet,
+    Request,
+    write_record,
+)
+
+# As in the models' own config.json.
+SHAPES = {
+    "llama-3.1-8b": {
+        "model_type": "llama",
+        "hidden_size": 4096,
+        "intermediate_size": 14336,
+        "num_hidden_layers": 32,
+        "num_attention_heads": 32,
+        "num_key_value_heads": 8,
+        "vocab_size": 128256,
+        "max_position_embeddings": 131072,
+        "rms_norm_eps": 1e-5,
+        "tie_word_embeddings": False,
+        "eos_token_id": 128001,
+        "bos_token_id": 128000,
+    },
+    "smollm2-135m": {
+        "model_type": "llama",
+        "hidden_size": 576,
+        "intermediate_size": 1536,
+        "num_hidden_layers": 30,
+        "num_attention_heads": 9,
+        "num_key_value_heads": 3,
+        "vocab_size": 49152,
+        "max_position_embeddings": 8192,
+        "rms_norm_eps": 1e-5,
+        "tie_word_embeddings": True,
+        "eos_token_id": 2,
+        "bos_token_id": 1,
+    },
+}
+SPECIAL_TOKENS = 2048  # more than any of these models has, at the end of its vocabulary
+
+
+def build(name: str, folder: Path) -> None:
+    """Write the model's files and its manifest below ``folder``."""
+    import torch
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    shape = dict(SHAPES[name])
+    config = AutoConfig.for_model(shape.pop("model_type"), **shape)
+    torch.manual_seed(0)
+    with torch.device("cuda"):
+        model = AutoModelForCausalLM.from_config(config, dtype=torch.bfloat16)
+    files = folder / "files"
+    model.save_pretrained(files)
+    hashes = {path.name: sha256_file(path) for path in sorted(files.iterdir())}
+    weights = {k: v for k, v in hashes.items() if k.endswith(".safetensors")}
+    manifest = ModelManifest(
+        schema_version=SCHEMA_VERSION,
+        model=name,
+        model_name=name,
+        source={"kind": "random", "seed": 0},
+        files=hashes,
+        weights_sha256=sha256_json(sorted(map(list, weights.items()))),
+        tokenizer_sha256=sha256_json([]),
+        weight_bytes=sum((files / f).stat().st_size for f in weights),
+        parameter_count=sum(p.numel() for p in model.parameters()),
+        dtype="bfloat16",
+        converted_by=None,
+        notes=("random weights of the published architecture: its text means nothing",),
+    )
+    write_record(folder / "manifest.json", manifest)
+
+
+def write_prompts(request_path: Path, out: Path) -> None:
+    """Write random token ids for what a sweep's prompt request asks for."""
+    request = read_json(request_path)
+    name, workloads = request["model"], request["workloads"]
+    generator = random.Random(0)
+    highest = SHAPES[name]["vocab_size"] - SPECIAL_TOKENS
+    most = max(workload["requests"] for workload in workloads.values())
+    lengths = {workload["prompts"]["input_tokens"] for workload in workloads.values()}
+    (length,) = lengths  # one draw serves all workloads
+    drawn = [
+        Request(f"random-{i:04d}", tuple(generator.randrange(highest) for _ in range(length)))
+        for i in range(most)
+    ]
+    requests = {id: tuple(drawn[: workload["requests"]]) for id, workload in workloads.items()}
+    pairs = {w: [[r.id, list(r.prompt_token_ids)] for r in rs] for w, rs in requests.items()}
+    write_record(
+        out,
+        PromptSet(
+            schema_version=SCHEMA_VERSION,
+            model=name,
+            tokenizer_sha256=sha256_json([]),
+            source={"kind": "random token ids", "seed": 0, "input_tokens": length},
+            requests=requests,
+            sha256={workload: sha256_json(value) for workload, value in pairs.items()},
+        ),
+    )
+
+
+def main() -> None:
+    """Parse the command line and make the one or the other."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    steps = parser.add_subparsers(dest="step", required=True)
+    step = steps.add_parser("model")
+    step.add_argument("name", choices=SHAPES)
+    step.add_argument("folder", type=Path)
+    step = steps.add_parser("prompts")
+    step.add_argument("request", type=Path)
+    step.add_argument("out", type=Path)
+    arguments = parser.parse_args()
+    if arguments.step == "model":
+        build(arguments.name, arguments.folder)
+    else:
+        write_prompts(arguments.request, arguments.out)
+
+
+if __name__ == "__main__":
+    main()

@@ -84,6 +84,22 @@ def test_boards_of_one_kind_are_added():
     assert (row.gross_energy_j, row.components) == (150.0, ("gpu",))
 
 
+def test_components_add_up_to_the_gross_energy_of_their_own_status():
+    parts = (
+        *builders.energy(40.0)[:1],
+        ComponentEnergy("cpu", "package-0", "measured", "rapl", 800.0),
+        *builders.energy(40.0)[2:],
+    )
+    measured, estimated = rows({"interval": builders.interval("window", 1020.0, 40.0, parts)})
+    tokens = measured.output_tokens
+    assert measured.gpu_energy_per_output_token_j == pytest.approx(4000.0 / tokens)
+    assert measured.cpu_energy_per_output_token_j == pytest.approx(800.0 / tokens)
+    assert measured.dram_energy_per_output_token_j is None
+    assert measured.energy_per_output_token_j == pytest.approx(4800.0 / tokens)
+    assert estimated.gpu_energy_per_output_token_j is None
+    assert estimated.dram_energy_per_output_token_j == estimated.energy_per_output_token_j
+
+
 def test_latencies_skip_requests_without_the_times_they_need():
     table = builders.request_table(0.0, first_token_s=(None, 2.0, None, 22.0))
     assert latencies_s(table)[0] == pytest.approx(2.0)

@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from llm_energy.checks.accounting import ORDER
 from llm_energy.errors import LlmEnergyError
 from llm_energy.records import (
     SCHEMA_VERSION,
@@ -39,10 +40,12 @@ OF_GROSS = (
 )
 OF_NET = ("net_energy_per_output_token_j", "net_energy_j")
 STEADY_STATE = "steady_state_energy_per_output_token_j"
+OF_COMPONENTS = tuple(f"{name}_energy_per_output_token_j" for name in ORDER)
 SUMMARISED = (
     *OF_GROSS,
     *OF_NET,
     STEADY_STATE,
+    *OF_COMPONENTS,
     "loaded_idle_power_w",
     "duration_s",
     "output_tokens_per_s",

@@ -127,6 +127,9 @@ def _row(
         assumptions=budget.assumptions if budget else (),
         facility_energy_per_output_token_j=_times(per_output_token_j, spec.meter.pue),
         steady_state_energy_per_output_token_j=_steady_state_j(window, status, total),
+        gpu_energy_per_output_token_j=_per(total.component_j.get("gpu"), output_tokens),
+        cpu_energy_per_output_token_j=_per(total.component_j.get("cpu"), output_tokens),
+        dram_energy_per_output_token_j=_per(total.component_j.get("dram"), output_tokens),
     )
 
 

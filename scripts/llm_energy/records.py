@@ -507,7 +507,8 @@ class Metrics:
     ``uncertainty.py``); an estimate has none, with ``uncertainty_reason``. By ``counter_lag_j`` the
     counters are expected to show too little, ``loaded_idle_drift_w`` is the loaded-idle power after
     minus before, and ``assumptions`` name what was taken for granted. Facility energy is gross
-    times the site's PUE. The steady state is that of continuous batching.
+    times the site's PUE. The steady state is that of continuous batching. Gross energy is split by
+    component as far as the row has it.
     """
 
     cell: str
@@ -553,6 +554,9 @@ class Metrics:
     assumptions: tuple[str, ...] = ()
     facility_energy_per_output_token_j: float | None = None
     steady_state_energy_per_output_token_j: float | None = None
+    gpu_energy_per_output_token_j: float | None = None
+    cpu_energy_per_output_token_j: float | None = None
+    dram_energy_per_output_token_j: float | None = None
 
 
 @dataclass(frozen=True)

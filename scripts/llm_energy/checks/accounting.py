@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from llm_energy.records import ComponentEnergy, Interval, Measurement, Status
 
@@ -14,10 +14,14 @@ LOADED_IDLE = ("loaded_idle_before", "loaded_idle_after")
 
 @dataclass(frozen=True)
 class Sum:
-    """The joules of the components of one status; ``parts`` are their (component, device) pairs."""
+    """The joules of the components of one status; ``parts`` are their (component, device) pairs.
+
+    ``component_j`` splits the sum by component, over its devices.
+    """
 
     energy_j: float
     parts: frozenset[tuple[str, str | None]]
+    component_j: dict[str, float] = field(default_factory=dict, compare=False)
 
     @property
     def components(self) -> tuple[str, ...]:
@@ -32,7 +36,12 @@ def sums(interval: Interval) -> dict[Status, Sum]:
     for status in STATUSES:
         known = [part for part in interval.energy if part.status == status]
         if known:
-            found[status] = Sum(math.fsum(p.energy_j for p in known), _parts(known))
+            component_j = {
+                name: math.fsum(p.energy_j for p in known if p.component == name)
+                for name in {p.component for p in known}
+            }
+            total_j = math.fsum(p.energy_j for p in known)
+            found[status] = Sum(total_j, _parts(known), component_j)
     return found
 
 

@@ -6,12 +6,13 @@ import copy
 import dataclasses
 
 import builders
+import comparison_example
 import jsonschema
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llm_energy import records, schemas
+from llm_energy import comparison_records, records, schemas
 from llm_energy.conversion import from_dict, to_dict
 from llm_energy.errors import RecordError
 from llm_energy.records import SCHEMA_VERSION, Flag, Verdicts
@@ -28,6 +29,7 @@ EXAMPLES = {
     "aggregate": builders.aggregate(
         [builders.aggregate_row(excluded=((2, "oom"),)), builders.unusable_row()]
     ),
+    "comparisons": comparison_example.example(),
 }
 ODD = (None, True, -1, 1.5, 1.0, 2, "", "text", [], {}, ["x"], [1, "x"], {"x": 1}, "measured")
 
@@ -94,7 +96,8 @@ def test_schema_is_sound_and_describes_every_key(name):
 def test_schema_has_the_keys_of_the_records(name):
     schema = schemas.load_schema(name)
     kinds = {type(EXAMPLES[name]): schema}
-    kinds |= {getattr(records, key): kind for key, kind in schema.get("$defs", {}).items()}
+    classes = vars(records) | vars(comparison_records)
+    kinds |= {classes[key]: kind for key, kind in schema.get("$defs", {}).items()}
     for cls, kind in kinds.items():
         fields = dataclasses.fields(cls)
         needed = [

@@ -1,0 +1,319 @@
+"""The record of the compare stage: pairs of cells with their ratios, and the views over a sweep.
+
+Conventions are those of ``records.py``. A ratio is always ``other / reference`` of one quantity, its
+interval holds the truth in 95 of 100 cases by itself, and ``in words`` texts are complete sentences
+without markup: whoever shows them must escape them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from llm_energy.records import Status
+
+Contrast = Literal["precision", "batch_size", "model", "backend", "sweep"]
+# ``less`` and ``more`` are beyond noise after the correction for how many were compared.
+ComparisonOutcome = Literal["less", "more", "not_distinguishable", "too_few_pairs", "not_comparable"]
+
+
+@dataclass(frozen=True)
+class Side:
+    """One side of a comparison: a cell and workload, its usable repeats, and its own mean.
+
+    ``mean`` is over all its repeats, in the unit of the metric; the ratio is over pairs alone.
+    """
+
+    cell: str
+    model: str
+    backend: str
+    precision: str
+    workload: str
+    batch_size: int
+    n: int
+    mean: float
+
+
+@dataclass(frozen=True)
+class Difference:
+    """One thing that a comparison holds fixed and that the two sides do not share."""
+
+    field: str
+    reference: str
+    other: str
+
+
+@dataclass(frozen=True)
+class LeftOut:
+    """A block that did not enter a comparison, and why."""
+
+    block: int
+    reason: str
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """One quantity of two sides, paired by block.
+
+    ``family`` names the comparisons that are corrected together (see ``Family``). ``blocks`` are
+    the repeat numbers that entered, ``n`` of them. ``ratio`` is the geometric mean over blocks of
+    other over reference, ``p`` its two-sided p-value, ``p_adjusted`` the same after Holm's
+    correction over the family. ``smallest_detectable_percent`` is the true difference that would
+    be found in 4 of 5 such sweeps, correction included. ``log_sd`` is the standard deviation of the
+    paired log-ratios, ``degrees_of_freedom`` those of the interval. All of them are None without
+    two pairs. ``differs`` says, for ``not_comparable``, which fields differ. ``verdict`` is the
+    result in words, ``notes`` what a reader must know to use it. A throughput or latency has no
+    ``energy_status`` and no ``components``.
+    """
+
+    contrast: Contrast
+    family: str
+    metric: str
+    energy_status: Status | None
+    components: tuple[str, ...]
+    reference: Side
+    other: Side
+    outcome: ComparisonOutcome
+    verdict: str
+    n: int
+    blocks: tuple[int, ...]
+    left_out: tuple[LeftOut, ...]
+    differs: tuple[Difference, ...]
+    ratio: float | None
+    ci_low: float | None
+    ci_high: float | None
+    p: float | None
+    p_adjusted: float | None
+    smallest_detectable_percent: float | None
+    log_sd: float | None
+    degrees_of_freedom: float | None
+    notes: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Family:
+    """Comparisons that answer one question and are corrected together for their number.
+
+    ``noise_percent`` is the typical standard deviation of a paired log-ratio in the family, and
+    ``noise_degrees_of_freedom`` how strongly each pair's own is drawn to it: 0 not at all, None
+    entirely (all pairs are equally noisy).
+    """
+
+    id: str
+    contrast: Contrast
+    title: str
+    metric: str
+    energy_status: Status | None
+    components: tuple[str, ...]
+    comparisons: int
+    found: int
+    noise_percent: float | None
+    noise_degrees_of_freedom: float | None
+
+
+@dataclass(frozen=True)
+class CrossoverPoint:
+    """The ratio of a precision to the reference precision at one batch size."""
+
+    batch_size: int
+    workload: str
+    n: int
+    ratio: float
+    ci_low: float | None
+    ci_high: float | None
+    outcome: ComparisonOutcome
+
+
+@dataclass(frozen=True)
+class Crossover:
+    """Where, along the batch size, a precision starts or stops to save energy.
+
+    ``kind`` says what the points show beyond noise: ``saves`` or ``costs`` at every batch size,
+    ``starts_saving`` or ``stops_saving`` on the way up, ``several`` changes, or ``undecided``.
+    ``batch_size`` is where the ratio is 1, interpolated in the logarithm of the batch size, and
+    ``ci_*`` hold it in 95 of 100 cases; an end that lies outside the batch sizes measured is None.
+    """
+
+    model: str
+    backend: str
+    reference_precision: str
+    precision: str
+    metric: str
+    energy_status: Status
+    components: tuple[str, ...]
+    points: tuple[CrossoverPoint, ...]
+    kind: Literal["saves", "costs", "starts_saving", "stops_saving", "several", "undecided"]
+    batch_size: float | None
+    ci_low: float | None
+    ci_high: float | None
+    statement: str
+
+
+@dataclass(frozen=True)
+class RankedRow:
+    """One cell and workload under several denominators; ``ranks`` count from 1, the least first."""
+
+    cell: str
+    workload: str
+    values: dict[str, float]
+    ranks: dict[str, int]
+
+
+@dataclass(frozen=True)
+class RankChange:
+    """Two rows that change places, beyond their intervals, from one metric to another."""
+
+    metric: str
+    first: tuple[str, str]
+    second: tuple[str, str]
+    statement: str
+
+
+@dataclass(frozen=True)
+class Ranking:
+    """The cells and workloads of one backend in the order of their joules, by each of ``metrics``.
+
+    The first metric is the headline; ``changes`` are the rows that another metric puts in another
+    order. ``changes_total`` counts them all where only the clearest are listed.
+    """
+
+    backend: str
+    energy_status: Status
+    components: tuple[str, ...]
+    metrics: tuple[str, ...]
+    rows: tuple[RankedRow, ...]
+    changes: tuple[RankChange, ...]
+    changes_total: int
+
+
+@dataclass(frozen=True)
+class ParetoPoint:
+    """One cell and workload by its energy and a second quantity, each with its interval.
+
+    ``dominated_by`` is a (cell, workload) that is at least as good in both and better in one; None
+    for a point on the front.
+    """
+
+    cell: str
+    workload: str
+    precision: str
+    batch_size: int
+    energy_j: float
+    energy_ci_low_j: float | None
+    energy_ci_high_j: float | None
+    against: float
+    against_ci_low: float | None
+    against_ci_high: float | None
+    dominated_by: tuple[str, str] | None
+
+
+@dataclass(frozen=True)
+class ParetoFront:
+    """Joules per output token against a latency (less is better) or tokens/s (more is better)."""
+
+    backend: str
+    model: str
+    energy_status: Status
+    components: tuple[str, ...]
+    against: str
+    better: Literal["less", "more"]
+    points: tuple[ParetoPoint, ...]
+
+
+@dataclass(frozen=True)
+class Limits:
+    """How far one cell and workload is from what physics and its hardware allow.
+
+    ``floor_j`` and ``roofline_j`` are joules per output token, as is ``energy_j``, the measured
+    joules of the boards alone. ``times_floor`` is ``energy_j / floor_j``, ``mbu`` and ``mfu`` the
+    model's bandwidth and FLOP utilisation, 0 to 1. ``rates`` says where the hardware's rates come
+    from: a data sheet, or a copy timed on the host. What cannot be had is None, with ``reason``.
+    ``fault`` is set for what is physically impossible.
+    """
+
+    cell: str
+    workload: str
+    n: int
+    energy_j: float | None
+    floor_j: float | None
+    roofline_j: float | None
+    times_floor: float | None
+    times_roofline: float | None
+    mbu: float | None
+    mfu: float | None
+    rates: str | None
+    reason: str | None
+    fault: str | None
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A cell and workload that could be recommended, or why it could not.
+
+    ``quality_drop_percent`` is by how much the negative log-likelihood per token is above that of
+    the best precision of its model, None where it was not measured. ``latency_s`` are the means of
+    the bounded latencies by their names. ``refused`` says which bound it breaks; empty if none.
+    ``against_best`` is its comparison with the recommended one in words.
+    """
+
+    cell: str
+    workload: str
+    energy_j: float
+    energy_ci_low_j: float | None
+    energy_ci_high_j: float | None
+    quality_drop_percent: float | None
+    latency_s: dict[str, float]
+    refused: tuple[str, ...]
+    against_best: str | None
+
+
+@dataclass(frozen=True)
+class Recommendation:
+    """The cell and workload of least energy within given bounds, and those that came after it.
+
+    ``bounds`` are by name: ``max_quality_drop_percent`` and latencies in seconds; empty if none
+    were asked for. ``best`` is None where no candidate keeps them. ``ties`` are (cell, workload)
+    that cannot be told from the best. ``reasons`` are sentences.
+    """
+
+    backend: str
+    model: str
+    energy_status: Status
+    components: tuple[str, ...]
+    bounds: dict[str, float]
+    best: tuple[str, str] | None
+    ties: tuple[tuple[str, str], ...]
+    statement: str
+    reasons: tuple[str, ...]
+    candidates: tuple[Candidate, ...]
+
+
+@dataclass(frozen=True)
+class HeldFixed:
+    """One condition of the measurements: the values that were found over the whole sweep."""
+
+    field: str
+    title: str
+    values: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Comparisons:
+    """Everything that the compare stage says about one sweep.
+
+    ``findings`` are the main results in words, the most important first. ``held_fixed`` lists every
+    condition that comparability looks at; one with several values is fixed only within a cell.
+    """
+
+    schema_version: int
+    sweep: str
+    simulated: bool
+    findings: tuple[str, ...]
+    held_fixed: tuple[HeldFixed, ...]
+    families: tuple[Family, ...]
+    comparisons: tuple[Comparison, ...]
+    crossovers: tuple[Crossover, ...]
+    rankings: tuple[Ranking, ...]
+    pareto: tuple[ParetoFront, ...]
+    limits: tuple[Limits, ...]
+    recommendations: tuple[Recommendation, ...]

@@ -53,6 +53,7 @@ def workload(id: str = "b1", **changes: Any) -> Workload:
         "max_output_tokens": OUTPUT_TOKENS,
         "min_output_tokens": OUTPUT_TOKENS,
         "random_seed": 1,
+        "decoder": {"do_sample": False, "temperature": 1.0},
         "quantization": {"load_in_4bit": False, "load_in_8bit": False},
         "batching": {"batch_size": int(id[1:]), "strategy": "static", "max_batch_tokens": None},
     }

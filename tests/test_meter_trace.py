@@ -69,7 +69,7 @@ def shares(count):
 
 @st.composite
 def cut_courses(draw, count, power_w=powers_w):
-    """Draw a course and ``count`` (2 or 3) edges in rising order, two samples or more between any."""
+    """Draw a course and ``count`` (2 or 3) rising edges, with two samples or more between any."""
     course = draw(courses(power_w=power_w))
     spare = len(course) - 2 * count
     waits = draw(st.lists(st.integers(0, spare), min_size=count, max_size=count).map(sorted))

@@ -17,6 +17,7 @@ from llm_energy.errors import ConfigError
 from llm_energy.models import fetch
 from llm_energy.records import Measurement, PromptSet, Spec, parse_record, read_record
 from llm_energy.replay import open_host
+from llm_energy.replay.truth import EngineTruth
 from llm_energy.tokenise import make_prompt_set
 
 EXAMPLE = yaml.safe_load((ROOT / "config" / "examples" / "replay.yaml").read_text("utf-8"))
@@ -61,6 +62,8 @@ def test_every_record_says_that_it_is_simulated_and_is_valid(swept) -> None:
         assert record["meter"]["simulated"] is True
         assert record["host"]["hostname"] == "simulated"
         assert "torch" not in record["host"]["packages"]
+        tokens, total_nll = (record["quality"][key] for key in ("tokens", "total_nll"))
+        assert total_nll == pytest.approx(EngineTruth().nll_per_token * tokens)
     verdicts = swept.read("results/replay/replay/verdicts.json")["verdicts"]
     assert len(verdicts) == 6
     assert {verdict["verdict"] for verdict in verdicts} == {"valid"}

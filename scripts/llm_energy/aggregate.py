@@ -52,6 +52,9 @@ SUMMARISED = (
     "ttft_s",
     "tpot_s",
     "e2e_latency_s",
+    "nll_per_token",
+    "perplexity",
+    "agreement_with_float32",
 )
 MIXED = "mixed_backends"
 

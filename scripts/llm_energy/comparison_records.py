@@ -14,7 +14,9 @@ from llm_energy.records import Status
 
 Contrast = Literal["precision", "batch_size", "model", "backend", "sweep"]
 # ``less`` and ``more`` are beyond noise after the correction for how many were compared.
-ComparisonOutcome = Literal["less", "more", "not_distinguishable", "too_few_pairs", "not_comparable"]
+ComparisonOutcome = Literal[
+    "less", "more", "not_distinguishable", "too_few_pairs", "not_comparable"
+]
 
 
 @dataclass(frozen=True)

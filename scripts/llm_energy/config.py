@@ -66,6 +66,14 @@ class WorkloadEntry:
 
 
 @dataclass(frozen=True)
+class QualitySettings:
+    """Which text is scored after the windows, and how much of it; no path is the built-in one."""
+
+    path: str | None
+    tokens: int
+
+
+@dataclass(frozen=True)
 class Policy:
     """What may be done against advice."""
 
@@ -88,6 +96,7 @@ class Sweep:
     protocol: records.Protocol
     meter: records.MeterSettings
     policy: Policy
+    quality: QualitySettings | None = None
 
 
 def load_sweep(
@@ -270,7 +279,8 @@ def _sweep(config: dict[str, Any]) -> Sweep:
     def entries(axis: str) -> list[dict[str, Any]]:
         return [{k: v for k, v in entry.items() if k != "at"} for entry in config[axis]]
 
-    protocol = dict(config["protocol"])
+    protocol, quality = dict(config["protocol"]), dict(config["quality"])
+    score = quality.pop("enabled")
     return Sweep(
         name=config["name"],
         models=tuple(ModelEntry(**entry) for entry in entries("models")),
@@ -283,4 +293,5 @@ def _sweep(config: dict[str, Any]) -> Sweep:
         protocol=from_dict(records.Protocol, protocol),
         meter=from_dict(records.MeterSettings, config["meter"]),
         policy=Policy(**config["policy"]),
+        quality=QualitySettings(**quality) if score else None,
     )

@@ -49,6 +49,8 @@ def semantic_problems(
                 "list both under 'precisions' to compare them",
             )
         )
+    if ("quality",) not in broken and config["quality"]["path"] is not None:
+        problems += _missing_file(config["quality"]["path"], ("quality", "path"), False, root)
     if ("protocol",) not in broken:
         problems += _warm_up(config["protocol"])
     shared = {path[0] for path in broken if len(path) == 1}

@@ -144,6 +144,7 @@ def _metered(
                 end_s=machine.clock(),
                 preflight=repeat.preflight,
                 meter=meter.report(),
+                quality=repeat.quality,
             )
 
         def keep(repeat: Repeat) -> None:
@@ -178,6 +179,7 @@ def _run(
         prompts.requests,
         backend,
         meter,
+        quality_text=prompts.quality,
         outputs=out.parent,
         keep=keep,
         step=step,

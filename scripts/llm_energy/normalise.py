@@ -5,7 +5,9 @@ from __future__ import annotations
 import math
 import statistics
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 
+from llm_energy.agreement import Outputs, agreement, reference_outputs
 from llm_energy.checks.accounting import (
     LOADED_IDLE,
     Sum,
@@ -43,23 +45,31 @@ def normalise(verdicts: Verdicts) -> MetricsTable:
     rows: list[Metrics] = []
     without = []
     path, measurement = None, None
+    references = reference_outputs(verdicts.verdicts)
     for verdict in verdicts.verdicts:
         if verdict.outcome != "ok" or verdict.verdict == "invalid":
             without.append(verdict)
             continue
         if verdict.measurement != path:  # the windows of one measurement stand together
             path, measurement = verdict.measurement, _judged(verdict)
-        rows += window_metrics(measurement, verdict)
+        rows += window_metrics(measurement, verdict, references)
     return MetricsTable(
         SCHEMA_VERSION, verdicts.sweep, verdicts.backend, tuple(rows), tuple(without)
     )
 
 
-def window_metrics(measurement: Measurement, verdict: Verdict) -> Iterator[Metrics]:
-    """Give one row for the measured joules of a window and one for the estimated, never a sum."""
+def window_metrics(
+    measurement: Measurement, verdict: Verdict, references: Outputs | None = None
+) -> Iterator[Metrics]:
+    """Give one row for the measured joules of a window and one for the estimated, never a sum.
+
+    ``references`` are the outputs in float32, by model and workload.
+    """
     window = next(w for w in measurement.windows if w.workload == verdict.workload)
+    agreed = agreement(measurement.spec, window, references or {})
     for status, total in sums(window.interval).items():
-        yield _row(measurement, window, verdict, status, total)
+        row = _row(measurement, window, verdict, status, total)
+        yield replace(row, agreement_with_float32=agreed)
 
 
 def _judged(verdict: Verdict) -> Measurement:
@@ -83,6 +93,7 @@ def _row(
     per_output_token_j = _per(total.energy_j, output_tokens)
     ttft_s, tpot_s, e2e_latency_s = latencies_s(requests)
     budget = _budget(measurement, window.interval, total) if status == "measured" else None
+    quality = measurement.quality
     return Metrics(
         cell=spec.cell,
         model=spec.model,
@@ -130,6 +141,8 @@ def _row(
         gpu_energy_per_output_token_j=_per(total.component_j.get("gpu"), output_tokens),
         cpu_energy_per_output_token_j=_per(total.component_j.get("cpu"), output_tokens),
         dram_energy_per_output_token_j=_per(total.component_j.get("dram"), output_tokens),
+        nll_per_token=quality and quality.nll_per_token,
+        perplexity=quality and quality.perplexity,
     )
 
 

@@ -242,6 +242,7 @@ def _prompt_request(sweep: Sweep, model: ModelEntry) -> dict[str, Any]:
         "workloads": {
             w.id: {"requests": w.requests, "prompts": w.prompts} for w in sweep.workloads
         },
+        "quality": sweep.quality and to_dict(sweep.quality),
     }
 
 

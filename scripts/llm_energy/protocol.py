@@ -18,12 +18,15 @@ from llm_energy.backends import Backend
 from llm_energy.errors import OutOfMemory, Unsupported
 from llm_energy.meter import Meter
 from llm_energy.preflight import preflight
+from llm_energy.quality import measure_quality
 from llm_energy.records import (
     Completion,
     Interval,
     Outcome,
     Preflight,
     Protocol,
+    Quality,
+    QualityText,
     Request,
     RequestTable,
     Spec,
@@ -46,6 +49,7 @@ class Repeat:
     load: Interval | None = None
     windows: tuple[Window, ...] = ()
     preflight: Preflight | None = None
+    quality: Quality | None = None
 
 
 @dataclass(frozen=True)
@@ -67,6 +71,7 @@ def run_repeat(
     backend: Backend,
     meter: Meter,
     *,
+    quality_text: QualityText | None = None,
     outputs: Path = Path(),
     keep: Callable[[Repeat], None] = lambda repeat: None,
     step: Callable[[str], None] = lambda label: None,
@@ -75,7 +80,8 @@ def run_repeat(
 ) -> Repeat:
     """Measure every workload of ``spec`` and return what was found, failures included.
 
-    ``requests`` is keyed by workload id; ``outputs`` is the folder that must have room. ``keep`` is
+    ``requests`` is keyed by workload id; ``quality_text`` is scored after all that is metered;
+    ``outputs`` is the folder that must have room. ``keep`` is
     called with all that is finished after the load and after each window, ``step`` before each
     stretch; neither is called inside one. What the engine cannot do, and what it fails at, is an
     outcome and not an exception.
@@ -113,6 +119,9 @@ def run_repeat(
         repeat = replace(repeat, windows=(*repeat.windows, window))
         keep(repeat)
     idle("loaded_idle_after", settings.loaded_idle_duration_s)
+    if quality_text:
+        step("quality")
+        repeat = replace(repeat, quality=measure_quality(backend, quality_text))
     backend.close()
     return repeat
 

@@ -7,6 +7,7 @@ is ``None`` with a reason beside it, never 0.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -16,6 +17,7 @@ from llm_energy.errors import RecordError
 from llm_energy.files import read_json, write_json
 
 SCHEMA_VERSION = 1
+MAX_EXPONENT = 700.0  # the exponential of more overflows
 
 Status = Literal["measured", "estimated", "unavailable"]
 Outcome = Literal["ok", "oom", "unsupported", "failed", "not_needed"]
@@ -156,10 +158,20 @@ class Request:
 
 
 @dataclass(frozen=True)
+class QualityText:
+    """A fixed text as token ids, passage by passage; ``sha256`` is the hash of its file."""
+
+    name: str
+    sha256: str
+    passages: tuple[tuple[int, ...], ...]
+
+
+@dataclass(frozen=True)
 class PromptSet:
     """The requests of every workload for one model, tokenised once and given to every backend.
 
-    ``sha256`` is, by workload id, the hash of the list of (id, prompt token ids).
+    ``sha256`` is, by workload id, the hash of the list of (id, prompt token ids). ``quality`` is
+    the text that is scored outside the windows, None where that is switched off.
     """
 
     schema_version: int
@@ -168,6 +180,7 @@ class PromptSet:
     source: dict[str, Any]
     requests: dict[str, tuple[Request, ...]]
     sha256: dict[str, str]
+    quality: QualityText | None = None
 
 
 # what is measured
@@ -424,6 +437,33 @@ class Clock:
 
 
 @dataclass(frozen=True)
+class Quality:
+    """How well the loaded model predicted a fixed text under teacher forcing, outside all windows.
+
+    ``total_nll`` is the negative log-likelihood of the ``tokens`` scored, in nats; None with its
+    ``reason``. Values compare only where ``token_ids_sha256`` is the same.
+    """
+
+    text: str
+    text_sha256: str
+    token_ids_sha256: str
+    tokens: int
+    total_nll: float | None
+    reason: str | None = None
+
+    @property
+    def nll_per_token(self) -> float | None:
+        """Give the mean negative log-likelihood of a token, in nats."""
+        return None if self.total_nll is None else self.total_nll / self.tokens
+
+    @property
+    def perplexity(self) -> float | None:
+        """Give the exponential of that, None where it is no finite number."""
+        nll = self.nll_per_token
+        return None if nll is None or nll > MAX_EXPONENT else math.exp(nll)
+
+
+@dataclass(frozen=True)
 class Measurement:
     """The raw record of one repeat; never edited afterwards.
 
@@ -450,6 +490,7 @@ class Measurement:
     end_s: float
     preflight: Preflight | None = None
     meter: MeterReport | None = None
+    quality: Quality | None = None
 
 
 # what is concluded
@@ -509,6 +550,10 @@ class Metrics:
     minus before, and ``assumptions`` name what was taken for granted. Facility energy is gross
     times the site's PUE. The steady state is that of continuous batching. Gross energy is split by
     component as far as the row has it.
+
+    ``nll_per_token`` (nats) and ``perplexity``, its exponential, are of the quality text.
+    ``agreement_with_float32`` is the mean share of an output up to the first token that differs
+    from what the same model and backend give in float32; null with sampling.
     """
 
     cell: str
@@ -557,6 +602,9 @@ class Metrics:
     gpu_energy_per_output_token_j: float | None = None
     cpu_energy_per_output_token_j: float | None = None
     dram_energy_per_output_token_j: float | None = None
+    nll_per_token: float | None = None
+    perplexity: float | None = None
+    agreement_with_float32: float | None = None
 
 
 @dataclass(frozen=True)

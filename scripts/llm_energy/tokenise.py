@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from llm_energy import prompts
+from llm_energy import prompts, quality
 from llm_energy.errors import LlmEnergyError, RecordError
 from llm_energy.files import read_json, sha256_json
 from llm_energy.records import SCHEMA_VERSION, ModelManifest, PromptSet, Request
@@ -26,7 +26,8 @@ def make_prompt_set(
     """Tokenise the prompts of every workload in ``request`` with the model's own tokenizer.
 
     ``request`` is what the plan stage wrote: ``schema_version``, ``model`` and, by workload id,
-    ``requests`` (a count) and ``prompts`` (the config's settings). Needs transformers.
+    ``requests`` (a count) and ``prompts`` (the config's settings); ``quality`` has the settings of
+    the text to score, or is None. Needs transformers.
     """
     _check_request(request, manifest)
     tokenizer = _load_tokenizer(model_folder)
@@ -48,6 +49,7 @@ def make_prompt_set(
             ) from None
         made[workload] = tuple(requests)
         sources[workload] = {**source, "chat_template": settings["chat_template"]}
+    asked = request.get("quality")
     return PromptSet(
         schema_version=SCHEMA_VERSION,
         model=manifest.model,
@@ -55,6 +57,7 @@ def make_prompt_set(
         source=sources,
         requests=made,
         sha256={w: sha256_json([[r.id, r.prompt_token_ids] for r in rs]) for w, rs in made.items()},
+        quality=quality.make_text(tokenizer, asked, limit, base) if asked else None,
     )
 
 

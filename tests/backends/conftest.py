@@ -13,6 +13,7 @@ import shutil
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import documented_backend
 import pytest
@@ -57,21 +58,31 @@ def tiny_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def reference(tiny_folder: Path) -> Callable[..., list[int]]:
-    """Give greedy ids by the plainest means: whole forward passes in float32, no cache, no batch.
-
-    ``banned`` ids are never chosen, which is what a forced length does to the end of sequence.
-    """
+def plain_logits(tiny_folder: Path) -> Callable[[Sequence[int]], Any]:
+    """Give the logits at every place by one whole forward pass in float32, no cache, no batch."""
     torch, transformers = pytest.importorskip("torch"), pytest.importorskip("transformers")
     model = transformers.AutoModelForCausalLM.from_pretrained(tiny_folder, dtype=torch.float32)
 
+    def logits(ids: Sequence[int]) -> Any:
+        with torch.inference_mode():
+            return model(torch.tensor([list(ids)])).logits[0]
+
+    return logits
+
+
+@pytest.fixture(scope="session")
+def reference(plain_logits: Callable[[Sequence[int]], Any]) -> Callable[..., list[int]]:
+    """Give greedy ids by the plainest means: one whole forward pass a token.
+
+    ``banned`` ids are never chosen, which is what a forced length does to the end of sequence.
+    """
+
     def greedy(prompt: Sequence[int], count: int, banned: Sequence[int] = ()) -> list[int]:
         ids = list(prompt)
-        with torch.inference_mode():
-            for _ in range(count):
-                logits = model(torch.tensor([ids])).logits[0, -1]
-                logits[list(banned)] = -torch.inf
-                ids.append(int(logits.argmax()))
+        for _ in range(count):
+            logits = plain_logits(ids)[-1].clone()
+            logits[list(banned)] = -float("inf")
+            ids.append(int(logits.argmax()))
         return ids[len(prompt) :]
 
     return greedy

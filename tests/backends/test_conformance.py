@@ -284,6 +284,30 @@ def test_what_the_engine_uses_is_what_it_was_passed(backend, do_sample):
     assert effective.items() <= backend.passed.items()
 
 
+# scores
+
+
+def test_a_text_is_scored_as_plain_forward_passes_score_it(backend, plain_logits):
+    backend.needs("score")
+    passages = [PROMPT, PROMPT[:2], PROMPT[::-1]]
+    backend.prepare(MIXED, do_sample=True, temperature=0.3)  # of which a score knows nothing
+    scores = backend.engine.score(passages)
+
+    assert [len(score) for score in scores] == [len(passage) - 1 for passage in passages]
+    for score, passage in zip(scores, passages, strict=True):
+        expected = plain_logits(passage).log_softmax(-1)
+        chosen = [float(expected[at, token]) for at, token in enumerate(passage[1:])]
+        assert score == pytest.approx(chosen, rel=1e-3, abs=1e-3)
+
+
+def test_an_engine_serves_on_after_a_score(backend):
+    backend.needs("score")
+    before = backend.ids(MIXED)
+    backend.engine.score([PROMPT])
+
+    assert backend.ids(MIXED) == before
+
+
 # precision and memory
 
 

@@ -66,6 +66,17 @@ class Backend(Protocol):
         """Free the model and the device's memory."""
 
 
+class Scorer(Protocol):
+    """What a ``Backend`` does besides if it can say how likely it finds a text."""
+
+    def score(self, passages: Sequence[Sequence[int]]) -> list[list[float]]:
+        """Give, by passage, the log-probability of each id but the first, given those before it.
+
+        Of the model's own distribution: no temperature, no penalty. Called once, after the last
+        window and the last baseline, with one passage's logits in memory at a time.
+        """
+
+
 def create(name: str) -> Backend:
     """Import a backend's module and make its ``Backend``; BackendUnavailable names the remedy."""
     try:

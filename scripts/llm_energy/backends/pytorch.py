@@ -31,6 +31,7 @@ CAPABILITIES = frozenset(
         "top_p",
         "min_p",
         "repetition_penalty",
+        "score",
         "no_repeat_ngram_size",
         "static_batches",
         "dynamic_batches",
@@ -208,6 +209,18 @@ class Backend:
         """Give nothing: ``model.generate`` counts no events."""
         return {}
 
+    @_reporting_out_of_memory
+    def score(self, passages: Sequence[Sequence[int]]) -> list[list[float]]:
+        """Score one passage at a time: without padding, and with the logits of one in memory."""
+        scores = []
+        with self._torch.inference_mode():
+            for passage in passages:
+                ids = self._torch.tensor([passage], device=self._input_device())
+                logits = self.model(input_ids=ids, use_cache=False).logits[0, :-1].float()
+                chosen = ids[0, 1:, None].to(logits.device)
+                scores.append(logits.log_softmax(-1).gather(1, chosen)[:, 0].tolist())
+        return scores
+
     def close(self) -> None:
         """Drop the model and the batches, and give the device's memory back."""
         self.model = None
@@ -301,10 +314,13 @@ class Backend:
         width = max(map(len, prompts))
         ids = [[self._pad_token_id] * (width - len(prompt)) + list(prompt) for prompt in prompts]
         mask = [[0] * (width - len(prompt)) + [1] * len(prompt) for prompt in prompts]
-        device = self.model.get_input_embeddings().weight.device
+        device = self._input_device()
         return Batch(
             rows, self._torch.tensor(ids, device=device), self._torch.tensor(mask, device=device)
         )
+
+    def _input_device(self) -> Any:
+        return self.model.get_input_embeddings().weight.device
 
     def _completions(
         self, batch: Batch, sequences: Any, arrival_s: float, times_s: list[float]

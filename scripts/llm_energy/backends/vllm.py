@@ -39,6 +39,7 @@ CAPABILITIES = frozenset(
         "top_p",
         "min_p",
         "repetition_penalty",
+        "score",
         "continuous_batching",
     }
 )
@@ -240,6 +241,33 @@ class Backend:
             if counted["steps"]
             else None,
         }
+
+    @_reporting_out_of_memory
+    def score(self, passages: Sequence[Sequence[int]]) -> list[list[float]]:
+        """Score one passage at a time, as prompts whose log-probabilities the engine gives back."""
+        from vllm import SamplingParams
+        from vllm.inputs import TokensPrompt
+        from vllm.sampling_params import RequestOutputKind
+
+        # The engine makes one token at least; 0 asks for no alternatives beside the prompt's own.
+        asked = SamplingParams(
+            temperature=0.0,
+            max_tokens=1,
+            prompt_logprobs=0,
+            detokenize=False,
+            output_kind=RequestOutputKind.FINAL_ONLY,
+        )
+        prompts = self._engine.renderer.render_cmpl(
+            [TokensPrompt(prompt_token_ids=list(passage)) for passage in passages]
+        )
+        scores = []
+        for passage, prompt in zip(passages, prompts, strict=True):
+            self._engine.add_request("quality", prompt, asked)
+            while not (finished := [o for o in self._engine.step() if o.finished]):
+                pass
+            given = finished[0].prompt_logprobs[1:]
+            scores.append([place[id].logprob for place, id in zip(given, passage[1:], strict=True)])
+        return scores
 
     def close(self) -> None:
         """Shut the engine down, and give back its memory and its process group."""

@@ -78,8 +78,9 @@ class EngineTruth:
     request; prefill computes 2 * parameters * tokens operations at ``operations_per_s``, under
     continuous batching of about ``step_tokens`` in one step.
     ``jitter_sd`` varies each phase's duration; the first passes of a workload are slower by
-    ``cold``, and each by the factor ``pace``. ``effective`` and ``generation`` are what it reports
-    besides. The rest are faults; a share is one of the requests of a workload.
+    ``cold``, and each by the factor ``pace``. It predicts text with
+    ``nll_per_token`` nats a token, and reports ``effective`` and ``generation`` besides. The rest
+    are faults; a share is one of the requests of a workload.
     """
 
     parameter_count: int = 8_000_000_000
@@ -91,6 +92,7 @@ class EngineTruth:
     jitter_sd: float = 0.003
     cold: tuple[float, ...] = (0.3, 0.03)
     pace: float = 1.0
+    nll_per_token: float = 2.5
     version: str = "1"
     effective: dict[str, Any] = field(default_factory=dict)
     generation: dict[str, Any] = field(default_factory=dict)

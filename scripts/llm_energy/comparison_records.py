@@ -1,8 +1,8 @@
 """The record of the compare stage: pairs of cells with their ratios, and the views over a sweep.
 
-Conventions are those of ``records.py``. A ratio is always ``other / reference`` of one quantity, its
-interval holds the truth in 95 of 100 cases by itself, and ``in words`` texts are complete sentences
-without markup: whoever shows them must escape them.
+Conventions are those of ``records.py``. A ratio is always ``other / reference`` of one quantity;
+its interval by itself holds the truth in 95 of 100 cases. What is said in words is plain text, not
+markup: whoever shows it must escape it.
 """
 
 from __future__ import annotations

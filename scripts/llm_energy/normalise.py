@@ -15,6 +15,7 @@ from llm_energy.checks.accounting import (
     loaded_idle_power_w,
     sums,
 )
+from llm_energy.conditions import batching, conditions
 from llm_energy.errors import LlmEnergyError
 from llm_energy.files import sha256_file
 from llm_energy.records import (
@@ -44,6 +45,8 @@ def normalise(verdicts: Verdicts) -> MetricsTable:
     """
     rows: list[Metrics] = []
     without = []
+    keys: dict[tuple[str, ...], str] = {}  # most windows share all their conditions with others
+    names: tuple[str, ...] = ()
     path, measurement = None, None
     references = reference_outputs(verdicts.verdicts)
     for verdict in verdicts.verdicts:
@@ -52,9 +55,19 @@ def normalise(verdicts: Verdicts) -> MetricsTable:
             continue
         if verdict.measurement != path:  # the windows of one measurement stand together
             path, measurement = verdict.measurement, _judged(verdict)
-        rows += window_metrics(measurement, verdict, references)
+        window, workload = _of_verdict(measurement, verdict)
+        for row in window_metrics(measurement, verdict, references):
+            found = conditions(measurement, window, workload, row.energy_status)
+            names = tuple(found)
+            key = keys.setdefault(tuple(found.values()), f"c{len(keys) + 1}")
+            rows.append(replace(row, conditions=key))
     return MetricsTable(
-        SCHEMA_VERSION, verdicts.sweep, verdicts.backend, tuple(rows), tuple(without)
+        SCHEMA_VERSION,
+        verdicts.sweep,
+        verdicts.backend,
+        tuple(rows),
+        tuple(without),
+        {key: dict(zip(names, values, strict=True)) for values, key in keys.items()},
     )
 
 
@@ -65,11 +78,17 @@ def window_metrics(
 
     ``references`` are the outputs in float32, by model and workload.
     """
-    window = next(w for w in measurement.windows if w.workload == verdict.workload)
+    window, workload = _of_verdict(measurement, verdict)
     agreed = agreement(measurement.spec, window, references or {})
     for status, total in sums(window.interval).items():
-        row = _row(measurement, window, verdict, status, total)
+        row = _row(measurement, window, workload, verdict, status, total)
         yield replace(row, agreement_with_float32=agreed)
+
+
+def _of_verdict(measurement: Measurement, verdict: Verdict) -> tuple[Window, Workload]:
+    """Give the window that was judged, and what it was asked to do."""
+    window = next(w for w in measurement.windows if w.workload == verdict.workload)
+    return window, next(w for w in measurement.spec.workloads if w.id == verdict.workload)
 
 
 def _judged(verdict: Verdict) -> Measurement:
@@ -81,10 +100,14 @@ def _judged(verdict: Verdict) -> Measurement:
 
 
 def _row(
-    measurement: Measurement, window: Window, verdict: Verdict, status: Status, total: Sum
+    measurement: Measurement,
+    window: Window,
+    workload: Workload,
+    verdict: Verdict,
+    status: Status,
+    total: Sum,
 ) -> Metrics:
     spec, requests = measurement.spec, window.requests
-    workload = next(w for w in spec.workloads if w.id == window.workload)
     duration_s = window.interval.duration_s
     prompt_tokens, output_tokens = sum(requests.prompt_tokens), sum(requests.output_tokens)
     count = len(requests.request_id)
@@ -128,7 +151,7 @@ def _row(
         hostname=measurement.host.hostname,
         measurement=verdict.measurement,
         measurement_sha256=verdict.measurement_sha256,
-        batching=_batching(window, workload),
+        batching=batching(window, workload),
         simulated=measurement.meter is not None and measurement.meter.simulated,
         gross_energy_standard_uncertainty_j=budget and budget.gross_j,
         net_energy_standard_uncertainty_j=None if net_j is None else budget and budget.net_j,
@@ -156,12 +179,6 @@ def _budget(measurement: Measurement, window: Interval, total: Sum) -> Budget:
     ]
     ticks_s = measurement.meter.counter_tick_s if measurement.meter else {}
     return window_budget(window, same, total.parts, ticks_s)
-
-
-def _batching(window: Window, workload: Workload) -> str | None:
-    """Give the strategy that the engine reports, else the one it was asked for."""
-    asked = workload.parameters["batching"].get("strategy")
-    return window.effective.get("batching", {}).get("strategy", asked)
 
 
 def _steady_state_j(window: Window, status: Status, total: Sum) -> float | None:

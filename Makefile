@@ -13,7 +13,7 @@ TEST_TOOLS = latex chromium
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .SECONDARY:
-.PHONY: help demo doctor envs test lint format bench locks clean tools test-envs test-tools
+.PHONY: help demo paper doctor envs test lint format bench locks clean tools test-envs test-tools
 
 DEV = .venvs/dev/bin
 UV = .venvs/uv/bin/uv
@@ -45,6 +45,10 @@ help: ## print this list
 
 demo: envs ## run the default sweep end to end and print its table
 	@.venvs/workflow/bin/snakemake --cores 1
+
+paper: .venvs/workflow/.installed ## tables and figures from measurements alone: SWEEP=name or ARCHIVE=path
+	@.venvs/workflow/bin/python scripts/paper.py \
+	  $(if $(ARCHIVE),--archive '$(ARCHIVE)',--sweep '$(or $(SWEEP),demo)')
 
 doctor: envs ## say what can be measured on this host, how well, and what would mend the rest
 	@set -- $$($(STAMPS) $(BACKENDS)); $${1%/.installed}/bin/python scripts/doctor.py

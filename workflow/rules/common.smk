@@ -1,6 +1,6 @@
 """Check the config, plan the sweep, and answer what rules ask: the only rule file with functions.
 
-INPUT  the config as Snakemake merged it
+INPUT  the config as Snakemake merged it; or, with `--config measured=<sweep>`, that sweep's plan.json
 OUTPUT PLAN, and the functions that rules use for inputs, parameters and environments
 """
 
@@ -12,7 +12,7 @@ from pathlib import Path
 SCRIPTS = f"{workflow.basedir}/scripts"
 sys.path.insert(0, SCRIPTS)
 
-from llm_energy import environments, plan
+from llm_energy import archive, environments, plan, tables
 from llm_energy.config import load_sweep
 from llm_energy.errors import LlmEnergyError
 
@@ -20,11 +20,15 @@ from llm_energy.errors import LlmEnergyError
 # `make envs` builds.
 PROVIDED = bool(workflow.deployment_settings.deployment_method)
 ROOT = Path(workflow.basedir)
+# The sweep whose measurements are there already: nothing is planned, prepared or measured.
+MEASURED = config.get("measured")
 
 
 def planned_sweep():
     """Check the config and plan the sweep; a mistake ends in one message and exit 1."""
     try:
+        if MEASURED:
+            return None, archive.read_measured(MEASURED)
         sweep = load_sweep(config, workflow.configfiles)
         engine = plan.installed_engine(ROOT, sweep.device, PROVIDED)
         return sweep, plan.make_plan(sweep, engine)
@@ -103,21 +107,25 @@ def any_of(names):
 
 
 SWEEP, PLAN = planned_sweep()
-ENVIRONMENTS = {
-    backend.id: environments.environment_name(
-        backend.id, environments.variant(SWEEP.device, backend.environment)
-    )
-    for backend in SWEEP.backends
-    if any(cell.backend == backend.id for cell in PLAN.planned)
-}
-# Models are converted and prompts tokenised with the default backend's packages; simulated ones need
-# none.
-PREPARING = environments.preparing_name([b.id for b in SWEEP.backends], SWEEP.device)
+TABLES = list(tables.TABLES)
+TABLE_MODULES = glob_wildcards(f"{SCRIPTS}/llm_energy/tables/{{module}}.py").module
+ENVIRONMENTS, PREPARING = {}, None
+if SWEEP:
+    ENVIRONMENTS = {
+        backend.id: environments.environment_name(
+            backend.id, environments.variant(SWEEP.device, backend.environment)
+        )
+        for backend in SWEEP.backends
+        if any(cell.backend == backend.id for cell in PLAN.planned)
+    }
+    # Models are converted and prompts tokenised with the default backend's packages; simulated ones
+    # need none.
+    PREPARING = environments.preparing_name([b.id for b in SWEEP.backends], SWEEP.device)
 
 
 wildcard_constraints:
     sweep=re.escape(PLAN.sweep),
-    model=any_of(model.id for model in SWEEP.models),
-    backend=any_of(backend.id for backend in SWEEP.backends),
-    precision=any_of(precision.id for precision in SWEEP.precisions),
+    model=any_of(cell.model for cell in PLAN.cells),
+    backend=any_of(cell.backend for cell in PLAN.cells),
+    precision=any_of(cell.precision for cell in PLAN.cells),
     repeat=r"r\d+",

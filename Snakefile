@@ -15,8 +15,8 @@ min_version("9.0")
 
 
 # A config given on the command line stands alone: what it leaves out takes the schema's default,
-# never this default sweep's value.
-if not workflow.overwrite_configfiles:
+# never this default sweep's value. `make paper` names a sweep that is measured and needs no config.
+if not (workflow.overwrite_configfiles or "measured" in config):
 
     configfile: "config/config.yaml"
 
@@ -24,7 +24,7 @@ if not workflow.overwrite_configfiles:
 include: "workflow/rules/common.smk"
 
 
-# `make paper` names a sweep whose measurements are there: no rule can then measure anything.
+# Where the measurements are there, no rule can plan, prepare or measure anything.
 if not MEASURED:
 
     include: "workflow/rules/plan.smk"

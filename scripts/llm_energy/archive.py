@@ -1,7 +1,7 @@
 """Take a sweep that was measured somewhere, by its own plan: in place, or unpacked from an archive.
 
-An archive is a folder, a tar file or a zip file with what lies under ``results/<sweep>/`` (plan.json,
-specs, prompts, measurements) and the manifests under ``results/models/``.
+An archive is a folder, a tar file or a zip file with what lies under ``results/<sweep>/``
+(plan.json, specs, prompts, measurements) and the manifests under ``results/models/``.
 """
 
 from __future__ import annotations

@@ -7,6 +7,8 @@ It prints "ready" when everything is imported and the measuring begins.
 
 from __future__ import annotations
 
+import functools
+import os
 import sys
 import time
 from pathlib import Path
@@ -18,9 +20,12 @@ import builders  # noqa: E402
 import measure as script  # noqa: E402
 from simulated import SimulatedBackend  # noqa: E402
 
-from llm_energy import backends  # noqa: E402
+from llm_energy import backends, locks, measure  # noqa: E402
 from llm_energy.files import write_json  # noqa: E402
 from llm_energy.records import MeterSettings, Protocol, Spec, write_record  # noqa: E402
+
+# Of one test process and those that it starts, which thus wait for no other measurement.
+HOST_LOCK = os.environ.setdefault("HOST_LOCK_OF_TEST", f"llm-energy-test-measure-{os.getpid()}")
 
 PROTOCOL = Protocol(
     preflight_max_wait_s=0,
@@ -68,5 +73,6 @@ def write_repeat(folder: Path, repeat: int = 1, **protocol) -> tuple[list[str], 
 
 if __name__ == "__main__":
     backends.MODULES["pytorch"] = "measure_stand_in"
+    measure.exclusive_host = functools.partial(locks.exclusive_host, HOST_LOCK)
     print("ready", flush=True)
     sys.exit(script.main())

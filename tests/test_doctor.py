@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 import subprocess
@@ -13,7 +12,7 @@ from pathlib import Path
 import builders
 import pytest
 
-from llm_energy import doctor
+from llm_energy import doctor, locks
 from llm_energy.records import ComponentEnergy, Condition, Interval, MeterReport
 from llm_energy.self_test import SelfTest
 
@@ -102,16 +101,12 @@ def test_the_self_test_of_the_sensors_is_judged(test, word):
     assert found(examination(self_tests=(test,)))["self-test of GPU-1"].word == word
 
 
-def test_a_held_lock_is_seen_without_waiting_for_it(tmp_path):
-    path = tmp_path / "lock"
-    assert doctor._lock(path).word == "good"
-    descriptor = os.open(path, os.O_RDWR)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
-        assert doctor._lock(path).word == "problem"
-    finally:
-        os.close(descriptor)
-    assert doctor._lock(path).word == "good"
+def test_a_held_lock_is_seen_without_waiting_for_it():
+    name = f"llm-energy-test-doctor-{os.getpid()}"
+    assert doctor._lock(name).word == "good"
+    with locks.exclusive_host(name):
+        assert doctor._lock(name).word == "problem"
+    assert doctor._lock(name).word == "good"
 
 
 def test_a_backend_that_is_not_installed_comes_with_its_command(tmp_path):

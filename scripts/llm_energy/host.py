@@ -8,6 +8,7 @@ import platform
 import re
 import socket
 import subprocess
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,22 @@ SYSFS, PROCFS = Path("/sys"), Path("/proc")
 
 # How container runtimes show in the paths of the first process's control group.
 CONTAINER_RUNTIMES = ("kubepods", "docker", "libpod", "containerd", "lxc")
+
+# What batch systems tell their jobs (sbatch(1), srun(1); AWS Batch, job environment variables). The
+# first variable of each system tells whether this is one of its jobs.
+BATCH_SYSTEMS = {
+    "slurm": {
+        "job_id": "SLURM_JOB_ID",
+        "array_task_id": "SLURM_ARRAY_TASK_ID",
+        "restarts": "SLURM_RESTART_COUNT",
+        "cluster": "SLURM_CLUSTER_NAME",
+        "partition": "SLURM_JOB_PARTITION",
+        "node": "SLURMD_NODENAME",
+        "cpus": "SLURM_CPUS_ON_NODE",
+        "gpus": "SLURM_STEP_GPUS",
+    },
+    "aws_batch": {"job_id": "AWS_BATCH_JOB_ID", "attempt": "AWS_BATCH_JOB_ATTEMPT"},
+}
 
 
 def describe(repository: Path, gpus: tuple[dict[str, Any], ...]) -> Host:
@@ -36,7 +53,21 @@ def describe(repository: Path, gpus: tuple[dict[str, Any], ...]) -> Host:
         git_commit=commit,
         git_dirty=dirty,
         settings=settings(),
+        batch_job=batch_job(os.environ),
     )
+
+
+def batch_job(environment: Mapping[str, str]) -> dict[str, str]:
+    """Say which batch system's job this is, by what the system put into the environment.
+
+    >>> batch_job({"SLURM_JOB_ID": "17", "SLURMD_NODENAME": "node3", "HOME": "/home/me"})
+    {'system': 'slurm', 'job_id': '17', 'node': 'node3'}
+    """
+    for system, names in BATCH_SYSTEMS.items():
+        if next(iter(names.values())) in environment:
+            told = {key: environment[name] for key, name in names.items() if name in environment}
+            return {"system": system, **told}
+    return {}
 
 
 def settings(sysfs: Path = SYSFS, procfs: Path = PROCFS) -> dict[str, Any]:

@@ -18,7 +18,7 @@ from llm_energy.config import BackendEntry, ModelEntry, PrecisionEntry, Sweep
 from llm_energy.conversion import to_dict
 from llm_energy.duplicates import duplicates
 from llm_energy.errors import ConfigError
-from llm_energy.files import write_changed_json
+from llm_energy.files import read_json, write_changed_json
 from llm_energy.records import SCHEMA_VERSION, Note, Spec, Workload
 
 
@@ -48,9 +48,10 @@ class Cell:
 
 @dataclass(frozen=True)
 class Plan:
-    """The whole expected grid of a sweep."""
+    """The whole expected grid of a sweep; ``device`` is what ``auto`` was found to be."""
 
     sweep: str
+    device: str
     cells: tuple[Cell, ...]
     models: dict[str, dict[str, Any]]
     prompt_requests: dict[str, dict[str, Any]]
@@ -104,6 +105,7 @@ def make_plan(sweep: Sweep, engine: Callable[[BackendEntry], Engine]) -> Plan:
         )
     return Plan(
         sweep=sweep.name,
+        device=sweep.device,
         cells=tuple(cells),
         models={model.id: to_dict(model) for model in sweep.models},
         prompt_requests={model.id: _prompt_request(sweep, model) for model in sweep.models},
@@ -138,6 +140,18 @@ def installed_engine(root: Path, device: str, provided: bool) -> Callable[[Backe
     return engine
 
 
+def planned_device(folder: Path, sweep: str) -> str:
+    """Give the device that a written plan is for: a job obeys it, whatever its node has."""
+    return read_json(folder / f"results/{sweep}/plan.json")["device"]
+
+
+def boards_needed(spec: Spec) -> int:
+    """Give how many GPUs a repeat occupies: none on a CPU, and none where the host is simulated."""
+    if spec.device == "cpu" or spec.backend == environments.SIMULATED:
+        return 0
+    return max(w.parameters["sharding"]["num_devices"] for w in spec.workloads)
+
+
 def repeat_name(number: int) -> str:
     """Name a repeat.
 
@@ -170,7 +184,7 @@ def _plan_cell(
     for workload in sweep.workloads:
         parameters[workload.id] = universal_parameters(model, precision, workload.parameters)
         translations[workload.id] = translate(
-            parameters[workload.id], backend.id, how.version, how.device, backend.flow
+            parameters[workload.id], backend.id, how.version, how.device
         )
     conflicts = _unique(note for t in translations.values() for note in t.conflicts)
     refusals = _unique(note for t in translations.values() for note in t.refusals)
@@ -265,6 +279,7 @@ def grid(plan: Plan) -> dict[str, Any]:
     return {
         "schema_version": SCHEMA_VERSION,
         "sweep": plan.sweep,
+        "device": plan.device,
         "allow_mixed_backends": plan.allow_mixed_backends,
         "cells": [
             {

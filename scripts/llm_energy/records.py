@@ -410,7 +410,8 @@ class Host:
     """The machine and the software that measured, as the measuring process saw them.
 
     ``settings`` are what the kernel is set to where it bears on energy: frequency governor,
-    simultaneous multithreading, turbo, swap, container.
+    simultaneous multithreading, turbo, swap, container. ``batch_job`` is the job of a batch system
+    that the process ran in, with the system's own name of the node; empty outside of one.
     """
 
     hostname: str
@@ -426,6 +427,7 @@ class Host:
     git_commit: str | None
     git_dirty: bool | None
     settings: dict[str, Any] = field(default_factory=dict)
+    batch_job: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

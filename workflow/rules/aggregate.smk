@@ -20,6 +20,8 @@ rule aggregate:
         "logs/{sweep}/aggregate/{backend}.log",
     conda:
         environment_file("workflow")
+    container:
+        image("workflow")
     params:
         python=workflow_python,
     shell:

@@ -1,41 +1,58 @@
 """Check the config, plan the sweep, and answer what rules ask: the only rule file with functions.
 
-INPUT  the config as Snakemake merged it; or, with `--config measured=<sweep>`, that sweep's plan.json
+INPUT  the config as Snakemake merged it
 OUTPUT PLAN, and the functions that rules use for inputs, parameters and environments
 """
 
 import json
 import re
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 SCRIPTS = f"{workflow.basedir}/scripts"
 sys.path.insert(0, SCRIPTS)
 
-from llm_energy import archive, environments, plan, tables
+from llm_energy import environments, plan, tools
 from llm_energy.config import load_sweep
 from llm_energy.errors import LlmEnergyError
 
 # With conda or containers Snakemake provides the environments, else they are the venvs that
 # `make envs` builds.
-PROVIDED = bool(workflow.deployment_settings.deployment_method)
+PROVIDERS = sorted(str(method) for method in workflow.deployment_settings.deployment_method)
+PROVIDED = bool(PROVIDERS)
 ROOT = Path(workflow.basedir)
-# The sweep whose measurements are there already: nothing is planned, prepared or measured.
-MEASURED = config.get("measured")
+
+if "conda" in PROVIDERS:
+    environments.let_pip_add_nothing()
 
 
-def planned_sweep():
-    """Check the config and plan the sweep; a mistake ends in one message and exit 1."""
+def or_exit(function, *arguments):
+    """Call a function; a mistake of the user's ends in one message and exit 1."""
     try:
-        if MEASURED:
-            return None, archive.read_measured(MEASURED)
-        sweep = load_sweep(config, workflow.configfiles)
-        engine = plan.installed_engine(ROOT, sweep.device, PROVIDED)
-        return sweep, plan.make_plan(sweep, engine)
+        return function(*arguments)
     except LlmEnergyError as error:
         # A WorkflowError would print where in this file it was raised, which helps nobody.
         print(f"error: {error}", file=sys.stderr)
         sys.exit(1)
+
+
+def planned_sweep():
+    """Check the config and plan the sweep."""
+    tools.require(PROVIDERS)
+    sweep = load_sweep(config, workflow.configfiles)
+    if workflow.is_main_process:
+        device = environments.variant(sweep.device)
+    else:
+        device = plan.planned_device(Path(), sweep.name)
+    sweep = replace(sweep, device=device)
+    engine = plan.installed_engine(ROOT, sweep.device, PROVIDED)
+    return sweep, plan.make_plan(sweep, engine)
+
+
+def check_executor():
+    """Check that the programs are there with which jobs are submitted."""
+    or_exit(tools.require, [workflow.executor_plugin.name])
 
 
 def interpreter(environment):
@@ -46,6 +63,16 @@ def interpreter(environment):
 def environment_file(environment):
     """Give the conda environment's file."""
     return f"{workflow.basedir}/envs/{environment}.yaml"
+
+
+def image(environment):
+    """Give the image of an environment, or None: then its rules run outside of containers."""
+    return SWEEP.containers.get(environment)
+
+
+def backend_image(wildcards):
+    """Give the image of a backend."""
+    return image(ENVIRONMENTS[wildcards.backend])
 
 
 def backend_environment(wildcards):
@@ -74,6 +101,12 @@ def measuring_priority(wildcards):
     """Order measurements: block after block, each in its own seeded random order."""
     cell = f"{wildcards.model}--{wildcards.backend}--{wildcards.precision}"
     return -plan.block_rank(SWEEP.order_seed, wildcards.repeat, cell)
+
+
+def boards(wildcards):
+    """Give how many GPUs a repeat occupies."""
+    cell = f"{wildcards.model}--{wildcards.backend}--{wildcards.precision}"
+    return plan.boards_needed(PLAN.spec(cell, wildcards.repeat))
 
 
 def model_entry(wildcards):
@@ -106,26 +139,32 @@ def any_of(names):
     return "|".join(re.escape(name) for name in sorted(set(names)))
 
 
-SWEEP, PLAN = planned_sweep()
-TABLES = list(tables.TABLES)
-TABLE_MODULES = glob_wildcards(f"{SCRIPTS}/llm_energy/tables/{{module}}.py").module
-ENVIRONMENTS, PREPARING = {}, None
-if SWEEP:
-    ENVIRONMENTS = {
-        backend.id: environments.environment_name(
-            backend.id, environments.variant(SWEEP.device, backend.environment)
-        )
-        for backend in SWEEP.backends
-        if any(cell.backend == backend.id for cell in PLAN.planned)
-    }
-    # Models are converted and prompts tokenised with the default backend's packages; simulated ones
-    # need none.
-    PREPARING = environments.preparing_name([b.id for b in SWEEP.backends], SWEEP.device)
+SWEEP, PLAN = or_exit(planned_sweep)
+ENVIRONMENTS = {
+    backend.id: environments.environment_name(
+        backend.id, environments.variant(SWEEP.device, backend.environment)
+    )
+    for backend in SWEEP.backends
+    if any(cell.backend == backend.id for cell in PLAN.planned)
+}
+# Models are converted and prompts tokenised with the default backend's packages; simulated ones need
+# none.
+PREPARING = environments.preparing_name([b.id for b in SWEEP.backends], SWEEP.device)
+
+if PROVIDERS == ["apptainer"]:
+    or_exit(
+        environments.require_images,
+        SWEEP.containers,
+        ["workflow", PREPARING, *ENVIRONMENTS.values()],
+    )
+
+# The profile of a cluster joins the jobs of one group into one allocation.
+BLOCK = "block_{repeat}" if SWEEP.policy.same_node_per_block else None
 
 
 wildcard_constraints:
     sweep=re.escape(PLAN.sweep),
-    model=any_of(cell.model for cell in PLAN.cells),
-    backend=any_of(cell.backend for cell in PLAN.cells),
-    precision=any_of(cell.precision for cell in PLAN.cells),
+    model=any_of(model.id for model in SWEEP.models),
+    backend=any_of(backend.id for backend in SWEEP.backends),
+    precision=any_of(precision.id for precision in SWEEP.precisions),
     repeat=r"r\d+",

@@ -18,6 +18,8 @@ rule compare:
         "logs/{sweep}/compare.log",
     conda:
         environment_file("workflow")
+    container:
+        image("workflow")
     params:
         python=workflow_python,
         folder=subpath(output[0], parent=True),

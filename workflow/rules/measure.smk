@@ -8,7 +8,8 @@ OUTPUT results/<sweep>/<backend>/measurements/<cell>/<repeat>.json
 
 # An edited script re-measures nothing: a changed spec, which holds the protocol's version, does.
 # Snakemake caps thread pools at a job's cores, but an engine is measured with the whole host. A
-# PYTHONPATH of the user's would put other packages before those of the backend's environment.
+# PYTHONPATH of the user's would put other packages before those of the backend's environment. What was
+# measured is not deleted beforehand (`update`): a job of a workflow that died may have just measured it.
 rule measure:
     """Measure one repeat of one cell."""
     input:
@@ -19,12 +20,20 @@ rule measure:
         quantised=quantised_manifest,
         prompts="results/{sweep}/prompts/{model}.json",
     output:
-        "results/{sweep}/{backend}/measurements/{model}--{backend}--{precision}/{repeat}.json",
+        update(
+            "results/{sweep}/{backend}/measurements/{model}--{backend}--{precision}/{repeat}.json"
+        ),
     log:
         "logs/{sweep}/measure/{model}--{backend}--{precision}/{repeat}.log",
     priority: measuring_priority
+    group:
+        BLOCK
     conda:
         backend_environment
+    container:
+        backend_image
+    resources:
+        gpu=boards,
     params:
         python=backend_python,
     shell:

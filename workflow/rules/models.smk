@@ -15,6 +15,8 @@ rule model:
         "logs/models/{model}.log",
     conda:
         environment_file(PREPARING)
+    container:
+        image(PREPARING)
     params:
         python=preparing_python,
         model=model_entry,
@@ -40,6 +42,8 @@ rule quantise:
         "logs/models/{model}-int8.log",
     conda:
         environment_file(PREPARING)
+    container:
+        image(PREPARING)
     params:
         python=preparing_python,
         script=f"{SCRIPTS}/quantise.py",
@@ -65,6 +69,8 @@ rule prompts:
         "logs/{sweep}/prompts/{model}.log",
     conda:
         environment_file(PREPARING)
+    container:
+        image(PREPARING)
     params:
         python=preparing_python,
         script=f"{SCRIPTS}/prompts.py",

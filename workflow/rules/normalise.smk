@@ -21,6 +21,8 @@ rule normalise:
         "logs/{sweep}/normalise/{backend}.log",
     conda:
         environment_file("workflow")
+    container:
+        image("workflow")
     params:
         python=workflow_python,
     shell:

@@ -1,31 +1,27 @@
 """Print what was found, each backend in its own block.
 
 INPUT  results/<sweep>/<backend>/aggregate.json
-OUTPUT results/<sweep>/tables/<table>.{csv,md,tex}, results/<sweep>/tables/energy.txt
+OUTPUT results/<sweep>/tables/energy.{csv,md,tex,txt}
 """
 
 
 rule tables:
-    """Write every table for spreadsheets, for people and for papers."""
+    """Write the energy table for spreadsheets, for people, for papers and for the terminal."""
     input:
         script=f"{SCRIPTS}/tables.py",
-        modules=expand(
-            f"{SCRIPTS}/llm_energy/{{module}}.py",
-            module=["statistics", *(f"tables/{name}" for name in TABLE_MODULES)],
-        ),
+        modules=multiext(f"{SCRIPTS}/llm_energy/", "tables.py", "typesetting.py", "statistics.py"),
         aggregates=expand("results/{{sweep}}/{backend}/aggregate.json", backend=PLAN.backends),
     output:
-        expand(
-            "results/{{sweep}}/tables/{table}.{suffix}", table=TABLES, suffix=["csv", "md", "tex"]
-        ),
-        summary="results/{sweep}/tables/energy.txt",
+        multiext("results/{sweep}/tables/energy", ".csv", ".md", ".tex", ".txt"),
     log:
         "logs/{sweep}/tables.log",
     conda:
         environment_file("workflow")
+    container:
+        image("workflow")
     params:
         python=workflow_python,
-        folder=subpath(output.summary, parent=True),
+        folder=subpath(output[0], parent=True),
     shell:
         r"""
         {params.python:q} {input.script:q} \

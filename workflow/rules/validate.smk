@@ -41,6 +41,8 @@ rule validate:
         "logs/{sweep}/validate/{backend}.log",
     conda:
         environment_file("workflow")
+    container:
+        image("workflow")
     params:
         python=workflow_python,
     shell:

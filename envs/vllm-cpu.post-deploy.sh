@@ -1,0 +1,1 @@
+pytorch-cpu.post-deploy.sh

@@ -320,6 +320,11 @@ RUNNING = {
     ],
     "E29": [
         (case({"warmup_converged": False}), "warning", case({"warmup_converged": None})),
+        (
+            case({"warmup_durations_s": (), "warmup_converged": None}),
+            "warning",
+            case({"warmup_durations_s": (20.0,), "warmup_converged": None}),
+        ),
         (passes(*DRIFTING), "warning", passes(*UNHURRIED)),
         (passes(*reversed(DRIFTING)), "warning", passes(*DRIFTING[:14])),
     ],

@@ -168,15 +168,17 @@ def unequal_boards(case: Case) -> Finding | None:
     "window",
     "warning",
     "warm-up not converged",
-    "Raise protocol.warmup_max_passes, or look for what slows single passes down.",
+    "Raise protocol.warmup_min_passes or warmup_max_passes, or find what slows single passes down.",
 )
 def not_warm(case: Case) -> Finding | None:
-    """Find a window that began though its passes still differed, or whose passes went on drifting.
+    """Find a window that began cold, or though its passes still differed, or whose passes drifted.
 
-    The drift is the difference between the first and the last third of the passes: over 2 %, and
-    more than their scatter explains.
+    Cold is one without a warm-up pass. The drift is the difference between the first and the last
+    third of the passes: over 2 %, and more than their scatter explains.
     """
     window = case.window
+    if not window.warmup_durations_s:
+        return Finding({"warmup_passes": 0})
     if window.warmup_converged is False:
         return Finding({"warmup_durations_s": [str(d) for d in window.warmup_durations_s]})
     durations_s = _pass_durations_s(case)

@@ -1,7 +1,7 @@
 """Plan sweeps here and measure them on a host that can fetch nothing, not even Snakemake.
 
-    python tests/gpu/offline.py plan CONFIG...           # where the workflow's environment is
-    python tests/gpu/offline.py measure SWEEP --for-s 500  # where the board is; call it until done
+    python tests/gpu/offline.py plan CONFIG...             # where the workflow runs
+    python tests/gpu/offline.py measure SWEEP --for-s 500   # where the board is
 
 What `measure` leaves lies as the workflow would leave it, below ``results/``.
 """
@@ -19,8 +19,6 @@ ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "scripts"))
 
 from llm_energy.files import read_json, write_json  # noqa: E402
-
-LONGEST_REPEAT_S = 300.0
 
 
 def plan(path: Path, **changes: Any) -> None:
@@ -44,8 +42,8 @@ def plan(path: Path, **changes: Any) -> None:
     write_json(ROOT / "results" / sweep.name / "order.json", order)
 
 
-def measure(sweep: str, for_s: float) -> None:
-    """Measure the repeats that are missing, in order, as long as another fits into ``for_s``."""
+def measure(sweep: str, for_s: float, repeat_s: float) -> None:
+    """Measure the missing repeats in order, while another of ``repeat_s`` fits into ``for_s``."""
     end_s = time.monotonic() + for_s
     folder = Path("results", sweep)
     for cell, repeat in read_json(folder / "order.json"):
@@ -53,7 +51,7 @@ def measure(sweep: str, for_s: float) -> None:
         out = folder / backend / "measurements" / cell / f"{repeat}.json"
         if out.exists():
             continue
-        if time.monotonic() + LONGEST_REPEAT_S > end_s:
+        if time.monotonic() + repeat_s > end_s:
             return
         measure_one(folder, model, folder / "specs" / cell / f"{repeat}.json", out)
 
@@ -93,13 +91,14 @@ def main() -> None:
     step.add_argument("configs", type=Path, nargs="+")
     step = steps.add_parser("measure")
     step.add_argument("sweep")
-    step.add_argument("--for-s", type=float, default=3600.0)
+    step.add_argument("--for-s", type=float, default=3600.0, help="end before so many seconds")
+    step.add_argument("--repeat-s", type=float, default=300.0, help="longest time of a repeat")
     arguments = parser.parse_args()
     if arguments.step == "plan":
         for config in arguments.configs:
             plan(config)
     else:
-        measure(arguments.sweep, arguments.for_s)
+        measure(arguments.sweep, arguments.for_s, arguments.repeat_s)
 
 
 if __name__ == "__main__":

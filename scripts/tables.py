@@ -1,4 +1,4 @@
-"""Write the energy table for spreadsheets, for people, for papers and for the terminal."""
+"""Write the tables of a sweep for spreadsheets, for people and for papers."""
 
 from __future__ import annotations
 
@@ -7,24 +7,27 @@ import sys
 from pathlib import Path
 
 from llm_energy.cli import run
+from llm_energy.comparison_records import Comparisons
 from llm_energy.files import write_text
 from llm_energy.records import Aggregate, read_record
-from llm_energy.tables import render
+from llm_energy.tables import Results, render
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Parse the command line and write energy.{csv,md,tex,txt}."""
+    """Parse the command line and write <table>.{csv,md,tex} and energy.txt."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument(
         "--aggregates", type=Path, nargs="+", required=True, help="one aggregate per backend"
     )
+    parser.add_argument("--comparisons", type=Path, help="what the compare stage found")
     parser.add_argument("--out-dir", type=Path, required=True, help="the folder of the tables")
     arguments = parser.parse_args(argv)
 
     def write() -> None:
-        aggregates = [read_record(Aggregate, path) for path in arguments.aggregates]
-        for suffix, text in render(aggregates).items():
-            write_text(arguments.out_dir / f"energy.{suffix}", text)
+        aggregates = tuple(read_record(Aggregate, path) for path in arguments.aggregates)
+        compared = arguments.comparisons and read_record(Comparisons, arguments.comparisons)
+        for name, text in render(Results(aggregates, compared)):
+            write_text(arguments.out_dir / name, text)
 
     return run(write)
 

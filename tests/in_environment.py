@@ -19,7 +19,7 @@ RUN = """
 import sys
 sys.path.append(sys.argv.pop(1))
 import pytest
-sys.exit(pytest.console_main())
+sys.exit(pytest.main())
 """
 
 

@@ -107,8 +107,14 @@ def parameters(**changes: Any) -> dict[str, Any]:
     return changed
 
 
-def run(backend: str, version: str | None = None, device: str = "cpu", **changes: Any):
-    return translate(parameters(**changes), backend, version, device)
+def run(
+    backend: str,
+    version: str | None = None,
+    device: str = "cpu",
+    flow: str | None = None,
+    **changes: Any,
+):
+    return translate(parameters(**changes), backend, version, device, flow)
 
 
 def sampled(backend: str, **changes: Any) -> Translation:
@@ -461,31 +467,62 @@ def test_backends_are_pooled_only_against_advice_and_then_marked():
 
 
 @pytest.mark.parametrize("device", ["cpu", "auto", "cuda"])
-def test_tensorrt_cells_are_refused_as_planned(device):
+def test_tensorrt_needs_a_gpu_and_nothing_else(device):
     messages = [note.message for note in run("tensorrt", device=device).refusals]
-    assert messages[0].startswith("backend 'tensorrt' is planned")
-    assert any("NVIDIA GPU" in message for message in messages) is (device != "cuda")
+    assert messages == (
+        []
+        if device == "cuda"
+        else [f"TensorRT-LLM needs an NVIDIA GPU; the device here is {device}"]
+    )
 
 
 @pytest.mark.parametrize(
     ("name", "value"), [("repetition_penalty", 1.1), ("no_repeat_ngram_size", 2), ("min_p", 0.1)]
 )
 def test_what_tensorrt_accepts_and_ignores_is_a_conflict(name, value):
-    old = translate(
-        parameters(decoder__do_sample=True, **{f"decoder__{name}": value}),
-        "tensorrt",
-        "1.2.1",
-        "cuda",
-    )
-    new = translate(
-        parameters(decoder__do_sample=True, **{f"decoder__{name}": value}),
-        "tensorrt",
-        "1.3.0",
-        "cuda",
-    )
+    asked = {"decoder__do_sample": True, f"decoder__{name}": value, "device": "cuda"}
+    old, new = run("tensorrt", "1.2.1", **asked), run("tensorrt", "1.3.0", **asked)
     assert [note.parameter for note in old.conflicts] == [f"decoder.{name}"]
-    assert not new.conflicts
-    assert new.generate[name] == value
+    assert "tensorrt-llm 1.2.1, flow pytorch" in old.conflicts[0].message
+    assert "the flow compiled" in old.conflicts[0].message
+    compiled = run("tensorrt", "1.2.1", flow="compiled", **asked)
+    for translation in (new, compiled):
+        assert not translation.conflicts
+        assert translation.generate[name] == value
+
+
+@pytest.mark.parametrize(("bits", "algorithm"), [("8", "W8A16"), ("4", "W4A16")])
+def test_tensorrt_quantises_only_while_it_compiles(bits, algorithm):
+    asked = {f"quantization__load_in_{bits}bit": True, "device": "cuda"}
+    (refusal,) = run("tensorrt", **asked).refusals
+    assert "the flow compiled" in refusal.message
+    compiled = run("tensorrt", flow="compiled", **asked)
+    assert not compiled.refusals
+    assert compiled.load["quant_algo"] == algorithm
+    assert any("bitsandbytes" in note.message for note in compiled.notes)
+    in_float32 = asked | {"fp_precision": "float32"}
+    (refusal,) = run("tensorrt", flow="compiled", **in_float32).refusals
+    assert "computing in float32" in refusal.message
+
+
+def test_tensorrt_forces_a_length_by_its_minimum_alone():
+    """With ignore_eos its end id is -1, and the ban would fall on another id."""
+    forced = run("tensorrt", min_output_tokens=64).generate
+    assert (forced["min_tokens"], forced["max_tokens"]) == (64, 64)
+    assert "ignore_eos" not in forced
+
+
+def test_a_flow_is_for_the_backend_that_has_more_than_one():
+    assert run("tensorrt").load["flow"] == "pytorch"
+    assert run("tensorrt", flow="compiled").load["flow"] == "compiled"
+    (refusal,) = run("tensorrt", device="cuda", flow="eager").refusals
+    assert refusal.message == "flow: found eager, allowed pytorch, compiled"
+    assert run("vllm", flow="compiled").refusals
+
+
+def test_no_repeat_ngram_size_0_is_left_out_for_tensorrt():
+    """The engine's own value for off is 2^30; 0 is none that it documents."""
+    assert "no_repeat_ngram_size" not in run("tensorrt", flow="compiled").generate
 
 
 # the shapes that the backends obey
@@ -530,6 +567,25 @@ def test_what_tensorrt_accepts_and_ignores_is_a_conflict(name, value):
                 "max_tokens": 64,
                 "min_tokens": 0,
                 "ignore_eos": False,
+                "seed": 7,
+            },
+        ),
+        (
+            "tensorrt",
+            {
+                "flow": "pytorch",
+                "dtype": "bfloat16",
+                "quant_algo": None,
+                "max_batch_size": 8,
+                "tensor_parallel_size": 1,
+                "kv_cache_config.enable_block_reuse": False,
+            },
+            {
+                "temperature": 1.0,
+                "top_p": 1.0,
+                "top_k": 0,
+                "max_tokens": 64,
+                "min_tokens": 0,
                 "seed": 7,
             },
         ),
@@ -629,7 +685,7 @@ def test_translation_never_fails_and_leaves_its_input_alone(given, backend, vers
     json.dumps([translation.load, translation.generate], allow_nan=False)
 
 
-@given(all_parameters, st.sampled_from(RUNNABLE), devices)
+@given(all_parameters, st.sampled_from(BACKENDS), devices)
 def test_every_value_is_passed_or_spoken_of(given, backend, device):
     """A decoder value other than the neutral one reaches the engine, or a note names it."""
     translation = translate(given, backend, None, device)
@@ -644,7 +700,7 @@ def test_every_value_is_passed_or_spoken_of(given, backend, device):
         assert passed or f"decoder.{name}" in named
 
 
-@given(all_parameters, st.sampled_from(RUNNABLE))
+@given(all_parameters, st.sampled_from(BACKENDS))
 def test_the_shape_of_the_load_arguments_never_changes(given, backend):
     assert list(translate(given, backend, None, "cpu").load) == list(run(backend).load)
 

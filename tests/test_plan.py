@@ -20,7 +20,7 @@ from llm_energy.records import Spec, read_record
 ENGINES = {
     "pytorch": plan.Engine("cpu", "5.23.0"),
     "vllm": plan.Engine("cpu", "0.32.0"),
-    "tensorrt": plan.Engine("cpu", None),
+    "tensorrt": plan.Engine("cpu", "1.2.1"),
 }
 
 
@@ -80,12 +80,27 @@ def test_a_backend_that_is_missing_costs_only_its_own_cells(tmp_path):
     assert "tiny--vllm--float32: unsupported: not here" in plan.describe(made)
 
 
-def test_a_planned_backend_is_a_row_with_its_reason(tmp_path):
-    made = make(tmp_path, backends=["pytorch", "tensorrt"])
-    refused = made.cells[1]
-    assert refused.outcome == "unsupported"
-    assert "tensorrt" in refused.reason
-    assert refused.specs == {}
+def test_three_backends_plan_and_the_one_without_its_gpu_is_rows_with_the_reason(tmp_path):
+    made = make(
+        tmp_path, backends=["pytorch", "vllm", "tensorrt"], precisions=["float16", "bfloat16"]
+    )
+    assert {cell.backend for cell in made.planned} == {"pytorch", "vllm"}
+    for refused in made.cells[4:]:
+        assert refused.outcome == "unsupported"
+        assert refused.reason == "TensorRT-LLM needs an NVIDIA GPU; the device here is cpu"
+        assert refused.specs == {}
+
+
+def test_with_a_gpu_all_three_backends_are_planned(tmp_path):
+    made = make(
+        tmp_path,
+        lambda backend: plan.Engine("cuda", ENGINES[backend.id].version),
+        backends=["pytorch", "vllm", {"id": "tensorrt", "flow": "compiled"}],
+        precisions=["bfloat16", "int8"],
+    )
+    assert len(made.planned) == 6
+    engine = made.spec("tiny--tensorrt--int8", "r01").engine
+    assert (engine["flow"], engine["quant_algo"]) == ("compiled", "W8A16")
 
 
 def test_a_parameter_that_a_backend_does_not_know_is_an_error_with_the_remedy(tmp_path):

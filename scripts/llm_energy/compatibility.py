@@ -47,12 +47,17 @@ def matrix() -> dict[str, Any]:
 
 
 def translate(
-    parameters: dict[str, Any], backend: str, engine_version: str | None, device: str
+    parameters: dict[str, Any],
+    backend: str,
+    engine_version: str | None,
+    device: str,
+    flow: str | None = None,
 ) -> Translation:
     """Translate universal parameters into the arguments of a backend's load and generation calls.
 
     ``engine_version`` is that of the package which the matrix names as the backend's ``engine``;
-    None, or one that is no version, stands for the checked one. ``device`` is auto, cpu or cuda.
+    None, or one that is no version, stands for the checked one. ``device`` is auto, cpu or cuda,
+    ``flow`` one of the backend's ways of running a model, None for its default.
     A backend that the matrix does not know raises a ConfigError. The simulated backend takes the
     universal parameters as they are.
     """
@@ -61,7 +66,7 @@ def translate(
     known = matrix()["backends"]
     if backend not in known:
         raise ConfigError([f"backend: found {backend!r}, allowed {', '.join(known)}"])
-    work = _Work(parameters, backend, _version(engine_version, known[backend]), device)
+    work = _Work(parameters, backend, _version(engine_version, known[backend]), device, flow)
     work.check_backend()
     for row in _rows():
         if "feature" in row:
@@ -128,6 +133,9 @@ CONVERSIONS: dict[str, Callable[[Any, dict[str, Any]], Any]] = {
     "sampling": lambda value, p: not is_greedy(p),
     "forces_length": lambda value, p: value == p["max_output_tokens"],
     "num_devices": lambda value, p: p["sharding"]["num_devices"],
+    "when_not_zero": lambda value, p: value if value else OMIT,
+    "w4a16": lambda value, p: "W4A16" if value else OMIT,
+    "w8a16": lambda value, p: "W8A16" if value else OMIT,
     "bitsandbytes_name": lambda value, p: "bitsandbytes" if value else OMIT,
     "when_true": lambda value, p: True if value else OMIT,
     "bitsandbytes_8bit_config": lambda value, p: {"load_in_8bit": True} if value else OMIT,
@@ -146,12 +154,20 @@ CONVERSIONS: dict[str, Callable[[Any, dict[str, Any]], Any]] = {
 class _Work:
     """The state of one translation: what is resolved so far, and what there is to say."""
 
-    def __init__(self, parameters: dict[str, Any], backend: str, version: Version, device: str):
+    def __init__(
+        self,
+        parameters: dict[str, Any],
+        backend: str,
+        version: Version,
+        device: str,
+        flow: str | None,
+    ):
         self.parameters = parameters
         self.backend = backend
         self.about = matrix()["backends"][backend]
         self.version = version
         self.device = device
+        self.flow = flow or next(iter(self.about.get("flows", ())), None)
         self.load: dict[str, Any] = copy.deepcopy(self.about["load"])
         self.generate: dict[str, Any] = {}
         self.notes: list[Note] = []
@@ -159,11 +175,14 @@ class _Work:
         self.refusals: list[Note] = []
 
     def check_backend(self) -> None:
-        """Refuse a backend whose runner is planned, or that can't run on the device."""
+        """Refuse a device that the backend can't run on, or a flow that it doesn't have."""
         name = self.about["name"]
-        if "planned" in self.about:
-            message = f"backend '{self.backend}' is planned: {self.about['planned']}"
-            self.refusals.append(Note("backend", "unsupported", message))
+        if "flows" in self.about:
+            self.load["flow"] = self.flow
+        if self.flow not in self.about.get("flows", (None,)):
+            allowed = ", ".join(self.about.get("flows", ())) or f"none, {name} has but one way"
+            message = f"flow: found {self.flow}, allowed {allowed}"
+            self.refusals.append(Note("flow", "unsupported", message))
         if self.about.get("device") == "cuda" and self.device != "cuda":
             message = f"{name} needs an NVIDIA GPU; the device here is {self.device}"
             self.refusals.append(Note("device", "unsupported", message))
@@ -177,6 +196,7 @@ class _Work:
             ("since" in entry and self.version < Version(entry["since"]))
             or ("until" in entry and self.version >= Version(entry["until"]))
             or ("device" in entry and self.device not in ("auto", entry["device"]))
+            or ("flow" in entry and self.flow != entry["flow"])
             or (
                 "computes_in" in entry
                 and self.parameters["fp_precision"] not in entry["computes_in"]
@@ -221,6 +241,8 @@ class _Work:
         about, where = self.about, f"{self.about['engine']} {self.version}"
         if any("device" in other for other in row[self.backend]):
             where += f" on {self.device}"
+        if any("flow" in other for other in row[self.backend]):
+            where += f", flow {self.flow}"
         if any("computes_in" in other for other in row[self.backend]):
             where += f" computing in {self.parameters['fp_precision']}"
         text = f"{_name(row, value)} is not supported by {about['name']} ({where})"

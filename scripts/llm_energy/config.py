@@ -36,10 +36,14 @@ class ModelEntry:
 
 @dataclass(frozen=True)
 class BackendEntry:
-    """One engine and which of its environments (``auto``, ``cpu``, ``cuda``) runs it."""
+    """One engine and which of its environments (``auto``, ``cpu``, ``cuda``) runs it.
+
+    ``flow`` is the engine's way of running a model, None for its only or its usual one.
+    """
 
     id: str
     environment: str
+    flow: str | None = None
 
 
 @dataclass(frozen=True)

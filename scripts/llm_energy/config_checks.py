@@ -39,6 +39,7 @@ def semantic_problems(
     for model in config["models"]:
         problems += _source(model, root)
     problems += _simulation(config)
+    problems += _flows(config)
     for precision in config["precisions"]:
         problems += _compute_precision(precision)
     if all(config.get("quantization", {}).values()) and "quantization" in config:
@@ -71,6 +72,16 @@ def _duplicate_ids(entries: list[dict[str, Any]]) -> Iterator[Problem]:
                 f"{dotted(first[entry['id']])}, allowed once; give each entry its own id",
             )
         first.setdefault(entry["id"], entry["at"])
+
+
+def _flows(config: dict[str, Any]) -> Iterator[Problem]:
+    for backend in config["backends"]:
+        if "flow" in backend and backend["id"] != "tensorrt":
+            yield (
+                (*backend["at"], "flow"),
+                f"found {found(backend['flow'])} for the backend '{backend['id']}', allowed for "
+                "tensorrt alone; leave it out",
+            )
 
 
 def _simulation(config: dict[str, Any]) -> Iterator[Problem]:

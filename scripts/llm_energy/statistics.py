@@ -94,6 +94,32 @@ def mean_only(statistic: Statistic) -> str:
     return _fixed(statistic.mean, max(least, min(most, _decimals(half, 1) if half else most)))
 
 
+def with_ends(value: float | None, low: float | None, high: float | None) -> tuple[str, str, str]:
+    """Write a value and the ends of its interval, in the digits that the interval supports.
+
+    >>> with_ends(0.81999, 0.7701, 0.8802)
+    ('0.820', '0.770', '0.880')
+    >>> with_ends(0.81999, None, None)
+    ('0.82', '\u2013', '\u2013')
+    """
+    if value is None:
+        return (ABSENT,) * 3
+    known = [end for end in (low, high) if end is not None]
+    half = max((abs(end - value) for end in known), default=0.0)
+    decimals = _decimals(half, 2) if half else _decimals(value, 2)
+    ends = (ABSENT if end is None else _fixed(end, decimals) for end in (low, high))
+    return (_fixed(value, decimals), *ends)
+
+
+def three_digits(value: float | None) -> str:
+    """Write a value that has no interval.
+
+    >>> three_digits(0.0123456), three_digits(1234.5), three_digits(None)
+    ('0.0123', '1230', '\u2013')
+    """
+    return ABSENT if value is None else _fixed(value, _decimals(value, 3))
+
+
 def _with_half(mean: float, half: float) -> str:
     if half == 0:
         return f"{_fixed(mean, _decimals(mean, 3))} ± 0"

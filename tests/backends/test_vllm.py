@@ -15,7 +15,8 @@ from typing import Any
 import pytest
 from subject import parameters
 
-from llm_energy.backends.vllm import ENVIRONMENT, Backend, _set_environment, cpu_groups
+from llm_energy.backends.vllm import Backend
+from llm_energy.backends.vllm_environment import ENVIRONMENT, cpu_groups, set_environment
 from llm_energy.backends.vllm_weights import check_precision, prequantized_folder
 from llm_energy.errors import OutOfMemory, Unsupported
 from llm_energy.records import (
@@ -234,7 +235,7 @@ def test_8_bit_weights_need_a_folder_quantised_before(unloaded, tmp_path):
 def test_8_bit_is_never_served_as_4_bit(unloaded, tiny_folder):
     workload = Workload("w", 1, parameters("int8"), {})
     asked = dataclasses.replace(spec(quantization="bitsandbytes"), workloads=(workload,))
-    with pytest.raises(Unsupported, match="8 bits were asked for"):
+    with pytest.raises(Unsupported, match="quantise to 4 bits"):
         unloaded.load(asked, tiny_folder)
 
 
@@ -275,7 +276,7 @@ def test_the_users_environment_stays_and_one_process_is_forced(monkeypatch):
     monkeypatch.setenv("VLLM_LOGGING_LEVEL", "DEBUG")
     monkeypatch.setenv("VLLM_ENABLE_V1_MULTIPROCESSING", "1")
 
-    _set_environment(1)
+    set_environment(1)
 
     assert os.environ["VLLM_LOGGING_LEVEL"] == "DEBUG"
     assert os.environ["HF_HUB_OFFLINE"] == "1"

@@ -1,6 +1,6 @@
 """Check the config, plan the sweep, and answer what rules ask: the only rule file with functions.
 
-INPUT  the config as Snakemake merged it
+INPUT  the config as Snakemake merged it; or, with `--config measured=<sweep>`, that sweep's plan.json
 OUTPUT PLAN, and the functions that rules use for inputs, parameters and environments
 """
 
@@ -13,7 +13,7 @@ from pathlib import Path
 SCRIPTS = f"{workflow.basedir}/scripts"
 sys.path.insert(0, SCRIPTS)
 
-from llm_energy import environments, plan, tools
+from llm_energy import archive, environments, plan, tables, tools
 from llm_energy.config import load_sweep
 from llm_energy.errors import LlmEnergyError
 
@@ -22,6 +22,8 @@ from llm_energy.errors import LlmEnergyError
 PROVIDERS = sorted(str(method) for method in workflow.deployment_settings.deployment_method)
 PROVIDED = bool(PROVIDERS)
 ROOT = Path(workflow.basedir)
+# The sweep whose measurements are there already: nothing is planned, prepared or measured.
+MEASURED = config.get("measured")
 
 if "conda" in PROVIDERS:
     environments.let_pip_add_nothing()
@@ -38,7 +40,9 @@ def or_exit(function, *arguments):
 
 
 def planned_sweep():
-    """Check the config and plan the sweep."""
+    """Check the config and plan the sweep, or read the plan of one that is measured."""
+    if MEASURED:
+        return None, archive.read_measured(MEASURED)
     tools.require(PROVIDERS)
     sweep = load_sweep(config, workflow.configfiles)
     if workflow.is_main_process:
@@ -67,7 +71,7 @@ def environment_file(environment):
 
 def image(environment):
     """Give the image of an environment, or None: then its rules run outside of containers."""
-    return SWEEP.containers.get(environment)
+    return SWEEP.containers.get(environment) if SWEEP else None
 
 
 def backend_image(wildcards):
@@ -140,18 +144,22 @@ def any_of(names):
 
 
 SWEEP, PLAN = or_exit(planned_sweep)
-ENVIRONMENTS = {
-    backend.id: environments.environment_name(
-        backend.id, environments.variant(SWEEP.device, backend.environment)
-    )
-    for backend in SWEEP.backends
-    if any(cell.backend == backend.id for cell in PLAN.planned)
-}
-# Models are converted and prompts tokenised with the default backend's packages; simulated ones need
-# none.
-PREPARING = environments.preparing_name([b.id for b in SWEEP.backends], SWEEP.device)
+TABLES = list(tables.TABLES)
+TABLE_MODULES = glob_wildcards(f"{SCRIPTS}/llm_energy/tables/{{module}}.py").module
+ENVIRONMENTS, PREPARING = {}, None
+if SWEEP:
+    ENVIRONMENTS = {
+        backend.id: environments.environment_name(
+            backend.id, environments.variant(SWEEP.device, backend.environment)
+        )
+        for backend in SWEEP.backends
+        if any(cell.backend == backend.id for cell in PLAN.planned)
+    }
+    # Models are converted and prompts tokenised with the default backend's packages; simulated ones
+    # need none.
+    PREPARING = environments.preparing_name([b.id for b in SWEEP.backends], SWEEP.device)
 
-if PROVIDERS == ["apptainer"]:
+if SWEEP and PROVIDERS == ["apptainer"]:
     or_exit(
         environments.require_images,
         SWEEP.containers,
@@ -159,12 +167,12 @@ if PROVIDERS == ["apptainer"]:
     )
 
 # The profile of a cluster joins the jobs of one group into one allocation.
-BLOCK = "block_{repeat}" if SWEEP.policy.same_node_per_block else None
+BLOCK = "block_{repeat}" if SWEEP and SWEEP.policy.same_node_per_block else None
 
 
 wildcard_constraints:
     sweep=re.escape(PLAN.sweep),
-    model=any_of(model.id for model in SWEEP.models),
-    backend=any_of(backend.id for backend in SWEEP.backends),
-    precision=any_of(precision.id for precision in SWEEP.precisions),
+    model=any_of(cell.model for cell in PLAN.cells),
+    backend=any_of(cell.backend for cell in PLAN.cells),
+    precision=any_of(cell.precision for cell in PLAN.cells),
     repeat=r"r\d+",

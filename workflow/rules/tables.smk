@@ -1,18 +1,24 @@
 """Print what was found, each backend in its own block.
 
 INPUT  results/<sweep>/<backend>/aggregate.json
-OUTPUT results/<sweep>/tables/energy.{csv,md,tex,txt}
+OUTPUT results/<sweep>/tables/<table>.{csv,md,tex}, results/<sweep>/tables/energy.txt
 """
 
 
 rule tables:
-    """Write the energy table for spreadsheets, for people, for papers and for the terminal."""
+    """Write every table for spreadsheets, for people and for papers."""
     input:
         script=f"{SCRIPTS}/tables.py",
-        modules=multiext(f"{SCRIPTS}/llm_energy/", "tables.py", "typesetting.py", "statistics.py"),
+        modules=expand(
+            f"{SCRIPTS}/llm_energy/{{module}}.py",
+            module=["statistics", *(f"tables/{name}" for name in TABLE_MODULES)],
+        ),
         aggregates=expand("results/{{sweep}}/{backend}/aggregate.json", backend=PLAN.backends),
     output:
-        multiext("results/{sweep}/tables/energy", ".csv", ".md", ".tex", ".txt"),
+        expand(
+            "results/{{sweep}}/tables/{table}.{suffix}", table=TABLES, suffix=["csv", "md", "tex"]
+        ),
+        summary="results/{sweep}/tables/energy.txt",
     log:
         "logs/{sweep}/tables.log",
     conda:
@@ -21,7 +27,7 @@ rule tables:
         image("workflow")
     params:
         python=workflow_python,
-        folder=subpath(output[0], parent=True),
+        folder=subpath(output.summary, parent=True),
     shell:
         r"""
         {params.python:q} {input.script:q} \

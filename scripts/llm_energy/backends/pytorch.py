@@ -6,18 +6,18 @@ token, since the model computes it; what fills a row after it is padding and cou
 
 from __future__ import annotations
 
-import functools
 import gc
 import logging
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from llm_energy.backends import Mark, no_mark
 from llm_energy.backends import pytorch_weights as weights
+from llm_energy.backends.refusals import check_prompt, reporting_out_of_memory
 from llm_energy.batching import default_max_batch_tokens, dynamic_batches, static_batches
-from llm_energy.errors import OutOfMemory, Unsupported
+from llm_energy.errors import Unsupported
 from llm_energy.records import Completion, Request, Spec, Workload
 
 CAPABILITIES = frozenset(
@@ -37,14 +37,6 @@ CAPABILITIES = frozenset(
         "dynamic_batches",
         "token_times",
     }
-)
-
-# How allocators say that memory is short: CUDA's runtime and cuBLAS, PyTorch's allocator on the CPU
-OUT_OF_MEMORY_TEXTS = (
-    "out of memory",
-    "CUBLAS_STATUS_ALLOC_FAILED",
-    "DefaultCPUAllocator",
-    "can't allocate memory",
 )
 
 
@@ -74,24 +66,6 @@ class StepClock:
         pass
 
 
-def _reporting_out_of_memory(method: Callable) -> Callable:
-    """Turn every way in which an allocation fails into OutOfMemory, and stay usable after it."""
-
-    @functools.wraps(method)
-    def guarded(self: Backend, *arguments: Any) -> Any:
-        try:
-            return method(self, *arguments)
-        except (MemoryError, RuntimeError) as error:
-            if not _is_out_of_memory(error):
-                raise
-            reason = str(error).strip().split("\n")[0] or type(error).__name__
-        # Here the error is gone, and with it its frames, which held the tensors of the failed pass.
-        self._release()
-        raise OutOfMemory(f"out of memory in {method.__name__}: {reason}")
-
-    return guarded
-
-
 class Backend:
     """Serve one model through ``model.generate`` in padded batches."""
 
@@ -105,7 +79,7 @@ class Backend:
         self._requests: tuple[Request, ...] = ()
         self._batches: list[Batch] = []
 
-    @_reporting_out_of_memory
+    @reporting_out_of_memory
     def load(self, spec: Spec, model_folder: Path) -> dict[str, Any]:
         """Load the weights, check that they are where and what the spec asks, and report both."""
         engine = spec.engine
@@ -139,7 +113,7 @@ class Backend:
         weights.check_precision(effective, engine["dtype"], quantization)
         return effective
 
-    @_reporting_out_of_memory
+    @reporting_out_of_memory
     def prepare(self, workload: Workload, requests: Sequence[Request]) -> dict[str, Any]:
         """Batch, left-pad and move to the device; the ids of pads are masked out of attention."""
         arguments = dict(workload.engine)
@@ -180,7 +154,7 @@ class Backend:
             },
         }
 
-    @_reporting_out_of_memory
+    @reporting_out_of_memory
     def generate(self, mark: Mark = no_mark) -> list[Completion]:
         """Serve every batch in turn; all requests arrive at the start, so later ones queue.
 
@@ -209,7 +183,7 @@ class Backend:
         """Give nothing: ``model.generate`` counts no events."""
         return {}
 
-    @_reporting_out_of_memory
+    @reporting_out_of_memory
     def score(self, passages: Sequence[Sequence[int]]) -> list[list[float]]:
         """Score one passage at a time: without padding, and with the logits of one in memory."""
         scores = []
@@ -288,12 +262,8 @@ class Backend:
         positions = getattr(text, "max_position_embeddings", None)
         vocabulary = self.model.get_input_embeddings().weight.shape[0]
         for request in self._requests:
+            check_prompt(request, vocabulary)
             prompt = len(request.prompt_token_ids)
-            if prompt == 0 or max(request.prompt_token_ids) >= vocabulary:
-                raise Unsupported(
-                    f"request {request.id}: the prompt is empty or has an id outside the model's "
-                    f"{vocabulary} tokens"
-                )
             for limit, name in ((positions, "the model's context"), (budget, "max_batch_tokens")):
                 if limit is not None and prompt + output_tokens > limit:
                     raise Unsupported(
@@ -357,8 +327,3 @@ class Backend:
         gc.collect()
         if self._torch.cuda.is_initialized():
             self._torch.cuda.empty_cache()
-
-
-def _is_out_of_memory(error: BaseException) -> bool:
-    # torch.OutOfMemoryError is a RuntimeError whose text says "out of memory".
-    return isinstance(error, MemoryError) or any(t in str(error) for t in OUT_OF_MEMORY_TEXTS)

@@ -7,18 +7,23 @@ defaults of that file are kept out (``generation_config="vllm"``).
 
 from __future__ import annotations
 
-import functools
 import gc
 import importlib.util
 import logging
 import os
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from llm_energy.backends import STEADY_BEGIN, STEADY_END, Mark, no_mark
+from llm_energy.backends.refusals import (
+    check_prompt,
+    is_out_of_memory,
+    reporting_out_of_memory,
+)
+from llm_energy.backends.vllm_environment import set_environment
 from llm_energy.backends.vllm_weights import (
     check_precision,
     describe_rank,
@@ -44,45 +49,9 @@ CAPABILITIES = frozenset(
     }
 )
 
-# vLLM reads these once, while it is imported; what the user has set stays.
-ENVIRONMENT = {
-    "HF_HUB_OFFLINE": "1",  # the model is a folder: nothing may be looked up or fetched
-    "VLLM_NO_USAGE_STATS": "1",  # no report to anyone, and no thread that would send it
-    "VLLM_LOGGING_LEVEL": "ERROR",  # it warns once for each weight that is cast while it is loaded
-    "VLLM_LOGGING_STREAM": "ext://sys.stderr",
-}
 # A fixed size, so that repeats are alike; ``kv_cache_memory_bytes`` in the spec's engine arguments
 # or VLLM_CPU_KVCACHE_SPACE replace it. On a GPU vLLM takes what the weights leave.
 CPU_KV_CACHE_BYTES = 2**30
-OUT_OF_MEMORY_TEXTS = (
-    "out of memory",
-    "CUBLAS_STATUS_ALLOC_FAILED",
-    "DefaultCPUAllocator",
-    "can't allocate memory",
-    "Available memory on node",
-    "Free memory on device",
-    "No available memory for the cache blocks",
-    "To serve at least one request",
-)
-
-
-def _reporting_out_of_memory(method: Callable) -> Callable:
-    """Turn every way in which an allocation fails into OutOfMemory."""
-
-    @functools.wraps(method)
-    def guarded(self: Backend, *arguments: Any) -> Any:
-        try:
-            return method(self, *arguments)
-        except (MemoryError, RuntimeError, ValueError) as error:
-            if not (
-                isinstance(error, MemoryError) or any(t in str(error) for t in OUT_OF_MEMORY_TEXTS)
-            ):
-                raise
-            reason = str(error).strip().split("\n")[0] or type(error).__name__
-        # Here the error is gone, and with it its frames, which held what had been allocated.
-        raise OutOfMemory(f"out of memory in {method.__name__}: {reason}")
-
-    return guarded
 
 
 class Backend:
@@ -101,17 +70,20 @@ class Backend:
         self._prompts: list[Any] = []
         self._events: Counter[str] = Counter()
 
-    @_reporting_out_of_memory
+    @reporting_out_of_memory
     def load(self, spec: Spec, model_folder: Path) -> dict[str, Any]:
         """Start the engine, check that it does what the spec asks, and report what it uses."""
         engine = dict(spec.engine)
         load_in_8bit = engine.pop("load_in_8bit", False)
         asked_8bit = any(w.parameters["quantization"]["load_in_8bit"] for w in spec.workloads)
         if asked_8bit and not load_in_8bit:
-            raise Unsupported("8 bits were asked for; without load_in_8bit vLLM quantises to 4")
+            raise Unsupported(
+                "8-bit weights were asked for, and the engine arguments lack load_in_8bit, without "
+                "which vLLM would quantise to 4 bits"
+            )
         folder = prequantized_folder(model_folder) if load_in_8bit else model_folder
         ranks = engine.setdefault("tensor_parallel_size", 1)
-        _set_environment(ranks)
+        set_environment(ranks)
 
         from vllm import EngineArgs, LLMEngine
         from vllm.platforms import current_platform
@@ -144,7 +116,7 @@ class Backend:
                 EngineArgs(**arguments | engine), usage_context=UsageContext.LLM_CLASS
             )
         except (TypeError, ValueError, NotImplementedError) as error:
-            if any(text in str(error) for text in OUT_OF_MEMORY_TEXTS):
+            if is_out_of_memory(error):
                 raise
             problem = str(error)
         if problem:
@@ -185,7 +157,7 @@ class Backend:
             "batching": {"strategy": "continuous", "max_requests_in_flight": self._concurrency},
         }
 
-    @_reporting_out_of_memory
+    @reporting_out_of_memory
     def generate(self, mark: Mark = no_mark) -> list[Completion]:
         """Serve all requests; they arrive at the start, and those beyond the batch size queue.
 
@@ -242,7 +214,7 @@ class Backend:
             else None,
         }
 
-    @_reporting_out_of_memory
+    @reporting_out_of_memory
     def score(self, passages: Sequence[Sequence[int]]) -> list[list[float]]:
         """Score one passage at a time, as prompts whose log-probabilities the engine gives back."""
         from vllm import SamplingParams
@@ -276,12 +248,15 @@ class Backend:
         if engine is not None:
             engine.engine_core.shutdown()
         del engine
-        gc.collect()
+        self._release()
         if "VLLM_ENABLE_V1_MULTIPROCESSING" in os.environ:  # vLLM has been imported
             from vllm.distributed.parallel_state import cleanup_dist_env_and_memory
 
             # Also after a load that failed half-way; without an effect where all is gone.
             cleanup_dist_env_and_memory()
+
+    def _release(self) -> None:
+        gc.collect()
 
     def _effective_generation(self, arguments: dict[str, Any]) -> dict[str, Any]:
         """Give what the engine made of each argument; of its two words for no top_k, always -1."""
@@ -303,12 +278,8 @@ class Backend:
 
     def _check_request(self, request: Request, output_tokens: int) -> None:
         model = self._engine.model_config
-        prompt, vocabulary = len(request.prompt_token_ids), model.get_vocab_size()
-        if prompt == 0 or max(request.prompt_token_ids) >= vocabulary:
-            raise Unsupported(
-                f"request {request.id}: the prompt is empty or has an id outside the model's "
-                f"{vocabulary} tokens"
-            )
+        check_prompt(request, model.get_vocab_size())
+        prompt = len(request.prompt_token_ids)
         needed, room = prompt + output_tokens, self._cache_tokens()
         asked = f"request {request.id}: {prompt} prompt tokens and {output_tokens} output tokens"
         if needed > room:  # the engine would preempt this request for ever
@@ -372,25 +343,3 @@ class Backend:
             "compilation_mode": config.compilation_config.mode.name,
             "cudagraph_mode": config.compilation_config.cudagraph_mode.name,
         }
-
-
-def _set_environment(ranks: int) -> None:
-    for name, value in ENVIRONMENT.items():
-        os.environ.setdefault(name, value)
-    # One process: what is measured and what is asked of the engine must be in the same place.
-    os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"
-    # Without this each rank of a tensor-parallel model on CPU is bound to one core.
-    os.environ.setdefault(
-        "VLLM_CPU_OMP_THREADS_BIND", cpu_groups(sorted(os.sched_getaffinity(0)), ranks)
-    )
-
-
-def cpu_groups(cpus: Sequence[int], ranks: int) -> str:
-    """Share the CPUs out among the ranks, in vLLM's notation.
-
-    >>> cpu_groups([0, 1, 2, 3], 2)
-    '0,1|2,3'
-    """
-    share = max(1, len(cpus) // ranks)
-    groups = [cpus[rank * share : (rank + 1) * share] or cpus[-1:] for rank in range(ranks)]
-    return "|".join(",".join(map(str, group)) for group in groups)

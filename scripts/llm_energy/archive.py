@@ -1,0 +1,130 @@
+"""Take a sweep that was measured somewhere, by its own plan: in place, or unpacked from an archive.
+
+An archive is a folder, a tar file or a zip file with what lies under ``results/<sweep>/``
+(plan.json, specs, prompts, measurements) and the manifests under ``results/models/``.
+"""
+
+from __future__ import annotations
+
+import shutil
+import tarfile
+import tempfile
+import zipfile
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from llm_energy.errors import LlmEnergyError
+from llm_energy.files import read_json
+
+# What of a sweep's folder is taken over; all else is made from these.
+PARTS = ("plan.json", "config.json", "specs", "prompts", "*/measurements")
+
+
+@dataclass(frozen=True)
+class MeasuredCell:
+    """One cell that a plan expects, with the paths of its measurements."""
+
+    id: str
+    model: str
+    backend: str
+    precision: str
+    measurements: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class MeasuredSweep:
+    """What the rules after ``measure`` ask of a plan, for a sweep that is measured already."""
+
+    sweep: str
+    cells: tuple[MeasuredCell, ...]
+
+    @property
+    def backends(self) -> tuple[str, ...]:
+        """Give the backends of the sweep, in its order, those without a planned cell included."""
+        return tuple(dict.fromkeys(cell.backend for cell in self.cells))
+
+    def measurements(self, backend: str | None = None) -> list[str]:
+        """Give the paths of all measurements that are there; those that are not become rows."""
+        return [
+            path
+            for cell in self.cells
+            for path in cell.measurements
+            if backend in (None, cell.backend) and Path(path).is_file()
+        ]
+
+
+def read_measured(sweep: str) -> MeasuredSweep:
+    """Read ``results/<sweep>/plan.json``; LlmEnergyError where it is no plan of that sweep."""
+    path = Path("results", sweep, "plan.json")
+    found = read_json(path)
+    try:
+        name = found["sweep"]
+        cells = tuple(map(_cell, found["cells"]))
+    except (KeyError, TypeError) as error:
+        raise LlmEnergyError(f"{path}: not a plan of this pipeline: {error!r}") from None
+    if name != sweep:
+        raise LlmEnergyError(f"{path}: it is the plan of sweep '{name}', not of '{sweep}'")
+    return MeasuredSweep(sweep, cells)
+
+
+def _cell(entry: dict[str, Any]) -> MeasuredCell:
+    names = (entry[name] for name in ("cell", "model", "backend", "precision"))
+    return MeasuredCell(*names, tuple(entry["measurements"]))
+
+
+def unpack(archive: Path, folder: Path) -> str:
+    """Lay out below ``folder`` the sweep that ``archive`` holds, and give the sweep's name.
+
+    What lay under ``folder/results`` before is removed. Raises LlmEnergyError for what is no
+    archive of exactly one sweep.
+    """
+    with tempfile.TemporaryDirectory() as place:
+        source = archive if archive.is_dir() else _extracted(archive, Path(place))
+        plan = _plan_in(source, archive)
+        sweep = read_json(plan).get("sweep")
+        if not isinstance(sweep, str) or not sweep or "/" in sweep:
+            raise LlmEnergyError(f"{archive}: {plan.relative_to(source)} names no sweep")
+        shutil.rmtree(folder / "results", ignore_errors=True)
+        _copy(plan.parent, PARTS, folder / "results" / sweep)
+        _copy(plan.parent.parent / "models", ("*/manifest*.json",), folder / "results" / "models")
+    return sweep
+
+
+def _extracted(archive: Path, place: Path) -> Path:
+    """Unpack a tar or a zip file; neither may write outside ``place``."""
+    if not archive.exists():
+        raise LlmEnergyError(f"{archive}: no such archive")
+    try:
+        if zipfile.is_zipfile(archive):
+            with zipfile.ZipFile(archive) as file:
+                file.extractall(place)
+        else:
+            with tarfile.open(archive) as file:
+                file.extractall(place, filter="data")
+    except (tarfile.TarError, zipfile.BadZipFile, OSError, EOFError) as error:
+        raise LlmEnergyError(
+            f"{archive}: neither a folder nor a readable tar or zip file ({error})"
+        ) from None
+    return place
+
+
+def _plan_in(source: Path, archive: Path) -> Path:
+    found = sorted(source.rglob("plan.json"))
+    if len(found) != 1:
+        names = ", ".join(str(path.relative_to(source)) for path in found) or "none"
+        raise LlmEnergyError(
+            f"{archive}: it must hold exactly one plan.json, that of one sweep; found {names}"
+        )
+    return found[0]
+
+
+def _copy(source: Path, patterns: Iterable[str], target: Path) -> None:
+    for path in sorted(path for pattern in patterns for path in source.glob(pattern)):
+        place = target / path.relative_to(source)
+        place.parent.mkdir(parents=True, exist_ok=True)
+        if path.is_dir():
+            shutil.copytree(path, place)
+        else:
+            shutil.copyfile(path, place)

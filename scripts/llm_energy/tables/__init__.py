@@ -1,0 +1,63 @@
+"""The tables that a sweep ends in.
+
+A new one is a function from Results to Table in a module here, and its name in TABLES.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+from llm_energy.tables import (
+    comparisons,
+    components,
+    energy,
+    failures,
+    latency,
+    quality,
+    views,
+)
+from llm_energy.tables.by_cell import ordered
+from llm_energy.tables.latex import to_latex
+from llm_energy.tables.markdown import to_markdown
+from llm_energy.tables.sheet import Results, Sheet, Table
+from llm_energy.tables.text import to_text
+
+TABLES: dict[str, Callable[[Results], Table]] = {
+    "energy": energy.table,
+    "comparisons": comparisons.pairs,
+    "crossovers": comparisons.crossovers,
+    "denominators": views.denominators,
+    "components": components.table,
+    "latency": latency.table,
+    "quality": quality.table,
+    "limits": views.limits,
+    "recommendations": views.recommendations,
+    "failures": failures.table,
+}
+
+
+def make(results: Results) -> dict[str, Table]:
+    """Make every table.
+
+    Raises LlmEnergyError for aggregates of several sweeps, for two of one backend, and for
+    simulated joules beside real ones.
+    """
+    results = Results(tuple(ordered(results.aggregates)), results.comparisons)
+    return {name: table(results) for name, table in TABLES.items()}
+
+
+def render(results: Results) -> Iterator[tuple[str, str]]:
+    """Yield every file by name and text: csv, md and tex of each table, and the summary."""
+    for name, table in make(results).items():
+        yield f"{name}.csv", table.csv
+        yield f"{name}.md", to_markdown(table.sheet)
+        yield f"{name}.tex", to_latex(table.sheet)
+        if name == "energy":
+            yield f"{name}.txt", summary(table.sheet)
+
+
+def summary(sheet: Sheet) -> str:
+    """Give the compact table that ends a run, at most 100 columns wide, and its one label line."""
+    absolute = any(column.name == "absolute" for column in sheet.columns)
+    remark = "± is for comparisons on one board; energy.md has the absolute intervals."
+    return to_text(sheet, remark if absolute else None)

@@ -1,0 +1,24 @@
+"""Joules of GPU, CPU and memory side by side, measured and estimated in rows of their own."""
+
+from __future__ import annotations
+
+from llm_energy.tables.by_cell import Measure, statistics_table
+from llm_energy.tables.sheet import Results, Table
+
+MEASURES = tuple(
+    Measure(name, f"{head} J/output token", f"{name}_energy_per_output_token_j", optional=True)
+    for name, head in (("gpu", "GPU"), ("cpu", "CPU"), ("dram", "memory"))
+)
+
+
+def table(results: Results) -> Table:
+    """Give the table."""
+    return statistics_table(
+        results,
+        "components",
+        "Energy per output token by component",
+        "Gross joules of each component over the output tokens: the mean over n repeats ± half its "
+        "95 % interval. A row holds either measured or estimated joules, which are never added. "
+        "CPU and memory joules include every process of the host.",
+        MEASURES,
+    )

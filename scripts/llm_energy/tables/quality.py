@@ -1,0 +1,27 @@
+"""What the saved joules cost in quality."""
+
+from __future__ import annotations
+
+from llm_energy.tables.by_cell import Measure, statistics_table
+from llm_energy.tables.sheet import Results, Table
+
+ENERGY = Measure("gross", "J/output token", "energy_per_output_token_j")
+MEASURES = (
+    Measure("nll", "NLL per token (nat)", "nll_per_token", optional=True),
+    Measure("perplexity", "perplexity", "perplexity", optional=True),
+    Measure("agreement", "agreement with float32", "agreement_with_float32", optional=True),
+)
+
+
+def table(results: Results) -> Table:
+    """Give the table; it has rows where quality was measured."""
+    return statistics_table(
+        results,
+        "quality",
+        "Quality beside energy",
+        "NLL is the negative log-likelihood of a fixed text under teacher forcing, outside all "
+        "windows; perplexity is its exponential. Agreement is the mean share of an output up to "
+        "the first token that differs from what the same model gives in float32.",
+        MEASURES,
+        beside=(ENERGY,),
+    )

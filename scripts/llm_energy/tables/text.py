@@ -1,0 +1,48 @@
+"""Set a table as plain text for a terminal."""
+
+from __future__ import annotations
+
+import textwrap
+
+from llm_energy.tables.sheet import Sheet
+
+TEXT_WIDTH = 100
+NARROWEST = 8
+
+
+def to_text(sheet: Sheet, remark: str | None = None) -> str:
+    """Set the columns that have a brief head, with the label, ``remark`` and the notes below."""
+    columns = [column for column in sheet.columns if column.brief is not None]
+    numbers = {k for k, column in enumerate(columns) if column.kind == "number"}
+    heads = [column.brief for column in columns] + ["Notes"]
+    lines = [sheet.title]
+    for title, rows in sheet.blocks:
+        table = [heads]
+        for row in rows:
+            cells = [row.cells[column.name] for column in columns]
+            table.append([*cells, ",".join(map(str, row.notes))])
+        lines += ["", f"[{title}]", *_aligned(table, numbers)]
+    lines += ["", sheet.label] + ([remark] if remark else [])
+    for k, note in enumerate(sheet.notes, 1):
+        note = " ".join(note.split())
+        lines += textwrap.wrap(f"{k}. {note}", TEXT_WIDTH, subsequent_indent="   ")
+    return "\n".join(lines) + "\n"
+
+
+def _aligned(table: list[list[str]], right: set[int]) -> list[str]:
+    """Align cells in columns two spaces apart; where the page is full, cut the widest texts."""
+    widths = [max(len(row[k]) for row in table) for k in range(len(table[0]))]
+    texts = [k for k in range(len(widths)) if k not in right]
+    while sum(widths) + 2 * (len(widths) - 1) > TEXT_WIDTH:
+        widest = max(texts, key=lambda k: widths[k])
+        if widths[widest] <= NARROWEST:
+            break
+        widths[widest] -= 1
+    lines = []
+    for row in table:
+        cells = []
+        for k, (cell, width) in enumerate(zip(row, widths, strict=True)):
+            cell = cell if len(cell) <= width else f"{cell[: width - 1]}…"
+            cells.append(cell.rjust(width) if k in right else cell.ljust(width))
+        lines.append("  ".join(cells).rstrip())
+    return [lines[0], "-" * max(map(len, lines)), *lines[1:]]

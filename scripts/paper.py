@@ -1,0 +1,53 @@
+"""Make the tables and figures of a sweep from its measurements alone: no engine, no config.
+
+The sweep is one of this folder's (--sweep), or an archived one (--archive), which is laid out below
+paper/. Every stage after measuring runs again, and gives the same bytes each time.
+"""
+
+from __future__ import annotations
+
+import argparse
+import subprocess
+import sys
+from pathlib import Path
+
+from llm_energy.archive import read_measured, unpack
+from llm_energy.cli import run
+from llm_energy.errors import LlmEnergyError
+
+ROOT = Path(__file__).resolve().parents[1]
+SUFFIXES = (".tar.gz", ".tar.xz", ".tgz", ".tar", ".zip")
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Parse the command line, prepare the folder and run Snakemake in it."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    which = parser.add_mutually_exclusive_group(required=True)
+    which.add_argument("--sweep", help="the sweep in results/<sweep>/")
+    which.add_argument("--archive", type=Path, help="a folder, tar or zip file of measurements")
+    arguments = parser.parse_args(argv)
+    return run(lambda: _make(arguments.sweep, arguments.archive))
+
+
+def _make(sweep: str | None, archive: Path | None) -> None:
+    folder = Path()
+    if archive:
+        folder = Path("paper", _stem(archive))
+        sweep = unpack(archive, folder)
+    else:
+        read_measured(sweep)
+    command = [sys.executable, "-m", "snakemake", "--snakefile", ROOT / "Snakefile"]
+    command += ["--workflow-profile", ROOT / "profiles" / "default", "--directory", folder]
+    command += ["--cores", "1", "--forceall", "paper", "--config", f"measured={sweep}"]
+    if subprocess.run(command, stdin=subprocess.DEVNULL).returncode:
+        raise LlmEnergyError(f"sweep {sweep}: see above; logs are in {folder / 'logs' / sweep}")
+    print(f"Tables and figures: {folder / 'results' / sweep}")
+
+
+def _stem(archive: Path) -> str:
+    name = archive.resolve().name
+    return next((name.removesuffix(s) for s in SUFFIXES if name.endswith(s)), name)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

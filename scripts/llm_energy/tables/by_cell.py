@@ -6,6 +6,7 @@ import csv
 import io
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, fields
+from typing import NamedTuple
 
 from llm_energy.checks import CATALOGUE
 from llm_energy.errors import LlmEnergyError
@@ -168,11 +169,10 @@ def statistics_table(
     ]
     rows = [row for _, found in chosen for row in found]
     shown = (*beside, *filled(measures, rows))
-    nothing = f"Nothing to show: no cell has {subject[0].lower()}{subject[1:]}."
     sheet = Sheet(
         name=name,
         title=title(subject, aggregates[0].sweep, is_simulated(aggregates)),
-        label=label(rows) if rows else nothing,
+        label=label(rows) if rows else "Nothing to show: no cell of this sweep has it.",
         explanation=" ".join([explanation, *(m.meaning for m in shown if m.meaning)]),
         columns=(*CELL, *(measure.column for measure in shown), N, ENERGY),
         blocks=tuple(
@@ -189,6 +189,39 @@ def _line(row: AggregateRow, measures: Sequence[Measure], notes: Footnotes) -> L
     source = (row.cell, row.workload)
     cells = place(row) | {measure.name: measure.of(row) for measure in measures}
     return Line(row_id(source), cells, (source,), notes.marks(remarks(row)))
+
+
+class Frame(NamedTuple):
+    """What a table says beside its rows; ``nothing`` replaces the label where there are none."""
+
+    name: str
+    subject: str
+    label: str
+    explanation: str
+    columns: tuple[Column, ...]
+    nothing: str = "Nothing to show: the sweep gave nothing to make this of."
+
+
+def framed(
+    results: Results,
+    frame: Frame,
+    blocks: Iterable[tuple[str, tuple[Line, ...]]],
+    notes: tuple[str, ...],
+    heads: Sequence[str],
+    values: Iterable[Sequence[object]],
+) -> Table:
+    """Give a table of these rows; its CSV has ``values`` under ``heads``, the sweep before them."""
+    sweep, blocks = results.aggregates[0].sweep, tuple(block for block in blocks if block[1])
+    sheet = Sheet(
+        name=frame.name,
+        title=title(frame.subject, sweep, is_simulated(results.aggregates)),
+        label=frame.label if blocks else frame.nothing,
+        explanation=frame.explanation,
+        columns=frame.columns,
+        blocks=blocks,
+        notes=notes,
+    )
+    return Table(sheet, csv_text(("sweep", *heads), ((sweep, *row) for row in values)))
 
 
 def to_csv(aggregates: Sequence[Aggregate], statistics: Sequence[str]) -> str:

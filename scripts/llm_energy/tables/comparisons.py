@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from itertools import groupby
 
-from llm_energy.comparison_records import Comparison, Comparisons, Crossover, Side
+from llm_energy.comparison_records import Comparison, Crossover, Side
 from llm_energy.statistics import three_digits, with_ends
-from llm_energy.tables.by_cell import csv_text
-from llm_energy.tables.sheet import Column, Footnotes, Line, Results, Sheet, Table, row_id, title
+from llm_energy.tables.by_cell import Frame, framed
+from llm_energy.tables.sheet import Column, Footnotes, Line, Results, Table, row_id
 
 NOT_COMPARED = "Nothing to show: no two cells of this sweep were compared."
 RATIO = (
@@ -46,14 +45,14 @@ CROSSING_EXPLANATION = (
     "interpolated in its logarithm between those measured."
 )
 HEADS = (
-    *("sweep", "contrast", "family", "metric", "energy_status", "components"),
+    *("contrast", "family", "metric", "energy_status", "components"),
     *("reference_cell", "reference_workload", "reference_n", "reference_mean"),
     *("other_cell", "other_workload", "other_n", "other_mean", "outcome", "n", "blocks"),
     *("ratio", "ci_low", "ci_high", "p", "p_adjusted", "smallest_detectable_percent", "log_sd"),
     *("degrees_of_freedom", "verdict", "differs", "left_out", "notes"),
 )
 CROSSING_HEADS = (
-    *("sweep", "model", "backend", "reference_precision", "precision", "metric", "energy_status"),
+    *("model", "backend", "reference_precision", "precision", "metric", "energy_status"),
     *("components", "kind", "batch_size", "ci_low", "ci_high", "statement"),
 )
 
@@ -62,45 +61,27 @@ def pairs(results: Results) -> Table:
     """Give one row a pair of cells and workloads, in a block for each family."""
     compared, notes = results.comparisons, Footnotes()
     found = compared.comparisons if compared else ()
-    titles = {f.id: f"{f.title}: {f.metric}" for f in compared.families} if compared else {}
+    titles = {family.id: family.title for family in compared.families} if compared else {}
     blocks = [
         (titles.get(family, family), tuple(_pair(one, notes) for one in group))
         for family, group in groupby(found, key=lambda one: one.family)
     ]
-    return Table(
-        _sheet(results, "comparisons", "Cells compared", EXPLANATION, PAIRS, blocks, notes.texts),
-        csv_text(HEADS, [_values(compared, one) for one in found] if compared else []),
-    )
+    beyond = sum(one.outcome in ("less", "more") for one in found)
+    told = f"{beyond} of {len(found)} pairs differ beyond noise, after the correction for so many."
+    frame = Frame("comparisons", "Cells compared", told, EXPLANATION, PAIRS, NOT_COMPARED)
+    return framed(results, frame, blocks, notes.texts, HEADS, map(_values, found))
 
 
 def crossovers(results: Results) -> Table:
     """Give one row a precision: at which batch size it starts or stops to save energy."""
-    compared = results.comparisons
-    found = compared.crossovers if compared else ()
-    blocks = [("batch size", tuple(map(_crossing, found)))] if found else []
+    found = results.comparisons.crossovers if results.comparisons else ()
+    changing = sum(one.batch_size is not None for one in found)
+    told = f"{changing} of {len(found)} change sides within the batch sizes that were measured."
     subject = "Where a precision starts to save"
-    return Table(
-        _sheet(results, "crossovers", subject, CROSSING_EXPLANATION, CROSSING, blocks),
-        csv_text(CROSSING_HEADS, [_crossing_values(compared, one) for one in found]),
-    )
-
-
-def _sheet(
-    results: Results,
-    name: str,
-    subject: str,
-    explanation: str,
-    columns: tuple[Column, ...],
-    blocks: Sequence[tuple[str, tuple[Line, ...]]],
-    notes: tuple[str, ...] = (),
-) -> Sheet:
-    compared = results.comparisons
-    simulated = compared is not None and compared.simulated
-    told = " ".join(compared.findings) if compared and blocks else NOT_COMPARED
-    sweep = results.aggregates[0].sweep
-    return Sheet(
-        name, title(subject, sweep, simulated), told, explanation, columns, tuple(blocks), notes
-    )
+    frame = Frame("crossovers", subject, told, CROSSING_EXPLANATION, CROSSING, NOT_COMPARED)
+    blocks = [("batch size", tuple(map(_crossing, found)))]
+    values = [_crossing_values(one) for one in found]
+    return framed(results, frame, blocks, (), CROSSING_HEADS, values)
 
 
 def _pair(one: Comparison, notes: Footnotes) -> Line:
@@ -135,10 +116,10 @@ def _side(side: Side) -> str:
     return f"{side.cell}/{side.workload}"
 
 
-def _values(compared: Comparisons, one: Comparison) -> list[object]:
+def _values(one: Comparison) -> list[object]:
     sides = (one.reference, one.other)
     return [
-        *(compared.sweep, one.contrast, one.family, one.metric, one.energy_status),
+        *(one.contrast, one.family, one.metric, one.energy_status),
         " ".join(one.components),
         *(value for side in sides for value in (side.cell, side.workload, side.n, side.mean)),
         *(one.outcome, one.n, " ".join(map(str, one.blocks)), one.ratio, one.ci_low, one.ci_high),
@@ -167,9 +148,6 @@ def _crossing(one: Crossover) -> Line:
     return Line(" : ".join(names), cells, sources)
 
 
-def _crossing_values(compared: Comparisons, one: Crossover) -> list[object]:
-    return [
-        *(compared.sweep, one.model, one.backend, one.reference_precision, one.precision),
-        *(one.metric, one.energy_status, " ".join(one.components), one.kind, one.batch_size),
-        *(one.ci_low, one.ci_high, one.statement),
-    ]
+def _crossing_values(one: Crossover) -> list[object]:
+    values = {name: getattr(one, name) for name in CROSSING_HEADS}
+    return [*(values | {"components": " ".join(one.components)}).values()]

@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from llm_energy.records import AggregateRow
-from llm_energy.tables.by_cell import CELL, block_title, csv_text, is_simulated, place
-from llm_energy.tables.sheet import Column, Line, Results, Sheet, Table, row_id, title
+from llm_energy.tables.by_cell import CELL, Frame, block_title, framed, place
+from llm_energy.tables.sheet import Column, Line, Results, Table, row_id
 
 COLUMNS = (
     *CELL,
@@ -21,17 +21,7 @@ EXPLANATION = (
     "that makes the number worthless. No such repeat enters any mean."
 )
 ALL_WELL = "Nothing failed: every planned repeat of every cell gave a usable window."
-HEADS = (
-    "sweep",
-    "backend",
-    "cell",
-    "model",
-    "precision",
-    "workload",
-    "outcome",
-    "repeats",
-    "reason",
-)
+HEADS = ("backend", "cell", "model", "precision", "workload", "outcome", "repeats", "reason")
 
 
 class Failure(NamedTuple):
@@ -50,24 +40,16 @@ class Failure(NamedTuple):
 
 def table(results: Results) -> Table:
     """Give one row a cell, workload and reason."""
-    blocks, rows = [], []
-    for aggregate in results.aggregates:
-        found = list(_failures(aggregate.rows))
-        if found:
-            blocks.append((block_title(aggregate), tuple(map(_line, found))))
-        for one in found:
-            where = (getattr(one.row, name) for name in HEADS[1:6])
-            rows.append([aggregate.sweep, *where, one.outcome, one.names, one.reason])
-    sweep = results.aggregates[0].sweep
-    sheet = Sheet(
-        name="failures",
-        title=title("What gave no result", sweep, is_simulated(results.aggregates)),
-        label=f"{len(rows)} rows without a result." if rows else ALL_WELL,
-        explanation=EXPLANATION,
-        columns=COLUMNS,
-        blocks=tuple(blocks),
-    )
-    return Table(sheet, csv_text(HEADS, rows))
+    found = [(block_title(one), list(_failures(one.rows))) for one in results.aggregates]
+    values = [
+        [*(getattr(one.row, name) for name in HEADS[:5]), one.outcome, one.names, one.reason]
+        for _, failures in found
+        for one in failures
+    ]
+    label = f"{len(values)} kinds of failure, by cell and workload."
+    frame = Frame("failures", "What gave no result", label, EXPLANATION, COLUMNS, ALL_WELL)
+    blocks = [(title, tuple(map(_line, failures))) for title, failures in found]
+    return framed(results, frame, blocks, (), HEADS, values)
 
 
 def _failures(rows: tuple[AggregateRow, ...]) -> Iterator[Failure]:

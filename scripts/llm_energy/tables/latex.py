@@ -68,7 +68,7 @@ def to_latex(sheet: Sheet) -> str:
             "\\centering",
             f"\\caption{{{_escape(f'{place}. {page.label}')}}}",
             f"\\label{{{mark}}}",
-            "\\footnotesize",
+            "\\medskip\\footnotesize\\sisetup{group-digits=none}",
             *_scaled([*setting, *_body(page, columns), "\\bottomrule", "\\end{tabular}"]),
             *_notes(page, below),
             "\\end{table}",
@@ -112,10 +112,10 @@ def _preamble(columns: Sequence[Column], lines: Sequence[Line]) -> str:
         if column.kind == "number":
             kinds.append(_number_column([line.cells[column.name] for line in lines]))
         elif column.kind == "prose":
-            kinds.append(f"p{{{PROSE_WIDTH}}}")
+            kinds.append(f">{{\\raggedright\\arraybackslash}}p{{{PROSE_WIDTH}}}")
         else:
             kinds.append("l")
-    return f"\\begin{{tabular}}{{@{{}}{''.join(kinds)}l@{{}}}}"
+    return f"\\begin{{tabular}}{{@{{}}{''.join(kinds)}@{{}}}}"
 
 
 def _number_column(cells: Sequence[str]) -> str:
@@ -127,7 +127,10 @@ def _number_column(cells: Sequence[str]) -> str:
     before = max(len(match[2]) for match in found)
     after = max(len(match[3] or "") for match in found)
     halves = [int(m[4] + (m[5] or "").ljust(after, "0")) for m in found if m[4]]
-    form = f"{sign}{before}.{after}" + (f"({len(str(max(halves)))})" if halves else "")
+    if not halves:
+        return f"S[table-format={sign}{before}.{after}]"
+    # One decimal more than there is: siunitx leaves no space between a full width and the sign.
+    form = f"{sign}{before}.{after + 1}({len(str(10 * max(halves)))})"
     return f"S[table-format={form},separate-uncertainty=true]"
 
 
@@ -136,10 +139,11 @@ def _heads(columns: Sequence[Column]) -> str:
     cells = []
     for column in columns:
         words = _escape(column.head).split(" ")
+        side = "" if column.kind == "number" else "[l]"
         broken = " \\\\ ".join(_packed(words))
-        head = words[0] if len(words) == 1 else f"\\shortstack{{{broken}}}"
+        head = words[0] if len(words) == 1 else f"\\shortstack{side}{{{broken}}}"
         cells.append(f"{{{head}}}" if column.kind == "number" else head)
-    return "\\toprule\n" + " & ".join(cells) + " & \\\\"
+    return "\\toprule\n" + " & ".join(cells) + " \\\\"
 
 
 def _packed(words: list[str]) -> list[str]:
@@ -153,15 +157,17 @@ def _packed(words: list[str]) -> list[str]:
 
 def _body(page: Sheet, columns: Sequence[Column]) -> list[str]:
     rows = []
+    # Footnote marks stand with the last name, just before the numbers.
+    marked = next((k for k, c in enumerate(columns) if c.kind == "number"), 1) - 1
     for title, lines in page.blocks:
         rows.append("\\midrule")
-        span = f"\\multicolumn{{{len(columns) + 1}}}{{@{{}}l}}"
+        span = f"\\multicolumn{{{len(columns)}}}{{@{{}}l}}"
         rows.append(f"{span}{{\\textbf{{{_escape(title)}}}}} \\\\")
         for line in lines:
             cells = [_cell(column, line.cells[column.name]) for column in columns]
-            marks = ",".join(map(str, line.notes))
-            cells.append(f"\\textsuperscript{{{marks}}}" if marks else "")
-            rows.append(f"{' & '.join(cells)} \\\\".replace("  ", " "))
+            if line.notes:
+                cells[marked] += f"\\textsuperscript{{{','.join(map(str, line.notes))}}}"
+            rows.append(" & ".join(cells) + " \\\\")
     return rows
 
 

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 from llm_energy.comparison_records import Candidate, Limits, RankedRow, Recommendation
 from llm_energy.records import AggregateRow, Statistic
 from llm_energy.statistics import ABSENT, quantity, three_digits
-from llm_energy.tables.by_cell import csv_text
-from llm_energy.tables.sheet import Column, Footnotes, Line, Results, Sheet, Table, row_id, title
+from llm_energy.tables.by_cell import Frame, framed
+from llm_energy.tables.sheet import Column, Footnotes, Line, Results, Table, row_id
 
-NOT_THERE = "Nothing to show: the sweep gave nothing to make this of."
 PLACE = (Column("cell", "Cell"), Column("workload", "Workload"))
 DENOMINATORS = {
     "energy_per_output_token_j": "J/output token",
@@ -93,8 +90,8 @@ def denominators(results: Results) -> Table:
         else "The order of the rows is the same under every denominator, as far as can be told."
     )
     subject = "Energy under several denominators"
-    made = ("denominators", subject, told, DENOMINATORS_EXPLANATION, columns)
-    return _table(results, made, blocks, notes.texts, heads, values)
+    frame = Frame("denominators", subject, told, DENOMINATORS_EXPLANATION, columns)
+    return framed(results, frame, blocks, notes.texts, heads, values)
 
 
 def limits(results: Results) -> Table:
@@ -117,9 +114,8 @@ def limits(results: Results) -> Table:
     names = ("cell", "workload", "n", "energy_j", "floor_j", "roofline_j", "times_floor")
     names += ("times_roofline", "mbu", "mfu", "rates", "reason", "fault")
     values = [[getattr(one, name) for name in names] for one in found]
-    made = ("limits", "Distance from the physical limit", told, LIMITS_EXPLANATION, LIMITS)
-    blocks = [("boards", lines)] if lines else []
-    return _table(results, made, blocks, notes.texts, names, values)
+    frame = Frame("limits", "Distance from the physical limit", told, LIMITS_EXPLANATION, LIMITS)
+    return framed(results, frame, [("boards", lines)], notes.texts, names, values)
 
 
 def recommendations(results: Results) -> Table:
@@ -143,24 +139,8 @@ def recommendations(results: Results) -> Table:
     heads = ("backend", "model", "energy_status", "cell", "workload", "recommended", "energy_j")
     heads += ("quality_drop_percent", "refused", "against_best")
     told = " ".join(one.statement for one in found)
-    made = ("recommendations", "What to take", told, RECOMMENDED_EXPLANATION, RECOMMENDED)
-    return _table(results, made, [b for b in blocks if b[1]], notes.texts, heads, values)
-
-
-def _table(
-    results: Results,
-    made: tuple[str, str, str, str, tuple[Column, ...]],
-    blocks: Sequence[tuple[str, tuple[Line, ...]]],
-    notes: tuple[str, ...],
-    heads: Sequence[str],
-    values: Sequence[Sequence[object]],
-) -> Table:
-    name, subject, told, explanation, columns = made
-    compared, sweep = results.comparisons, results.aggregates[0].sweep
-    heading = title(subject, sweep, compared is not None and compared.simulated)
-    label = told if blocks else NOT_THERE
-    sheet = Sheet(name, heading, label, explanation, columns, tuple(blocks), notes)
-    return Table(sheet, csv_text(["sweep", *heads], [[sweep, *row] for row in values]))
+    frame = Frame("recommendations", "What to take", told, RECOMMENDED_EXPLANATION, RECOMMENDED)
+    return framed(results, frame, blocks, notes.texts, heads, values)
 
 
 def _statistics(results: Results) -> dict[tuple, dict[str, Statistic]]:

@@ -379,8 +379,13 @@ def test_a_token_budget_only_counts_for_dynamic_batches():
     ],
 )
 def test_sharding_strategy_becomes_native_arguments(backend, strategy, arguments):
-    translation = run(backend, sharding__strategy=strategy, sharding__num_devices=2)
+    translation = run(backend, device="cuda", sharding__strategy=strategy, sharding__num_devices=2)
     assert {key: translation.load[key] for key in arguments} == arguments
+
+
+def test_layers_are_spread_over_boards_alone():
+    (refusal,) = run("pytorch", sharding__strategy="device_map").refusals
+    assert "the CPU is one device; use tensor_parallel" in refusal.message
 
 
 def test_a_sharding_strategy_that_vllm_lacks_refuses_the_cell():
@@ -619,7 +624,7 @@ def test_merging_changes_no_translation():
 
 
 def test_workloads_that_need_different_engines_are_a_config_error():
-    loads = [run("pytorch"), run("pytorch", sharding__strategy="device_map")]
+    loads = [run("pytorch", device="cuda", sharding__strategy=s) for s in ("none", "device_map")]
     with pytest.raises(ConfigError, match="device_map is null in one workload and auto in another"):
         merge_loads(loads)
 

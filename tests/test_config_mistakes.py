@@ -157,7 +157,7 @@ def test_file_that_cannot_be_searched_still_gives_messages(text, root):
         ),
         (
             {"model_name": "a", "sharding": {"strategy": "device_map"}},
-            "sharding.strategy: found 'device_map', allowed none",
+            "sharding.num_devices: found 1, allowed 2 or more with the strategy 'device_map'",
         ),
         (
             {"model_name": "a", "quantization": {"load_in_8_bit": True}},

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from llm_energy import records
-from llm_energy.config_checks import semantic_problems
+from llm_energy.config_checks import copies_of, semantic_problems
 from llm_energy.config_errors import Key, Places, Problem, found, schema_problems
 from llm_energy.config_schema import coerce, fill_defaults, schema
 from llm_energy.conversion import from_dict
@@ -170,7 +170,8 @@ def complete_config(config: dict[str, Any]) -> dict[str, Any]:
         )
         workload["prompts"] = _merged(config["prompts"], workload.get("prompts", {}))
         batch_size = workload["parameters"]["batching"]["batch_size"]
-        workload.setdefault("requests", -(-LEAST_REQUESTS // batch_size) * batch_size)
+        whole = batch_size * copies_of(workload["parameters"])
+        workload.setdefault("requests", -(-LEAST_REQUESTS // whole) * whole)
         if workload["parameters"]["traffic_simulation"] == {"mode": "offline"}:
             workload["parameters"]["traffic_simulation"] = None
     return config

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,6 @@ from llm_energy.environments import SIMULATED
 
 # What the schema already knows but this release can't do yet: key -> the values that it can.
 IMPLEMENTED: dict[Key, tuple[Any, ...]] = {
-    ("sharding", "strategy"): ("none",),
     ("traffic_simulation", "mode"): ("offline",),
 }
 
@@ -56,6 +55,7 @@ def semantic_problems(
         problems += _warm_up(config["protocol"])
     shared = {path[0] for path in broken if len(path) == 1}
     if not shared & {"parameters", "prompts", *config["parameters"]}:
+        problems += _one_sharding(config["workloads"])
         for workload in config["workloads"]:
             problems += _parameters(workload, written)
             problems += _prompts(workload, written, root)
@@ -175,13 +175,15 @@ def _parameters(workload: dict[str, Any], written: dict[str, Any]) -> Iterator[P
             origin("min_output_tokens"),
             f"found {least}, allowed at most {limit}, which is {most}",
         )
-    size = values["batching"]["batch_size"]
-    if values["batching"]["strategy"] == "static" and workload["requests"] % size:
-        below = workload["requests"] // size * size
+    size, copies = values["batching"]["batch_size"], copies_of(values)
+    whole = size * copies
+    if values["batching"]["strategy"] == "static" and workload["requests"] % whole:
+        below = workload["requests"] // whole * whole
+        wanted = f"the batch size {size}" + (f" times {copies} copies" if copies > 1 else "")
         yield (
             (*workload["at"], "requests"),
-            f"found {workload['requests']}, allowed a multiple of the batch size {size}, else the "
-            f"last batch is smaller; try {f'{below} or ' if below else ''}{below + size}",
+            f"found {workload['requests']}, allowed a multiple of {wanted}, else the "
+            f"last batch is smaller; try {f'{below} or ' if below else ''}{below + whole}",
         )
     for (section, key), can in IMPLEMENTED.items():
         value = (values[section] or {}).get(key, can[0])
@@ -190,17 +192,41 @@ def _parameters(workload: dict[str, Any], written: dict[str, Any]) -> Iterator[P
                 origin(section, key),
                 f"found '{value}', allowed {', '.join(can)}; the rest is not implemented yet",
             )
-    sharding, traffic = values["sharding"], values["traffic_simulation"] or {}
-    if sharding["strategy"] == "none" and sharding["num_devices"] > 1:
-        yield (
-            origin("sharding", "num_devices"),
-            f"found {sharding['num_devices']}, allowed 1 with the strategy 'none'",
-        )
+    yield from _sharding(workload, origin)
+    traffic = values["traffic_simulation"] or {}
     if traffic.get("mode") == "offline":
         for key in traffic.keys() - {"mode"}:
             yield (
                 origin("traffic_simulation", key),
                 f"found {found(traffic[key])}, has no meaning with the mode 'offline'; remove it",
+            )
+
+
+def copies_of(parameters: dict[str, Any]) -> int:
+    """Give how many copies of the model share a workload's requests."""
+    sharding = parameters["sharding"]
+    return sharding["num_devices"] if sharding["strategy"] == "data_parallel" else 1
+
+
+def _sharding(workload: dict[str, Any], origin: Callable[..., Key]) -> Iterator[Problem]:
+    strategy, count = (workload["parameters"]["sharding"][k] for k in ("strategy", "num_devices"))
+    if (strategy == "none") != (count == 1):
+        allowed = "1" if strategy == "none" else "2 or more"
+        yield (
+            origin("sharding", "num_devices"),
+            f"found {count}, allowed {allowed} with the strategy '{strategy}'",
+        )
+
+
+def _one_sharding(workloads: list[dict[str, Any]]) -> Iterator[Problem]:
+    """Check that all workloads spread the model alike, since it is loaded once for all of them."""
+    for workload in workloads[1:]:
+        asked, first = (w["parameters"]["sharding"] for w in (workload, workloads[0]))
+        if asked != first:
+            yield (
+                (*workload["at"], "sharding"),
+                f"found {found(asked)}, allowed {found(first)} as in the first workload: a model "
+                "is loaded once for all; give another sharding a sweep of its own",
             )
 
 

@@ -8,6 +8,8 @@ from datetime import UTC, datetime
 from itertools import count
 from pathlib import Path
 
+from llm_energy.backends.spread import Backend as Spread
+from llm_energy.backends.spread import needs_processes
 from llm_energy.conversion import to_dict
 from llm_energy.errors import BackendUnavailable, RecordError
 from llm_energy.files import read_json, sha256_json
@@ -193,7 +195,8 @@ def _run(
     keep: Callable[[Repeat], None],
 ) -> Repeat:
     try:
-        backend = machine.create_backend(spec.backend)
+        spread = needs_processes(spec)
+        backend = Spread(spec) if spread else machine.create_backend(spec.backend)
     except BackendUnavailable as error:
         return Repeat(outcome="unsupported", reason=str(error))
     return run_repeat(

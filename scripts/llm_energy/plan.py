@@ -19,7 +19,9 @@ from llm_energy.conversion import to_dict
 from llm_energy.duplicates import duplicates
 from llm_energy.errors import ConfigError
 from llm_energy.files import read_json, write_changed_json
-from llm_energy.records import SCHEMA_VERSION, Note, Spec, Workload
+from llm_energy.records import SCHEMA_VERSION, Note, Sharding, Spec, Workload
+from llm_energy.sharding import model_config
+from llm_energy.sharding import refusals as sharding_refusals
 
 
 @dataclass(frozen=True)
@@ -188,7 +190,11 @@ def _plan_cell(
         )
     conflicts = _unique(note for t in translations.values() for note in t.conflicts)
     refusals = _unique(note for t in translations.values() for note in t.refusals)
-    reasons = [note.message for note in refusals] or ([how.missing] if how.missing else [])
+    sharding = Sharding(**sweep.workloads[0].parameters["sharding"])
+    reasons = [note.message for note in refusals]
+    for asked in parameters.values():
+        reasons += sharding_refusals(sharding, backend.id, asked, model_config(model.source))
+    reasons = list(dict.fromkeys(reasons)) or ([how.missing] if how.missing else [])
     notes = _unique(note for t in translations.values() for note in (*t.notes, *t.conflicts))
     cell_id = f"{model.id}--{backend.id}--{precision.id}"
     specs = {}
@@ -218,6 +224,7 @@ def _plan_cell(
                 notes=notes,
                 protocol=sweep.protocol,
                 meter=sweep.meter,
+                sharding=sharding,
             )
     cell = Cell(
         id=cell_id,

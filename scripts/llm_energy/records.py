@@ -101,6 +101,14 @@ class MeterSettings:
 
 
 @dataclass(frozen=True)
+class Sharding:
+    """How one cell is spread over ``num_devices`` boards, or processes on a CPU."""
+
+    strategy: Literal["none", "tensor_parallel", "device_map", "data_parallel"] = "none"
+    num_devices: int = 1
+
+
+@dataclass(frozen=True)
 class Spec:
     """Everything one repeat needs to know, frozen at plan time.
 
@@ -122,6 +130,7 @@ class Spec:
     notes: tuple[Note, ...]
     protocol: Protocol
     meter: MeterSettings
+    sharding: Sharding = field(default_factory=Sharding)
 
 
 # what a model and its prompts are

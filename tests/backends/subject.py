@@ -11,6 +11,7 @@ from typing import Any
 
 from llm_energy import backends
 from llm_energy.compatibility import translate
+from llm_energy.conversion import to_dict
 from llm_energy.environments import environment_name, interpreter, variant
 from llm_energy.records import (
     SCHEMA_VERSION,
@@ -18,6 +19,7 @@ from llm_energy.records import (
     MeterSettings,
     Protocol,
     Request,
+    Sharding,
     Spec,
     Workload,
 )
@@ -81,13 +83,14 @@ class Subject:
     capabilities: frozenset[str]
     folder: Path
     engine: backends.Backend
+    sharding: Sharding = field(default_factory=Sharding)
     effective: dict[str, Any] = field(default_factory=dict)
     passed: dict[str, Any] = field(default_factory=dict)
 
-    def load(self, precision: str = "float32") -> Subject:
-        """Load the folder in one precision and keep what the engine reports."""
-        asked = parameters(precision)
-        spec = Spec(
+    def spec(self, precision: str = "float32") -> Spec:
+        """Give the spec that the plan stage would make for one precision."""
+        asked = parameters(precision) | {"sharding": to_dict(self.sharding)}
+        return Spec(
             schema_version=SCHEMA_VERSION,
             sweep="conformance",
             cell=f"tiny--{self.name}--{precision}",
@@ -102,7 +105,12 @@ class Subject:
             notes=(),
             protocol=Protocol(),
             meter=MeterSettings(),
+            sharding=self.sharding,
         )
+
+    def load(self, precision: str = "float32") -> Subject:
+        """Load the folder in one precision and keep what the engine reports."""
+        spec = self.spec(precision)
         if spec.engine.get("load_in_8bit"):
             quantise(self.folder)
         self.effective = self.engine.load(spec, self.folder)

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 
 from llm_energy.backends import Mark, no_mark
 from llm_energy.backends import pytorch_weights as weights
+from llm_energy.backends.pytorch_placement import check_spread, leave, placement
 from llm_energy.backends.refusals import check_prompt, reporting_out_of_memory
 from llm_energy.batching import default_max_batch_tokens, dynamic_batches, static_batches
 from llm_energy.errors import Unsupported
@@ -78,6 +79,7 @@ class Backend:
         self.model: Any = None
         self._requests: tuple[Request, ...] = ()
         self._batches: list[Batch] = []
+        self._boards: list[str] = []
 
     @reporting_out_of_memory
     def load(self, spec: Spec, model_folder: Path) -> dict[str, Any]:
@@ -86,11 +88,7 @@ class Backend:
         device = self._device(spec.device)
         self._check_arithmetic(device, engine["dtype"])
         quantization = engine.get("quantization")
-        if engine.get("tp_plan"):
-            raise Unsupported("tensor parallelism needs a process per device; this backend has one")
-        options: dict[str, Any] = {"device_map": {"": "cuda:0" if device == "cuda" else "cpu"}}
-        if engine.get("device_map") and device == "cuda":
-            options["device_map"] = engine["device_map"]
+        options = placement(self._torch, spec, device, model_folder)
         if quantization:
             options["quantization_config"] = self._transformers.BitsAndBytesConfig(**quantization)
         self._transformers.utils.logging.disable_progress_bar()
@@ -110,6 +108,7 @@ class Backend:
         self._own_the_generation_config()
         effective = self._effective()
         weights.check_placement(self.model, device, effective["hf_device_map"])
+        check_spread(self.model, effective["device_uuids"], spec)
         weights.check_precision(effective, engine["dtype"], quantization)
         return effective
 
@@ -199,6 +198,8 @@ class Backend:
         """Drop the model and the batches, and give the device's memory back."""
         self.model = None
         self._requests, self._batches = (), []
+        self._boards = []
+        leave(self._torch)
         self._release()
 
     def _device(self, wanted: str) -> str:
@@ -235,14 +236,14 @@ class Backend:
 
     def _effective(self) -> dict[str, Any]:
         devices = sorted({str(parameter.device) for parameter in self.model.parameters()})
+        self._boards = [device for device in devices if device.startswith("cuda")]
         sizes = weights.bytes_by_dtype(self.model)
         device_map = getattr(self.model, "hf_device_map", None)
         return {
             "device": devices[0],
             "device_uuids": [
                 f"GPU-{self._torch.cuda.get_device_properties(device).uuid}"
-                for device in devices
-                if device.startswith("cuda")
+                for device in self._boards
             ],
             "dtype": weights.computing_dtype(self.model),
             "quantization": weights.quantized_modules(self.model),
@@ -319,9 +320,8 @@ class Backend:
             )
 
     def _synchronise(self) -> None:
-        if self._torch.cuda.is_initialized():
-            for index in range(self._torch.cuda.device_count()):
-                self._torch.cuda.synchronize(index)
+        for board in self._boards:  # those in use: a look at another would begin to use it
+            self._torch.cuda.synchronize(board)
 
     def _release(self) -> None:
         gc.collect()

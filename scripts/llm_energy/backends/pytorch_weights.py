@@ -75,6 +75,8 @@ def _resident_tensors(model: Any) -> Iterator[Any]:
     waiting: list[Any] = [*model.parameters(), *model.buffers()]
     while waiting:
         item = waiting.pop()
+        if hasattr(item, "to_local"):  # the part of a sharded tensor that this rank holds
+            item = item.to_local()
         if hasattr(item, "data_ptr"):
             if (item.data_ptr(), item.nbytes) not in seen:
                 seen.add((item.data_ptr(), item.nbytes))

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 
+from llm_energy.backends.ranks import share
+
 # vLLM reads these once, while it is imported; what the user has set stays.
 ENVIRONMENT = {
     "HF_HUB_OFFLINE": "1",  # the model is a folder: nothing may be looked up or fetched
@@ -32,6 +34,4 @@ def cpu_groups(cpus: Sequence[int], ranks: int) -> str:
     >>> cpu_groups([0, 1, 2, 3], 2)
     '0,1|2,3'
     """
-    share = max(1, len(cpus) // ranks)
-    groups = [cpus[rank * share : (rank + 1) * share] or cpus[-1:] for rank in range(ranks)]
-    return "|".join(",".join(map(str, group)) for group in groups)
+    return "|".join(",".join(map(str, share(cpus, rank, ranks))) for rank in range(ranks))

@@ -1,0 +1,70 @@
+"""One rank: a process that holds a backend and does what the measuring process tells it.
+
+    python -m llm_energy.backends.rank MODULE DESCRIPTOR CPU,CPU,...
+
+It answers each ``(method, arguments)`` on the connection with ``(kind, result or reason)`` and ends
+when the connection does.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import importlib
+import os
+import signal
+import sys
+from collections.abc import Sequence
+from multiprocessing.connection import Connection
+from typing import Any
+
+from llm_energy.errors import OutOfMemory, Unsupported
+
+PR_SET_PDEATHSIG = 1  # prctl(2): which signal a process gets when its parent ends
+
+
+def main(argv: Sequence[str]) -> None:
+    """Serve until the connection ends."""
+    module, descriptor, cpus = argv
+    os.set_inheritable(int(descriptor), False)  # else an engine's own child would hold it open
+    # A rank that is stuck in a collective operation reads no connection: it would keep its board.
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal sends it to all; the parent ends us
+    with contextlib.suppress(OSError):  # a sandbox may forbid it
+        os.sched_setaffinity(0, {int(cpu) for cpu in cpus.split(",")})
+    backend = None
+    with Connection(int(descriptor)) as connection:
+        while True:
+            try:
+                method, arguments = connection.recv()
+            except (EOFError, OSError):
+                break
+            try:
+                if backend is None:
+                    backend = _create(module)
+                answer = ("ok", getattr(backend, method)(*arguments))
+            except Exception as error:  # all of it is the parent's to judge
+                answer = _failure(error)
+            with contextlib.suppress(OSError):
+                connection.send(answer)
+    if backend is not None:
+        backend.close()
+
+
+def _create(module: str) -> Any:
+    try:
+        return importlib.import_module(module).Backend()
+    except ImportError as error:
+        raise Unsupported(f"its backend cannot be imported ({error})") from None
+
+
+def _failure(error: Exception) -> tuple[str, str]:
+    if isinstance(error, OutOfMemory):
+        return "oom", str(error)
+    if isinstance(error, Unsupported):
+        return "unsupported", str(error)
+    return "failed", f"{type(error).__name__}: {error}"
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

@@ -1,0 +1,130 @@
+"""Two real ranks on this host: the same tokens as one, each counted once, and no hang."""
+
+from __future__ import annotations
+
+import os
+import signal
+from dataclasses import replace
+
+import pytest
+from subject import PROMPT, Subject
+
+from llm_energy import backends
+from llm_energy.backends import spread
+from llm_energy.errors import LlmEnergyError, Unsupported
+from llm_energy.records import Sharding
+
+pytestmark = pytest.mark.engine
+
+MIXED = [PROMPT[:3], PROMPT, PROMPT[:1], PROMPT[4:9], PROMPT[2:8], PROMPT[1:7]]
+
+
+def sharded(backend, strategy, count=2, folder=None):
+    """Give the tested engine spread over ``count`` ranks, without a model yet."""
+    subject = Subject(backend.name, backend.capabilities, folder or backend.folder, None)
+    subject.sharding = Sharding(strategy, count)
+    spec = subject.spec()
+    # An engine that one rank served before, in this process, has bound it to all processors.
+    os.environ.pop("VLLM_CPU_OMP_THREADS_BIND", None)
+    apart = spread.needs_processes(spec)
+    subject.engine = spread.Backend(spec) if apart else backends.create(backend.name)
+    return subject
+
+
+def processes(subject):
+    """Give the ids of the processes that hold the weights."""
+    if isinstance(subject.engine, spread.Backend):
+        return subject.engine.pids
+    return [worker.proc.pid for worker in subject.engine._engine.model_executor.workers]
+
+
+def is_gone(pid):
+    """Tell whether a process has ended; one that nobody has waited for yet has."""
+    try:
+        with open(f"/proc/{pid}/stat", encoding="utf-8") as stream:
+            return stream.read().rsplit(")", 1)[1].split()[0] == "Z"
+    except FileNotFoundError:
+        return True
+
+
+@pytest.fixture(scope="module", params=["tensor_parallel", "data_parallel"])
+def two(backend, request):
+    """Give the tested engine on two ranks, by each strategy."""
+    backend.needs("score")  # the documented example is no engine that anybody shards
+    subject = sharded(backend, request.param).load()
+    yield subject
+    subject.engine.close()
+
+
+def test_two_ranks_give_the_greedy_ids_of_one_in_float32(two, reference, eos):
+    ids = two.ids(MIXED, batch_size=2, max_output_tokens=12)
+
+    assert [list(one) for one in ids] == [reference(p, 12, banned=eos) for p in MIXED]
+
+
+def test_every_request_is_answered_once_and_in_order(two):
+    completions = two.serve(MIXED, batch_size=2)
+
+    assert [c.request_id for c in completions] == [f"r{k}" for k in range(len(MIXED))]
+    assert [c.prompt_tokens for c in completions] == [len(prompt) for prompt in MIXED]
+
+
+def test_the_weights_are_shared_out_or_copied(two, backend):
+    whole, held = (subject.effective["weight_bytes"] for subject in (backend, two))
+    assert len(processes(two)) == 2
+    assert whole <= held < 1.3 * whole  # of ranks each holds half, and the same norms
+
+
+def test_ranks_score_as_one_does(two, backend):
+    alone, together = (subject.engine.score([PROMPT]) for subject in (backend, two))
+
+    assert together[0] == pytest.approx(alone[0], rel=1e-4, abs=1e-4)
+
+
+def test_a_killed_rank_is_an_error_and_no_process_stays(two):
+    pids = processes(two)
+    two.prepare(MIXED, batch_size=2)
+    os.kill(pids[1], signal.SIGKILL)
+    with pytest.raises((LlmEnergyError, RuntimeError)):
+        two.engine.generate()
+    with pytest.raises((LlmEnergyError, RuntimeError)):
+        two.engine.generate()
+    two.engine.close()
+
+    assert all(map(is_gone, pids))
+
+
+# what cannot be
+
+
+def test_heads_that_cannot_be_shared_out_are_named(backend):
+    backend.needs("score")
+    subject = sharded(backend, "tensor_parallel", 3)
+    try:
+        with pytest.raises(Unsupported, match=r"heads"):
+            subject.load()
+    finally:
+        subject.engine.close()
+
+
+def test_a_model_without_a_plan_is_not_computed_twice(backend, tmp_path_factory):
+    if backend.name != "pytorch":
+        pytest.skip("only Transformers needs a plan in the model")
+    from tiny_model import build
+
+    folder = build(tmp_path_factory.mktemp("gpt2"), "gpt2")
+    subject = sharded(backend, "tensor_parallel", folder=folder)
+    try:
+        with pytest.raises(Unsupported, match="plan"):
+            subject.load()
+    finally:
+        subject.engine.close()
+
+
+def test_a_rank_alone_refuses_to_be_one_of_several(backend):
+    if backend.name != "pytorch":
+        pytest.skip("the engine starts its own ranks")
+    subject = sharded(backend, "tensor_parallel")
+    alone = replace(subject, engine=backends.create("pytorch"))
+    with pytest.raises(Unsupported, match="a process for each rank, and this is one alone"):
+        alone.load()

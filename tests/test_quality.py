@@ -16,7 +16,7 @@ from llm_energy.errors import LlmEnergyError, OutOfMemory
 from llm_energy.files import sha256_file
 from llm_energy.normalise import normalise, window_metrics
 from llm_energy.protocol import run_repeat
-from llm_energy.quality import BUILTIN, PASSAGE_TOKENS, make_text, measure_quality
+from llm_energy.quality import BUILTIN, PASSAGE_TOKENS, is_score_of, make_text, measure_quality
 from llm_energy.records import Quality, QualityText, Request, Verdicts, write_record
 from llm_energy.replay.model import BEGIN, Tokenizer
 
@@ -137,6 +137,14 @@ def test_a_score_that_cannot_be_is_none(scores, reason):
     quality = measure_quality(Odd(), TEXT)
     assert quality.total_nll is None
     assert reason in quality.reason
+
+
+def test_a_score_is_of_one_text_alone():
+    scored = measure_quality(Scoring(Clock()), TEXT)
+    assert is_score_of(scored, TEXT)
+    assert not is_score_of(scored, replace(TEXT, passages=((1, 2),)))
+    assert not is_score_of(None, TEXT)
+    assert is_score_of(None, None)
 
 
 def test_a_hopeless_model_has_no_finite_perplexity():

@@ -18,6 +18,7 @@ from llm_energy.machine import Machine, RealMachine
 from llm_energy.meter import Meter, open_meter
 from llm_energy.progress import Progress, estimate_left_s
 from llm_energy.protocol import Repeat, run_repeat
+from llm_energy.quality import is_score_of
 from llm_energy.records import (
     SCHEMA_VERSION,
     Clock,
@@ -56,7 +57,7 @@ def measure(
     missing = [w.id for w in spec.workloads if w.id not in prompts.requests]
     if missing:
         raise RecordError(f"{prompts_path}: no prompts for workload {missing[0]!r}")
-    progress = _progress(spec, plan_path)
+    progress = _progress(spec, plan_path, scored=prompts.quality is not None)
     machine = machine_for(spec)
 
     with (
@@ -110,7 +111,7 @@ def machine_for(spec: Spec) -> Machine:
 
 
 def _kept(out: Path, spec: Spec, manifest: ModelManifest, prompts: PromptSet) -> Measurement | None:
-    """Give the measurement at ``out`` if it is of this spec, these weights and these prompts."""
+    """Give the measurement at ``out`` if it is of this spec, these weights and these texts."""
     try:
         found = read_record(Measurement, out)
     except RecordError:
@@ -118,6 +119,8 @@ def _kept(out: Path, spec: Spec, manifest: ModelManifest, prompts: PromptSet) ->
     asked = {w.id: prompts.sha256[w.id] for w in spec.workloads}
     weights = (found.weights_sha256, found.tokenizer_sha256)
     same = weights == (manifest.weights_sha256, manifest.tokenizer_sha256)
+    if found.outcome == "ok":  # else it did not get as far as a score
+        same = same and is_score_of(found.quality, prompts.quality)
     return found if same and (found.spec, found.prompts_sha256) == (spec, asked) else None
 
 
@@ -238,11 +241,12 @@ def _summary(result: Measurement) -> str:
     return "; ".join(bad) or "ok"
 
 
-def _progress(spec: Spec, plan_path: Path) -> Progress:
+def _progress(spec: Spec, plan_path: Path, scored: bool) -> Progress:
     done, total = _finished(plan_path)
     settings = spec.protocol
     steps = 2 + sum(1 + settings.warmup_min_passes for _ in spec.workloads)
     steps += (settings.deep_idle_duration_s > 0) + 2 * (settings.loaded_idle_duration_s > 0)
+    steps += scored
     title = f"{spec.cell} r{spec.repeat:02d}"
     return Progress(title, len(done) + 1, total, steps)
 

@@ -47,7 +47,7 @@ def measure_quality(backend: Any, text: QualityText) -> Quality:
     blank = {
         "text": text.name,
         "text_sha256": text.sha256,
-        "token_ids_sha256": sha256_json(text.passages),
+        "token_ids_sha256": _hash(text),
     }
 
     def absent(reason: str) -> Quality:
@@ -66,3 +66,14 @@ def measure_quality(backend: Any, text: QualityText) -> Quality:
     if not math.isfinite(total_nll):
         return absent(f"the log-probabilities sum to {-total_nll}")
     return Quality(**blank, tokens=asked, total_nll=total_nll)
+
+
+def is_score_of(quality: Quality | None, text: QualityText | None) -> bool:
+    """Say whether a score is of this very text; no score is of no text."""
+    if quality is None or text is None:
+        return quality is None and text is None
+    return quality.token_ids_sha256 == _hash(text)
+
+
+def _hash(text: QualityText) -> str:
+    return sha256_json(text.passages)

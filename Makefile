@@ -13,7 +13,7 @@ TEST_TOOLS = latex chromium
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .SECONDARY:
-.PHONY: help demo paper doctor envs test lint format bench locks clean tools test-envs test-tools
+.PHONY: help demo paper verify doctor envs test lint format bench locks clean tools test-envs test-tools
 
 DEV = .venvs/dev/bin
 UV = .venvs/uv/bin/uv
@@ -49,6 +49,9 @@ demo: envs ## run the default sweep end to end and print its table
 paper: .venvs/workflow/.installed ## tables and figures from measurements alone: SWEEP=name or ARCHIVE=path
 	@.venvs/workflow/bin/python scripts/paper.py \
 	  $(if $(ARCHIVE),--archive '$(ARCHIVE)',--sweep '$(or $(SWEEP),demo)')
+
+verify: .venvs/workflow/.installed ## verify that nothing which the tables of SWEEP rest on has changed
+	@.venvs/workflow/bin/python scripts/lineage.py 'results/$(or $(SWEEP),demo)' --verify
 
 doctor: envs ## say what can be measured on this host, how well, and what would mend the rest
 	@set -- $$($(STAMPS) $(BACKENDS)); $${1%/.installed}/bin/python scripts/doctor.py

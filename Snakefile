@@ -37,6 +37,7 @@ include: "workflow/rules/normalise.smk"
 include: "workflow/rules/aggregate.smk"
 include: "workflow/rules/compare.smk"
 include: "workflow/rules/tables.smk"
+include: "workflow/rules/provenance.smk"
 
 
 rule paper:
@@ -44,6 +45,7 @@ rule paper:
     input:
         expand(rules.tables.output, sweep=PLAN.sweep),
         expand(rules.compare.output, sweep=PLAN.sweep),
+        expand(rules.provenance.output, sweep=PLAN.sweep),
 
 
 # On a cluster only `measure` and `quantise` are submitted. These take seconds, and the nodes may not
@@ -58,6 +60,7 @@ localrules:
     aggregate,
     compare,
     tables,
+    provenance,
 
 
 # The measurements are named too: Snakemake does not miss a deleted file between two that are there.

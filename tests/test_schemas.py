@@ -12,9 +12,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llm_energy import comparison_records, records, schemas
+from llm_energy import comparison_records, provenance, records, schemas
 from llm_energy.conversion import from_dict, to_dict
 from llm_energy.errors import RecordError
+from llm_energy.provenance import Provenance
 from llm_energy.records import SCHEMA_VERSION, Flag, Verdicts
 
 EXAMPLES = {
@@ -30,6 +31,15 @@ EXAMPLES = {
         [builders.aggregate_row(excluded=((2, "oom"),)), builders.unusable_row()]
     ),
     "comparisons": comparison_example.example(),
+    "provenance": Provenance(
+        1,
+        "test",
+        "0" * 40,
+        False,
+        {"pytorch": provenance.Lock("pytorch", "envs/pytorch.txt", "f" * 64)},
+        {"results/test/plan.json": "f" * 64},
+        {"energy": {"m--pytorch--float32/b1": (("m--pytorch--float32", "b1"),)}},
+    ),
 }
 ODD = (None, True, -1, 1.5, 1.0, 2, "", "text", [], {}, ["x"], [1, "x"], {"x": 1}, "measured")
 
@@ -96,7 +106,7 @@ def test_schema_is_sound_and_describes_every_key(name):
 def test_schema_has_the_keys_of_the_records(name):
     schema = schemas.load_schema(name)
     kinds = {type(EXAMPLES[name]): schema}
-    classes = vars(records) | vars(comparison_records)
+    classes = vars(records) | vars(comparison_records) | vars(provenance)
     kinds |= {classes[key]: kind for key, kind in schema.get("$defs", {}).items()}
     for cls, kind in kinds.items():
         fields = dataclasses.fields(cls)

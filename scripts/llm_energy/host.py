@@ -38,7 +38,7 @@ BATCH_SYSTEMS = {
 
 def describe(repository: Path, gpus: tuple[dict[str, Any], ...]) -> Host:
     """Describe this host, with None for what cannot be read; ``repository`` holds the code."""
-    commit, dirty = _git(repository)
+    commit, dirty = git_state(repository)
     return Host(
         hostname=socket.gethostname(),
         boot_id=_first_line("/proc/sys/kernel/random/boot_id"),
@@ -189,7 +189,7 @@ def _cpu_model() -> str:
     return platform.processor() or platform.machine()
 
 
-def _git(repository: Path) -> tuple[str | None, bool | None]:
+def git_state(repository: Path) -> tuple[str | None, bool | None]:
     """Give the commit and whether tracked files differ from it; (None, None) outside git."""
 
     def git(*arguments: str) -> str:

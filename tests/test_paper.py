@@ -1,0 +1,155 @@
+"""Tables from measurements alone: from an archive, without an engine, the same bytes each time."""
+
+from __future__ import annotations
+
+import io
+import os
+import shutil
+import subprocess
+import sys
+import tarfile
+import zipfile
+from pathlib import Path
+
+import builders
+import pytest
+from project import ROOT, Project
+
+from llm_energy.archive import read_measured, unpack
+from llm_energy.errors import LlmEnergyError
+from llm_energy.files import read_json, write_json
+
+ARCHIVE = ROOT / "docs" / "measurements" / "h100-llama-3.1-8b-bfloat16.tar.gz"
+SWEEP = "h100-first"
+
+
+def paper(folder: Path, *arguments: str) -> str:
+    """Run scripts/paper.py in a project and give what it said."""
+    done = subprocess.run(
+        [sys.executable, "scripts/paper.py", *arguments],
+        cwd=folder,
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+    )
+    assert done.returncode == 0, done.stdout
+    return done.stdout
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    """Give every file below a folder by its path."""
+    files = (path for path in folder.rglob("*") if path.is_file())
+    return {str(path.relative_to(folder)): path.read_bytes() for path in files}
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory):
+    """Give a copy of the project that has no environment but the workflow's."""
+    made = Project(tmp_path_factory.mktemp("paper") / "copy")
+    (made.folder / ".venvs").unlink()
+    (made.folder / ".venvs").mkdir()
+    (made.folder / ".venvs" / "workflow").symlink_to(ROOT / ".venvs" / "workflow")
+    return made.folder
+
+
+def test_an_archive_gives_its_tables_twice_with_the_same_bytes(project):
+    said = paper(project, "--archive", str(ARCHIVE))
+    made = project / "paper" / ARCHIVE.name.removesuffix(".tar.gz") / "results" / SWEEP
+    assert f"Tables and figures: {made.relative_to(project)}" in said
+    assert "0.1108 ± 0.0051" in (made / "tables" / "energy.md").read_text(encoding="utf-8")
+    first = contents(made)
+    assert {"provenance.json", "tables/energy.tex"} <= set(first)
+    paper(project, "--archive", str(ARCHIVE))
+    assert contents(made) == first
+
+
+def test_a_sweep_in_place_is_made_again_whatever_is_out_of_date(project):
+    """Lay the sweep out as if it had been measured here, with a measurement less."""
+    unpack(ARCHIVE, project)
+    place = project / "results" / SWEEP
+    lost = next(place.glob("*/measurements/*/r03.json"))
+    lost.unlink()
+    (place / "tables").mkdir()
+    (place / "tables" / "energy.md").write_text("old")
+    paper(project, "--sweep", SWEEP)
+    table = (place / "tables" / "failures.md").read_text(encoding="utf-8")
+    assert "missing | r03 | there is no such file" in table
+    assert "0.1" in (place / "tables" / "energy.md").read_text(encoding="utf-8")
+
+
+# the archive
+
+
+@pytest.fixture
+def archived(tmp_path):
+    """Give a folder with one sweep as results/<sweep> lies in a project."""
+    grid = builders.plan([("pytorch", "float32")], 1, folder="results/test/")
+    builders.write_sweep(tmp_path / "there", [builders.measurement()], grid)
+    return tmp_path / "there"
+
+
+def packed(folder: Path, path: Path) -> Path:
+    if path.suffix == ".zip":
+        with zipfile.ZipFile(path, "w") as file:
+            for name in contents(folder):
+                file.write(folder / name, name)
+    else:
+        with tarfile.open(path, "w:gz") as file:
+            file.add(folder, arcname=".")
+    return path
+
+
+@pytest.mark.parametrize("name", ["folder", "a.zip", "a.tar.gz", "results/test"])
+def test_a_folder_a_tar_and_a_zip_file_are_taken_alike(archived, tmp_path, monkeypatch, name):
+    source = archived / name if name.startswith("results") else archived
+    if name.startswith("a."):
+        source = packed(archived, tmp_path / name)
+    assert unpack(source, tmp_path / "here") == "test"
+    monkeypatch.chdir(tmp_path / "here")
+    known = read_measured("test")
+    assert known.backends == ("pytorch",)
+    assert known.measurements("pytorch") == known.measurements()
+    assert [os.path.basename(path) for path in known.measurements()] == ["r01.json"]
+    assert Path("results/models/m/manifest.json").is_file()
+
+
+def test_what_lay_there_before_is_not_mixed_with_it(archived, tmp_path):
+    stale = tmp_path / "here/results/test/pytorch/measurements/old/r01.json"
+    write_json(stale, {})
+    unpack(archived, tmp_path / "here")
+    assert not stale.exists()
+
+
+def test_what_is_no_archive_is_told(tmp_path, archived):
+    with pytest.raises(LlmEnergyError, match="no such archive"):
+        unpack(tmp_path / "nothing.tar", tmp_path / "here")
+    (tmp_path / "text.tar.gz").write_text("text")
+    with pytest.raises(LlmEnergyError, match="neither a folder nor a readable tar or zip file"):
+        unpack(tmp_path / "text.tar.gz", tmp_path / "here")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(LlmEnergyError, match=r"exactly one plan\.json.* found none"):
+        unpack(tmp_path / "empty", tmp_path / "here")
+    shutil.copytree(archived / "results/test", archived / "results/other")
+    with pytest.raises(LlmEnergyError, match=r"found results/other/plan\.json, results/test"):
+        unpack(archived, tmp_path / "here")
+
+
+def test_an_archive_writes_nowhere_else(tmp_path):
+    with tarfile.open(tmp_path / "bad.tar", "w") as file:
+        member = tarfile.TarInfo("../outside.json")
+        member.size = 2
+        file.addfile(member, io.BytesIO(b"{}"))
+    with pytest.raises(LlmEnergyError, match="outside"):
+        unpack(tmp_path / "bad.tar", tmp_path / "here")
+    assert not (tmp_path / "outside.json").exists()
+
+
+def test_a_plan_of_another_sweep_or_shape_is_told(archived, monkeypatch):
+    monkeypatch.chdir(archived)
+    path = Path("results/test/plan.json")
+    write_json(path, read_json(path) | {"sweep": "other"})
+    with pytest.raises(LlmEnergyError, match="it is the plan of sweep 'other', not of 'test'"):
+        read_measured("test")
+    write_json(path, {"sweep": "test"})
+    with pytest.raises(LlmEnergyError, match="not a plan of this pipeline: KeyError"):
+        read_measured("test")

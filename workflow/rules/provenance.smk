@@ -1,0 +1,33 @@
+"""Record what every row of every table was made from.
+
+INPUT  everything of the sweep up to its tables
+OUTPUT results/<sweep>/provenance.json
+"""
+
+
+rule provenance:
+    """Hash the files of the sweep, and name the cells and workloads behind every row."""
+    input:
+        script=f"{SCRIPTS}/provenance.py",
+        module=f"{SCRIPTS}/llm_energy/provenance.py",
+        plan="results/{sweep}/plan.json",
+        measurements=PLAN.measurements(),
+        results=expand(rules.aggregate.output, backend=PLAN.backends, allow_missing=True),
+        tables=rules.tables.output,
+        compared=rules.compare.output,
+    output:
+        "results/{sweep}/provenance.json",
+    log:
+        "logs/{sweep}/provenance.log",
+    conda:
+        environment_file("workflow")
+    container:
+        image("workflow")
+    params:
+        python=workflow_python,
+    shell:
+        r"""
+        {params.python:q} {input.script:q} \
+            --sweep {wildcards.sweep:q} \
+            --out {output:q} 2>{log:q}
+        """

@@ -66,7 +66,7 @@ MinJobAge=300
 KillWait=2
 ReturnToService=2
 {nodes}
-PartitionName=gpu Nodes=ALL Default=YES MaxTime=60 State=UP
+PartitionName=gpu Nodes=ALL Default=YES MaxTime=INFINITE State=UP
 """
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -142,9 +142,18 @@ def installed_engine(root: Path, device: str, provided: bool) -> Callable[[Backe
     return engine
 
 
-def planned_device(folder: Path, sweep: str) -> str:
-    """Give the device that a written plan is for: a job obeys it, whatever its node has."""
-    return read_json(folder / f"results/{sweep}/plan.json")["device"]
+def with_device(sweep: Sweep, planned_below: Path | None = None) -> Sweep:
+    """Replace the device ``auto`` by what this host has.
+
+    A job gives the folder with the written plan, and obeys that, whatever its node has. A
+    simulated host has what the config says.
+    """
+    if all(backend.id == environments.SIMULATED for backend in sweep.backends):
+        return sweep
+    if planned_below is None:
+        return replace(sweep, device=environments.variant(sweep.device))
+    path = planned_below / f"results/{sweep.name}/plan.json"
+    return replace(sweep, device=read_json(path)["device"])
 
 
 def boards_needed(spec: Spec) -> int:

@@ -7,7 +7,6 @@ OUTPUT PLAN, and the functions that rules use for inputs, parameters and environ
 import json
 import re
 import sys
-from dataclasses import replace
 from pathlib import Path
 
 SCRIPTS = f"{workflow.basedir}/scripts"
@@ -45,11 +44,7 @@ def planned_sweep():
         return None, archive.read_measured(MEASURED)
     tools.require(PROVIDERS)
     sweep = load_sweep(config, workflow.configfiles)
-    if workflow.is_main_process:
-        device = environments.variant(sweep.device)
-    else:
-        device = plan.planned_device(Path(), sweep.name)
-    sweep = replace(sweep, device=device)
+    sweep = plan.with_device(sweep, None if workflow.is_main_process else Path())
     engine = plan.installed_engine(ROOT, sweep.device, PROVIDED)
     return sweep, plan.make_plan(sweep, engine)
 

@@ -11,6 +11,7 @@ import pytest
 from simulated import Clock, SimulatedBackend, SimulatedMeter, spec
 
 from llm_energy import prompts
+from llm_energy.aggregate import aggregate
 from llm_energy.agreement import reference_outputs
 from llm_energy.errors import LlmEnergyError, OutOfMemory
 from llm_energy.files import sha256_file
@@ -19,6 +20,8 @@ from llm_energy.protocol import run_repeat
 from llm_energy.quality import BUILTIN, PASSAGE_TOKENS, is_score_of, make_text, measure_quality
 from llm_energy.records import Quality, QualityText, Request, Verdicts, write_record
 from llm_energy.replay.model import BEGIN, Tokenizer
+from llm_energy.tables import quality as quality_table
+from llm_energy.tables.sheet import Results
 
 SETTINGS = {"path": None, "tokens": 40}
 TEXT = QualityText("text", "s" * 64, ((1, 2, 3), (4, 5)))
@@ -212,3 +215,18 @@ def test_the_reference_is_the_first_usable_repeat(tmp_path):
     first = replace(measured(tmp_path, "float32"), verdict="invalid")
     second = measured(tmp_path, "float32", 2, ids=((9,), (9,)))
     assert reference_outputs([first, second]) == {("m", "b1"): {"q0": (9,), "q1": (9,)}}
+
+
+# what a table must say beside it
+
+
+def test_the_quality_table_tells_what_the_models_manifest_says():
+    note = "dequantised 4-bit checkpoint"
+    measured = builders.measurement(
+        quality=Quality("t", "s", "i", 4, 8.0), model_notes=builders.manifest(notes=(note,)).notes
+    )
+    rows = window_metrics(measured, builders.verdict(measured))
+    plan = builders.plan([("pytorch", "float32")], repeats=1)
+    done = aggregate([builders.metrics_table(rows)], plan, {})
+    sheet = quality_table.table(Results((done,))).sheet
+    assert f"The model: {note}." in sheet.notes

@@ -242,6 +242,7 @@ def _rows_of(
                 simulated=own[0].simulated,
                 not_needed=not_needed,
                 assumptions=tuple(dict.fromkeys(text for r in own for text in r.assumptions)),
+                model_notes=tuple(dict.fromkeys(text for r in own for text in r.model_notes)),
             )
         )
     return result

@@ -82,6 +82,7 @@ def measure(
             host=machine.describe(repository, ()),
             weights_sha256=manifest.weights_sha256,
             tokenizer_sha256=manifest.tokenizer_sha256,
+            model_notes=manifest.notes,
             prompts_sha256={w.id: prompts.sha256[w.id] for w in spec.workloads},
             effective={},
             carbon_intensity=None,

@@ -166,6 +166,7 @@ def _row(
         dram_energy_per_output_token_j=_per(total.component_j.get("dram"), output_tokens),
         nll_per_token=quality and quality.nll_per_token,
         perplexity=quality and quality.perplexity,
+        model_notes=measurement.model_notes,
     )
 
 

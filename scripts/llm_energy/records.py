@@ -502,6 +502,7 @@ class Measurement:
     preflight: Preflight | None = None
     meter: MeterReport | None = None
     quality: Quality | None = None
+    model_notes: tuple[str, ...] = ()
 
 
 # what is concluded
@@ -564,7 +565,8 @@ class Metrics:
 
     ``nll_per_token`` (nats) and ``perplexity``, its exponential, are of the quality text.
     ``agreement_with_float32`` is the mean share of an output up to the first token that differs
-    from what the same model and backend give in float32; null with sampling.
+    from what the same model and backend give in float32; null with sampling. ``model_notes`` are
+    those of the model's manifest.
     """
 
     cell: str
@@ -616,6 +618,7 @@ class Metrics:
     nll_per_token: float | None = None
     perplexity: float | None = None
     agreement_with_float32: float | None = None
+    model_notes: tuple[str, ...] = ()
     conditions: str | None = None
 
 
@@ -685,6 +688,7 @@ class AggregateRow:
     simulated: bool = False
     not_needed: tuple[int, ...] = ()
     assumptions: tuple[str, ...] = ()
+    model_notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

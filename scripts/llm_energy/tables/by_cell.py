@@ -157,10 +157,11 @@ def statistics_table(
     explanation: str,
     measures: Sequence[Measure],
     beside: Sequence[Measure] = (),
+    remarked: Callable[[AggregateRow], list[str]] = remarks,
 ) -> Table:
     """Give a table of some statistics: a row for each cell, workload and energy status with any.
 
-    Those ``beside`` are shown in the rows that the others make.
+    Those ``beside`` are shown in the rows that the others make; ``remarked`` gives the footnotes.
     """
     aggregates, notes = results.aggregates, Footnotes()
     chosen = [
@@ -176,7 +177,7 @@ def statistics_table(
         explanation=" ".join([explanation, *(m.meaning for m in shown if m.meaning)]),
         columns=(*CELL, *(measure.column for measure in shown), N, ENERGY),
         blocks=tuple(
-            (block_title(aggregate), tuple(_line(row, shown, notes) for row in found))
+            (block_title(aggregate), tuple(_line(row, shown, notes, remarked) for row in found))
             for aggregate, found in chosen
             if found
         ),
@@ -185,10 +186,15 @@ def statistics_table(
     return Table(sheet, to_csv(aggregates, [measure.statistic for measure in shown]))
 
 
-def _line(row: AggregateRow, measures: Sequence[Measure], notes: Footnotes) -> Line:
+def _line(
+    row: AggregateRow,
+    measures: Sequence[Measure],
+    notes: Footnotes,
+    remarked: Callable[[AggregateRow], list[str]],
+) -> Line:
     source = (row.cell, row.workload)
     cells = place(row) | {measure.name: measure.of(row) for measure in measures}
-    return Line(row_id(source), cells, (source,), notes.marks(remarks(row)))
+    return Line(row_id(source), cells, (source,), notes.marks(remarked(row)))
 
 
 class Frame(NamedTuple):

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from llm_energy.tables.by_cell import Measure, statistics_table
+from llm_energy.records import AggregateRow
+from llm_energy.tables.by_cell import Measure, remarks, statistics_table
 from llm_energy.tables.sheet import Results, Table
 
 ENERGY = Measure("gross", "J/output token", "energy_per_output_token_j")
@@ -24,4 +25,10 @@ def table(results: Results) -> Table:
         "the first token that differs from what the same model gives in float32.",
         MEASURES,
         beside=(ENERGY,),
+        remarked=_remarks,
     )
+
+
+def _remarks(row: AggregateRow) -> list[str]:
+    """Add what the model's manifest says, such as that its weights had been rounded before."""
+    return [*remarks(row), *(f"The model: {note}." for note in row.model_notes)]

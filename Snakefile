@@ -3,6 +3,7 @@
 # results/models/<model>/                       weights and tokenizer, shared by all sweeps
 # results/<sweep>/plan.json                     every expected cell; specs/ beside it, one a repeat
 # results/<sweep>/prompts/<model>.json          the token ids that every backend gets
+# results/<sweep>/arrivals.json                 when requests come, where traffic is timed
 # results/<sweep>/<backend>/measurements/       raw measurements, <cell>/<repeat>.json
 # results/<sweep>/<backend>/{verdicts,metrics,aggregate}.json
 # results/<sweep>/tables/                       what a paper prints
@@ -36,6 +37,7 @@ include: "workflow/rules/validate.smk"
 include: "workflow/rules/normalise.smk"
 include: "workflow/rules/aggregate.smk"
 include: "workflow/rules/compare.smk"
+include: "workflow/rules/load.smk"
 include: "workflow/rules/tables.smk"
 include: "workflow/rules/provenance.smk"
 
@@ -59,6 +61,7 @@ localrules:
     normalise,
     aggregate,
     compare,
+    load,
     tables,
     provenance,
 

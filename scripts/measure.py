@@ -19,6 +19,7 @@ def main(argv: list[str] | None = None) -> int:
     )
     parser.add_argument("--prompts", type=Path, required=True, help="the tokenised prompt set")
     parser.add_argument("--plan", type=Path, required=True, help="the plan, to show progress by")
+    parser.add_argument("--arrivals", type=Path, help="when the requests of timed traffic arrive")
     parser.add_argument("--out", type=Path, required=True, help="the measurement to write")
     arguments = parser.parse_args(argv)
     repository = Path(__file__).resolve().parent.parent
@@ -30,6 +31,7 @@ def main(argv: list[str] | None = None) -> int:
             arguments.plan,
             arguments.out,
             repository,
+            arguments.arrivals,
         )
     )
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from llm_energy.cli import run
 from llm_energy.comparison_records import Comparisons
 from llm_energy.files import write_text
+from llm_energy.load_records import LoadCurves
 from llm_energy.records import Aggregate, read_record
 from llm_energy.tables import Results, render
 
@@ -20,13 +21,15 @@ def main(argv: list[str] | None = None) -> int:
         "--aggregates", type=Path, nargs="+", required=True, help="one aggregate per backend"
     )
     parser.add_argument("--comparisons", type=Path, help="what the compare stage found")
+    parser.add_argument("--load", type=Path, help="what the load stage found")
     parser.add_argument("--out-dir", type=Path, required=True, help="the folder of the tables")
     arguments = parser.parse_args(argv)
 
     def write() -> None:
         aggregates = tuple(read_record(Aggregate, path) for path in arguments.aggregates)
         compared = arguments.comparisons and read_record(Comparisons, arguments.comparisons)
-        for name, text in render(Results(aggregates, compared)):
+        load = arguments.load and read_record(LoadCurves, arguments.load)
+        for name, text in render(Results(aggregates, compared, load)):
             write_text(arguments.out_dir / name, text)
 
     return run(write)

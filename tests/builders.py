@@ -192,6 +192,7 @@ def request_table(start_s: float, duration_s: float = WINDOW_S, **changes: Any) 
         arrival_s=tuple(begins),
         first_token_s=tuple(begin + 0.1 * pass_s for begin in begins),
         last_token_s=tuple(begin + 0.8 * pass_s for begin in begins),
+        service_start_s=tuple(begins),
     )
     return replace(healthy, **changes)
 

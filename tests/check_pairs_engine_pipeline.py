@@ -12,7 +12,14 @@ import builders
 from check_cases import CURRENT, case, column, traces
 
 from llm_energy.checks import Case, Current, FileState, Remaining, Trace, trace_of
-from llm_energy.records import ComponentEnergy, Condition, Preflight, Spec, TraceSummary
+from llm_energy.records import (
+    ComponentEnergy,
+    Condition,
+    Preflight,
+    Spec,
+    TraceSummary,
+    TrafficReport,
+)
 
 REPORTED = builders.measurement().effective
 
@@ -58,6 +65,28 @@ OFFLOADED = {"hf_device_map": {"model.layers.0": "cuda:0", "model.layers.1": "cp
 WHOLE = {"hf_device_map": {"model.layers.0": "0", "model.layers.1": "0"}}
 NO_BOARDS = builders.host(gpus=())
 LINEAR8 = {"effective": {"quantization": {"Linear8bitLt": 7}}}
+
+
+def traffic(mode="poisson", arrived=10, started=10, batch_size=1) -> Case:
+    """Give a window of timed traffic."""
+    report = TrafficReport(
+        mode=mode,
+        begin_s=1020.0,
+        end_s=1060.0,
+        requested_rate_per_s=0.25,
+        arrived=arrived,
+        started=started,
+        ended=started,
+        waiting=(0, max(0, arrived - started)),
+        in_flight=(0, 0),
+        gap_cv=1.0,
+    )
+    spec = builders.spec(workloads=(builders.workload(f"b{batch_size}"),))
+    table = builders.request_table(1020.0)
+    table = replace(table, output_tokens_inside=table.output_tokens)
+    name = f"b{batch_size}"
+    return case({"workload": name, "traffic": report, "passes": 0, "requests": table}, spec=spec)
+
 
 ENGINE = {
     "E01": [
@@ -208,7 +237,7 @@ def continuous(first_s: tuple, last_s: tuple, batch_size: int = 2, **events) -> 
     table = builders.request_table(1020.0)
     table = replace(
         table,
-        **{name: (getattr(table, name)[0],) * rows for name in vars(table)},
+        **{name: getattr(table, name)[:1] * rows for name in vars(table)},
     )
     table = replace(
         table,
@@ -318,6 +347,14 @@ RUNNING = {
         (powers(300.0, 100.0), "warning", powers(300.0, 100.0, strategy="device_map")),
         (powers(300.0, 310.0, 60.0), "warning", powers(60.0)),
     ],
+    "E28": [
+        (traffic(arrived=100, started=90), "warning", traffic(arrived=100, started=98)),
+        (traffic(arrived=100, started=90), "warning", traffic(arrived=100, started=101)),
+        # So many requests may wait for their batch to fill.
+        (traffic(started=5), "warning", traffic(started=5, batch_size=8)),
+        (traffic(started=5), "warning", traffic(started=5, mode="closed_loop")),
+        (traffic(started=5), "warning", case()),
+    ],
     "E29": [
         (case({"warmup_converged": False}), "warning", case({"warmup_converged": None})),
         (
@@ -386,6 +423,7 @@ WORKLOAD = {
     "E15": [
         (traces({}, {"weights_sha256": "x"}), BOTH, traces({}, {})),
         (traces({}, {"prompts_sha256": {"b1": "x"}}), BOTH, traces({"prompts_sha256": {}})),
+        (traces({}, {"arrivals_sha256": {"b1": "x"}}), BOTH, traces({}, {})),
     ],
     "E17": [
         (column(padding_tokens=(0, 0, 0, 20)), "note", column(padding_tokens=(0, 0, 0, 2))),
@@ -441,7 +479,7 @@ def llama(energy_per_output_token_j: float, duration_s: float = 40.0, **changes)
     table = builders.request_table(1020.0, duration_s)
     table = replace(
         table,
-        **{name: (getattr(table, name)[0],) * rows for name in vars(table)}
+        **{name: getattr(table, name)[:1] * rows for name in vars(table)}
         | {"prompt_tokens": (200,) * rows, "output_tokens": (128,) * rows},
     )
     energy_j = energy_per_output_token_j * 128 * rows

@@ -15,6 +15,7 @@ from llm_energy.conversion import to_dict
 from llm_energy.files import sha256_json, write_json
 from llm_energy.records import (
     SCHEMA_VERSION,
+    Arrivals,
     Measurement,
     PromptSet,
     Request,
@@ -24,6 +25,7 @@ from llm_energy.records import (
 )
 from llm_energy.replay.host import SimulatedHost
 from llm_energy.replay.truth import Truth, draw_truth
+from llm_energy.traffic import complete, make_arrivals
 from llm_energy.validate import validate
 
 # So that physical floor and published measurements apply, which know boards and models by these.
@@ -56,6 +58,7 @@ class Setting:
     in_8_bits: bool = False
     devices: int = 1
     prompt_tokens: tuple[int, ...] = (100,)
+    traffic: dict[str, Any] | None = None
     protocol: dict[str, Any] = field(default_factory=dict)
 
     def on_boards(self, **changes: Any) -> Setting:
@@ -85,9 +88,15 @@ class Setting:
             min_output_tokens=self.least_tokens,
             quantization={"load_in_8bit": self.in_8_bits, "load_in_4bit": False},
             sharding={"strategy": "none", "num_devices": self.devices},
+            traffic_simulation=self.traffic,
         )
+        workload = replace(workload, arrivals_sha256=self.arrivals() and "a" * 64)
         spec = replay_runs.replay_spec(workload, repeat=repeat, **self.protocol)
         return replace(spec, meter=replace(spec.meter, sampling_period_s=SAMPLING_PERIOD_S))
+
+    def arrivals(self) -> Arrivals | None:
+        """Give the arrivals of timed traffic."""
+        return self.traffic and make_arrivals(self.traffic)
 
     def prompts(self) -> tuple[Request, ...]:
         """Give the prompts, whose lengths are those of ``prompt_tokens`` in turn."""
@@ -121,6 +130,12 @@ def healthy_setting(seed: int) -> Setting:
     return setting.reporting(architecture=LLAMA_8B)
 
 
+def arriving(mode: str, **traffic: Any) -> Callable[[Setting], Setting]:
+    """Give a change to timed traffic over a window of 30 s."""
+    asked = complete({"mode": mode, "ramp_s": 5.0} | traffic, 30.0)
+    return lambda setting: replace(setting, traffic=asked)
+
+
 def measure(
     setting: Setting, repeat: int, seed: int, disturb: Disturb | None = None
 ) -> Measurement:
@@ -131,7 +146,9 @@ def measure(
             disturb(host)
         spec = setting.spec(repeat)
         requests = {spec.workloads[0].id: setting.prompts()}
-        return replay_runs.run(host, spec, requests)
+        arrivals = setting.arrivals()
+        timed = {spec.workloads[0].id: arrivals} if arrivals else None
+        return replay_runs.run(host, spec, requests, arrivals=timed)
     finally:
         host.close()
 

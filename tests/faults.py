@@ -52,7 +52,7 @@ from fault_parts import (
     weak_second_board,
     without_ids,
 )
-from fault_sweeps import Setting, healthy_setting, judge, measure, write_sweep
+from fault_sweeps import Setting, arriving, healthy_setting, judge, measure, write_sweep
 
 from llm_energy.records import Interval, Measurement, Severity
 from llm_energy.replay.boards import board_uuid
@@ -265,6 +265,16 @@ FAULTS: dict[str, tuple[Fault, ...]] = {
         Fault(suits=LIKE_AN_ANCHOR, setting=on_boards(gain=40.0)),
     ),
     "E27": (Fault(suits=both(boards(2), asking(devices=2)), setting=weak_second_board),),
+    "E28": (
+        Fault(
+            suits=both(STEADY, arriving("poisson", rate_per_s=4.0)),
+            setting=on_engine(pace=12.0),
+        ),
+        Fault(
+            suits=both(CONTINUOUS, arriving("gamma", rate_per_s=4.0, burstiness=0.5)),
+            setting=on_engine(pace=12.0),
+        ),
+    ),
     "E29": (
         Fault(
             suits=STEADY,

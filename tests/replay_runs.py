@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -15,6 +15,7 @@ from llm_energy.files import sha256_json
 from llm_energy.meter import open_meter
 from llm_energy.protocol import run_repeat
 from llm_energy.records import (
+    Arrivals,
     Clock,
     Measurement,
     MeterSettings,
@@ -80,6 +81,7 @@ def run(
     spec: Spec,
     requests: dict[str, tuple[Request, ...]] | None = None,
     trace_path: Path | None = None,
+    arrivals: Mapping[str, Arrivals] | None = None,
 ) -> Measurement:
     """Measure ``spec`` on ``host`` and give the record, as the measuring process would write it.
 
@@ -100,7 +102,17 @@ def run(
     )
     gpus = meter.gpus()
     backend = host.create_backend("replay")
-    repeat = run_repeat(spec, NOWHERE, requests, backend, meter, clock=host.clock, sleep=host.sleep)
+    timed = arrivals or {}
+    repeat = run_repeat(
+        spec,
+        NOWHERE,
+        requests,
+        backend,
+        meter,
+        arrivals=timed,
+        clock=host.clock,
+        sleep=host.sleep,
+    )
     meter.close_trace()
     report = meter.report()
     meter.close()
@@ -130,4 +142,5 @@ def run(
         end_s=host.clock(),
         preflight=repeat.preflight,
         meter=report,
+        arrivals_sha256={id: sha256_json(to_dict(one)) for id, one in timed.items()},
     )

@@ -405,9 +405,11 @@ def test_offline_traffic_is_what_no_traffic_means(backend):
 
 @pytest.mark.parametrize("backend", RUNNABLE)
 @pytest.mark.parametrize("mode", ["poisson", "constant", "gamma", "closed_loop", "trace"])
-def test_timed_traffic_is_refused_until_it_can_be_sent(backend, mode):
-    (refusal,) = run(backend, traffic_simulation={"mode": mode, "rate_per_s": 2.0}).refusals
-    assert refusal.message.startswith(f"traffic_simulation {mode} is planned")
+def test_timed_traffic_changes_no_argument_of_the_engine(backend, mode):
+    timed = run(backend, traffic_simulation={"mode": mode, "rate_per_s": 2.0})
+    plain = run(backend)
+    assert (timed.load, timed.generate) == (plain.load, plain.generate)
+    assert timed.refusals == timed.conflicts == ()
     assert cell_of(backend, "traffic_simulation", mode)["status"] == "supported"
 
 

@@ -6,11 +6,12 @@ from __future__ import annotations
 
 import gc
 import os
+from dataclasses import replace
 from pathlib import Path
 from random import Random
 
 import pytest
-from fault_sweeps import healthy_setting, judge, measure, write_sweep
+from fault_sweeps import arriving, healthy_setting, judge, measure, write_sweep
 from faults import FAULTS, faulty_sweep, healthy_sweep
 
 from llm_energy.checks import CATALOGUE
@@ -65,6 +66,20 @@ def test_the_healthy_twin_of_a_fault_passes(id: str, tmp_path: Path) -> None:
         flags = healthy_sweep(fault, seed, tmp_path / str(variant))
         assert id not in flags, (variant, seed)
         assert alarms(flags) == {}, (variant, seed)
+
+
+@pytest.mark.parametrize("seed", range(300, 304))
+@pytest.mark.parametrize(
+    "traffic",
+    [arriving("poisson", rate_per_s=1.5), arriving("closed_loop", concurrency=3)],
+    ids=["poisson", "closed_loop"],
+)
+def test_there_is_no_false_alarm_in_timed_traffic(traffic, seed: int, tmp_path: Path) -> None:
+    # The engine can keep up with this: eight at a time, of half a second each.
+    setting = replace(traffic(healthy_setting(seed)), batch_size=8, output_tokens=64)
+    sweep = [measure(setting, repeat, seed) for repeat in (1, 2)]
+    plan_path, _ = write_sweep(sweep, setting, tmp_path)
+    assert alarms(judge(plan_path)) == {}
 
 
 @pytest.mark.parametrize("tenth", range(10))

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from llm_energy.errors import LlmEnergyError
-from llm_energy.normalise import latencies_s, normalise, window_metrics
+from llm_energy.normalise import normalise, window_metrics
 from llm_energy.records import (
     ComponentEnergy,
     MeterSettings,
@@ -101,18 +101,23 @@ def test_components_add_up_to_the_gross_energy_of_their_own_status():
 
 
 def test_latencies_skip_requests_without_the_times_they_need():
-    table = builders.request_table(0.0, first_token_s=(None, 2.0, None, 22.0))
-    assert latencies_s(table)[0] == pytest.approx(2.0)
-    table = builders.request_table(0.0, first_token_s=(None,) * 4, last_token_s=(None,) * 4)
-    assert latencies_s(table) == (None, None, None)
+    def means(**columns):
+        [measured, _] = rows({"requests": builders.request_table(1020.0, **columns)})
+        return measured.ttft_s, measured.tpot_s, measured.e2e_latency_s
+
+    assert means(first_token_s=(None, 1022.0, None, 1042.0))[0] == pytest.approx(2.0)
+    without = {"first_token_s": (None,) * 4, "last_token_s": (None,) * 4}
+    assert means(**without) == (None, None, None)
 
 
 def test_one_output_token_has_no_time_per_output_token():
-    table = builders.request_table(0.0, output_tokens=(1,) * 4)
-    ttft_s, tpot_s, e2e_latency_s = latencies_s(table)
-    assert tpot_s is None
-    assert ttft_s is not None
-    assert e2e_latency_s is not None
+    table = builders.request_table(1020.0, output_tokens=(1,) * 4)
+    [measured, _] = rows({"requests": table})
+    assert measured.tpot_s is None
+    assert measured.ttft_s is not None
+    assert measured.e2e_latency_s is not None
+    assert not any(name.startswith("tpot") for name in measured.latencies_s)
+    assert measured.latencies_s["e2e_p50"] == pytest.approx(16.0)
 
 
 def test_measured_joules_have_an_uncertainty_and_estimated_ones_a_reason():

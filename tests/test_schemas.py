@@ -12,14 +12,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llm_energy import comparison_records, provenance, records, schemas
+from llm_energy import comparison_records, load_records, provenance, records, schemas
 from llm_energy.conversion import from_dict, to_dict
 from llm_energy.errors import RecordError
+from llm_energy.load_records import Estimate, LoadCurves, LoadFit, LoadPoint
 from llm_energy.provenance import Provenance
-from llm_energy.records import SCHEMA_VERSION, Flag, Verdicts
+from llm_energy.records import SCHEMA_VERSION, Arrivals, ArrivalSet, Flag, Verdicts
 
 EXAMPLES = {
     "spec": builders.spec(),
+    "arrivals": ArrivalSet(
+        1, "test", {"b1": Arrivals("trace", 1.0, 2.0, (0.5, 1.0), 2.0, 3, ((4, 5),))}
+    ),
     "measurement": builders.measurement(),
     "model-manifest": builders.manifest(),
     "prompt-set": builders.prompt_set(),
@@ -39,6 +43,12 @@ EXAMPLES = {
         {"pytorch": provenance.Lock("pytorch", "envs/pytorch.txt", "f" * 64)},
         {"results/test/plan.json": "f" * 64},
         {"energy": {"m--pytorch--float32/b1": (("m--pytorch--float32", "b1"),)}},
+    ),
+    "load": LoadCurves(
+        1,
+        "test",
+        (LoadPoint("c", "w", "measured", ("gpu",), 0.5),),
+        (LoadFit("b", "c", "poisson", "measured", ("gpu",), ("w",), 3, Estimate(1.0, 0.5, 1.5)),),
     ),
 }
 ODD = (None, True, -1, 1.5, 1.0, 2, "", "text", [], {}, ["x"], [1, "x"], {"x": 1}, "measured")
@@ -106,7 +116,7 @@ def test_schema_is_sound_and_describes_every_key(name):
 def test_schema_has_the_keys_of_the_records(name):
     schema = schemas.load_schema(name)
     kinds = {type(EXAMPLES[name]): schema}
-    classes = vars(records) | vars(comparison_records) | vars(provenance)
+    classes = vars(records) | vars(comparison_records) | vars(provenance) | vars(load_records)
     kinds |= {classes[key]: kind for key, kind in schema.get("$defs", {}).items()}
     for cls, kind in kinds.items():
         fields = dataclasses.fields(cls)

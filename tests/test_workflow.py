@@ -11,17 +11,19 @@ import pytest
 import yaml
 from project import ROOT, Project, tiny_sweep
 
-PRECISIONS = ["float32", "float16", "bfloat16", "int8", "int4"]
-CHEAP = {"validate": 1, "normalise": 1, "aggregate": 1, "compare": 1, "tables": 1, "all": 1}
+EXAMPLE = yaml.safe_load((ROOT / "config" / "examples" / "precisions.yaml").read_text("utf-8"))
+PRECISIONS = EXAMPLE["precisions"]
+CHEAP = dict.fromkeys(("validate", "normalise", "aggregate", "compare", "load", "tables", "all"), 1)
 
 pytestmark = pytest.mark.engine
 
 
 @pytest.fixture(scope="module")
 def swept(tmp_path_factory):
-    """Run all five precisions on a tiny model once; tests look at it and undo what they change."""
+    """Run the example of all precisions on a tiny model; tests undo what they change."""
     project = Project(tmp_path_factory.mktemp("project") / "copy")
-    sweep = tiny_sweep(project.tiny_model("tiny", "llama"), precisions=PRECISIONS)
+    axes = {axis: EXAMPLE[axis] for axis in ("backends", "precisions", "workloads")}
+    sweep = tiny_sweep(project.tiny_model("tiny", "llama"), **axes)
     config = project.write_config("tiny", sweep)
     project.output = project.snakemake("--configfile", config).stdout
     project.sweep = sweep

@@ -49,6 +49,10 @@ SUMMARISED = (
     "loaded_idle_power_w",
     "duration_s",
     "output_tokens_per_s",
+    "requests_per_s",
+    "requested_rate_per_s",
+    "arrival_rate_per_s",
+    "achieved_rate_per_s",
     "ttft_s",
     "tpot_s",
     "e2e_latency_s",
@@ -243,9 +247,19 @@ def _rows_of(
                 not_needed=not_needed,
                 assumptions=tuple(dict.fromkeys(text for r in own for text in r.assumptions)),
                 model_notes=tuple(dict.fromkeys(text for r in own for text in r.model_notes)),
+                traffic=own[0].traffic,
+                work=own[0].work,
+                latencies_s=_latencies(own),
             )
         )
     return result
+
+
+def _latencies(rows: list[Metrics]) -> dict[str, Statistic]:
+    """Summarise each quantile over the repeats that have it."""
+    names = dict.fromkeys(name for row in rows for name in row.latencies_s)
+    found = {name: [r.latencies_s[name] for r in rows if name in r.latencies_s] for name in names}
+    return {name: summarise(values) for name, values in found.items()}
 
 
 def _summarise(rows: list[Metrics], name: str) -> Statistic:

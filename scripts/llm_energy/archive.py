@@ -19,7 +19,7 @@ from llm_energy.errors import LlmEnergyError
 from llm_energy.files import read_json
 
 # What of a sweep's folder is taken over; all else is made from these.
-PARTS = ("plan.json", "config.json", "specs", "prompts", "*/measurements")
+PARTS = ("plan.json", "config.json", "arrivals.json", "specs", "prompts", "*/measurements")
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 
 
@@ -58,3 +59,38 @@ def default_max_batch_tokens(
     400
     """
     return batch_size * (max(prompt_lengths) + max_output_tokens)
+
+
+def due_static_batch(
+    arrivals_s: Sequence[float], now_s: float, batch_size: int, timeout_s: float
+) -> tuple[int, float | None]:
+    """Say how many of the requests that wait, the oldest first, make a batch of one exact size now.
+
+    Fewer than ``batch_size`` wait until the oldest has waited for ``timeout_s``; 0 comes with when
+    that will be.
+
+    >>> due_static_batch([1.0, 1.5], 1.6, batch_size=2, timeout_s=1.0)
+    (2, None)
+    >>> due_static_batch([1.0], 1.6, batch_size=2, timeout_s=1.0)
+    (0, 2.0)
+    """
+    if len(arrivals_s) >= batch_size:
+        return batch_size, None
+    full_s = arrivals_s[0] + timeout_s
+    return (len(arrivals_s), None) if now_s >= full_s else (0, full_s)
+
+
+def due_dynamic_batch(
+    prompt_lengths: Sequence[int], max_output_tokens: int, max_batch_tokens: int
+) -> int:
+    """Say how many of the requests that wait, the oldest first, fit into one batch together.
+
+    None is passed over for one behind it, so that no long prompt waits for ever.
+
+    >>> due_dynamic_batch([10, 40, 12, 11], max_output_tokens=10, max_batch_tokens=100)
+    2
+    """
+    widths = itertools.accumulate((n + max_output_tokens for n in prompt_lengths), max)
+    counted = enumerate(widths, 1)
+    fits = itertools.takewhile(lambda pair: pair[0] * pair[1] <= max_batch_tokens, counted)
+    return max((count for count, _ in fits), default=1)

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from llm_energy import records
+from llm_energy import records, traffic
 from llm_energy.config_checks import copies_of, semantic_problems
 from llm_energy.config_errors import Key, Places, Problem, found, schema_problems
 from llm_energy.config_schema import coerce, fill_defaults, schema
@@ -171,9 +171,11 @@ def complete_config(config: dict[str, Any]) -> dict[str, Any]:
         workload["prompts"] = _merged(config["prompts"], workload.get("prompts", {}))
         batch_size = workload["parameters"]["batching"]["batch_size"]
         whole = batch_size * copies_of(workload["parameters"])
-        workload.setdefault("requests", -(-LEAST_REQUESTS // whole) * whole)
-        if workload["parameters"]["traffic_simulation"] == {"mode": "offline"}:
-            workload["parameters"]["traffic_simulation"] = None
+        horizon_s = config["protocol"]["window_min_duration_s"]
+        asked = traffic.complete(workload["parameters"]["traffic_simulation"], horizon_s)
+        workload["parameters"]["traffic_simulation"] = asked
+        least = (asked and traffic.expected_requests(asked)) or LEAST_REQUESTS
+        workload.setdefault("requests", -(-least // whole) * whole)
     return config
 
 

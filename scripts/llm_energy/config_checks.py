@@ -8,11 +8,9 @@ from typing import Any
 
 from llm_energy.config_errors import Key, Problem, dotted, found
 from llm_energy.environments import SIMULATED
+from llm_energy.traffic import MODES, expected_requests, takes_lengths
 
-# What the schema already knows but this release can't do yet: key -> the values that it can.
-IMPLEMENTED: dict[Key, tuple[Any, ...]] = {
-    ("traffic_simulation", "mode"): ("offline",),
-}
+MOST_ARRIVALS = 1_000_000
 
 # Which keys of `source` a kind needs, and which it may have.
 SOURCE_KEYS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
@@ -58,6 +56,7 @@ def semantic_problems(
         problems += _one_sharding(config["workloads"])
         for workload in config["workloads"]:
             problems += _parameters(workload, written)
+            problems += _traffic(workload, written, root)
             problems += _prompts(workload, written, root)
     return problems
 
@@ -177,7 +176,8 @@ def _parameters(workload: dict[str, Any], written: dict[str, Any]) -> Iterator[P
         )
     size, copies = values["batching"]["batch_size"], copies_of(values)
     whole = size * copies
-    if values["batching"]["strategy"] == "static" and workload["requests"] % whole:
+    timed = values["traffic_simulation"] is not None  # then what has arrived makes the batches
+    if values["batching"]["strategy"] == "static" and workload["requests"] % whole and not timed:
         below = workload["requests"] // whole * whole
         wanted = f"the batch size {size}" + (f" times {copies} copies" if copies > 1 else "")
         yield (
@@ -185,20 +185,52 @@ def _parameters(workload: dict[str, Any], written: dict[str, Any]) -> Iterator[P
             f"found {workload['requests']}, allowed a multiple of {wanted}, else the "
             f"last batch is smaller; try {f'{below} or ' if below else ''}{below + whole}",
         )
-    for (section, key), can in IMPLEMENTED.items():
-        value = (values[section] or {}).get(key, can[0])
-        if value not in can:
-            yield (
-                origin(section, key),
-                f"found '{value}', allowed {', '.join(can)}; the rest is not implemented yet",
-            )
     yield from _sharding(workload, origin)
-    traffic = values["traffic_simulation"] or {}
-    if traffic.get("mode") == "offline":
-        for key in traffic.keys() - {"mode"}:
+
+
+def _traffic(workload: dict[str, Any], written: dict[str, Any], root: Path) -> Iterator[Problem]:
+    """Check that a workload's traffic has what its mode needs, and no more."""
+    asked = workload["parameters"]["traffic_simulation"]
+    if asked is None:
+        return
+
+    def origin(*keys: str) -> Key:
+        bases = [workload["at"], (), ("parameters",)]
+        return _origin(written, bases, ("traffic_simulation", *keys))
+
+    mode = asked["mode"]
+    needed, optional = MODES[mode]
+    for key in needed:
+        if key not in asked:
+            yield origin(key), f"missing, the mode '{mode}' needs {' and '.join(needed)}"
+    for key in asked.keys() - {"mode", *needed, *optional}:
+        yield (
+            origin(key),
+            f"found {found(asked[key])}, has no meaning with the mode '{mode}'; remove it",
+        )
+    if asked.get("trace_path"):
+        yield from _missing_file(asked["trace_path"], origin("trace_path"), False, root)
+    if (expected_requests(asked) or 0) > MOST_ARRIVALS:
+        yield (
+            origin("rate_per_s"),
+            f"found {asked['rate_per_s']:g}, which brings {expected_requests(asked)} requests in "
+            f"ramp and horizon, allowed {MOST_ARRIVALS}; lower it, or shorten horizon_s",
+        )
+
+
+def _lengths_of_trace(workload: dict[str, Any], written: dict[str, Any]) -> Iterator[Problem]:
+    """Check that nothing else says how many and how long the requests of a trace are."""
+    at = workload["at"]
+    least = _origin(written, [at, (), ("parameters",)], ("min_output_tokens",))
+    asked = {least: workload["parameters"]["min_output_tokens"]}
+    if _is_written(written, (*at, "requests")):
+        asked[*at, "requests"] = workload["requests"]
+    for path, value in asked.items():
+        if value:
             yield (
-                origin("traffic_simulation", key),
-                f"found {found(traffic[key])}, has no meaning with the mode 'offline'; remove it",
+                path,
+                f"found {value}, has no meaning where a trace gives each request its length; "
+                "remove it, or set prompts.input_tokens",
             )
 
 
@@ -239,6 +271,9 @@ def _prompts(workload: dict[str, Any], written: dict[str, Any], root: Path) -> I
         return _origin(written, [at, ()], ("prompts", key))
 
     needed = {"file": "path", "dataset": "path", "synthetic": "input_tokens"}.get(source)
+    if takes_lengths(workload["parameters"], prompts):
+        needed = None
+        yield from _lengths_of_trace(workload, written)
     if needed and prompts[needed] is None:
         yield origin(needed), f"missing, prompts from the source '{source}' need it"
     if needed == "path" and path is not None:
@@ -256,13 +291,15 @@ def _prompts(workload: dict[str, Any], written: dict[str, Any], root: Path) -> I
 
 def _origin(written: dict[str, Any], bases: list[Key], keys: tuple[str, ...]) -> Key:
     """Give the path where a value was written: the first base that has it, else the last one."""
-    for base in bases:
-        below: Any = written
-        for key in (*base, *keys):
-            try:
-                below = below[key]
-            except (KeyError, IndexError, TypeError):
-                break
-        else:
-            return (*base, *keys)
-    return (*bases[-1], *keys)
+    paths = [(*base, *keys) for base in bases]
+    return next((path for path in paths if _is_written(written, path)), paths[-1])
+
+
+def _is_written(written: dict[str, Any], path: Key) -> bool:
+    below: Any = written
+    for key in path:
+        try:
+            below = below[key]
+        except (KeyError, IndexError, TypeError):
+            return False
+    return True

@@ -15,7 +15,7 @@ from typing import Any
 
 from llm_energy.checks.accounting import sums
 from llm_energy.progress import readable_duration
-from llm_energy.records import Measurement, MetricsTable, Protocol, Spec, read_record
+from llm_energy.records import Measurement, MetricsTable, Protocol, Spec, Workload, read_record
 from llm_energy.statistics import t_quantile
 from llm_energy.units import kilowatt_hours_from_joules
 
@@ -44,22 +44,28 @@ class CellCost:
         return self.left * self.repeat_s
 
 
-def least_repeat_s(protocol: Protocol, workloads: int) -> float:
-    """Give the shortest time of a repeat: its baselines and windows, without load and warm-up.
-
-    >>> least_repeat_s(Protocol(), 2)
-    90.0
-    """
+def least_repeat_s(spec: Spec) -> float:
+    """Give the shortest time of a repeat: its baselines and windows, without load and warm-up."""
+    protocol = spec.protocol
     return (
         protocol.deep_idle_duration_s
         + 2 * protocol.loaded_idle_duration_s
-        + workloads * (protocol.window_min_duration_s + protocol.cooldown_duration_s)
+        + math.fsum(_window_s(workload, protocol) for workload in spec.workloads)
     )
+
+
+def _window_s(workload: Workload, protocol: Protocol) -> float:
+    """Give the least time of one window, with the rest before it and the ramp of its traffic."""
+    traffic = workload.parameters.get("traffic_simulation")
+    lasts_s = protocol.window_min_duration_s
+    if traffic:
+        lasts_s = traffic["ramp_s"] + traffic["horizon_s"]
+    return lasts_s + protocol.cooldown_duration_s
 
 
 def least_total_s(specs: Iterable[Spec]) -> float:
     """Give the shortest time that the repeats of these specs can take together."""
-    return math.fsum(least_repeat_s(spec.protocol, len(spec.workloads)) for spec in specs)
+    return math.fsum(map(least_repeat_s, specs))
 
 
 def sweep_costs(plan: Mapping[str, Any], power_w: float | None = None) -> list[CellCost]:
@@ -97,7 +103,7 @@ def _cell_cost(
     spec: Spec, planned: int, done: int, known: Sequence[Measurement], power_w: float | None
 ) -> CellCost:
     known = [m for m in known if m.outcome == "ok"]
-    repeat_s = least_repeat_s(spec.protocol, len(spec.workloads))
+    repeat_s = least_repeat_s(spec)
     if known:
         repeat_s = statistics.fmean(m.end_s - m.clock.monotonic_s for m in known)
     powers = _mean_powers_w(known) if power_w is None else {"given": power_w}

@@ -21,6 +21,8 @@ from llm_energy.protocol import Repeat, run_repeat
 from llm_energy.quality import is_score_of
 from llm_energy.records import (
     SCHEMA_VERSION,
+    Arrivals,
+    ArrivalSet,
     Clock,
     Measurement,
     ModelManifest,
@@ -40,6 +42,7 @@ def measure(
     plan_path: Path,
     out: Path,
     repository: Path,
+    arrivals_path: Path | None = None,
 ) -> Measurement:
     """Measure the repeat that ``spec_path`` describes and write its Measurement to ``out``.
 
@@ -57,6 +60,7 @@ def measure(
     missing = [w.id for w in spec.workloads if w.id not in prompts.requests]
     if missing:
         raise RecordError(f"{prompts_path}: no prompts for workload {missing[0]!r}")
+    arrivals = planned_arrivals(spec, arrivals_path)
     progress = _progress(spec, plan_path, scored=prompts.quality is not None)
     machine = machine_for(spec)
 
@@ -90,16 +94,35 @@ def measure(
             load=None,
             windows=(),
             end_s=start_s,
+            arrivals_sha256={w.id: w.arrivals_sha256 for w in spec.workloads if w.id in arrivals},
         )
         if reason := _not_needed(spec, out, manifest, prompts):
             result = replace(blank, outcome="not_needed", reason=reason)
         else:
             model_folder = manifest_path.parent / "files"
-            result = _metered(blank, machine, model_folder, prompts, out, progress.step)
+            result = _metered(blank, machine, model_folder, prompts, arrivals, out, progress.step)
         write_record(out, result)
         _partial(out).unlink(missing_ok=True)
     progress.finish(_summary(result), result.end_s - start_s, _time_left_s(plan_path))
     return result
+
+
+def planned_arrivals(spec: Spec, path: Path | None) -> dict[str, Arrivals]:
+    """Read the arrivals of the spec's timed workloads; only those planned with it will do."""
+    timed = {w.id: w.arrivals_sha256 for w in spec.workloads if w.arrivals_sha256}
+    if not timed:
+        return {}
+    if path is None:
+        raise RecordError(f"cell {spec.cell}: timed traffic needs --arrivals, none was given")
+    known = read_record(ArrivalSet, path).workloads
+    for id, planned in timed.items():
+        found = sha256_json(to_dict(known[id])) if id in known else None
+        if found != planned:
+            raise RecordError(
+                f"{path}: the arrivals of workload {id!r} have the hash {found}, the spec was "
+                f"planned with {planned}; run the workflow again, which plans both"
+            )
+    return {id: known[id] for id in timed}
 
 
 def machine_for(spec: Spec) -> Machine:
@@ -139,6 +162,7 @@ def _metered(
     machine: Machine,
     model_folder: Path,
     prompts: PromptSet,
+    arrivals: dict[str, Arrivals],
     out: Path,
     step: Callable[[str], None],
 ) -> Measurement:
@@ -181,7 +205,7 @@ def _metered(
             reason = f"the measuring process was interrupted after {done} of {asked} windows"
             write_record(_partial(out), replace(record(repeat), outcome="failed", reason=reason))
 
-        repeat = _run(blank.spec, model_folder, prompts, machine, meter, out, step, keep)
+        repeat = _run(blank.spec, model_folder, prompts, arrivals, machine, meter, out, step, keep)
         meter.close_trace()
         return record(repeat)
     finally:
@@ -192,6 +216,7 @@ def _run(
     spec: Spec,
     model_folder: Path,
     prompts: PromptSet,
+    arrivals: dict[str, Arrivals],
     machine: Machine,
     meter: Meter,
     out: Path,
@@ -210,6 +235,7 @@ def _run(
         backend,
         meter,
         quality_text=prompts.quality,
+        arrivals=arrivals,
         outputs=out.parent,
         keep=keep,
         step=step,

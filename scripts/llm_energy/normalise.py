@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
-import statistics
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
+from typing import Any
 
 from llm_energy.agreement import Outputs, agreement, reference_outputs
 from llm_energy.checks.accounting import (
@@ -14,18 +14,20 @@ from llm_energy.checks.accounting import (
     baseline,
     loaded_idle_power_w,
     sums,
+    work,
 )
 from llm_energy.conditions import batching, conditions
 from llm_energy.errors import LlmEnergyError
-from llm_energy.files import sha256_file
+from llm_energy.files import sha256_file, sha256_json
+from llm_energy.latency import latencies_s, mean, quantiles_s
 from llm_energy.records import (
     SCHEMA_VERSION,
     Interval,
     Measurement,
     Metrics,
     MetricsTable,
-    RequestTable,
     Status,
+    TrafficReport,
     Verdict,
     Verdicts,
     Window,
@@ -35,6 +37,8 @@ from llm_energy.records import (
 from llm_energy.uncertainty import Budget, window_budget
 from llm_energy.units import kilowatt_hours_from_joules
 
+# What of a traffic says where on a line a window lies, and how long it is.
+PLACE_ON_LINE = ("rate_per_s", "ramp_s", "horizon_s")
 ESTIMATE_HAS_NO_BOUND = "estimated: a model of the hardware has no known error"
 
 
@@ -107,14 +111,15 @@ def _row(
     status: Status,
     total: Sum,
 ) -> Metrics:
-    spec, requests = measurement.spec, window.requests
+    spec = measurement.spec
+    workload = next(w for w in spec.workloads if w.id == window.workload)
     duration_s = window.interval.duration_s
-    prompt_tokens, output_tokens = sum(requests.prompt_tokens), sum(requests.output_tokens)
-    count = len(requests.request_id)
+    done = work(window)
+    prompt_tokens, output_tokens, count = done.prompt_tokens, done.output_tokens, done.requests
     idle_w, net_reason = loaded_idle_power_w(measurement, status, total.parts)
     net_j = None if idle_w is None else total.energy_j - idle_w * duration_s
     per_output_token_j = _per(total.energy_j, output_tokens)
-    ttft_s, tpot_s, e2e_latency_s = latencies_s(requests)
+    latency = latencies_s(window)
     budget = _budget(measurement, window.interval, total) if status == "measured" else None
     quality = measurement.quality
     return Metrics(
@@ -145,9 +150,9 @@ def _row(
         net_energy_per_output_token_j=_per(net_j, output_tokens),
         co2e_g_per_output_token=_co2e_g(per_output_token_j, measurement.carbon_intensity),
         output_tokens_per_s=output_tokens / duration_s,
-        ttft_s=ttft_s,
-        tpot_s=tpot_s,
-        e2e_latency_s=e2e_latency_s,
+        ttft_s=mean(latency["ttft"]),
+        tpot_s=mean(latency["tpot"]),
+        e2e_latency_s=mean(latency["e2e"]),
         hostname=measurement.host.hostname,
         measurement=verdict.measurement,
         measurement_sha256=verdict.measurement_sha256,
@@ -167,7 +172,33 @@ def _row(
         nll_per_token=quality and quality.nll_per_token,
         perplexity=quality and quality.perplexity,
         model_notes=measurement.model_notes,
+        requests_per_s=count / duration_s,
+        latencies_s=quantiles_s(window, latency),
+        **_traffic(window.traffic),
+        **_kinds(workload),
     )
+
+
+def _kinds(workload: Workload) -> dict[str, str]:
+    """Give what tells which windows may lie on one line of energy over load."""
+    parameters = dict(workload.parameters)
+    traffic = parameters.pop("traffic_simulation", None) or {}
+    asked = [parameters, workload.engine]
+    kept = {name: value for name, value in traffic.items() if name not in PLACE_ON_LINE}
+    return {"work": sha256_json(asked), "series": sha256_json([*asked, kept])}
+
+
+def _traffic(report: TrafficReport | None) -> dict[str, Any]:
+    """Give the fields of a row that tell of timed traffic."""
+    if report is None:
+        return {}
+    return {
+        "traffic": report.mode,
+        "requested_rate_per_s": report.requested_rate_per_s,
+        "arrival_rate_per_s": report.arrival_rate_per_s,
+        "achieved_rate_per_s": report.achieved_rate_per_s,
+        "gap_cv": report.gap_cv,
+    }
 
 
 def _budget(measurement: Measurement, window: Interval, total: Sum) -> Budget:
@@ -194,31 +225,6 @@ def _steady_state_j(window: Window, status: Status, total: Sum) -> float | None:
     if any(one is None or one.parts != total.parts for one in found):
         return None
     return _per(math.fsum(one.energy_j for one in found), steady.output_tokens)
-
-
-def latencies_s(table: RequestTable) -> tuple[float | None, float | None, float | None]:
-    """Give the means over requests of TTFT, TPOT and end-to-end latency, in seconds.
-
-    TTFT is first token minus arrival, TPOT the time from first to last token over the tokens after
-    the first, end-to-end last token minus arrival. A request without the times that a latency
-    needs does not enter it; None where no request has them.
-    """
-    times = (table.arrival_s, table.first_token_s, table.last_token_s)
-    rows = list(zip(*times, table.output_tokens, strict=True))
-    return (
-        _mean(first - arrival for arrival, first, _, _ in rows if first is not None),
-        _mean(
-            (last - first) / (n - 1)
-            for _, first, last, n in rows
-            if first is not None and last is not None and n > 1
-        ),
-        _mean(last - arrival for arrival, _, last, _ in rows if last is not None),
-    )
-
-
-def _mean(values: Iterable[float]) -> float | None:
-    known = list(values)
-    return statistics.fmean(known) if known else None
 
 
 def _per(energy_j: float | None, count: int) -> float | None:

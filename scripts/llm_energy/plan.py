@@ -14,14 +14,15 @@ from typing import Any
 
 from llm_energy import environments
 from llm_energy.compatibility import Translation, merge_loads, translate
-from llm_energy.config import BackendEntry, ModelEntry, PrecisionEntry, Sweep
+from llm_energy.config import BackendEntry, ModelEntry, PrecisionEntry, Sweep, WorkloadEntry
 from llm_energy.conversion import to_dict
 from llm_energy.duplicates import duplicates
 from llm_energy.errors import ConfigError
-from llm_energy.files import read_json, write_changed_json
-from llm_energy.records import SCHEMA_VERSION, Note, Sharding, Spec, Workload
+from llm_energy.files import read_json, sha256_json, write_changed_json
+from llm_energy.records import SCHEMA_VERSION, ArrivalSet, Note, Sharding, Spec, Workload
 from llm_energy.sharding import model_config
 from llm_energy.sharding import refusals as sharding_refusals
+from llm_energy.traffic import make_arrivals, takes_lengths
 
 
 @dataclass(frozen=True)
@@ -58,6 +59,7 @@ class Plan:
     models: dict[str, dict[str, Any]]
     prompt_requests: dict[str, dict[str, Any]]
     allow_mixed_backends: bool
+    arrivals: ArrivalSet
 
     @property
     def planned(self) -> tuple[Cell, ...]:
@@ -89,13 +91,15 @@ def make_plan(sweep: Sweep, engine: Callable[[BackendEntry], Engine]) -> Plan:
     Raises ConfigError with every parameter that a backend does not support, unless
     ``policy.ignore_backend_warnings`` turns those into notes.
     """
+    sweep, arrivals = _with_arrivals(sweep)
+    hashes = {id: sha256_json(to_dict(one)) for id, one in arrivals.workloads.items()}
     conflicts: dict[str, None] = {}
     cells = []
     for backend in sweep.backends:
         how = engine(backend)
         for model in sweep.models:
             for precision in sweep.precisions:
-                cell, found = _plan_cell(sweep, model, backend, precision, how)
+                cell, found = _plan_cell(sweep, model, backend, precision, how, hashes)
                 cells.append(cell)
                 conflicts.update(dict.fromkeys(found))
     if conflicts and not sweep.policy.ignore_backend_warnings:
@@ -110,9 +114,25 @@ def make_plan(sweep: Sweep, engine: Callable[[BackendEntry], Engine]) -> Plan:
         device=sweep.device,
         cells=tuple(cells),
         models={model.id: to_dict(model) for model in sweep.models},
-        prompt_requests={model.id: _prompt_request(sweep, model) for model in sweep.models},
+        prompt_requests={
+            model.id: _prompt_request(sweep, model, arrivals) for model in sweep.models
+        },
         allow_mixed_backends=sweep.policy.allow_mixed_backends,
+        arrivals=arrivals,
     )
+
+
+def _with_arrivals(sweep: Sweep) -> tuple[Sweep, ArrivalSet]:
+    """Make the arrivals of each workload with timed traffic; a trace may say how many they are."""
+    workloads, made = [], {}
+    for workload in sweep.workloads:
+        traffic = workload.parameters["traffic_simulation"]
+        if traffic is not None:
+            made[workload.id] = make_arrivals(traffic)
+            if takes_lengths(workload.parameters, workload.prompts):
+                workload = replace(workload, requests=len(made[workload.id].times_s))
+        workloads.append(workload)
+    return replace(sweep, workloads=tuple(workloads)), ArrivalSet(SCHEMA_VERSION, sweep.name, made)
 
 
 def installed_engine(root: Path, device: str, provided: bool) -> Callable[[BackendEntry], Engine]:
@@ -188,6 +208,7 @@ def _plan_cell(
     backend: BackendEntry,
     precision: PrecisionEntry,
     how: Engine,
+    arrivals_sha256: dict[str, str],
 ) -> tuple[Cell, list[str]]:
     """Plan one cell; also give the parameters that its backend does not support, as sentences."""
     translations: dict[str, Translation] = {}
@@ -209,7 +230,13 @@ def _plan_cell(
     specs = {}
     if not reasons:
         workloads = {
-            w.id: Workload(w.id, w.requests, parameters[w.id], translations[w.id].generate)
+            w.id: Workload(
+                w.id,
+                w.requests,
+                parameters[w.id],
+                translations[w.id].generate,
+                arrivals_sha256.get(w.id),
+            )
             for w in sweep.workloads
         }
         load = merge_loads(list(translations.values()))
@@ -265,15 +292,23 @@ def universal_parameters(
     }
 
 
-def _prompt_request(sweep: Sweep, model: ModelEntry) -> dict[str, Any]:
+def _prompt_request(sweep: Sweep, model: ModelEntry, arrivals: ArrivalSet) -> dict[str, Any]:
     return {
         "schema_version": SCHEMA_VERSION,
         "model": model.id,
-        "workloads": {
-            w.id: {"requests": w.requests, "prompts": w.prompts} for w in sweep.workloads
-        },
+        "workloads": {w.id: _prompts_asked(w, arrivals) for w in sweep.workloads},
         "quality": sweep.quality and to_dict(sweep.quality),
     }
+
+
+def _prompts_asked(workload: WorkloadEntry, arrivals: ArrivalSet) -> dict[str, Any]:
+    """Give what the prompts stage must make for a workload; a trace gives each request lengths."""
+    asked: dict[str, Any] = {"requests": workload.requests, "prompts": workload.prompts}
+    if takes_lengths(workload.parameters, workload.prompts):
+        most = workload.parameters["max_output_tokens"]
+        pairs = arrivals.workloads[workload.id].tokens
+        asked["tokens"] = [[prompt, min(output, most)] for prompt, output in pairs]
+    return asked
 
 
 def _unique(notes: Iterable[Note]) -> tuple[Note, ...]:
@@ -288,6 +323,11 @@ def spec_path(sweep: str, cell: str, repeat: str) -> str:
 def measurement_path(sweep: str, backend: str, cell: str, repeat: str) -> str:
     """Give the path of a measurement."""
     return f"results/{sweep}/{backend}/measurements/{cell}/{repeat}.json"
+
+
+def arrivals_path(sweep: str) -> str:
+    """Give the path of the arrivals of a sweep's timed traffic."""
+    return f"results/{sweep}/arrivals.json"
 
 
 def grid(plan: Plan) -> dict[str, Any]:
@@ -325,6 +365,8 @@ def write_plan(plan: Plan, folder: Path) -> None:
             write_changed_json(folder / spec_path(plan.sweep, cell.id, repeat), to_dict(spec))
     for model, request in plan.prompt_requests.items():
         write_changed_json(folder / f"results/{plan.sweep}/prompts/{model}.request.json", request)
+    if plan.arrivals.workloads:
+        write_changed_json(folder / arrivals_path(plan.sweep), to_dict(plan.arrivals))
     write_changed_json(folder / f"results/{plan.sweep}/plan.json", grid(plan))
 
 

@@ -9,17 +9,21 @@ from __future__ import annotations
 import contextlib
 import gc
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
+from llm_energy import request_rows
+from llm_energy.arrival_queue import BEGIN, END, ArrivalQueue
 from llm_energy.backends import Backend
 from llm_energy.errors import OutOfMemory, Unsupported
 from llm_energy.meter import Meter
 from llm_energy.preflight import preflight
 from llm_energy.quality import measure_quality
 from llm_energy.records import (
+    Arrivals,
     Completion,
     Interval,
     Outcome,
@@ -28,14 +32,14 @@ from llm_energy.records import (
     Quality,
     QualityText,
     Request,
-    RequestTable,
     Spec,
-    SteadyState,
     Window,
     Workload,
 )
 from llm_energy.steady_state import Marks
 from llm_energy.warmup import Thermometer, converged, trend, warmed_up
+
+WARM_UP_BATCHES = 2  # of timed traffic, in one warm-up pass
 
 
 @dataclass(frozen=True)
@@ -72,6 +76,7 @@ def run_repeat(
     meter: Meter,
     *,
     quality_text: QualityText | None = None,
+    arrivals: Mapping[str, Arrivals] = MappingProxyType({}),
     outputs: Path = Path(),
     keep: Callable[[Repeat], None] = lambda repeat: None,
     step: Callable[[str], None] = lambda label: None,
@@ -80,10 +85,11 @@ def run_repeat(
 ) -> Repeat:
     """Measure every workload of ``spec`` and return what was found, failures included.
 
-    ``requests`` is keyed by workload id; ``quality_text`` is scored after all that is metered;
-    ``outputs`` is the folder that must have room. ``keep`` is
-    called with all that is finished after the load and after each window, ``step`` before each
-    stretch; neither is called inside one. What the engine cannot do, and what it fails at, is an
+    ``requests`` is keyed by workload id, and so are the ``arrivals`` of timed traffic;
+    ``quality_text`` is scored after all that is metered; ``outputs`` is the folder that must have
+    room. ``keep`` is called with all that is finished after the load and after each window,
+    ``step`` before each stretch; neither is called inside one. What the engine cannot do, and what
+    it fails at, is an
     outcome and not an exception.
     """
     settings = spec.protocol
@@ -115,7 +121,8 @@ def run_repeat(
 
     idle("loaded_idle_before", settings.loaded_idle_duration_s)
     for order, workload in enumerate(spec.workloads):
-        window = _measure_workload(bench, order, workload, requests[workload.id])
+        timed = arrivals.get(workload.id)
+        window = _measure_workload(bench, order, workload, requests[workload.id], timed)
         repeat = replace(repeat, windows=(*repeat.windows, window))
         keep(repeat)
     idle("loaded_idle_after", settings.loaded_idle_duration_s)
@@ -147,10 +154,14 @@ def _outcome() -> Iterator[_Failure]:
 
 
 def _measure_workload(
-    bench: _Bench, order: int, workload: Workload, requests: Sequence[Request]
+    bench: _Bench,
+    order: int,
+    workload: Workload,
+    requests: Sequence[Request],
+    arrivals: Arrivals | None,
 ) -> Window:
     """Warm one workload up, measure it, and give its window whatever came of it."""
-    settings, backend, clock = bench.settings, bench.backend, bench.clock
+    settings, backend = bench.settings, bench.backend
     durations_s: list[float] = []
     passes: list[list[Completion]] = []
     ends_s: list[float] = []
@@ -158,30 +169,26 @@ def _measure_workload(
     events: dict[str, Any] = {}
     thermometer = Thermometer()
     thermal_wait_s: float | None = None
-    record: Interval | None = None
-    steady_state: SteadyState | None = None
+    measured: dict[str, Any] = {}
     with _outcome() as failure:
-        effective = backend.prepare(workload, requests)
+        effective = backend.prepare(*_to_warm_up(workload, requests))
         thermal_wait_s = _warm_up(bench, workload.id, durations_s, thermometer)
+        if arrivals:
+            effective = backend.prepare(workload, requests)
         bench.step(f"{workload.id}: window")
         before = backend.events()
         # A collection inside the window would be charged to the model.
         gc.collect()
         gc.disable()
         try:
-            with bench.meter.interval("window") as interval:
-                marks = Marks(interval, passes)
-                begin_s = clock()
-                while not ends_s or ends_s[-1] - begin_s < settings.window_min_duration_s:
-                    passes.append(backend.generate(marks))
-                    ends_s.append(clock())
+            if arrivals:
+                measured = _serve_traffic(bench, arrivals, len(requests))
+            else:
+                measured = _serve_passes(bench, workload, effective, passes, ends_s)
         finally:
             gc.enable()
         events = _counted(before, backend.events())
-        if effective.get("batching", {}).get("strategy") == "continuous":
-            steady_state = marks.steady_state(workload)
-        record = interval.record
-    return Window(
+    blank = Window(
         workload=workload.id,
         order=order,
         outcome=failure.outcome,
@@ -189,17 +196,76 @@ def _measure_workload(
         warmup_durations_s=tuple(durations_s),
         warmup_converged=converged(durations_s, settings),
         passes=len(passes),
-        interval=record,
-        requests=_table(passes) if record else None,
+        interval=None,
+        requests=None,
         output_token_ids={c.request_id: c.output_token_ids for c in passes[0]} if passes else {},
         effective=effective,
         pass_ends_s=tuple(ends_s),
         warmup_trend=trend(durations_s),
         thermal_wait_s=thermal_wait_s,
         temperature_slope_c_per_10s=thermometer.slope_c_per_10s(),
-        steady_state=steady_state,
         events=events,
     )
+    return replace(blank, **measured)
+
+
+def _to_warm_up(
+    workload: Workload, requests: Sequence[Request]
+) -> tuple[Workload, Sequence[Request]]:
+    """Give what a workload is warmed up with: of timed traffic a few batches, all there at once."""
+    if workload.arrivals_sha256 is None:
+        return workload, requests
+    few = requests[: WARM_UP_BATCHES * workload.batch_size]
+    return replace(workload, requests=len(few), arrivals_sha256=None), few
+
+
+def _serve_passes(
+    bench: _Bench,
+    workload: Workload,
+    effective: dict[str, Any],
+    passes: list[list[Completion]],
+    ends_s: list[float],
+) -> dict[str, Any]:
+    """Serve whole passes until the window is long enough; give the window's fields about them.
+
+    Passes and their ends are put into what the caller gives, so that it has them should one fail.
+    """
+    backend, clock = bench.backend, bench.clock
+    with bench.meter.interval("window") as interval:
+        marks = Marks(interval, passes)
+        begin_s = clock()
+        while not ends_s or ends_s[-1] - begin_s < bench.settings.window_min_duration_s:
+            passes.append(backend.generate(marks))
+            ends_s.append(clock())
+    continuous = effective.get("batching", {}).get("strategy") == "continuous"
+    rows = [completion for completions in passes for completion in completions]
+    return {
+        "interval": interval.record,
+        "requests": request_rows.table(rows),
+        "steady_state": marks.steady_state(workload) if continuous else None,
+        "inter_token": request_rows.inter_token(rows),
+    }
+
+
+def _serve_traffic(bench: _Bench, arrivals: Arrivals, prompts: int) -> dict[str, Any]:
+    """Serve timed traffic, ramp and drain included; give the fields of the window inside it.
+
+    What is in flight at the end is served to its end, so that no latency is cut short. The meter's
+    state of boards and host is that of the whole stretch: reading it amid the traffic would delay
+    the requests.
+    """
+    with bench.meter.interval("traffic") as interval:
+        queue = ArrivalQueue(arrivals, prompts, bench.clock, bench.sleep, interval.mark)
+        rows = bench.backend.serve(queue)
+    window = bench.meter.inner(interval, BEGIN, END, "window")
+    shown = request_rows.touching(rows, window, queue.edges_s)
+    return {
+        "interval": window,
+        "requests": request_rows.table(shown, window),
+        "output_token_ids": {c.request_id: c.output_token_ids for c in reversed(shown)},
+        "inter_token": request_rows.inter_token(rows, window),
+        "traffic": request_rows.report(arrivals, queue, rows, window),
+    }
 
 
 def _warm_up(
@@ -246,19 +312,3 @@ def _counted(before: dict[str, Any], after: dict[str, Any]) -> dict[str, Any]:
         name: value - before.get(name, 0) if type(value) is int else value
         for name, value in after.items()
     }
-
-
-def _table(passes: Sequence[Sequence[Completion]]) -> RequestTable:
-    """Lay the completions of all passes out as columns."""
-    rows = [completion for completions in passes for completion in completions]
-    return RequestTable(
-        request_id=tuple(c.request_id for c in rows),
-        prompt_tokens=tuple(c.prompt_tokens for c in rows),
-        padding_tokens=tuple(c.padding_tokens for c in rows),
-        cached_prompt_tokens=tuple(c.cached_prompt_tokens for c in rows),
-        output_tokens=tuple(len(c.output_token_ids) for c in rows),
-        finish_reason=tuple(c.finish_reason for c in rows),
-        arrival_s=tuple(c.arrival_s for c in rows),
-        first_token_s=tuple(c.first_token_s for c in rows),
-        last_token_s=tuple(c.last_token_s for c in rows),
-    )

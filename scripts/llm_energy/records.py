@@ -35,12 +35,15 @@ class Workload:
 
     ``parameters`` holds the universal parameters by their config names, all of them, defaults
     included. ``engine`` holds the native arguments of this workload's generation call.
+    ``arrivals_sha256`` is the hash of the Arrivals of its requests, None where all wait from the
+    start.
     """
 
     id: str
     requests: int
     parameters: dict[str, Any]
     engine: dict[str, Any]
+    arrivals_sha256: str | None = None
 
     @property
     def batch_size(self) -> int:
@@ -133,6 +136,33 @@ class Spec:
     sharding: Sharding = field(default_factory=Sharding)
 
 
+@dataclass(frozen=True)
+class Arrivals:
+    """When requests arrive, in seconds after the begin of their traffic, on every backend alike.
+
+    The window is from ``begin_s`` to ``end_s``; what arrives before is the ramp. ``times_s`` is
+    empty in a closed loop, where a request arrives as soon as fewer than ``concurrency`` are under
+    way. ``tokens`` are (prompt, output) tokens by arrival, where a trace gives them.
+    """
+
+    mode: str
+    begin_s: float
+    end_s: float
+    times_s: tuple[float, ...] = ()
+    rate_per_s: float | None = None
+    concurrency: int | None = None
+    tokens: tuple[tuple[int, int], ...] = ()
+
+
+@dataclass(frozen=True)
+class ArrivalSet:
+    """The arrivals of every workload of a sweep that has timed traffic, by workload id."""
+
+    schema_version: int
+    sweep: str
+    workloads: dict[str, Arrivals]
+
+
 # what a model and its prompts are
 
 
@@ -160,10 +190,14 @@ class ModelManifest:
 
 @dataclass(frozen=True)
 class Request:
-    """One prompt as the engine gets it: token ids, special tokens and template included."""
+    """One prompt as the engine gets it: token ids, special tokens and template included.
+
+    ``output_tokens`` is the length that its answer must have, None where the workload's holds.
+    """
 
     id: str
     prompt_token_ids: tuple[int, ...]
+    output_tokens: int | None = None
 
 
 @dataclass(frozen=True)
@@ -199,7 +233,8 @@ class PromptSet:
 class Completion:
     """One answered request; times are seconds on the monotonic clock.
 
-    ``token_times_s`` has the time of each output token where the engine gives it, else it is None.
+    ``token_times_s`` has the time of each output token where the engine gives it, else it is None;
+    ``service_start_s`` is when the engine began with the request, likewise.
     ``padding_tokens`` counts the pad tokens that this prompt's row was given (never counted as
     prompt tokens).
     """
@@ -214,6 +249,7 @@ class Completion:
     first_token_s: float | None
     last_token_s: float | None
     token_times_s: tuple[float, ...] | None = None
+    service_start_s: float | None = None
 
 
 @dataclass(frozen=True)
@@ -320,7 +356,12 @@ class Interval:
 
 @dataclass(frozen=True)
 class RequestTable:
-    """The requests of a window as columns of equal length, one row an answered request."""
+    """The requests of a window as columns of equal length, one row an answered request.
+
+    Columns with a default may be empty. With timed traffic, ``output_tokens_inside`` counts the
+    tokens that came between the window's edges, and rows are those that arrived or were served
+    there; without, a window holds all of its requests.
+    """
 
     request_id: tuple[str, ...]
     prompt_tokens: tuple[int, ...]
@@ -331,6 +372,51 @@ class RequestTable:
     arrival_s: tuple[float, ...]
     first_token_s: tuple[float | None, ...]
     last_token_s: tuple[float | None, ...]
+    service_start_s: tuple[float | None, ...] = ()
+    output_tokens_inside: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True)
+class Histogram:
+    """Counts of durations in bins of equal ratio: bin k is from ratio^k s to ratio^(k + 1) s.
+
+    ``bins`` are (k, count), k ascending. A quantile read from it is within half a bin.
+    """
+
+    ratio: float
+    bins: tuple[tuple[int, int], ...]
+
+
+@dataclass(frozen=True)
+class TrafficReport:
+    """What came of timed arrivals in one window, between its edges on the monotonic clock.
+
+    ``arrived`` were due between the edges, ``started`` were taken into service there, ``ended``
+    gave their last token there. ``waiting`` (due, not started) and ``in_flight`` (started, not
+    ended) are numbers of requests at the two edges. ``gap_cv`` is the coefficient of variation of
+    the gaps between arrivals.
+    """
+
+    mode: str
+    begin_s: float
+    end_s: float
+    requested_rate_per_s: float | None
+    arrived: int
+    started: int
+    ended: int
+    waiting: tuple[int, int]
+    in_flight: tuple[int, int]
+    gap_cv: float | None
+
+    @property
+    def arrival_rate_per_s(self) -> float:
+        """Give the rate at which requests really arrived."""
+        return self.arrived / (self.end_s - self.begin_s)
+
+    @property
+    def achieved_rate_per_s(self) -> float:
+        """Give the rate at which requests were taken into service."""
+        return self.started / (self.end_s - self.begin_s)
 
 
 @dataclass(frozen=True)
@@ -357,6 +443,9 @@ class Window:
     ``output_token_ids`` are those of the first pass, by request id. ``thermal_wait_s`` is how long
     the thermal policy held the window back, ``temperature_slope_c_per_10s`` the slope at its begin.
     ``events`` is what the engine counted inside the window (preemptions, cache hits and the like).
+    ``inter_token`` counts the gaps between a request's tokens. With timed ``traffic`` a window has
+    no passes; it is the part between the edges of a longer metered stretch, ramp and drain
+    included, of which boards, host and events are.
     """
 
     workload: str
@@ -376,6 +465,8 @@ class Window:
     temperature_slope_c_per_10s: float | None = None
     steady_state: SteadyState | None = None
     events: dict[str, Any] = field(default_factory=dict)
+    inter_token: Histogram | None = None
+    traffic: TrafficReport | None = None
 
 
 @dataclass(frozen=True)
@@ -503,6 +594,7 @@ class Measurement:
     meter: MeterReport | None = None
     quality: Quality | None = None
     model_notes: tuple[str, ...] = ()
+    arrivals_sha256: dict[str, str] = field(default_factory=dict)
 
 
 # what is concluded
@@ -567,6 +659,11 @@ class Metrics:
     ``agreement_with_float32`` is the mean share of an output up to the first token that differs
     from what the same model and backend give in float32; null with sampling. ``model_notes`` are
     those of the model's manifest.
+
+    ``traffic`` is the mode of timed arrivals; joules and tokens are then those between the edges of
+    the window. ``work`` is the hash of what is asked apart from the traffic, ``series`` with the
+    traffic but for its rate. ``latencies_s`` are quantiles over requests (``ttft_p50`` and so on),
+    of inter-token latency over tokens, all counted from when the request was due.
     """
 
     cell: str
@@ -620,6 +717,15 @@ class Metrics:
     agreement_with_float32: float | None = None
     model_notes: tuple[str, ...] = ()
     conditions: str | None = None
+    requests_per_s: float | None = None
+    traffic: str | None = None
+    requested_rate_per_s: float | None = None
+    arrival_rate_per_s: float | None = None
+    achieved_rate_per_s: float | None = None
+    gap_cv: float | None = None
+    work: str | None = None
+    series: str | None = None
+    latencies_s: dict[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -689,6 +795,9 @@ class AggregateRow:
     not_needed: tuple[int, ...] = ()
     assumptions: tuple[str, ...] = ()
     model_notes: tuple[str, ...] = ()
+    traffic: str | None = None
+    work: str | None = None
+    latencies_s: dict[str, Statistic] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

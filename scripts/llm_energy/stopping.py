@@ -11,7 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from llm_energy.checks import Case, Current, of_scope, verdict_word
-from llm_energy.checks.accounting import sums
+from llm_energy.checks.accounting import sums, work
 from llm_energy.errors import RecordError
 from llm_energy.records import (
     Measurement,
@@ -73,7 +73,7 @@ def earlier_values_j(
             for workload, values in values_j.items():
                 status, total = next(iter(sums(windows[workload].interval).items()))
                 kinds.add((workload, status, total.components))
-                values.append(total.energy_j / sum(windows[workload].requests.output_tokens))
+                values.append(total.energy_j / work(windows[workload]).output_tokens)
     return values_j if len(kinds) == len(values_j) else {workload: [] for workload in values_j}
 
 
@@ -141,7 +141,7 @@ def _usable(
 ) -> bool:
     if measurement.outcome != "ok" or window.outcome != "ok":
         return False
-    if not (sums(window.interval) and sum(window.requests.output_tokens)):
+    if not (sums(window.interval) and work(window).output_tokens):
         return False
     now = Current(
         weights_sha256=manifest.weights_sha256, prompts_sha256=prompts.sha256[window.workload]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -26,8 +27,9 @@ def make_prompt_set(
     """Tokenise the prompts of every workload in ``request`` with the model's own tokenizer.
 
     ``request`` is what the plan stage wrote: ``schema_version``, ``model`` and, by workload id,
-    ``requests`` (a count) and ``prompts`` (the config's settings); ``quality`` has the settings of
-    the text to score, or is None. Needs transformers.
+    ``requests`` (a count) and ``prompts`` (the config's settings), and ``tokens``, (prompt, output)
+    of each request, where a trace gives them; ``quality`` has the settings of the text to score, or
+    is None. Needs transformers.
     """
     _check_request(request, manifest)
     tokenizer = _load_tokenizer(model_folder)
@@ -37,7 +39,9 @@ def make_prompt_set(
     for workload, wanted in request["workloads"].items():
         settings, count = wanted["prompts"], wanted["requests"]
         try:
-            if settings["source"] == "synthetic":
+            if "tokens" in wanted:
+                requests, source = of_trace(tokenizer, settings, wanted["tokens"], limit)
+            elif settings["source"] == "synthetic":
                 requests, source = synthetic(tokenizer, settings, count)
             else:
                 chosen, source = prompts.choose(settings, count, base)
@@ -56,9 +60,15 @@ def make_prompt_set(
         tokenizer_sha256=manifest.tokenizer_sha256,
         source=sources,
         requests=made,
-        sha256={w: sha256_json([[r.id, r.prompt_token_ids] for r in rs]) for w, rs in made.items()},
+        sha256={w: sha256_json([_identity(r) for r in rs]) for w, rs in made.items()},
         quality=quality.make_text(tokenizer, asked, limit, base) if asked else None,
     )
+
+
+def _identity(request: Request) -> list[Any]:
+    """Give what makes a request another one: its prompt's ids, and a length of its own."""
+    own = [] if request.output_tokens is None else [request.output_tokens]
+    return [request.id, request.prompt_token_ids, *own]
 
 
 def encode(tokenizer: Any, chosen: Sequence[prompts.Prompt], chat_template: bool) -> list[Request]:
@@ -87,12 +97,7 @@ def synthetic(
             f"{len(before) + len(after) + 1}: special tokens and template take "
             f"{len(before) + len(after)}"
         )
-    stream: Ids = []
-    starts: list[int] = []
-    texts = prompts.builtin()
-    for prompt in prompts.draw(texts, len(texts), settings["seed"]):
-        starts.append(len(stream))
-        stream += tokenizer(prompt.text + "\n\n", add_special_tokens=False)["input_ids"]
+    stream, starts = _builtin_stream(tokenizer, settings["seed"])
     endless = stream * (2 + length // len(stream))
     seen: set[tuple[int, ...]] = set()
     requests: list[Request] = []
@@ -117,6 +122,56 @@ def synthetic(
         "input_tokens": settings["input_tokens"],
     }
     return requests, source
+
+
+def of_trace(
+    tokenizer: Any, settings: dict[str, Any], tokens: Sequence[tuple[int, int]], limit: int | None
+) -> tuple[list[Request], dict[str, Any]]:
+    """Make one prompt for each (prompt, output) tokens of a trace, with its output length.
+
+    They begin at the beginnings of the built-in text's prompts in turn. A prompt that is shorter
+    than special tokens and template, or longer than the context holds beside the output, gets the
+    nearest length there is; the description counts these.
+    """
+    before, after = _frame(tokenizer, settings["chat_template"])
+    frame = len(before) + len(after)
+    stream, starts = _builtin_stream(tokenizer, settings["seed"])
+    requests, lengthened, shortened = [], 0, 0
+    for number, (prompt, output) in enumerate(tokens):
+        room = prompt if limit is None else limit - output
+        if room <= frame:
+            raise LlmEnergyError(
+                f"request {number + 1} of the trace has {output} output tokens, the model's "
+                f"context holds {limit} together with a prompt of {frame + 1} or more; lower "
+                "max_output_tokens"
+            )
+        length = max(frame + 1, min(prompt, room))
+        lengthened += length > prompt
+        shortened += length < prompt
+        begin = starts[number % len(starts)]
+        text = itertools.islice(itertools.cycle(stream[begin:] + stream[:begin]), length - frame)
+        requests.append(
+            Request(f"trace-{number + 1:05d}", (*before, *text, *after), output_tokens=output)
+        )
+    source = {
+        "source": "trace",
+        **prompts.describe_builtin(),
+        "seed": settings["seed"],
+        "lengthened": lengthened,
+        "shortened": shortened,
+    }
+    return requests, source
+
+
+def _builtin_stream(tokenizer: Any, seed: int) -> tuple[Ids, list[int]]:
+    """Give the ids of the whole built-in text in a seeded order, and where each prompt begins."""
+    stream: Ids = []
+    starts: list[int] = []
+    texts = prompts.builtin()
+    for prompt in prompts.draw(texts, len(texts), seed):
+        starts.append(len(stream))
+        stream += tokenizer(prompt.text + "\n\n", add_special_tokens=False)["input_ids"]
+    return stream, starts
 
 
 def context_length(model_folder: Path) -> int | None:

@@ -107,7 +107,9 @@ def consistent(measurement: Measurement, planned: Planned, spec_sha256: str) -> 
             continue
         if window.interval is None or window.requests is None:
             return f"window {window.workload} has outcome ok without interval or requests"
-        lengths = {len(column) for column in vars(window.requests).values()}
+        optional = {"service_start_s"} | ({"output_tokens_inside"} if not window.traffic else set())
+        columns = vars(window.requests).items()
+        lengths = {len(column) for name, column in columns if column or name not in optional}
         if len(lengths) > 1:
             return f"window {window.workload} has request columns of unequal length"
     return None

@@ -116,13 +116,28 @@ class Subject:
         self.effective = self.engine.load(spec, self.folder)
         return self
 
-    def prepare(self, prompts: Sequence[Sequence[int]], **asked: Any) -> dict[str, Any]:
-        """Prepare one request per prompt, ``r0`` onwards; give the effective settings."""
-        universal = parameters(**asked)
+    def prepare(
+        self,
+        prompts: Sequence[Sequence[int]],
+        traffic: dict[str, Any] | None = None,
+        lengths: Sequence[int | None] = (),
+        **asked: Any,
+    ) -> dict[str, Any]:
+        """Prepare one request per prompt, ``r0`` onwards; give the effective settings.
+
+        With ``traffic`` requests will be served as they arrive; ``lengths`` are their own ones.
+        """
+        universal = parameters(**asked) | {"traffic_simulation": traffic}
         native = translate(universal, self.name, None, "auto").generate
-        requests = [Request(f"r{i}", tuple(ids)) for i, ids in enumerate(prompts)]
+        own = lengths or [None] * len(prompts)
+        requests = [
+            Request(f"r{i}", tuple(ids), length)
+            for i, (ids, length) in enumerate(zip(prompts, own, strict=True))
+        ]
         self.passed = native
-        return self.engine.prepare(Workload("w", len(requests), universal, native), requests)
+        arrivals_sha256 = traffic and "a" * 64
+        workload = Workload("w", len(requests), universal, native, arrivals_sha256)
+        return self.engine.prepare(workload, requests)
 
     def serve(self, prompts: Sequence[Sequence[int]], **asked: Any) -> list[Completion]:
         """Prepare and serve the prompts once."""

@@ -120,6 +120,11 @@ def quantised_manifest(wildcards):
     return f"results/models/{wildcards.model}/manifest-int8.json" if reads else []
 
 
+def arrivals(wildcards):
+    """Give the file of the arrivals where a workload has timed traffic, else nothing."""
+    return plan.arrivals_path(PLAN.sweep) if PLAN.arrivals.workloads else []
+
+
 def measurements(wildcards):
     """Give the measurements of a backend that the plan asks for."""
     return PLAN.measurements(wildcards.backend)

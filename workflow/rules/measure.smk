@@ -1,7 +1,7 @@
 """Measure each repeat of each cell, one at a time on a host, in the backend's own environment.
 
 INPUT  results/<sweep>/specs/<cell>/<repeat>.json, the model's files (those in 8 bits too, where the
-       engine can't quantise), the prompts' token ids
+       engine can't quantise), the prompts' token ids, the arrivals of timed traffic
 OUTPUT results/<sweep>/<backend>/measurements/<cell>/<repeat>.json
 """
 
@@ -19,6 +19,7 @@ rule measure:
         manifest="results/models/{model}/manifest.json",
         quantised=quantised_manifest,
         prompts="results/{sweep}/prompts/{model}.json",
+        arrivals=arrivals,
     output:
         update(
             "results/{sweep}/{backend}/measurements/{model}--{backend}--{precision}/{repeat}.json"
@@ -38,11 +39,13 @@ rule measure:
         python=backend_python,
     shell:
         r"""
+        arrivals={input.arrivals:q}
         unset OMP_NUM_THREADS MKL_NUM_THREADS OPENBLAS_NUM_THREADS NUMEXPR_NUM_THREADS PYTHONPATH
         {params.python:q} {input.runner:q} \
             --spec {input.spec:q} \
             --manifest {input.manifest:q} \
             --prompts {input.prompts:q} \
             --plan {input.plan:q} \
+            ${{arrivals:+--arrivals "$arrivals"}} \
             --out {output:q} 2>{log:q}
         """

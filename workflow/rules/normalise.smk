@@ -11,7 +11,7 @@ rule normalise:
         script=f"{SCRIPTS}/normalise.py",
         modules=expand(
             f"{SCRIPTS}/llm_energy/{{module}}.py",
-            module=["normalise", "agreement", "checks/accounting", "uncertainty"],
+            module=["normalise", "latency", "agreement", "checks/accounting", "uncertainty"],
         ),
         verdicts="results/{sweep}/{backend}/verdicts.json",
         measurements=measurements,

@@ -1,6 +1,6 @@
 """Print what was found, each backend in its own block.
 
-INPUT  results/<sweep>/<backend>/aggregate.json
+INPUT  results/<sweep>/<backend>/aggregate.json, results/<sweep>/load.json
 OUTPUT results/<sweep>/tables/<table>.{csv,md,tex}, results/<sweep>/tables/energy.txt
 """
 
@@ -14,6 +14,7 @@ rule tables:
             module=["statistics", *(f"tables/{name}" for name in TABLE_MODULES)],
         ),
         aggregates=expand("results/{{sweep}}/{backend}/aggregate.json", backend=PLAN.backends),
+        load="results/{sweep}/load.json",
     output:
         expand(
             "results/{{sweep}}/tables/{table}.{suffix}", table=TABLES, suffix=["csv", "md", "tex"]
@@ -32,5 +33,6 @@ rule tables:
         r"""
         {params.python:q} {input.script:q} \
             --aggregates {input.aggregates:q} \
+            --load {input.load:q} \
             --out-dir {params.folder:q} 2>{log:q}
         """

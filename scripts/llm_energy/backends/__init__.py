@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from llm_energy.errors import BackendUnavailable
 from llm_energy.records import Completion, Request, Spec, Workload
@@ -17,6 +17,35 @@ MODULES = {
 
 Mark = Callable[[str, int], None]
 STEADY_BEGIN, STEADY_END = "steady_begin", "steady_end"
+
+
+class Arrival(NamedTuple):
+    """One request of timed traffic: its number, its prompt's place, and when it was due in s."""
+
+    number: int
+    prompt: int
+    time_s: float
+
+
+# Of what waits, the oldest first, and the time: how many make a batch now; if none, when to look
+# again.
+BatchRule = Callable[[Sequence[Arrival], float], tuple[int, float | None]]
+
+
+class Queue(Protocol):
+    """Where a backend gets the requests of timed traffic (see ``arrival_queue.py``)."""
+
+    def take(self, most: int) -> list[Arrival]:
+        """Give up to ``most`` requests that are due."""
+
+    def next_batch(self, rule: BatchRule) -> Sequence[Arrival]:
+        """Wait for the next batch; empty once all is served."""
+
+    def step(self, ended: int = 0) -> None:
+        """Note that a step is done and that so many requests ended in it."""
+
+    def wait(self) -> bool:
+        """Sleep until something is due; False once nothing will come."""
 
 
 def no_mark(label: str, output_tokens: int) -> None:
@@ -53,6 +82,16 @@ class Backend(Protocol):
         ``mark(STEADY_END, n)`` once all but ``batch_size + 1`` have ended, each at most once a call
         and with the output tokens of this call so far; a mark reads a clock and a few counters.
         Under static batching it calls neither. Raises OutOfMemory.
+        """
+
+    def serve(self, queue: Queue) -> list[Completion]:
+        """Serve timed traffic until the queue has no more, and give its completions by number.
+
+        Optional: only for backends whose traffic the compatibility matrix calls supported. Requests
+        are taken from the queue when they are due, ``queue.step`` follows each step of the engine,
+        and nothing spins: with nothing to do, ``queue.wait`` sleeps. A completion's arrival is when
+        its request was due, and ``token_times_s`` and ``service_start_s`` are given. Raises
+        OutOfMemory.
         """
 
     def events(self) -> dict[str, Any]:

@@ -6,18 +6,25 @@ token, since the model computes it; what fills a row after it is padding and cou
 
 from __future__ import annotations
 
+import copy
 import gc
 import logging
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from llm_energy.backends import Mark, no_mark
+from llm_energy.backends import BatchRule, Mark, Queue, no_mark
 from llm_energy.backends import pytorch_weights as weights
 from llm_energy.backends.pytorch_placement import check_spread, leave, placement
 from llm_energy.backends.refusals import check_prompt, reporting_out_of_memory
-from llm_energy.batching import default_max_batch_tokens, dynamic_batches, static_batches
+from llm_energy.batching import (
+    default_max_batch_tokens,
+    due_dynamic_batch,
+    due_static_batch,
+    dynamic_batches,
+    static_batches,
+)
 from llm_energy.errors import Unsupported
 from llm_energy.records import Completion, Request, Spec, Workload
 
@@ -37,6 +44,7 @@ CAPABILITIES = frozenset(
         "static_batches",
         "dynamic_batches",
         "token_times",
+        "timed_traffic",
     }
 )
 
@@ -54,14 +62,16 @@ class StepClock:
 
     ``generate`` hands a streamer the tokens after it copied them from the device, so these are the
     times at which tokens exist. A logits processor would note the time at which the host queued
-    the step, which on a GPU is earlier.
+    the step, which on a GPU is earlier. ``on_step`` is called after each note.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, on_step: Callable[[], None] = lambda: None) -> None:
         self.times_s: list[float] = []
+        self._on_step = on_step
 
     def put(self, tokens: Any) -> None:
         self.times_s.append(time.monotonic())
+        self._on_step()
 
     def end(self) -> None:
         pass
@@ -80,6 +90,7 @@ class Backend:
         self._requests: tuple[Request, ...] = ()
         self._batches: list[Batch] = []
         self._boards: list[str] = []
+        self._rule: BatchRule = lambda waiting, now_s: (len(waiting), None)
 
     @reporting_out_of_memory
     def load(self, spec: Spec, model_folder: Path) -> dict[str, Any]:
@@ -133,25 +144,44 @@ class Backend:
                 lengths, output_tokens, batching["batch_size"]
             )
         self._check_requests(output_tokens, budget)
+        effective = {
+            "generation": self._effective_generation(arguments),
+            "seed": self._seed,
+            "eos_token_ids": self._eos_token_ids,
+            "pad_token_id": self._pad_token_id,
+        }
+        told = {"strategy": batching["strategy"], "max_batch_tokens": budget}
+        if workload.arrivals_sha256 is not None:
+            return effective | {"batching": told | self._batch_what_arrives(workload, budget)}
         if budget is None:
             batches = static_batches(len(requests), batching["batch_size"])
         else:
             batches = dynamic_batches(lengths, output_tokens, budget)
         self._batches = [self._padded(rows) for rows in batches]
         self._synchronise()
-        return {
-            "generation": self._effective_generation(arguments),
-            "seed": self._seed,
-            "eos_token_ids": self._eos_token_ids,
-            "pad_token_id": self._pad_token_id,
-            "batching": {
-                "strategy": batching["strategy"],
-                "max_batch_tokens": budget,
-                "batch_sizes": [len(batch.rows) for batch in self._batches],
-                "prompt_widths": [batch.input_ids.shape[1] for batch in self._batches],
-                "padding_tokens": sum(b.input_ids.numel() for b in self._batches) - sum(lengths),
-            },
+        told |= {
+            "batch_sizes": [len(batch.rows) for batch in self._batches],
+            "prompt_widths": [batch.input_ids.shape[1] for batch in self._batches],
+            "padding_tokens": sum(b.input_ids.numel() for b in self._batches) - sum(lengths),
         }
+        return effective | {"batching": told}
+
+    def _batch_what_arrives(self, workload: Workload, budget: int | None) -> dict[str, Any]:
+        """Set the rule by which arriving requests become batches, and describe it."""
+        size = workload.batch_size
+        if budget is None:
+            timeout_s = workload.parameters["traffic_simulation"]["batch_timeout_s"]
+            self._rule = lambda waiting, now_s: due_static_batch(
+                [arrival.time_s for arrival in waiting], now_s, size, timeout_s
+            )
+            return {"max_requests_in_flight": size, "batch_timeout_s": timeout_s}
+        lengths = [len(request.prompt_token_ids) for request in self._requests]
+        output_tokens = self._config.max_new_tokens
+        self._rule = lambda waiting, now_s: (
+            due_dynamic_batch([lengths[a.prompt] for a in waiting], output_tokens, budget),
+            None,
+        )
+        return {"max_requests_in_flight": budget // (min(lengths) + output_tokens)}
 
     @reporting_out_of_memory
     def generate(self, mark: Mark = no_mark) -> list[Completion]:
@@ -164,19 +194,54 @@ class Backend:
         served = []
         with self._torch.inference_mode():
             for batch in self._batches:
-                clock = StepClock()
-                sequences = self.model.generate(
-                    batch.input_ids,
-                    attention_mask=batch.attention_mask,
-                    generation_config=self._config,
-                    streamer=clock,
-                )
-                served.append((batch, sequences, clock.times_s[1:]))
+                start_s = time.monotonic()
+                served.append((batch, start_s, *self._run(batch, StepClock())))
         self._synchronise()
         answers: dict[int, Completion] = {}
-        for batch, sequences, times_s in served:
-            answers.update(self._completions(batch, sequences, arrival_s, times_s))
+        for batch, start_s, *output in served:
+            arrivals_s = [arrival_s] * len(batch.rows)
+            completions = self._completions(batch, arrivals_s, start_s, *output)
+            answers.update(zip(batch.rows, completions, strict=True))
         return [answers[row] for row in range(len(self._requests))]
+
+    @reporting_out_of_memory
+    def serve(self, queue: Queue) -> list[Completion]:
+        """Serve batch after batch of what has arrived; padding it is part of the work here."""
+        self._torch.manual_seed(self._seed)
+        served = []
+        with self._torch.inference_mode():
+            while arrivals := queue.next_batch(self._rule):
+                start_s = time.monotonic()
+                batch = self._padded([arrival.prompt for arrival in arrivals])
+                output = self._run(batch, StepClock(queue.step))
+                queue.step(ended=len(arrivals))
+                served.append((arrivals, batch, start_s, *output))
+        self._synchronise()
+        answers: dict[int, Completion] = {}
+        for arrivals, batch, start_s, *output in served:
+            due_s = [arrival.time_s for arrival in arrivals]
+            completions = self._completions(batch, due_s, start_s, *output)
+            answers.update(zip([a.number for a in arrivals], completions, strict=True))
+        return [answers[number] for number in sorted(answers)]
+
+    def _run(self, batch: Batch, clock: StepClock) -> tuple[Any, list[float]]:
+        """Generate for one batch; give its sequences, prompts included, and the tokens' times."""
+        sequences = self.model.generate(
+            batch.input_ids,
+            attention_mask=batch.attention_mask,
+            generation_config=self._config_of(batch),
+            streamer=clock,
+        )
+        return sequences, clock.times_s[1:]
+
+    def _config_of(self, batch: Batch) -> Any:
+        """Give the generation config of a batch; it lasts until its longest own length is there."""
+        lengths = [self._requests[row].output_tokens for row in batch.rows]
+        if None in lengths:
+            return self._config
+        config = copy.copy(self._config)
+        config.max_new_tokens = config.min_new_tokens = max(lengths)
+        return config
 
     def events(self) -> dict[str, Any]:
         """Give nothing: ``model.generate`` counts no events."""
@@ -265,10 +330,11 @@ class Backend:
         for request in self._requests:
             check_prompt(request, vocabulary)
             prompt = len(request.prompt_token_ids)
+            output = request.output_tokens or output_tokens
             for limit, name in ((positions, "the model's context"), (budget, "max_batch_tokens")):
-                if limit is not None and prompt + output_tokens > limit:
+                if limit is not None and prompt + output > limit:
                     raise Unsupported(
-                        f"request {request.id}: {prompt} prompt tokens and {output_tokens} output "
+                        f"request {request.id}: {prompt} prompt tokens and {output} output "
                         f"tokens are more than {name} of {limit}"
                     )
 
@@ -294,29 +360,35 @@ class Backend:
         return self.model.get_input_embeddings().weight.device
 
     def _completions(
-        self, batch: Batch, sequences: Any, arrival_s: float, times_s: list[float]
-    ) -> Iterator[tuple[int, Completion]]:
-        """Yield each row's completion, without what fills it up after its end of sequence."""
+        self,
+        batch: Batch,
+        arrivals_s: Sequence[float],
+        start_s: float,
+        sequences: Any,
+        times_s: list[float],
+    ) -> Iterator[Completion]:
+        """Yield each row's completion, without what fills it up after its end."""
         width = batch.input_ids.shape[1]
-        for row, ids in zip(batch.rows, sequences[:, width:].tolist(), strict=True):
-            stopped = not self._eos_set.isdisjoint(ids)
+        rows = zip(batch.rows, arrivals_s, sequences[:, width:].tolist(), strict=True)
+        for row, arrival_s, ids in rows:
+            request = self._requests[row]
+            ids = ids[: request.output_tokens]
+            stopped = request.output_tokens is None and not self._eos_set.isdisjoint(ids)
             if stopped:
                 ids = ids[: 1 + next(i for i, token in enumerate(ids) if token in self._eos_set)]
-            request, own_times_s = self._requests[row], tuple(times_s[: len(ids)])
-            yield (
-                row,
-                Completion(
-                    request_id=request.id,
-                    prompt_tokens=len(request.prompt_token_ids),
-                    padding_tokens=width - len(request.prompt_token_ids),
-                    cached_prompt_tokens=0,
-                    output_token_ids=tuple(ids),
-                    finish_reason="stop" if stopped else "length",
-                    arrival_s=arrival_s,
-                    first_token_s=own_times_s[0],
-                    last_token_s=own_times_s[-1],
-                    token_times_s=own_times_s,
-                ),
+            own_times_s = tuple(times_s[: len(ids)])
+            yield Completion(
+                request_id=request.id,
+                prompt_tokens=len(request.prompt_token_ids),
+                padding_tokens=width - len(request.prompt_token_ids),
+                cached_prompt_tokens=0,
+                output_token_ids=tuple(ids),
+                finish_reason="stop" if stopped else "length",
+                arrival_s=arrival_s,
+                first_token_s=own_times_s[0],
+                last_token_s=own_times_s[-1],
+                token_times_s=own_times_s,
+                service_start_s=start_s,
             )
 
     def _synchronise(self) -> None:

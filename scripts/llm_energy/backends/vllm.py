@@ -17,13 +17,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from llm_energy.backends import STEADY_BEGIN, STEADY_END, Mark, no_mark
+from llm_energy.backends import STEADY_BEGIN, STEADY_END, Arrival, Mark, Queue, no_mark
 from llm_energy.backends.refusals import (
     check_prompt,
     is_out_of_memory,
     reporting_out_of_memory,
 )
 from llm_energy.backends.vllm_environment import set_environment
+from llm_energy.backends.vllm_times import TokenTimes
 from llm_energy.backends.vllm_weights import (
     check_precision,
     describe_rank,
@@ -46,6 +47,8 @@ CAPABILITIES = frozenset(
         "repetition_penalty",
         "score",
         "continuous_batching",
+        "token_times",
+        "timed_traffic",
     }
 )
 
@@ -142,8 +145,9 @@ class Backend:
         except (TypeError, ValueError) as error:
             raise Unsupported(f"vLLM refuses the sampling parameters: {error}") from None
         config = self._engine.vllm_config
-        for request in requests:
-            self._check_request(request, self._sampling.max_tokens)
+        self._samplings = [self._sampling_of(request) for request in requests]
+        for request, sampling in zip(requests, self._samplings, strict=True):
+            self._check_request(request, sampling.max_tokens)
         self._concurrency = min(workload.batch_size, config.scheduler_config.max_num_seqs)
         self._requests, self._events = tuple(requests), Counter()
         self._prompts = self._engine.renderer.render_cmpl(
@@ -166,23 +170,20 @@ class Backend:
         tokens are on the host, so the last one returns when all work is done.
         """
         arrival_s = time.monotonic()
-        waiting = deque(enumerate(self._prompts))
-        scheduler = self._engine.engine_core.engine_core.scheduler
-        in_flight, answers = 0, []
+        waiting = deque(range(len(self._prompts)))
+        in_flight, answers, times = 0, [], TokenTimes(self._engine)
         # The batch is full until so many requests are left, if it is full before that.
         last = self._concurrency + 1
         begun, ended = False, len(waiting) <= last
         try:
             while waiting or in_flight:
                 while waiting and in_flight < self._concurrency:
-                    index, prompt = waiting.popleft()
-                    self._engine.add_request(str(index), prompt, self._sampling)
+                    place = waiting.popleft()
+                    self._add(str(place), place, times)
                     in_flight += 1
-                finished = [output for output in self._engine.step() if output.finished]
+                finished = self._step(times)
                 in_flight -= len(finished)
                 answers += finished
-                self._events["steps"] += 1
-                self._events["running"] += len(scheduler.running) + len(finished)
                 if ended:
                     continue
                 if len(waiting) + in_flight <= last:
@@ -196,11 +197,55 @@ class Backend:
             self._engine.abort_request([str(index) for index in range(len(self._prompts))])
             raise
         answers.sort(key=lambda output: int(output.request_id))
-        for output in answers:
+        return [
+            self._completion(output, int(output.request_id), arrival_s, times.of(output))
+            for output in answers
+        ]
+
+    @reporting_out_of_memory
+    def serve(self, queue: Queue) -> list[Completion]:
+        """Hand requests to the engine as they are due, up to a batch size, and sleep between."""
+        times = TokenTimes(self._engine)
+        in_flight: dict[str, Arrival] = {}
+        answers: list[tuple[Arrival, Any]] = []
+        try:
+            while True:
+                for arrival in queue.take(self._concurrency - len(in_flight)):
+                    self._add(str(arrival.number), arrival.prompt, times)
+                    in_flight[str(arrival.number)] = arrival
+                if not in_flight:
+                    if not queue.wait():
+                        break
+                    continue
+                finished = self._step(times)
+                queue.step(ended=len(finished))
+                answers += [(in_flight.pop(output.request_id), output) for output in finished]
+        except Exception:
+            self._engine.abort_request(list(in_flight))
+            raise
+        answers.sort(key=lambda answer: answer[0].number)
+        return [
+            self._completion(output, arrival.prompt, arrival.time_s, times.of(output))
+            for arrival, output in answers
+        ]
+
+    def _add(self, name: str, place: int, times: TokenTimes) -> None:
+        """Give the engine the request at ``place`` under a name of its own."""
+        sampling = self._samplings[place]
+        times.add(self._engine.add_request(name, self._prompts[place], sampling), name)
+
+    def _step(self, times: TokenTimes) -> list[Any]:
+        """Let the engine do one step, and give what it finished."""
+        finished = [output for output in self._engine.step() if output.finished]
+        times.note()
+        running = self._engine.engine_core.engine_core.scheduler.running
+        self._events["steps"] += 1
+        self._events["running"] += len(running) + len(finished)
+        for output in finished:
             # A preempted request is computed again: more work than was asked for, so it is counted.
             self._events["preempted_requests"] += output.metrics.num_preemptions > 0
             self._events["cached_prompt_tokens"] += output.num_cached_tokens or 0
-        return [self._completion(output, arrival_s) for output in answers]
+        return finished
 
     def events(self) -> dict[str, Any]:
         """Give what the engine counted since ``prepare``, over all passes; the mean is by step."""
@@ -258,6 +303,15 @@ class Backend:
     def _release(self) -> None:
         gc.collect()
 
+    def _sampling_of(self, request: Request) -> Any:
+        """Give the sampling parameters of one request, which may have a length of its own."""
+        if request.output_tokens is None:
+            return self._sampling
+        sampling = self._sampling.clone()
+        sampling.max_tokens = sampling.min_tokens = request.output_tokens
+        sampling.ignore_eos = True
+        return sampling
+
     def _effective_generation(self, arguments: dict[str, Any]) -> dict[str, Any]:
         """Give what the engine made of each argument; of its two words for no top_k, always -1."""
         effective = {name: getattr(self._sampling, name) for name in arguments}
@@ -293,11 +347,13 @@ class Backend:
         cache = self._engine.vllm_config.cache_config
         return (cache.num_gpu_blocks - 1) * cache.block_size  # one block stands for "none"
 
-    def _completion(self, output: Any, arrival_s: float) -> Completion:
+    def _completion(
+        self, output: Any, place: int, arrival_s: float, times_s: tuple[float, ...]
+    ) -> Completion:
         answer, metrics = output.outputs[0], output.metrics
         # The fields that end in _ts are monotonic; metrics.arrival_time is wall clock.
         return Completion(
-            request_id=self._requests[int(output.request_id)].id,
+            request_id=self._requests[place].id,
             prompt_tokens=len(output.prompt_token_ids),
             padding_tokens=0,
             cached_prompt_tokens=output.num_cached_tokens or 0,
@@ -306,6 +362,8 @@ class Backend:
             arrival_s=arrival_s,
             first_token_s=metrics.first_token_ts,
             last_token_s=metrics.last_token_ts,
+            token_times_s=times_s,
+            service_start_s=metrics.scheduled_ts,
         )
 
     def _effective(self) -> dict[str, Any]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, field
 
-from llm_energy.records import ComponentEnergy, Interval, Measurement, Status
+from llm_energy.records import ComponentEnergy, Interval, Measurement, Status, Window
 
 ORDER = ("gpu", "cpu", "dram")
 STATUSES: tuple[Status, ...] = ("measured", "estimated")
@@ -43,6 +43,37 @@ def sums(interval: Interval) -> dict[Status, Sum]:
             total_j = math.fsum(p.energy_j for p in known)
             found[status] = Sum(total_j, _parts(known), component_j)
     return found
+
+
+@dataclass(frozen=True)
+class Work:
+    """What a window's joules were spent on."""
+
+    requests: int
+    prompt_tokens: int
+    output_tokens: int
+
+
+def work(window: Window) -> Work:
+    """Count what a window holds: of timed traffic only what came between its edges.
+
+    There, a request counts where its last token came, its prompt where its first one did, and each
+    output token where it came. At an edge, some work is on the other side of it than what it is
+    counted for; ``window.traffic`` says of how many requests.
+    """
+    table, interval = window.requests, window.interval
+    if window.traffic is None:
+        return Work(len(table.request_id), sum(table.prompt_tokens), sum(table.output_tokens))
+
+    def inside(time_s: float | None) -> bool:
+        return time_s is not None and interval.start_s < time_s <= interval.end_s
+
+    prompts = zip(table.prompt_tokens, table.first_token_s, strict=True)
+    return Work(
+        requests=sum(map(inside, table.last_token_s)),
+        prompt_tokens=sum(tokens for tokens, first_s in prompts if inside(first_s)),
+        output_tokens=sum(table.output_tokens_inside),
+    )
 
 
 def loaded_idle_power_w(

@@ -7,6 +7,7 @@ import statistics
 from collections.abc import Iterator, Sequence
 
 from llm_energy import anchors, bounds
+from llm_energy.checks.accounting import work
 from llm_energy.checks.catalogue import Case, Finding, Trace, check
 from llm_energy.checks.engine import DTYPE_BYTES
 from llm_energy.checks.reported import in_flight, mapping, number
@@ -61,7 +62,12 @@ def below_floor(case: Case) -> Finding | None:
     "Find the cause before you publish: another load on the board, a stalled engine, a unit.",
 )
 def far_from_anchor(case: Case) -> Finding | None:
-    """Find joules per output token five times above, or below, those published of a like cell."""
+    """Find joules per output token five times above, or below, those published of a like cell.
+
+    Those are of a busy engine; one that waits for requests needs any number of joules a token.
+    """
+    if case.window.traffic is not None:
+        return None
     energy_j, boards = _gpu_energy_j(case), _boards(case)
     resident = number(case.measurement.effective, "weight_bytes")
     unquantised = not any(case.workload.parameters["quantization"].values())
@@ -161,13 +167,17 @@ def _demand(case: Case) -> bounds.Demand | None:
 def _work(case: Case) -> bounds.Work:
     table = case.window.requests
     context = 0
-    for prompt, output in zip(table.prompt_tokens, table.output_tokens, strict=True):
+    # Of timed traffic, as if the tokens inside the window were each answer's first: they had the
+    # shortest context.
+    outputs = table.output_tokens_inside or table.output_tokens
+    for prompt, output in zip(table.prompt_tokens, outputs, strict=True):
         decoded = max(0, output - 1)
         context += decoded * prompt + decoded * (decoded + 1) // 2
+    done = work(case.window)
     return bounds.Work(
         requests=len(table.request_id),
         batch_size=in_flight(case),
-        prompt_tokens=sum(table.prompt_tokens) - sum(table.cached_prompt_tokens),
-        output_tokens=sum(table.output_tokens),
+        prompt_tokens=done.prompt_tokens - sum(table.cached_prompt_tokens),
+        output_tokens=done.output_tokens,
         context_tokens=context,
     )

@@ -20,7 +20,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
-from llm_energy.checks.accounting import sums
+from llm_energy.checks.accounting import sums, work
 from llm_energy.records import Flag, Host, Measurement, Severity, VerdictWord, Window, Workload
 
 Scope = Literal["file", "window", "sweep", "repeats"]
@@ -118,6 +118,7 @@ class Trace:
     boards: tuple[str, ...]
     weights_sha256: str
     prompts_sha256: str | None
+    arrivals_sha256: str | None
     start_s: float
     end_s: float
     utc: str
@@ -197,7 +198,7 @@ def trace_of(case: Case) -> Trace:
     boards = tuple(sorted({str(part.device) for part in metered}))
     warm = [b.temperature_c[0] for b in window.interval.boards if b.temperature_c[0] is not None]
     measured = sums(window.interval).get("measured")
-    tokens = sum(window.requests.output_tokens)
+    tokens = work(window).output_tokens
     return Trace(
         key=Key(spec.cell, spec.repeat, window.workload),
         model=spec.model,
@@ -206,6 +207,7 @@ def trace_of(case: Case) -> Trace:
         boards=boards,
         weights_sha256=measurement.weights_sha256,
         prompts_sha256=measurement.prompts_sha256.get(window.workload),
+        arrivals_sha256=measurement.arrivals_sha256.get(window.workload),
         start_s=window.interval.start_s,
         end_s=window.interval.end_s,
         utc=measurement.clock.utc,

@@ -69,9 +69,11 @@ def in_flight(case: Case) -> int:
     batching = mapping(case.window.effective, "batching")
     largest = max(integers(batching, "batch_sizes"), default=0)
     limit = number(batching, "max_requests_in_flight")
-    asked = case.workload.requests
+    # A request of timed traffic may come again before its first answer is complete.
+    asked = case.workload.requests if case.window.traffic is None else math.inf
     if largest or limit:
-        return max(1, min(int(largest or limit), asked))
+        return max(1, int(min(largest or limit, asked)))
     # A dynamic batch is filled up to its budget of tokens, whatever the batch size.
     dynamic = case.workload.parameters["batching"]["strategy"] == "dynamic"
-    return max(1, asked if dynamic else min(case.workload.batch_size, asked))
+    size = case.workload.batch_size
+    return max(1, case.workload.requests if dynamic else int(min(size, asked)))

@@ -19,14 +19,10 @@ FULL_BATCH = 0.8
 PREFILL_SHARE = 0.1
 UNEQUAL_POWER = 0.3
 DRIFT = 0.02
+KEPT_RATE = 0.98
 # Of five passes against five, a difference of six standard errors comes by chance in one window of
 # 3,000 (Student's t with eight degrees of freedom).
 DRIFT_PASSES, DRIFT_ERRORS = 5, 6.0
-
-EXPLAINED = {
-    "E28": "Closed by construction: requests arrive all at once, and a plan that asks for a rate "
-    "of arrivals is refused, so no closed loop can pass for an open one.",
-}
 
 
 @check(
@@ -111,7 +107,7 @@ def batch_not_full(case: Case) -> Finding | None:
     What is missing because there are few requests, or some with long answers, is a note: no engine
     could fill the batch then.
     """
-    if not is_continuous(case):
+    if not is_continuous(case) or case.window.traffic is not None:
         return None
     running, size = number(case.window.events, "mean_running_requests"), case.workload.batch_size
     if running is None:
@@ -161,6 +157,34 @@ def unequal_boards(case: Case) -> Finding | None:
     spread_w, mean_w = max(powers_w.values()) - min(powers_w.values()), math.fsum(powers_w.values())
     mean_w /= len(powers_w)
     return Finding({"power_w": powers_w}) if spread_w > UNEQUAL_POWER * mean_w else None
+
+
+@check(
+    "E28",
+    "window",
+    "warning",
+    "requests served at a lower rate than they came",
+    "The engine is overloaded: its latencies grow with the horizon. Lower the rate, or say so.",
+)
+def falls_behind(case: Case) -> Finding | None:
+    """Find open traffic of which under 98 % of the requests that came were taken into service.
+
+    As many as make a batch may be waiting for it. In a closed loop nobody asks before an answer.
+    """
+    report = case.window.traffic
+    if report is None or report.mode == "closed_loop" or not report.arrived:
+        return None
+    ratio, behind = report.started / report.arrived, report.arrived - report.started
+    if ratio >= KEPT_RATE or behind <= case.workload.batch_size:
+        return None
+    return Finding(
+        {
+            "arrival_rate_per_s": report.arrival_rate_per_s,
+            "achieved_rate_per_s": report.achieved_rate_per_s,
+            "ratio": ratio,
+            "waiting": list(report.waiting),
+        }
+    )
 
 
 @check(

@@ -91,13 +91,14 @@ def other_prompt_length(case: Case) -> Finding | None:
     "sweep",
     "invalid",
     "not the same work",
-    "Measure again what was measured with other prompts or weights.",
+    "Measure again what was measured with other prompts, arrivals or weights.",
 )
 def not_the_same_work(traces: Sequence[Trace]) -> Iterator[tuple[Trace, Finding]]:
-    """Find a model, or a workload of it, whose measurements differ in weights or prompt ids."""
+    """Find a model, or a workload, whose measurements differ in weights, prompt ids or arrivals."""
     for name, place in (
         ("weights_sha256", lambda t: t.model),
         ("prompts_sha256", lambda t: (t.model, t.key.workload)),
+        ("arrivals_sha256", lambda t: t.key.workload),
     ):
         hashes: dict[Any, set[str | None]] = {}
         for trace in traces:
@@ -162,6 +163,8 @@ def failed_requests(case: Case) -> Finding | None:
     """Find requests that were aborted, or have no row, or no output."""
     table = case.window.requests
     expected = case.window.passes * case.workload.requests
+    if case.window.traffic is not None:  # every request of the traffic is served to its end
+        expected = len(table.request_id)
     rows = zip(table.finish_reason, table.output_tokens, strict=True)
     answered = sum(reason != "abort" and tokens > 0 for reason, tokens in rows)
     if answered == expected == len(table.request_id):
@@ -230,6 +233,8 @@ def _pads_counted(case: Case) -> dict[str, int]:
 def _batch_occupancy(case: Case) -> float | None:
     """Give the share of a static batch's output steps in which a row was still being answered."""
     strategy = case.workload.parameters["batching"]["strategy"]
+    if case.window.traffic is not None:
+        return None
     if strategy != "static" or is_continuous(case) or not case.workload.requests:
         return None
     lengths, size = case.window.requests.output_tokens, case.workload.batch_size

@@ -22,7 +22,7 @@ from llm_energy.meter.processes import read_processes
 from llm_energy.meter.rapl import RaplCounters
 from llm_energy.meter.sensors import Absent, Sensor
 from llm_energy.meter.tick import measure_tick
-from llm_energy.records import MeterReport, MeterSettings
+from llm_energy.records import Interval, MeterReport, MeterSettings
 
 __all__ = ["BoardGlance", "Glance", "Meter", "MeteredInterval", "open_meter"]
 
@@ -87,6 +87,17 @@ class Meter:
                 host=host_activity(host_before, host_after),
                 trace=self._trace.summary(record.start_s, record.end_s, gpu.devices),
             )
+
+    def inner(self, metered: MeteredInterval, label_a: str, label_b: str, name: str) -> Interval:
+        """Give the part of an ended interval between two marks, with its part of the power trace.
+
+        The activity of boards and host was read at the outer edges, so it is that of the whole.
+        """
+        part = metered.between(label_a, label_b, name)
+        whole = metered.record
+        devices = self._boards.sensor().devices
+        trace = self._trace.summary(part.start_s, part.end_s, devices)
+        return replace(part, boards=whole.boards, host=whole.host, trace=trace)
 
     def restrict(self, device_uuids: Iterable[str]) -> None:
         """Meter only these boards from the next interval on; LlmEnergyError for an unknown one."""

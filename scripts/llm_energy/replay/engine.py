@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from random import Random
 from typing import TYPE_CHECKING, Any
 
-from llm_energy.backends import STEADY_BEGIN, STEADY_END, Mark, no_mark
-from llm_energy.batching import static_batches
+from llm_energy.backends import STEADY_BEGIN, STEADY_END, Arrival, Mark, Queue, no_mark
+from llm_energy.batching import due_static_batch, static_batches
 from llm_energy.errors import OutOfMemory, Unsupported
 from llm_energy.records import Completion, Request, Spec, Workload
 from llm_energy.replay import model
@@ -40,8 +40,8 @@ class _Answer:
     reason: str
     padding: int = 0
     done: int = 0
-    first_token_s: float | None = None
-    last_token_s: float | None = None
+    start_s: float = 0.0
+    times_s: list[float] = field(default_factory=list)
 
 
 class SimulatedEngine:
@@ -52,6 +52,7 @@ class SimulatedEngine:
         self._requests: tuple[Request, ...] = ()
         self._passes = 0
         self._events: dict[str, int] = {}
+        self._stalls: list[tuple[float, float]] = []
 
     def load(self, spec: Spec, model_folder: Path) -> dict[str, Any]:
         """Take the time that reading the weights takes, and hold the boards that the spec needs."""
@@ -95,6 +96,7 @@ class SimulatedEngine:
         seed = workload.parameters.get("random_seed", 0)
         self._continuous = workload.parameters["batching"]["strategy"] == "dynamic"
         self._batch_size = workload.batch_size
+        self._traffic = workload.parameters.get("traffic_simulation") or {}
         self._requests = tuple(requests)
         self._planned = [self._plan(i, low, high, seed) for i in range(len(self._requests))]
         self._random = Random(f"engine {seed} {self._host.random.random()}")
@@ -103,7 +105,7 @@ class SimulatedEngine:
             ("steps", "preempted_requests", "cached_prompt_tokens", "running_request_steps"), 0
         )
         batching: dict[str, Any] = {"strategy": "continuous" if self._continuous else "static"}
-        if self._continuous:
+        if self._continuous or self._traffic:
             batching["max_requests_in_flight"] = self._batch_size
         else:
             rows = static_batches(len(requests), self._batch_size)
@@ -115,10 +117,7 @@ class SimulatedEngine:
         """Serve all requests; they arrive at the start, and those beyond the batch size queue."""
         host, truth = self._host, self._host.truth.engine
         arrival_s = host.clock()
-        answers = [
-            _Answer(request, ids, reason)
-            for request, (ids, reason) in zip(self._requests, self._planned, strict=True)
-        ]
+        answers = [self._answer(place) for place in range(len(self._requests))]
         # The first passes of a workload are slower, as with caches and clocks that are still cold.
         cold = truth.cold[self._passes] if self._passes < len(truth.cold) else 0.0
         self._passes += 1
@@ -127,10 +126,32 @@ class SimulatedEngine:
             self._serve_continuously(answers, mark)
         else:
             for rows in static_batches(len(answers), self._batch_size):
-                self._serve_batch([answers[row] for row in rows])
+                for _ in self._batch_steps([answers[row] for row in rows]):
+                    pass
         host.enter("idle")
         host.clock()
         return [self._completion(*one, arrival_s) for one in enumerate(answers)]
+
+    def serve(self, queue: Queue) -> list[Completion]:
+        """Serve timed traffic; the engine does nothing during its stalls, whoever waits."""
+        host, truth = self._host, self._host.truth.engine
+        begin_s = host.clock()
+        self._pace = truth.pace * self._slowdown
+        self._stalls = [(begin_s + at_s, begin_s + at_s + for_s) for at_s, for_s in truth.stalls]
+        served: list[tuple[Arrival, _Answer]] = []
+        if self._continuous:
+            self._serve_arrivals(queue, served)
+        else:
+            while arrivals := queue.next_batch(self._due):
+                batch = [self._answer(arrival.prompt) for arrival in arrivals]
+                for _ in self._batch_steps(batch, leap=False):
+                    queue.step()
+                host.enter("idle")
+                queue.step(ended=len(batch))
+                served += zip(arrivals, batch, strict=True)
+        self._stalls = []
+        served.sort(key=lambda pair: pair[0].number)
+        return [self._completion(a.prompt, answer, a.time_s) for a, answer in served]
 
     def events(self) -> dict[str, Any]:
         """Give what was counted since ``prepare``."""
@@ -172,23 +193,57 @@ class SimulatedEngine:
         """Say whether a fault strikes a request: the first ``share`` of them, rounded up."""
         return bool(share) and index < math.ceil(share * len(self._requests))
 
-    def _serve_batch(self, batch: list[_Answer]) -> None:
+    def _due(self, waiting: Sequence[Arrival], now_s: float) -> tuple[int, float | None]:
+        times_s = [arrival.time_s for arrival in waiting]
+        timeout_s = self._traffic["batch_timeout_s"]
+        return due_static_batch(times_s, now_s, self._batch_size, timeout_s)
+
+    def _batch_steps(self, batch: list[_Answer], leap: bool = True) -> Iterator[None]:
         """Prefill a whole batch, then decode until its longest answer is complete.
 
-        A static batch keeps its size until the end, whoever has ended before.
+        A static batch keeps its size until the end, whoever has ended before. Yields after each
+        step, or with ``leap`` after each of as many as go by until another answer is complete.
         """
         width = max(len(answer.request.prompt_token_ids) for answer in batch)
         for answer in batch:
             answer.padding = width - len(answer.request.prompt_token_ids)
+        self._start(batch)
         self._work("prefill", len(batch), self._prefill_s(width * len(batch)))
         self._emit(batch, 1)
         done = 1
-        for length in sorted({len(answer.token_ids) for answer in batch}):
+        yield
+        lengths = sorted({len(answer.token_ids) for answer in batch})
+        for length in lengths if leap else range(2, lengths[-1] + 1):
             if length > done:
                 steps = length - done
                 self._work("decode", len(batch), steps * self._step_s(len(batch)), steps)
                 self._emit(batch, steps)
                 done = length
+                yield
+
+    def _serve_arrivals(self, queue: Queue, served: list[tuple[Arrival, _Answer]]) -> None:
+        """Let what is due join at each step while there is room, as the others decode on."""
+        room = min(self._batch_size, self._host.truth.engine.running_limit or self._batch_size)
+        running: list[_Answer] = []
+        while True:
+            arrivals = queue.take(room - len(running))
+            if not (running or arrivals):
+                self._host.enter("idle")
+                if not queue.wait():
+                    return
+                continue
+            joining = [self._answer(arrival.prompt) for arrival in arrivals]
+            served += zip(arrivals, joining, strict=True)
+            self._start(joining)
+            tokens = sum(len(answer.request.prompt_token_ids) for answer in joining)
+            step_s = self._step_s(len(running)) if running else 0.0
+            step_s += self._prefill_s(tokens) if joining else 0.0
+            running += joining
+            self._work("prefill" if joining else "decode", len(running), step_s)
+            self._emit(running, 1)
+            left = [answer for answer in running if answer.done < len(answer.token_ids)]
+            queue.step(ended=len(running) - len(left))
+            running = left
 
     def _serve_continuously(self, answers: list[_Answer], mark: Mark) -> None:
         """Let requests join at each step while there is room, as the others decode on."""
@@ -201,6 +256,7 @@ class SimulatedEngine:
             before, tokens = len(running), 0
             while waiting and len(running) < room and tokens < truth.step_tokens:
                 running.append(waiting.popleft())
+                self._start(running[-1:])
                 tokens += len(running[-1].request.prompt_token_ids)
             if tokens:
                 count, started = 1, started + len(running) - before
@@ -221,22 +277,39 @@ class SimulatedEngine:
 
     def _work(self, phase: str, batch: int, duration_s: float, steps: int = 1) -> None:
         host, jitter_sd = self._host, self._host.truth.engine.jitter_sd
+        self._stall()
         host.enter(phase, batch)
+        self._begin_s = host.now_s
         host.advance(duration_s * self._pace * max(0.5, self._random.gauss(1, jitter_sd)))
         self._events["steps"] += steps
         self._events["running_request_steps"] += steps * batch
 
+    def _stall(self) -> None:
+        for begin_s, end_s in self._stalls:
+            if begin_s <= self._host.now_s < end_s:
+                self._host.enter("idle")
+                self._host.advance(end_s - self._host.now_s)
+
+    def _answer(self, place: int) -> _Answer:
+        return _Answer(self._requests[place], *self._planned[place])
+
+    def _start(self, answers: Sequence[_Answer]) -> None:
+        for answer in answers:
+            answer.start_s = self._host.now_s
+
     def _emit(self, answers: Sequence[_Answer], count: int) -> int:
-        """Give each of these requests ``count`` tokens, as far as it is not complete."""
-        now_s, emitted = self._host.now_s, 0
+        """Give each of these requests ``count`` tokens, as far as it is not complete.
+
+        They come at equal distances since the work on them began.
+        """
+        begin_s, emitted = self._begin_s, 0
+        step_s = (self._host.now_s - begin_s) / count
+        times_s = [begin_s + k * step_s for k in range(1, count)] + [self._host.now_s]
         for answer in answers:
             added = min(count, len(answer.token_ids) - answer.done)
-            if added > 0:
-                answer.done += added
-                emitted += added
-                answer.last_token_s = now_s
-                if answer.first_token_s is None:
-                    answer.first_token_s = now_s
+            answer.done += added
+            emitted += added
+            answer.times_s += times_s[:added]
         return emitted
 
     def _prefill_s(self, tokens: int) -> float:
@@ -262,6 +335,8 @@ class SimulatedEngine:
             output_token_ids=answer.token_ids,
             finish_reason=answer.reason,
             arrival_s=arrival_s + offset_s,
-            first_token_s=answer.first_token_s + offset_s,
-            last_token_s=answer.last_token_s + offset_s,
+            first_token_s=answer.times_s[0] + offset_s,
+            last_token_s=answer.times_s[-1] + offset_s,
+            token_times_s=tuple(time_s + offset_s for time_s in answer.times_s),
+            service_start_s=answer.start_s + offset_s,
         )

@@ -78,9 +78,10 @@ class EngineTruth:
     request; prefill computes 2 * parameters * tokens operations at ``operations_per_s``, under
     continuous batching of about ``step_tokens`` in one step.
     ``jitter_sd`` varies each phase's duration; the first passes of a workload are slower by
-    ``cold``, and each by the factor ``pace``. It predicts text with
-    ``nll_per_token`` nats a token, and reports ``effective`` and ``generation`` besides. The rest
-    are faults; a share is one of the requests of a workload.
+    ``cold``, and each by the factor ``pace``. In its ``stalls``, (begin, length) in s after the
+    begin of timed traffic, it does nothing. It predicts text with ``nll_per_token`` nats a token,
+    and reports ``effective`` and ``generation`` besides. The rest are faults; a share is one of
+    the requests of a workload.
     """
 
     parameter_count: int = 8_000_000_000
@@ -94,6 +95,7 @@ class EngineTruth:
     pace: float = 1.0
     nll_per_token: float = 2.5
     version: str = "1"
+    stalls: tuple[tuple[float, float], ...] = ()
     effective: dict[str, Any] = field(default_factory=dict)
     generation: dict[str, Any] = field(default_factory=dict)
     dtype: str | None = None

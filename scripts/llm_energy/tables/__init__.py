@@ -6,6 +6,7 @@ A new one is a function from Results to Table in a module here, and its name in 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 
 from llm_energy.tables import (
     comparisons,
@@ -13,6 +14,7 @@ from llm_energy.tables import (
     energy,
     failures,
     latency,
+    load,
     quality,
     views,
 )
@@ -29,6 +31,8 @@ TABLES: dict[str, Callable[[Results], Table]] = {
     "denominators": views.denominators,
     "components": components.table,
     "latency": latency.table,
+    "load": load.points,
+    "load-fit": load.fits,
     "quality": quality.table,
     "limits": views.limits,
     "recommendations": views.recommendations,
@@ -42,7 +46,7 @@ def make(results: Results) -> dict[str, Table]:
     Raises LlmEnergyError for aggregates of several sweeps, for two of one backend, and for
     simulated joules beside real ones.
     """
-    results = Results(tuple(ordered(results.aggregates)), results.comparisons)
+    results = replace(results, aggregates=tuple(ordered(results.aggregates)))
     return {name: table(results) for name, table in TABLES.items()}
 
 

@@ -1,27 +1,108 @@
-"""Latencies and throughput beside the joules."""
+"""What users wait: the quantiles of every latency."""
 
 from __future__ import annotations
 
-from llm_energy.tables.by_cell import Measure, statistics_table
-from llm_energy.tables.sheet import Results, Table
+from collections.abc import Iterator, Sequence
 
-MEASURES = (
-    Measure("ttft", "TTFT (s)", "ttft_s", optional=True),
-    Measure("tpot", "TPOT (s)", "tpot_s", optional=True),
-    Measure("e2e", "end-to-end (s)", "e2e_latency_s", optional=True),
-    Measure("tokens_per_s", "tok/s", "output_tokens_per_s"),
-    Measure("gross", "J/output token", "energy_per_output_token_j"),
+from llm_energy.latency import PERCENTILES, QUANTITIES
+from llm_energy.records import Aggregate, AggregateRow
+from llm_energy.statistics import ABSENT, mean_only, quantity
+from llm_energy.tables.by_cell import (
+    CELL,
+    PARTS,
+    PLACE,
+    Frame,
+    N,
+    block_title,
+    framed,
+    place,
+    remarks,
 )
+from llm_energy.tables.sheet import Column, Footnotes, Line, Results, Table, row_id
+
+NAMES = {"ttft": "TTFT", "tpot": "TPOT", "itl": "ITL", "e2e": "end to end", "queueing": "queueing"}
+MEANS = {"ttft": "ttft_s", "tpot": "tpot_s", "e2e": "e2e_latency_s"}
+COLUMNS = (
+    *CELL,
+    Column("traffic", "Traffic"),
+    Column("rate", "requests/s", "number"),
+    Column("latency", "Latency (s)"),
+    Column("mean", "mean", "number"),
+    *(Column(f"p{percent}", f"p{percent}", "number") for percent in PERCENTILES),
+    N,
+)
+EXPLANATION = (
+    "Latencies count from when a request was due, so what it waited is inside: TTFT to its first "
+    "token, end to end to its last one, queueing to the begin of its service. TPOT is the time "
+    "from first to last token over the tokens after the first. ITL is the gap between two tokens "
+    "of a request; its quantiles are over tokens, within half a percent, all others over requests. "
+    "Each repeat gives one quantile; shown is the mean over n repeats ± half its 95 % interval. Of "
+    "fewer than 100 requests p99 is little but the longest one. Offline, all requests are due at "
+    "the start of a pass; requests/s are those that were served."
+)
+NOTHING = "Nothing to show: no engine of this sweep told when its tokens came."
 
 
 def table(results: Results) -> Table:
-    """Give the table."""
-    return statistics_table(
-        results,
-        "latency",
-        "Latency and throughput",
-        "Means over n repeats ± half the 95 % interval; in a repeat the latency is the mean over "
-        "requests. TTFT is the time to first token, queueing included; TPOT the time per output "
-        "token after the first; end-to-end the time from arrival to last token.",
-        MEASURES,
-    )
+    """Give one row a cell, workload and latency."""
+    notes = Footnotes()
+    blocks = [
+        (
+            block_title(aggregate),
+            tuple(line for row in _once(aggregate.rows) for line in _lines(row, notes)),
+        )
+        for aggregate in results.aggregates
+    ]
+    told = "Times are the engine's own, on the clock that the meter uses."
+    frame = Frame("latency", "Latency", told, EXPLANATION, COLUMNS, NOTHING)
+    heads = (*PLACE, "traffic", "requests_per_s", "latency", "statistic", *PARTS)
+    return framed(results, frame, blocks, notes.texts, heads, _values(results.aggregates))
+
+
+def _once(rows: Sequence[AggregateRow]) -> list[AggregateRow]:
+    """Give one row a cell and workload; those of measured and of estimated joules say the same."""
+    found: dict[tuple[str, str], AggregateRow] = {}
+    for row in rows:
+        if row.latencies_s:
+            found.setdefault((row.cell, row.workload), row)
+    return list(found.values())
+
+
+def _lines(row: AggregateRow, notes: Footnotes) -> Iterator[Line]:
+    source = (row.cell, row.workload)
+    common = place(row) | {
+        "traffic": row.traffic or "offline",
+        "rate": _mean(row, "requests_per_s"),
+    }
+    # The remarks on joules say nothing about times.
+    marks = notes.marks(text for text in remarks(row) if text.startswith("E28"))
+    for name in QUANTITIES:
+        quantiles = {f"p{p}": row.latencies_s.get(f"{name}_p{p}") for p in PERCENTILES}
+        if any(quantiles.values()):
+            cells = {key: quantity(found) for key, found in quantiles.items() if found}
+            cells |= {"latency": NAMES[name], "mean": _quantity(row, MEANS.get(name))}
+            yield Line(f"{row_id(source)} {NAMES[name]}", common | cells, (source,), marks)
+
+
+def _mean(row: AggregateRow, name: str) -> str:
+    found = row.statistics.get(name)
+    return mean_only(found) if found else ABSENT
+
+
+def _quantity(row: AggregateRow, name: str | None) -> str:
+    found = row.statistics.get(name) if name else None
+    return quantity(found) if found else ABSENT
+
+
+def _values(aggregates: Sequence[Aggregate]) -> Iterator[list[object]]:
+    for row in (row for aggregate in aggregates for row in _once(aggregate.rows)):
+        rate = row.statistics.get("requests_per_s")
+        own = [*(getattr(row, name) for name in PLACE), row.traffic, rate and rate.mean]
+        found = {
+            (name, "mean"): row.statistics[MEANS[name]]
+            for name in MEANS
+            if MEANS[name] in row.statistics
+        }
+        found |= {tuple(key.split("_")): statistic for key, statistic in row.latencies_s.items()}
+        for (name, statistic), value in sorted(found.items()):
+            yield [*own, name, statistic, *(getattr(value, part) for part in PARTS)]

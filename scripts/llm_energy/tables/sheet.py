@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from llm_energy.comparison_records import Comparisons
+from llm_energy.load_records import LoadCurves
 from llm_energy.records import Aggregate
 
 SIMULATED = "SIMULATED: "
@@ -76,6 +77,7 @@ class Results:
 
     aggregates: tuple[Aggregate, ...]
     comparisons: Comparisons | None = None
+    load: LoadCurves | None = None
 
 
 class Footnotes:

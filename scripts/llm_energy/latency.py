@@ -1,0 +1,97 @@
+"""How long requests took, from when they were due, and the quantiles of that."""
+
+from __future__ import annotations
+
+import itertools
+import math
+import statistics
+from collections.abc import Mapping, Sequence
+
+from llm_energy.records import Histogram, Window
+
+PERCENTILES = (50, 90, 95, 99)
+QUANTITIES = ("ttft", "tpot", "itl", "e2e", "queueing")
+
+
+def latencies_s(window: Window) -> dict[str, list[float]]:
+    """Give, by quantity, the latencies of a window's requests in seconds.
+
+    ``ttft`` is first token minus arrival, ``tpot`` the time from first to last token over the
+    tokens after the first, ``e2e`` last token minus arrival, ``queueing`` begin of service minus
+    arrival. Arrival is when a request was due, so what delays the engine is in the latency of each
+    request that it delays. Of timed traffic, requests that were due between the window's edges
+    count, however late they were served. A request without the times that a quantity needs does
+    not enter it.
+    """
+    table, traffic = window.requests, window.traffic
+    starts_s = table.service_start_s or (None,) * len(table.request_id)
+    found: dict[str, list[float]] = {name: [] for name in QUANTITIES if name != "itl"}
+    columns = (table.arrival_s, starts_s, table.first_token_s, table.last_token_s)
+    for arrival, start, first, last, n in zip(*columns, table.output_tokens, strict=True):
+        if traffic is not None and not traffic.begin_s <= arrival < traffic.end_s:
+            continue
+        if start is not None:
+            found["queueing"].append(start - arrival)
+        if first is not None:
+            found["ttft"].append(first - arrival)
+        if last is not None:
+            found["e2e"].append(last - arrival)
+        if first is not None and last is not None and n > 1:
+            found["tpot"].append((last - first) / (n - 1))
+    return found
+
+
+def quantiles_s(window: Window, latencies: Mapping[str, Sequence[float]]) -> dict[str, float]:
+    """Give the quantiles of each latency that is known, such as ``ttft_p50``.
+
+    Of ``itl``, the gaps between the tokens of a request, they are over tokens, and come from the
+    window's histogram.
+    """
+    found = {}
+    for name in QUANTITIES:
+        for percent in PERCENTILES:
+            if name == "itl":
+                value = histogram_quantile(window.inter_token, percent / 100)
+            else:
+                value = quantile(latencies[name], percent / 100)
+            if value is not None:
+                found[f"{name}_p{percent}"] = value
+    return found
+
+
+def mean(values: Sequence[float]) -> float | None:
+    """Give the mean, None of nothing."""
+    return statistics.fmean(values) if values else None
+
+
+def quantile(values: Sequence[float], share: float) -> float | None:
+    """Give a quantile with linear interpolation between order statistics, None of nothing.
+
+    Type 7 of Hyndman and Fan, Sample quantiles in statistical packages, The American Statistician
+    50 (1996), which numpy takes too.
+
+    >>> quantile([4.0, 1.0, 2.0, 3.0], 0.5)
+    2.5
+    """
+    if not values:
+        return None
+    ordered = sorted(values)
+    place = share * (len(ordered) - 1)
+    below = math.floor(place)
+    above = min(below + 1, len(ordered) - 1)
+    return ordered[below] + (place - below) * (ordered[above] - ordered[below])
+
+
+def histogram_quantile(histogram: Histogram | None, share: float) -> float | None:
+    """Give the geometric middle of the bin in which a quantile lies, None of nothing.
+
+    >>> histogram_quantile(Histogram(2.0, ((0, 9), (3, 1))), 0.5)
+    1.4142135623730951
+    """
+    if histogram is None or not histogram.bins:
+        return None
+    reached = itertools.accumulate(count for _, count in histogram.bins)
+    total = sum(count for _, count in histogram.bins)
+    pairs = zip(histogram.bins, reached, strict=True)
+    k = next(k for (k, _), count in pairs if count >= share * total)
+    return histogram.ratio ** (k + 0.5)

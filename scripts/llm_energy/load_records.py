@@ -1,0 +1,62 @@
+"""What the load stage says: where each rate lies, and the line through the windows of a cell."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class LoadPoint:
+    """One cell and workload on the axis of load, with the energy of its row in the aggregate.
+
+    ``utilisation`` is its rate of arrivals over the requests per second that the same cell serves
+    of the same work when all are there at once; None for that workload, and where there is none.
+    """
+
+    cell: str
+    workload: str
+    energy_status: str
+    components: tuple[str, ...]
+    utilisation: float | None
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A value and its 95 % interval."""
+
+    value: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
+class LoadFit:
+    """The line through the windows of one cell, or the ``reason`` why there is none.
+
+    ``worst_residual`` is the largest distance of a window's power from the line, as a share of that
+    power. ``loaded_idle_power_w`` is what the baselines of the same repeats measured.
+    """
+
+    backend: str
+    cell: str
+    traffic: str
+    energy_status: str
+    components: tuple[str, ...]
+    workloads: tuple[str, ...]
+    windows: int
+    loaded_power_w: Estimate | None = None
+    marginal_energy_per_output_token_j: Estimate | None = None
+    r_squared: float | None = None
+    worst_residual: float | None = None
+    loaded_idle_power_w: float | None = None
+    reason: str | None = None
+
+
+@dataclass(frozen=True)
+class LoadCurves:
+    """How the energy of a sweep depends on its load."""
+
+    schema_version: int
+    sweep: str
+    points: tuple[LoadPoint, ...]
+    fits: tuple[LoadFit, ...]

@@ -1,0 +1,158 @@
+"""Measure what timed traffic costs the engine: the times of the tokens, and the harness around it.
+
+    .venvs/<backend>/bin/python tests/benchmarks/traffic_cost.py <backend> <folder of a model>
+
+First the same requests are served with and without noting when each token came, in pairs in random
+order; printed is the geometric mean of the paired ratios of tokens/s (1 is equal) with its 95 %
+t-interval, by wall time and by the process's CPU time. Asked for is a cost below 1 %. Then Poisson
+traffic arrives at a rate near what the engine serves at most. The harness's share is the part of
+the time that was neither inside the engine nor slept: the queue, the batching, the marks. Asked for
+is less than 2 %.
+"""
+
+from __future__ import annotations
+
+import argparse
+import random
+import statistics
+import sys
+import time
+from pathlib import Path
+
+TESTS = Path(__file__).resolve().parents[1]
+sys.path[:0] = [str(TESTS.parent / "scripts"), str(TESTS / "backends")]
+
+from overhead_vllm import ratio, timed  # noqa: E402  (beside this file)
+from subject import Subject  # noqa: E402
+
+from llm_energy import backends, traffic  # noqa: E402
+from llm_energy.arrival_queue import ArrivalQueue  # noqa: E402
+from llm_energy.backends import pytorch  # noqa: E402
+
+PROMPT_TOKENS = 32
+NEAR = 0.8  # of the rate at which all that is there is served
+
+
+class Watch:
+    """Add up the time inside a function, and let it be."""
+
+    def __init__(self, function) -> None:
+        self.function, self.total_s = function, 0.0
+
+    def __call__(self, *arguments, **named):
+        begin_s = time.perf_counter()
+        try:
+            return self.function(*arguments, **named)
+        finally:
+            self.total_s += time.perf_counter() - begin_s
+
+
+def without_times(name: str):
+    """Give what replaces the noting of times, as (object, attribute, replacement)."""
+    if name == "pytorch":
+        return pytorch.StepClock, "put", lambda self, tokens: None
+    from llm_energy.backends.vllm_times import TokenTimes
+
+    return TokenTimes, "note", lambda self: None
+
+
+def times_cost(subject: Subject, pairs: int, order: random.Random) -> None:
+    """Print the paired ratio of tokens/s with and without times.
+
+    The PyTorch backend makes completions from the times, so its whole call of the model is timed
+    instead; there, copying tokens to the host is what a streamer adds.
+    """
+    owner, attribute, replacement = without_times(subject.name)
+    original = getattr(owner, attribute)
+    engine = subject.engine
+    if subject.name == "pytorch":
+        [batch] = engine._batches
+
+        def serve() -> None:
+            engine.model.generate(
+                batch.input_ids,
+                attention_mask=batch.attention_mask,
+                generation_config=engine._config,
+                streamer=pytorch.StepClock() if noting else None,
+            )
+    else:
+
+        def serve() -> None:
+            setattr(owner, attribute, original if noting else replacement)
+            engine.generate()
+
+    durations_s: dict[str, list[tuple[float, float]]] = {"with": [], "without": []}
+    for kind in ("with", "without"):
+        noting = kind == "with"
+        serve()
+    for _ in range(pairs):
+        for kind in order.sample(sorted(durations_s), 2):
+            noting = kind == "with"
+            durations_s[kind].append(timed(serve))
+    setattr(owner, attribute, original)
+    wall, cpu = ({k: [d[i] for d in durations_s[k]] for k in durations_s} for i in (0, 1))
+    print(
+        f"{subject.name}: tokens/s with times over without: {ratio(wall['with'], wall['without'])} "
+        f"by wall time, {ratio(cpu['with'], cpu['without'])} by CPU time",
+        flush=True,
+    )
+
+
+def harness_share(subject: Subject, rate_per_s: float, horizon_s: float) -> None:
+    """Print which share of the time of Poisson traffic is spent outside the engine, and awake."""
+    asked = {"mode": "poisson", "rate_per_s": rate_per_s, "ramp_s": 1.0, "horizon_s": horizon_s}
+    arrivals = traffic.make_arrivals(traffic.complete(asked, horizon_s))
+    engine, sleep = subject.engine, Watch(time.sleep)
+    prompts = len(engine._requests)
+    queue = ArrivalQueue(arrivals, prompts, time.monotonic, sleep, lambda label: None)
+    if subject.name == "pytorch":
+        inside = [engine.model.generate] = [Watch(engine.model.generate)]
+        queue.step = called_back = Watch(queue.step)
+    else:
+        core = engine._engine
+        inside = [core.step, core.add_request] = [Watch(core.step), Watch(core.add_request)]
+        called_back = Watch(lambda: None)
+    begin_s = time.perf_counter()
+    served = engine.serve(queue)
+    total_s = time.perf_counter() - begin_s
+    # The queue's step is called from inside the model's loop, where it is the harness's own time.
+    engine_s = sum(watch.total_s for watch in inside) - called_back.total_s
+    share = 1 - (engine_s + sleep.total_s) / total_s
+    tokens = sum(len(completion.output_token_ids) for completion in served)
+    print(
+        f"{subject.name}: harness {share:.2%} of {total_s:.1f} s at {rate_per_s:.2f} requests/s "
+        f"({len(served)} served, {tokens / total_s:.0f} tokens/s, {sleep.total_s / total_s:.0%} "
+        "slept)",
+        flush=True,
+    )
+
+
+def main() -> int:
+    """Run both measurements."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("backend", choices=sorted(backends.MODULES))
+    parser.add_argument("model", type=Path)
+    parser.add_argument("--batch-size", type=int, default=8)
+    parser.add_argument("--output-tokens", type=int, default=32)
+    parser.add_argument("--pairs", type=int, default=8, choices=range(2, 11))
+    parser.add_argument("--horizon", type=float, default=15.0)
+    options = parser.parse_args()
+    order = random.Random(1)
+
+    engine = backends.create(options.backend)
+    subject = Subject(options.backend, frozenset(), options.model, engine).load("float32")
+    prompts = [order.choices(range(10, 500), k=PROMPT_TOKENS) for _ in range(options.batch_size)]
+    asked = {"batch_size": options.batch_size, "max_output_tokens": options.output_tokens}
+    subject.prepare(prompts, **asked)
+    times_cost(subject, options.pairs, order)
+    passes_s = [timed(engine.generate)[0] for _ in range(3)]
+    rate_per_s = NEAR * options.batch_size / statistics.median(passes_s)
+    given = {"mode": "poisson", "batch_timeout_s": 0.1}
+    subject.prepare(prompts, traffic=given, strategy="dynamic", **asked)
+    harness_share(subject, rate_per_s, options.horizon)
+    engine.close()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

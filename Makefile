@@ -13,7 +13,7 @@ TEST_TOOLS = latex chromium
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .SECONDARY:
-.PHONY: help demo paper verify doctor envs test lint format bench locks clean tools test-envs test-tools
+.PHONY: help demo paper verify doctor report envs test lint format bench locks clean tools test-envs test-tools
 
 DEV = .venvs/dev/bin
 UV = .venvs/uv/bin/uv
@@ -55,6 +55,9 @@ verify: .venvs/workflow/.installed ## verify that nothing which the tables of SW
 
 doctor: envs ## say what can be measured on this host, how well, and what would mend the rest
 	@set -- $$($(STAMPS) $(BACKENDS)); $${1%/.installed}/bin/python scripts/doctor.py
+
+report: envs .venvs/pytest/.installed ## collect what an issue about BACKENDS needs, into report-*.zip
+	@for backend in $(BACKENDS); do $(PYTHON) tests/collect_report.py $$backend || exit 1; done
 
 envs: .venvs/uv/.installed ## build the environments of the workflow and of BACKENDS
 	@stamps=$$($(STAMPS) $(BACKENDS)) && \

@@ -4,6 +4,7 @@
 # results/<sweep>/plan.json                     every expected cell; specs/ beside it, one a repeat
 # results/<sweep>/prompts/<model>.json          the token ids that every backend gets
 # results/<sweep>/arrivals.json                 when requests come, where traffic is timed
+# results/<sweep>/<backend>/engines/            engines compiled before, and what that took
 # results/<sweep>/<backend>/measurements/       raw measurements, <cell>/<repeat>.json
 # results/<sweep>/<backend>/{verdicts,metrics,aggregate}.json
 # results/<sweep>/tables/                       what a paper prints
@@ -30,6 +31,7 @@ if not MEASURED:
 
     include: "workflow/rules/plan.smk"
     include: "workflow/rules/models.smk"
+    include: "workflow/rules/build.smk"
     include: "workflow/rules/measure.smk"
 
 
@@ -50,7 +52,7 @@ rule paper:
         expand(rules.provenance.output, sweep=PLAN.sweep),
 
 
-# On a cluster only `measure` and `quantise` are submitted. These take seconds, and the nodes may not
+# On a cluster only `measure`, `build` and `quantise` are submitted. These take seconds, and nodes may not
 # reach the hub that `model` fetches from: they run beside Snakemake.
 localrules:
     all,
@@ -64,6 +66,7 @@ localrules:
     load,
     tables,
     provenance,
+    builds,
 
 
 # The measurements are named too: Snakemake does not miss a deleted file between two that are there.
@@ -72,6 +75,7 @@ rule all:
     default_target: True
     input:
         rules.paper.input,
+        tables_of_builds(),
         PLAN.measurements(),
 
 

@@ -203,6 +203,13 @@ ENGINE = {
         ),
         (reported(attn_implementation="eager"), "warning", reported(attn_implementation="sdpa")),
     ],
+    "E32": [
+        (
+            reported(engine_version="1.2.1+stand.in"),
+            "invalid",
+            reported(engine_version="1.2.1"),
+        ),
+    ],
     "E22": [
         (
             reported(speculative_method="ngram"),

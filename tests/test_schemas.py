@@ -50,6 +50,7 @@ EXAMPLES = {
         (LoadPoint("c", "w", "measured", ("gpu",), 0.5),),
         (LoadFit("b", "c", "poisson", "measured", ("gpu",), ("w",), 3, Estimate(1.0, 0.5, 1.5)),),
     ),
+    "engine-build": builders.engine_build(),
 }
 ODD = (None, True, -1, 1.5, 1.0, 2, "", "text", [], {}, ["x"], [1, "x"], {"x": 1}, "measured")
 

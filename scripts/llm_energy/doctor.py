@@ -167,6 +167,9 @@ def _engines(root: Path) -> Iterator[Finding]:
         if environments.is_installed(root, name):
             found = f"{environments.engine_package(name)} {version} in .venvs/{name}"
             yield Finding(f"backend {backend}", "good", found)
+        elif backend in environments.CUDA_ONLY and variant == "cpu":
+            found = "it needs an NVIDIA GPU, and this host shows none"
+            yield Finding(f"backend {backend}", "unavailable", found)
         else:
             command = environments.install_command(backend)
             yield Finding(f"backend {backend}", "unavailable", "not installed", command)

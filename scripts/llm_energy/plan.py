@@ -17,6 +17,7 @@ from llm_energy.compatibility import Translation, merge_loads, translate
 from llm_energy.config import BackendEntry, ModelEntry, PrecisionEntry, Sweep, WorkloadEntry
 from llm_energy.conversion import to_dict
 from llm_energy.duplicates import duplicates
+from llm_energy.engine_build import engine_build_path
 from llm_energy.errors import ConfigError
 from llm_energy.files import read_json, sha256_json, write_changed_json
 from llm_energy.records import SCHEMA_VERSION, ArrivalSet, Note, Sharding, Spec, Workload
@@ -78,6 +79,15 @@ class Plan:
             for cell in self.planned
             for repeat in cell.specs
             if backend in (None, cell.backend)
+        ]
+
+    def engine_builds(self, cell: str | None = None) -> list[str]:
+        """Give the paths of the records of compiled engines, of all cells or of one."""
+        return [
+            engine_build_path(self.sweep, planned.backend, planned.id)
+            for planned in self.planned
+            if cell in (None, planned.id)
+            and any(spec.engine.get("flow") == "compiled" for spec in planned.specs.values())
         ]
 
     def spec(self, cell: str, repeat: str) -> Spec:

@@ -6,10 +6,9 @@ collection all happen outside, because they are not what inference costs.
 
 from __future__ import annotations
 
-import contextlib
 import gc
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import MappingProxyType
@@ -18,8 +17,8 @@ from typing import Any
 from llm_energy import request_rows
 from llm_energy.arrival_queue import BEGIN, END, ArrivalQueue
 from llm_energy.backends import Backend
-from llm_energy.errors import OutOfMemory, Unsupported
 from llm_energy.meter import Meter
+from llm_energy.outcomes import outcome
 from llm_energy.preflight import preflight
 from llm_energy.quality import measure_quality
 from llm_energy.records import (
@@ -109,7 +108,7 @@ def run_repeat(
 
     idle("deep_idle", settings.deep_idle_duration_s)
     step("load")
-    with _outcome() as failure, meter.interval("load") as interval:
+    with outcome() as failure, meter.interval("load") as interval:
         effective = backend.load(spec, model_folder)
     if failure.outcome != "ok":
         backend.close()
@@ -133,26 +132,6 @@ def run_repeat(
     return repeat
 
 
-@dataclass
-class _Failure:
-    outcome: Outcome = "ok"
-    reason: str | None = None
-
-
-@contextlib.contextmanager
-def _outcome() -> Iterator[_Failure]:
-    """Turn what a backend raises into an outcome with its reason."""
-    failure = _Failure()
-    try:
-        yield failure
-    except Unsupported as error:
-        failure.outcome, failure.reason = "unsupported", str(error)
-    except OutOfMemory as error:
-        failure.outcome, failure.reason = "oom", str(error)
-    except Exception as error:  # an engine may raise anything, and none of it may cost the others
-        failure.outcome, failure.reason = "failed", f"{type(error).__name__}: {error}"
-
-
 def _measure_workload(
     bench: _Bench,
     order: int,
@@ -170,7 +149,7 @@ def _measure_workload(
     thermometer = Thermometer()
     thermal_wait_s: float | None = None
     measured: dict[str, Any] = {}
-    with _outcome() as failure:
+    with outcome() as failure:
         effective = backend.prepare(*_to_warm_up(workload, requests))
         thermal_wait_s = _warm_up(bench, workload.id, durations_s, thermometer)
         if arrivals:

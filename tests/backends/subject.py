@@ -76,7 +76,8 @@ def parameters(
 class Subject:
     """A backend under test with a model loaded.
 
-    ``effective`` is what its load reported, ``passed`` what ``prepare`` last gave it natively.
+    ``effective`` is what its load reported, ``passed`` what ``prepare`` last gave it natively,
+    ``hints`` the parameters that the engine may do otherwise with.
     """
 
     name: str
@@ -86,6 +87,7 @@ class Subject:
     sharding: Sharding = field(default_factory=Sharding)
     effective: dict[str, Any] = field(default_factory=dict)
     passed: dict[str, Any] = field(default_factory=dict)
+    hints: frozenset[str] = frozenset()
 
     def spec(self, precision: str = "float32") -> Spec:
         """Give the spec that the plan stage would make for one precision."""
@@ -128,13 +130,15 @@ class Subject:
         With ``traffic`` requests will be served as they arrive; ``lengths`` are their own ones.
         """
         universal = parameters(**asked) | {"traffic_simulation": traffic}
-        native = translate(universal, self.name, None, "auto").generate
+        translation = translate(universal, self.name, None, "auto")
+        native = translation.generate
         own = lengths or [None] * len(prompts)
         requests = [
             Request(f"r{i}", tuple(ids), length)
             for i, (ids, length) in enumerate(zip(prompts, own, strict=True))
         ]
         self.passed = native
+        self.hints = frozenset(n.parameter for n in translation.notes if n.status == "hint")
         arrivals_sha256 = traffic and "a" * 64
         workload = Workload("w", len(requests), universal, native, arrivals_sha256)
         return self.engine.prepare(workload, requests)

@@ -88,6 +88,8 @@ def test_completions_come_in_the_order_of_the_requests(backend):
 
 def test_one_seed_gives_the_same_sample_in_every_pass(backend):
     first = backend.ids(MIXED, random_seed=7, **SAMPLED)
+    if "random_seed" in backend.hints:
+        pytest.skip(f"the seed is a hint for {backend.name}")
 
     assert [c.output_token_ids for c in backend.engine.generate()] == first
     assert backend.ids(MIXED, random_seed=7, **SAMPLED) == first
@@ -351,6 +353,9 @@ def test_close_frees_the_memory(new_subject):
 
     before = live_bytes()
     subject = new_subject().load()
+    if not subject.effective.get("in_process", True):
+        subject.engine.close()
+        pytest.skip("the engine runs in a process of its own, which ends with it")
     subject.serve(MIXED)
     assert live_bytes() - before >= 0.9 * subject.effective["weight_bytes"]
 

@@ -50,7 +50,7 @@ def is_gone(pid):
 @pytest.fixture(scope="module", params=["tensor_parallel", "data_parallel"])
 def two(backend, request):
     """Give the tested engine on two ranks, by each strategy."""
-    backend.needs("score")  # the documented example is no engine that anybody shards
+    backend.needs("ranks")
     subject = sharded(backend, request.param).load()
     yield subject
     subject.engine.close()
@@ -98,7 +98,7 @@ def test_a_killed_rank_is_an_error_and_no_process_stays(two):
 
 
 def test_heads_that_cannot_be_shared_out_are_named(backend):
-    backend.needs("score")
+    backend.needs("ranks")
     subject = sharded(backend, "tensor_parallel", 3)
     try:
         with pytest.raises(Unsupported, match=r"heads"):

@@ -103,9 +103,10 @@ def measuring_priority(wildcards):
 
 
 def boards(wildcards):
-    """Give how many GPUs a repeat occupies."""
+    """Give how many GPUs a repeat of a cell occupies."""
     cell = f"{wildcards.model}--{wildcards.backend}--{wildcards.precision}"
-    return plan.boards_needed(PLAN.spec(cell, wildcards.repeat))
+    repeat = wildcards.get("repeat", plan.repeat_name(1))
+    return plan.boards_needed(PLAN.spec(cell, repeat))
 
 
 def model_entry(wildcards):
@@ -125,9 +126,22 @@ def arrivals(wildcards):
     return plan.arrivals_path(PLAN.sweep) if PLAN.arrivals.workloads else []
 
 
+def built_engine(wildcards):
+    """Give the record of the engine that a cell needs compiled before, else nothing."""
+    cell = f"{wildcards.model}--{wildcards.backend}--{wildcards.precision}"
+    return PLAN.engine_builds(cell)
+
+
 def measurements(wildcards):
     """Give the measurements of a backend that the plan asks for."""
     return PLAN.measurements(wildcards.backend)
+
+
+def tables_of_builds():
+    """Give the tables of what compiling engines took, where the plan has such engines."""
+    if MEASURED or not PLAN.engine_builds():
+        return []
+    return multiext(f"results/{PLAN.sweep}/tables/builds", ".csv", ".md")
 
 
 def closing_message():

@@ -13,6 +13,7 @@ from llm_energy.records import Completion, Request, Spec, Workload
 MODULES = {
     "pytorch": "llm_energy.backends.pytorch",
     "vllm": "llm_energy.backends.vllm",
+    "tensorrt": "llm_energy.backends.tensorrt",
 }
 
 Mark = Callable[[str, int], None]

@@ -46,6 +46,7 @@ CAPABILITIES = frozenset(
         "min_p",
         "repetition_penalty",
         "score",
+        "ranks",
         "continuous_batching",
         "token_times",
         "timed_traffic",

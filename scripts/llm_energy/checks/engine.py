@@ -12,6 +12,7 @@ DTYPE_BYTES = {"float32": 4, "float16": 2, "bfloat16": 2}
 FLOAT_TOLERANCE = 0.25  # buffers, padded vocabularies and tied embeddings stay well within this
 QUANTISED_AT_MOST = 0.95  # of the bytes that the same weights have in the compute precision
 ELSEWHERE = frozenset({"cpu", "disk", "meta"})
+STAND_IN = "stand.in"  # in the local part of a version, as PEP 440 spells it
 UNUSED_PERCENT = 1.0
 
 
@@ -221,6 +222,19 @@ def unasked_speed_up(case: Case) -> Finding | None:
     if used.get("enable_chunked_prefill") is True and "enable_chunked_prefill" not in asked:
         return Finding({"enable_chunked_prefill": True}, "note")
     return None
+
+
+@check(
+    "E32",
+    "window",
+    "invalid",
+    "no engine but a stand-in",
+    "A stand-in shows that the pipeline works. Measure with the engine itself.",
+)
+def stand_in(case: Case) -> Finding | None:
+    """Find an engine whose version says that it is a stand-in, as that of the tests does."""
+    version = str(case.measurement.effective.get("engine_version"))
+    return Finding({"engine_version": version}) if STAND_IN in version else None
 
 
 def _on_gpu(case: Case) -> bool:

@@ -1,0 +1,263 @@
+"""The TensorRT-LLM backend: NVIDIA's LLM API, on its PyTorch flow or on an engine compiled before.
+
+Written from the documentation and source of TensorRT-LLM 1.2.1 and not yet run on a GPU; what it
+uses of the package, with the source of each entry, is in ``tests/tensorrt_api.yaml``. Ids go in and
+ids come out: the engine gets no tokenizer. Tokens are streamed, as a service does, since only so
+is it known while a pass runs how many requests are under way and how many tokens there are.
+"""
+
+from __future__ import annotations
+
+import gc
+import importlib.util
+import os
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from llm_energy.backends import Mark, no_mark
+from llm_energy.backends.refusals import check_prompt, is_out_of_memory, reporting_out_of_memory
+from llm_energy.backends.tensorrt_engine import board_uuids, describe_engine
+from llm_energy.backends.tensorrt_pass import Pass, Served
+from llm_energy.backends.tensorrt_statistics import Statistics
+from llm_energy.backends.tensorrt_weights import Checkpoint, check_quantised
+from llm_energy.engine_build import built_engine
+from llm_energy.errors import Unsupported
+from llm_energy.records import Completion, Request, Spec, Workload
+
+CAPABILITIES = frozenset(
+    {"float32", "float16", "bfloat16", "top_k", "top_p", "continuous_batching", "score"}
+)
+KV_CACHE = "kv_cache_config."  # before the arguments that go to the cache's configuration
+# More than most windows have; by default all but the last 1000 are dropped before they are read.
+KEPT_ITERATIONS = 100_000
+FINISH_REASONS = {"stop": "stop", "length": "length"}  # all others are no whole answer
+
+
+class Backend:
+    """Serve one model through the LLM API, at most a batch size of requests at a time."""
+
+    def __init__(self) -> None:
+        # The import itself takes seconds and belongs to the load.
+        if importlib.util.find_spec("tensorrt_llm") is None:
+            raise ModuleNotFoundError("No module named 'tensorrt_llm'", name="tensorrt_llm")
+        self._llm: Any = None
+        self._requests: tuple[Request, ...] = ()
+        self._events: Counter[str] = Counter()
+
+    @reporting_out_of_memory
+    def load(self, spec: Spec, model_folder: Path) -> dict[str, Any]:
+        """Start the engine, check that it does what the spec asks, and report what it uses."""
+        engine = dict(spec.engine)
+        flow, quant_algo = engine.pop("flow"), engine.pop("quant_algo")
+        if spec.device == "cpu":
+            raise Unsupported("device 'cpu' was asked for and TensorRT-LLM needs an NVIDIA GPU")
+        self._compiled = flow == "compiled"
+        self._checkpoint = Checkpoint(model_folder)
+        folder = built_engine(spec, model_folder) if self._compiled else model_folder
+
+        os.environ.setdefault("HF_HUB_OFFLINE", "1")  # the model is a folder: nothing is fetched
+        import tensorrt_llm
+
+        problem = None
+        try:
+            self._llm = self._start(tensorrt_llm, folder, engine)
+        except (TypeError, ValueError, NotImplementedError) as error:
+            if is_out_of_memory(error):
+                raise
+            problem = str(error)
+        if problem:
+            raise Unsupported(f"TensorRT-LLM cannot load {folder}: {problem}")
+        self._statistics = Statistics(self._llm)
+        effective = self._effective(tensorrt_llm, folder)
+        check_quantised(effective, spec.engine["dtype"], quant_algo)
+        return effective
+
+    def prepare(self, workload: Workload, requests: Sequence[Request]) -> dict[str, Any]:
+        """Check that each request fits, and make the sampling parameters that all of them have."""
+        from tensorrt_llm import SamplingParams
+
+        end_ids = self._checkpoint.end_ids
+        forced = workload.engine["min_tokens"] == workload.engine["max_tokens"]
+        try:
+            self._sampling = SamplingParams(
+                **workload.engine,
+                end_id=end_ids[0] if end_ids else -1,
+                # A forced length goes past these: min_tokens bans the end id alone.
+                stop_token_ids=None if forced else end_ids[1:] or None,
+                include_stop_str_in_output=True,
+                detokenize=False,
+                return_perf_metrics=True,
+            )
+        except (TypeError, ValueError) as error:
+            raise Unsupported(f"TensorRT-LLM refuses the sampling parameters: {error}") from None
+        for request in requests:
+            self._check_request(request, workload.engine["max_tokens"])
+        self._concurrency = min(workload.batch_size, self._llm.args.max_batch_size)
+        self._requests, self._events = tuple(requests), Counter()
+        self._prompts = [list(request.prompt_token_ids) for request in requests]
+        self._statistics.begin()
+        return {
+            "generation": {name: getattr(self._sampling, name) for name in workload.engine},
+            "seed": self._sampling.seed,
+            "eos_token_ids": end_ids,
+            "batching": {"strategy": "continuous", "max_requests_in_flight": self._concurrency},
+        }
+
+    @reporting_out_of_memory
+    def generate(self, mark: Mark = no_mark) -> list[Completion]:
+        """Serve all requests; they arrive at the start, and those beyond the batch size queue.
+
+        The engine holds as many requests as the largest workload needs, so a smaller batch size is
+        kept here, by handing over the next request when one has ended.
+        """
+        served = Pass(self._llm, self._sampling, self._prompts, self._concurrency, mark).run()
+        return [
+            self._completion(request, output, served)
+            for request, output in zip(self._requests, served.outputs, strict=True)
+        ]
+
+    def events(self) -> dict[str, Any]:
+        """Give what the engine counted since ``prepare``, over all passes; means are by step."""
+        return {
+            "cached_prompt_tokens": self._events["cached_prompt_tokens"],
+            "requests_without_engine_times": self._events["requests_without_engine_times"],
+            **self._statistics.events(),
+        }
+
+    def score(self, passages: Sequence[Sequence[int]]) -> list[list[float]]:
+        """Score one passage at a time, from the logits at each place of its prompt."""
+        import torch
+        from tensorrt_llm import SamplingParams
+
+        if self._compiled:
+            # Built in, it would compute the logits of every prompt, inside the windows too.
+            raise Unsupported("a compiled engine is built without the logits of its prompts")
+        asked = SamplingParams(
+            max_tokens=1, end_id=-1, top_k=1, detokenize=False, return_context_logits=True
+        )
+        scores = []
+        for passage in passages:
+            answer = self._llm.generate(list(passage), asked, use_tqdm=False)
+            logits = answer.context_logits[: len(passage) - 1].float()
+            chosen = torch.tensor(passage[1:], device=logits.device).unsqueeze(1)
+            scores.append(logits.log_softmax(-1).gather(1, chosen)[:, 0].tolist())
+        return scores
+
+    def close(self) -> None:
+        """Shut the engine and its processes down, and give back their memory."""
+        llm, self._llm = self._llm, None
+        self._requests, self._prompts, self._statistics = (), [], None
+        if llm is not None:
+            llm.shutdown()
+        del llm
+        self._release()
+
+    def _release(self) -> None:
+        gc.collect()
+
+    def _start(self, package: Any, folder: Path, engine: dict[str, Any]) -> Any:
+        from tensorrt_llm.llmapi import KvCacheConfig
+
+        cache = {
+            name.removeprefix(KV_CACHE): engine.pop(name)
+            for name in list(engine)
+            if name.startswith(KV_CACHE)
+        }
+        arguments: dict[str, Any] = {
+            "model": str(folder),
+            "skip_tokenizer_init": True,
+            "kv_cache_config": KvCacheConfig(**cache),
+            "return_perf_metrics": True,  # else requests come back without their times
+            "iter_stats_max_iterations": KEPT_ITERATIONS,
+        }
+        if self._compiled:
+            from tensorrt_llm._tensorrt_engine import LLM
+
+            del engine["dtype"]  # it is in the engine
+            limits = describe_engine(folder)["build_config"]
+            return LLM(**arguments | {"max_num_tokens": limits["max_num_tokens"]} | engine)
+        # Its documentation says that statistics cost a little; the compiled flow always keeps them.
+        statistics = {"enable_iter_perf_stats": True, "max_stats_len": KEPT_ITERATIONS}
+        return package.LLM(**arguments | statistics | engine)
+
+    def _check_request(self, request: Request, output_tokens: int) -> None:
+        check_prompt(request, self._checkpoint.vocabulary)
+        args, prompt = self._llm.args, len(request.prompt_token_ids)
+        asked = f"request {request.id}: {prompt} prompt tokens"
+        if not args.enable_chunked_prefill and prompt > args.max_num_tokens:
+            raise Unsupported(
+                f"{asked} are more than the {args.max_num_tokens} that the engine takes in one step"
+            )
+        context = self._context
+        if prompt + output_tokens > context:  # the engine would cut the output short
+            raise Unsupported(
+                f"{asked} and {output_tokens} output tokens are more than the context of {context}"
+            )
+
+    def _completion(self, request: Request, output: Any, served: Served) -> Completion:
+        """Make one answered request; times that this pass's clock can't have given are left out."""
+        answer = output.outputs[0]
+        times = answer.request_perf_metrics.timing_metrics
+        first_s = times.first_token_time.total_seconds()
+        last_s = times.last_token_time.total_seconds()
+        known = served.arrival_s <= first_s <= last_s <= served.end_s
+        self._events["requests_without_engine_times"] += not known
+        self._events["cached_prompt_tokens"] += output.cached_tokens
+        return Completion(
+            request_id=request.id,
+            prompt_tokens=len(output.prompt_token_ids),
+            padding_tokens=0,
+            cached_prompt_tokens=output.cached_tokens,
+            output_token_ids=tuple(answer.token_ids),
+            finish_reason=FINISH_REASONS.get(answer.finish_reason, "abort"),
+            arrival_s=served.arrival_s,
+            first_token_s=first_s if known else None,
+            last_token_s=last_s if known else None,
+        )
+
+    def _effective(self, package: Any, folder: Path) -> dict[str, Any]:
+        import torch
+
+        args = self._llm.args
+        cache, boards = args.kv_cache_config, board_uuids(args.tensor_parallel_size)
+        if self._compiled:
+            own = describe_engine(folder)
+            self._context = own["build_config"]["max_seq_len"]
+        else:
+            self._context = args.max_seq_len or self._checkpoint.context
+            own = {
+                "dtype": args.dtype,
+                "quantization": _name(args.quant_config.quant_algo),
+                "kv_cache_quantization": _name(args.quant_config.kv_cache_quant_algo),
+                **self._checkpoint.weights(args.dtype),
+                "attention_backend": args.attn_backend,
+                "sampler_type": _name(args.sampler_type),
+                "overlap_scheduler": not args.disable_overlap_scheduler,
+                "cuda_graphs": args.cuda_graph_config is not None,
+            }
+        return {
+            "device": "cuda:0" if boards else "cpu",
+            "device_uuids": boards,
+            "in_process": False,  # nor are its weights, of which the memory can't be asked
+            "flow": "compiled" if self._compiled else "pytorch",
+            "engine_version": package.__version__,
+            "torch_version": torch.__version__,
+            "max_batch_size": args.max_batch_size,
+            "max_num_tokens": args.max_num_tokens,
+            "max_beam_width": args.max_beam_width,
+            "max_model_len": self._context,
+            "enable_chunked_prefill": args.enable_chunked_prefill,
+            "tensor_parallel_size": args.tensor_parallel_size,
+            "kv_cache_dtype": cache.dtype,
+            "kv_cache_block_tokens": cache.tokens_per_block,
+            "kv_cache_memory_fraction": cache.free_gpu_memory_fraction,
+            f"{KV_CACHE}enable_block_reuse": cache.enable_block_reuse,
+            **own,
+        }
+
+
+def _name(value: Any) -> str | None:
+    """Give the value of an enumeration's member."""
+    return None if value is None else str(getattr(value, "value", value))

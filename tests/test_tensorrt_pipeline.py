@@ -1,0 +1,116 @@
+"""The whole way of a TensorRT-LLM cell, from config to tables, on a stand-in for the engine.
+
+The environment that it finds is PyTorch's, in which tests/tensorrt_stand_in.py is what
+``import tensorrt_llm`` gives. Everything else is the project's own.
+"""
+
+from __future__ import annotations
+
+import csv
+import shlex
+
+import pytest
+from project import ROOT, Project, tiny_sweep
+
+from llm_energy import environments
+from llm_energy.files import sha256_file
+
+pytestmark = pytest.mark.engine
+
+PYTHON = """#!/bin/sh
+PYTHONPATH={folder} exec {python} "$@"
+"""
+REGISTER = """
+import sys
+sys.path.append({tests!r})
+import tensorrt_stand_in
+tensorrt_stand_in.register()
+"""
+MEASUREMENTS = "results/tiny/tensorrt/measurements/tiny--tensorrt"
+
+
+@pytest.fixture(scope="module")
+def swept(tmp_path_factory):
+    """Sweep a tiny model in two precisions, of which the stand-in can build one."""
+    project = Project(tmp_path_factory.mktemp("project") / "copy")
+    places = project.folder / ".venvs"
+    places.unlink()
+    engine = places / "tensorrt"
+    (engine / "bin").mkdir(parents=True)
+    (places / "workflow").symlink_to(ROOT / ".venvs" / "workflow")
+    (places / "pytorch").symlink_to(ROOT / ".venvs" / "pytorch-cpu")
+    python = engine / "bin" / "python"
+    real = ROOT / ".venvs" / "pytorch-cpu" / "bin" / "python"
+    folder, real = shlex.quote(str(engine)), shlex.quote(str(real))
+    python.write_text(PYTHON.format(folder=folder, python=real))
+    python.chmod(0o755)
+    (engine / "sitecustomize.py").write_text(REGISTER.format(tests=str(ROOT / "tests")))
+    lock = environments.lock_path(project.folder, "tensorrt")
+    environments.stamp_path(project.folder, "tensorrt").write_text(sha256_file(lock))
+    sweep = tiny_sweep(
+        project.tiny_model("tiny", "llama"),
+        backends=[{"id": "tensorrt", "flow": "compiled"}],
+        precisions=["float32", "int8"],
+        workloads=[{"id": "b2", "requests": 4, "batching": {"batch_size": 2}}],
+        device="cuda",
+    )
+    project.config = project.write_config("tiny", sweep)
+    project.snakemake("--configfile", project.config)
+    return project
+
+
+def rows(project, table: str) -> list[dict[str, str]]:
+    with open(project.folder / f"results/tiny/tables/{table}.csv", newline="") as stream:
+        return list(csv.DictReader(stream))
+
+
+def test_a_cell_of_a_compiled_engine_is_measured(swept):
+    measurement = swept.read(f"{MEASUREMENTS}--float32/r01.json")
+    (window,) = measurement["windows"]
+    assert (measurement["outcome"], window["outcome"]) == ("ok", "ok")
+    assert measurement["effective"]["flow"] == "compiled"
+    assert measurement["effective"]["max_batch_size"] == 2
+    assert set(window["requests"]["output_tokens"]) == {8}
+    assert None not in window["requests"]["first_token_s"]
+    assert window["effective"]["batching"]["strategy"] == "continuous"
+    assert window["events"]["mean_running_requests"] > 1
+
+
+def test_what_building_took_stands_apart(swept):
+    record = swept.read("results/tiny/tensorrt/engines/tiny--tensorrt--float32.json")
+    measurement = swept.read(f"{MEASUREMENTS}--float32/r01.json")
+    assert record["build"]["end_s"] < measurement["clock"]["monotonic_s"]
+    built = [row for row in rows(swept, "builds") if row["outcome"] == "ok"]
+    assert {row["cell"] for row in built} == {"tiny--tensorrt--float32"}
+    assert float(built[0]["duration_s"]) > 0
+
+
+def test_a_failed_build_is_a_row_and_costs_no_other_cell(swept):
+    reason = "its engine could not be built: NotImplementedError: the stand-in quantises nothing"
+    measurement = swept.read(f"{MEASUREMENTS}--int8/r01.json")
+    assert measurement["outcome"] == "failed"
+    assert reason in measurement["reason"]
+    assert any(reason in row["reason"] for row in rows(swept, "failures"))
+    failed = [row for row in rows(swept, "builds") if row["outcome"] == "failed"]
+    assert [row["cell"] for row in failed] == ["tiny--tensorrt--int8"]
+
+
+def test_the_stand_in_says_so_and_enters_no_table(swept):
+    effective = swept.read(f"{MEASUREMENTS}--float32/r01.json")["effective"]
+    assert effective["engine_version"] == "1.2.1+stand.in"
+    verdicts = swept.read("results/tiny/tensorrt/verdicts.json")["verdicts"]
+    judged = [verdict for verdict in verdicts if verdict["outcome"] == "ok"]
+    assert judged
+    for verdict in judged:
+        assert verdict["verdict"] == "invalid"
+        assert "E32" in {flag["id"] for flag in verdict["flags"]}
+    assert swept.read("results/tiny/tensorrt/metrics.json")["rows"] == []
+    in_table = rows(swept, "energy")
+    assert {row["n"] for row in in_table} == {"0"}
+    assert not any(row.get("energy_per_output_token_j_mean") for row in in_table)
+
+
+def test_an_engine_that_was_taken_again_measures_nothing_again(swept):
+    record = swept.folder / "results/tiny/tensorrt/engines/tiny--tensorrt--float32.json"
+    record.touch()
+    assert swept.jobs("--configfile", swept.config).keys() <= {"builds", "all"}

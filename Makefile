@@ -96,6 +96,7 @@ bench: envs tools ## measure what the pipeline itself costs (after make demo, on
 	  place=$${stamp%/.installed}; backend=$$(basename $${place%-cpu}); \
 	  $$place/bin/python tests/benchmarks/meter_cost.py || exit 1; \
 	  $$place/bin/python tests/benchmarks/overhead_$$backend.py $(MODEL) || exit 1; \
+	  $$place/bin/python tests/benchmarks/traffic_cost.py $$backend $(MODEL) || exit 1; \
 	done
 
 locks: .venvs/uv/.installed ## make envs/*.txt and envs/*.yaml anew from envs/*.in

@@ -70,6 +70,13 @@ def test_a_curve_shows_in_the_residual() -> None:
     assert fit.worst_residual > 0.005
 
 
+def test_a_power_that_never_changes_is_all_floor() -> None:
+    [fit] = lines([replace(window(w), mean_power_w=28.0) for w in RATES])
+    assert fit.loaded_power_w.value == pytest.approx(28.0)
+    assert fit.marginal_energy_per_output_token_j.value == pytest.approx(0.0, abs=1e-9)
+    assert fit.r_squared is None
+
+
 def test_without_enough_windows_the_reason_stands_in_for_the_line() -> None:
     [fit] = lines([window("r1"), window("r1", 2), window("r1", 3)])
     assert fit.loaded_power_w is None

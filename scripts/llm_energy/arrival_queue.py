@@ -41,11 +41,6 @@ class ArrivalQueue:
         if arrivals.concurrency:
             self._admit([self.begin_s] * arrivals.concurrency)
 
-    @property
-    def now_s(self) -> float:
-        """Give the time on the clock that arrivals are counted by."""
-        return self._clock()
-
     def take(self, most: int) -> list[Arrival]:
         """Give up to ``most`` requests that are due, the oldest first."""
         self._look()

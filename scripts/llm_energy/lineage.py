@@ -103,6 +103,8 @@ def _of_source(
         yield from _of_environment(provenance, entry, root)
         model_files = provenance.folder.parent / "models" / entry["model"]
         around = [provenance.folder / "prompts" / f"{entry['model']}.json"]
+        arrivals = provenance.folder / "arrivals.json"
+        around += [arrivals] if str(arrivals) in provenance.files else []
         around += [model_files / "manifest.json", *(folder / f"{n}.json" for n in STAGES)]
         yield "  made with"
         yield from (f"    {_file(provenance, str(path))}" for path in around)

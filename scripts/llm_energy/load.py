@@ -97,7 +97,7 @@ def _fit(
 
 def _line(
     tokens_per_s: Sequence[float], power_w: Sequence[float]
-) -> tuple[Estimate, Estimate, float, Iterator[float]]:
+) -> tuple[Estimate, Estimate, float | None, list[float]]:
     """Fit power over tokens per second by ordinary least squares, with t-intervals."""
     import numpy
     from statsmodels.api import OLS, add_constant
@@ -105,4 +105,6 @@ def _line(
     found = OLS(numpy.asarray(power_w), add_constant(numpy.asarray(tokens_per_s))).fit()
     pairs = zip(found.params, found.conf_int(alpha=0.05), strict=True)
     intercept, slope = (Estimate(float(v), float(low), float(high)) for v, (low, high) in pairs)
-    return intercept, slope, float(found.rsquared), iter(found.resid.tolist())
+    # Powers that do not differ at all, as some estimates are, leave nothing to explain.
+    r_squared = float(found.rsquared) if max(power_w) > min(power_w) else None
+    return intercept, slope, r_squared, found.resid.tolist()

@@ -13,15 +13,17 @@ from llm_energy.comparison_records import Comparisons
 from llm_energy.errors import LlmEnergyError
 from llm_energy.files import read_json, sha256_file
 from llm_energy.host import git_state
+from llm_energy.load_records import LoadCurves
 from llm_energy.records import SCHEMA_VERSION, Aggregate, read_record
 from llm_energy.tables import Results, make
 
 NAME = "provenance.json"
 # What belongs to a sweep, below results/<sweep>/. Interrupted repeats are read by no stage.
 PARTS = (
-    *("plan.json", "config.json", "specs/*/*.json", "prompts/*.json"),
+    *("plan.json", "config.json", "arrivals.json", "specs/*/*.json", "prompts/*.json"),
     *("*/measurements/*/r*.json", "*/measurements/*/r*.trace.csv.gz"),
     *("*/verdicts.json", "*/metrics.json", "*/aggregate.json", "comparisons.json"),
+    "load.json",
     *("tables/*", "figures/*"),
 )
 UNREAD = re.compile(r"\.(partial|interrupted-\d+)\.json$")
@@ -95,9 +97,12 @@ def backends(plan: dict[str, Any]) -> list[str]:
 def results_of(folder: Path, plan: dict[str, Any]) -> Results:
     """Read what the tables of a sweep are made from."""
     aggregates = [read_record(Aggregate, folder / b / "aggregate.json") for b in backends(plan)]
-    compared = folder / "comparisons.json"
-    found = read_record(Comparisons, compared) if compared.is_file() else None
-    return Results(tuple(aggregates), found)
+    compared, load = folder / "comparisons.json", folder / "load.json"
+    return Results(
+        tuple(aggregates),
+        read_record(Comparisons, compared) if compared.is_file() else None,
+        read_record(LoadCurves, load) if load.is_file() else None,
+    )
 
 
 def judged_hashes(folder: Path, plan: dict[str, Any]) -> Iterator[tuple[str, str]]:
@@ -160,7 +165,7 @@ def _feeds(place: Path, cell: dict[str, Any], folder: Path) -> bool:
             return name.partition(".")[0] == cell["model"]
         case (backend, "verdicts.json" | "metrics.json" | "aggregate.json"):
             return backend == cell["backend"]
-    return place.parent == folder  # the plan, the config, the comparisons
+    return place.parent == folder  # the plan, the config, the arrivals, the comparisons
 
 
 def _rows(provenance: Provenance, cells: set[str]) -> dict[str, list[str]]:

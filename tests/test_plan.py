@@ -14,7 +14,7 @@ from llm_energy import plan
 from llm_energy.config import BackendEntry, load_sweep
 from llm_energy.conversion import to_dict
 from llm_energy.errors import ConfigError
-from llm_energy.files import read_json
+from llm_energy.files import read_json, write_json
 from llm_energy.records import Spec, read_record
 
 ENGINES = {
@@ -49,6 +49,18 @@ def test_a_new_precision_leaves_every_other_spec_as_it_was(tmp_path):
     more = make(tmp_path, precisions=["bfloat16", "float32", "int4", "int8"])
     for cell in few.cells:
         assert more.spec(cell.id, "r01") == cell.specs["r01"]
+
+
+def test_a_spec_of_an_older_version_stays_as_long_as_it_says_the_same(tmp_path):
+    made = make(tmp_path)
+    (spec,) = made.cells[0].specs.values()
+    path = tmp_path / plan.spec_path(made.sweep, made.cells[0].id, "r01")
+    older = {key: value for key, value in to_dict(spec).items() if key != "sharding"}
+    for written, kept in ((older, True), (older | {"seed": spec.seed + 1}, False)):
+        write_json(path, written)
+        plan.write_plan(made, tmp_path)
+        assert (read_json(path) == written) is kept
+        assert read_record(Spec, path) == spec
 
 
 def test_a_new_repeat_leaves_every_other_spec_as_it_was(tmp_path):

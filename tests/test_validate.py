@@ -204,6 +204,17 @@ def test_a_measurement_of_an_older_spec_is_invalid(tmp_path):
     assert (ids(found[0], "invalid"), ids(found[1], "invalid")) == ({"P06"}, set())
 
 
+def test_a_spec_that_lacks_a_newer_key_is_the_one_that_was_obeyed(tmp_path):
+    plan = builders.write_sweep(tmp_path, repeats({}, {}))
+    for repeat, changes in ((1, {}), (2, {"seed": 99})):
+        path = tmp_path / f"results/test/specs/{builders.spec().cell}/r{repeat:02d}.json"
+        spec = read_json(path)
+        del spec["sharding"]
+        write_json(path, spec | changes)
+    found = validate("test", "pytorch", plan).verdicts
+    assert [ids(verdict, "invalid") for verdict in found] == [set(), {"P06"}]
+
+
 def test_measurements_of_older_weights_or_prompts_are_invalid(tmp_path):
     plan = builders.write_sweep(tmp_path, repeats({}, {}))
     write_record(

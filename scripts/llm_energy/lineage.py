@@ -22,7 +22,15 @@ from llm_energy.provenance import (
     judged_hashes,
     results_of,
 )
-from llm_energy.records import Measurement, MetricsTable, Verdicts, read_record
+from llm_energy.records import (
+    Measurement,
+    MetricsTable,
+    Spec,
+    Verdicts,
+    holds_already,
+    parse_record,
+    read_record,
+)
 from llm_energy.tables import make, render
 from llm_energy.validate import validate
 
@@ -191,7 +199,9 @@ def _broken_links(provenance: Provenance, plan: dict[str, Any]) -> Iterator[tupl
                 continue
             measured = read_json(path)
             obeyed = measured.get("spec_sha256") if isinstance(measured, dict) else None
-            if obeyed and Path(spec).is_file() and sha256_json(read_json(spec)) != obeyed:
+            if not obeyed or not Path(spec).is_file() or sha256_json(read_json(spec)) == obeyed:
+                continue
+            if not holds_already(spec, parse_record(Spec, measured["spec"], path)):
                 yield spec, f"{path} obeyed a spec with the SHA-256 {obeyed}"
 
 

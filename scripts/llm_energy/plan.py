@@ -20,7 +20,15 @@ from llm_energy.duplicates import duplicates
 from llm_energy.engine_build import engine_build_path
 from llm_energy.errors import ConfigError
 from llm_energy.files import read_json, sha256_json, write_changed_json
-from llm_energy.records import SCHEMA_VERSION, ArrivalSet, Note, Sharding, Spec, Workload
+from llm_energy.records import (
+    SCHEMA_VERSION,
+    ArrivalSet,
+    Note,
+    Sharding,
+    Spec,
+    Workload,
+    holds_already,
+)
 from llm_energy.sharding import model_config
 from llm_energy.sharding import refusals as sharding_refusals
 from llm_energy.traffic import make_arrivals, takes_lengths
@@ -369,10 +377,15 @@ def grid(plan: Plan) -> dict[str, Any]:
 
 
 def write_plan(plan: Plan, folder: Path) -> None:
-    """Write the grid, every spec and every prompt request below ``folder``, where they changed."""
+    """Write the grid, every spec and every prompt request below ``folder``, where they changed.
+
+    A spec that an older version wrote stays if it says the same, and so do its measurements.
+    """
     for cell in plan.cells:
         for repeat, spec in cell.specs.items():
-            write_changed_json(folder / spec_path(plan.sweep, cell.id, repeat), to_dict(spec))
+            path = folder / spec_path(plan.sweep, cell.id, repeat)
+            if not holds_already(path, spec):
+                write_changed_json(path, to_dict(spec))
     for model, request in plan.prompt_requests.items():
         write_changed_json(folder / f"results/{plan.sweep}/prompts/{model}.request.json", request)
     if plan.arrivals.workloads:

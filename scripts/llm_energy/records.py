@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from llm_energy.conversion import Record, from_dict, to_dict
-from llm_energy.errors import RecordError
+from llm_energy.errors import LlmEnergyError, RecordError
 from llm_energy.files import read_json, write_json
 
 SCHEMA_VERSION = 1
@@ -827,6 +827,17 @@ def parse_record(cls: type[Record], data: Any, path: str | Path) -> Record:
             f"{path}: schema_version is {found!r}, this version reads {SCHEMA_VERSION}"
         )
     return from_dict(cls, data, str(path))
+
+
+def holds_already(path: str | Path, record: Any) -> bool:
+    """Tell whether a file says what ``record`` says, also where an older version wrote it.
+
+    A key that was added since, and that has its default in ``record``, says nothing new.
+    """
+    try:
+        return read_record(type(record), path) == record
+    except LlmEnergyError:
+        return False
 
 
 def write_record(path: str | Path, record: Any) -> None:

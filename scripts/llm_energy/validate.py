@@ -30,6 +30,7 @@ from llm_energy.records import (
     PromptSet,
     Verdict,
     Verdicts,
+    holds_already,
     parse_record,
     read_record,
 )
@@ -150,7 +151,7 @@ def _judge(planned: Planned, around: Surroundings) -> Iterator[tuple[Verdict, Tr
         tuple(c.flag(f) for c in of_scope("file") if (f := c.find(state)) is not None),
     )
     windows = {window.workload: window for window in measurement.windows} if measurement else {}
-    spec_sha256 = around.spec_sha256(planned.cell, planned.repeat)
+    spec_sha256 = around.spec_sha256(planned, measurement) if measurement else None
     for workload in planned.workloads:
         verdict = replace(blank, workload=workload)
         if measurement is None:
@@ -205,10 +206,18 @@ class Surroundings:
         self.folder = folder
         self._models: dict[str, tuple[ModelManifest | None, PromptSet | None]] = {}
 
-    def spec_sha256(self, cell: str, repeat: int) -> str | None:
-        """Give the hash of a spec as the measuring process takes it."""
-        path = self.folder / "specs" / cell / f"r{repeat:02d}.json"
-        return sha256_json(read_json(path)) if path.is_file() else None
+    def spec_sha256(self, planned: Planned, measurement: Measurement) -> str | None:
+        """Give the hash of a spec as the measuring process took it, if it says the same still.
+
+        Where the process was of a newer version than the plan, it hashed keys that the file lacks.
+        """
+        path = self.folder / "specs" / planned.cell / f"r{planned.repeat:02d}.json"
+        if not path.is_file():
+            return None
+        found = sha256_json(read_json(path))
+        if found != measurement.spec_sha256 and holds_already(path, measurement.spec):
+            return measurement.spec_sha256
+        return found
 
     def current(self, model: str, workload: str, spec_sha256: str | None) -> Current:
         """Give what a window of ``workload`` is held against."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 from dataclasses import replace
 
 import pytest
@@ -24,11 +25,17 @@ def sharded(backend, strategy, count=2, folder=None):
     subject = Subject(backend.name, backend.capabilities, folder or backend.folder, None)
     subject.sharding = Sharding(strategy, count)
     spec = subject.spec()
-    # An engine that one rank served before, in this process, has bound it to all processors.
-    os.environ.pop("VLLM_CPU_OMP_THREADS_BIND", None)
+    forget_binding()
     apart = spread.needs_processes(spec)
     subject.engine = spread.Backend(spec) if apart else backends.create(backend.name)
     return subject
+
+
+def forget_binding():
+    """Let vLLM read anew to which processors it is bound, after an engine of another size."""
+    os.environ.pop("VLLM_CPU_OMP_THREADS_BIND", None)
+    if environment := sys.modules.get("vllm.envs"):
+        environment.disable_envs_cache()
 
 
 def processes(subject):
@@ -47,10 +54,16 @@ def is_gone(pid):
         return True
 
 
-@pytest.fixture(scope="module", params=["tensor_parallel", "data_parallel"])
-def two(backend, request):
-    """Give the tested engine on two ranks, by each strategy."""
+@pytest.fixture(scope="module")
+def alone(backend):
+    """Give the score and the weights of one rank, asked before vLLM's next engine takes its group."""
     backend.needs("ranks")
+    return backend.engine.score([PROMPT])[0], backend.effective["weight_bytes"]
+
+
+@pytest.fixture(scope="module", params=["tensor_parallel", "data_parallel"])
+def two(backend, alone, request):
+    """Give the tested engine on two ranks, by each strategy."""
     subject = sharded(backend, request.param).load()
     yield subject
     subject.engine.close()
@@ -69,16 +82,18 @@ def test_every_request_is_answered_once_and_in_order(two):
     assert [c.prompt_tokens for c in completions] == [len(prompt) for prompt in MIXED]
 
 
-def test_the_weights_are_shared_out_or_copied(two, backend):
-    whole, held = (subject.effective["weight_bytes"] for subject in (backend, two))
+def test_the_weights_are_shared_out_or_copied(two, alone):
+    _, whole = alone
     assert len(processes(two)) == 2
-    assert whole <= held < 1.3 * whole  # of ranks each holds half, and the same norms
+    assert (
+        whole <= two.effective["weight_bytes"] < 1.3 * whole
+    )  # of ranks each holds half, and the same norms
 
 
-def test_ranks_score_as_one_does(two, backend):
-    alone, together = (subject.engine.score([PROMPT]) for subject in (backend, two))
+def test_ranks_score_as_one_does(two, alone):
+    score, _ = alone
 
-    assert together[0] == pytest.approx(alone[0], rel=1e-4, abs=1e-4)
+    assert two.engine.score([PROMPT])[0] == pytest.approx(score, rel=1e-4, abs=1e-4)
 
 
 def test_a_killed_rank_is_an_error_and_no_process_stays(two):

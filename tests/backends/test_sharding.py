@@ -56,7 +56,7 @@ def is_gone(pid):
 
 @pytest.fixture(scope="module")
 def alone(backend):
-    """Give the score and the weights of one rank, asked before vLLM's next engine takes its group."""
+    """Give the score and the weights of one rank, asked before another engine takes its group."""
     backend.needs("ranks")
     return backend.engine.score([PROMPT])[0], backend.effective["weight_bytes"]
 

@@ -89,6 +89,17 @@ def test_quantised_weights_are_not_sharded_on_pytorch():
     assert planned("data_parallel", precisions=["int8"])[0]["pytorch"][0] == "planned"
 
 
+@pytest.mark.parametrize(
+    ("strategy", "refusing"),
+    [("data_parallel", {"pytorch", "vllm"}), ("tensor_parallel", {"pytorch"}), ("none", set())],
+)
+def test_ranks_that_go_by_their_own_clocks_serve_no_timed_arrivals(strategy, refusing):
+    traffic = {"mode": "poisson", "rate_per_s": 2.0, "horizon_s": 5.0}
+    outcomes, _ = planned(strategy, 1 if strategy == "none" else 2, traffic_simulation=traffic)
+    assert {name for name, (outcome, _) in outcomes.items() if outcome != "planned"} == refusing
+    assert all("not timed arrivals" in outcomes[name][1] for name in refusing)
+
+
 # the config
 
 

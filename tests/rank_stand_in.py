@@ -7,6 +7,7 @@ starts two ranks, prints their process ids and waits for its own end.
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 import sys
@@ -70,6 +71,8 @@ class Backend:
             os._exit(3)
         if what == "killed":
             os.kill(os.getpid(), signal.SIGKILL)
+        if what == "collecting":
+            return gc.isenabled()
         return os.environ.get(what, what), os.getpid(), sorted(os.sched_getaffinity(0))
 
     def _batches(self):

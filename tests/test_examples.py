@@ -9,8 +9,8 @@ from project import ROOT, Project, tiny_sweep
 from llm_energy.environments import is_installed
 
 EXAMPLES = {path.stem: path for path in (ROOT / "config" / "examples").glob("*.yaml")}
-DRY = ("ai-energy-score", "saturation", "tensor-parallel")
-ON_A_TINY_MODEL = ("single", "batch-sizes", "backends")
+DRY = ("ai-energy-score", "saturation")
+ON_A_TINY_MODEL = ("single", "batch-sizes", "backends", "tensor-parallel")
 ELSEWHERE = {
     "traffic": "test_traffic_pipeline.py",
     "replay": "test_replay_pipeline.py",
@@ -56,6 +56,8 @@ def test_it_runs_to_the_end_on_a_tiny_model(name: str, tmp_path) -> None:
     tiny = tiny_sweep(project.tiny_model("tiny", "llama"))
     example = {k: v for k, v in content(name).items() if k != "model_name"}
     prompts = example.get("prompts", {}) | {"chat_template": False}
+    if "sharding" in example.get("parameters", {}):
+        example["parameters"]["sharding"]["num_devices"] = 2  # which divide the tiny model's heads
     same = {key: tiny[key] for key in ("models", "device", "protocol")}
     config = project.write_config(name, example | same | {"prompts": prompts})
     project.snakemake("--configfile", config)

@@ -83,6 +83,10 @@ def test_ranks_share_the_processors(start):
     assert set(shares[0] + shares[1]) <= set(cpus)
 
 
+def test_nothing_is_collected_inside_a_window(start):
+    assert ask(start(), "collecting", "collecting") == [False, False]
+
+
 # failing
 
 

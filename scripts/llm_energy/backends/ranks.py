@@ -28,7 +28,7 @@ MODULE = "llm_energy.backends.rank"
 # How long ranks that work together may take to answer once one of them has failed; they answer at
 # once if they failed alike, and never if they wait for the one that failed.
 PATIENCE_S = 10.0
-END_S = 10.0  # how long a rank may take to close its engine
+END_S = 30.0  # how long a rank may take to close its engine
 
 
 class RankFailure(LlmEnergyError):

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from typing import Any
+
 import builders
 
 from llm_energy.checks import Case, Current, Trace, trace_of
+from llm_energy.records import TrafficReport
 
 CURRENT = Current(
     spec_sha256=builders.measurement().spec_sha256,
@@ -39,3 +43,33 @@ def traces(*changes: dict) -> list[Trace]:
         measured = builders.measurement(builders.spec(repeat=repeat), **change)
         found.append(trace_of(Case(measured, measured.windows[0])))
     return found
+
+
+def traffic(
+    mode: str = "poisson",
+    arrived: int = 10,
+    started: int = 10,
+    batch_size: int = 1,
+    effective: dict | None = None,
+    **window: Any,
+) -> Case:
+    """Give a window of timed traffic; keywords replace fields of the window."""
+    report = TrafficReport(
+        mode=mode,
+        begin_s=1020.0,
+        end_s=1060.0,
+        requested_rate_per_s=0.25,
+        arrived=arrived,
+        started=started,
+        ended=started,
+        waiting=(0, max(0, arrived - started)),
+        in_flight=(0, 0),
+        gap_cv=1.0,
+    )
+    spec = builders.spec(workloads=(builders.workload(f"b{batch_size}"),))
+    table = builders.request_table(1020.0)
+    table = replace(table, output_tokens_inside=table.output_tokens)
+    name = f"b{batch_size}"
+    timed = {"workload": name, "traffic": report, "passes": 0, "requests": table}
+    loaded = effective or builders.measurement().effective
+    return case(timed | window, spec=spec, effective=loaded)

@@ -9,7 +9,7 @@ from dataclasses import replace
 from itertools import accumulate
 
 import builders
-from check_cases import CURRENT, case, column, traces
+from check_cases import CURRENT, case, column, traces, traffic
 
 from llm_energy.checks import Case, Current, FileState, Remaining, Trace, trace_of
 from llm_energy.records import (
@@ -18,7 +18,6 @@ from llm_energy.records import (
     Preflight,
     Spec,
     TraceSummary,
-    TrafficReport,
 )
 
 REPORTED = builders.measurement().effective
@@ -67,27 +66,6 @@ NO_BOARDS = builders.host(gpus=())
 LINEAR8 = {"effective": {"quantization": {"Linear8bitLt": 7}}}
 
 
-def traffic(mode="poisson", arrived=10, started=10, batch_size=1) -> Case:
-    """Give a window of timed traffic."""
-    report = TrafficReport(
-        mode=mode,
-        begin_s=1020.0,
-        end_s=1060.0,
-        requested_rate_per_s=0.25,
-        arrived=arrived,
-        started=started,
-        ended=started,
-        waiting=(0, max(0, arrived - started)),
-        in_flight=(0, 0),
-        gap_cv=1.0,
-    )
-    spec = builders.spec(workloads=(builders.workload(f"b{batch_size}"),))
-    table = builders.request_table(1020.0)
-    table = replace(table, output_tokens_inside=table.output_tokens)
-    name = f"b{batch_size}"
-    return case({"workload": name, "traffic": report, "passes": 0, "requests": table}, spec=spec)
-
-
 ENGINE = {
     "E01": [
         (reported(**ON_GPU, **OFFLOADED), "invalid", reported(**ON_GPU, **WHOLE)),
@@ -119,6 +97,11 @@ ENGINE = {
             reported(builders.spec(device="cpu"), device="cpu"),
         ),
         (utilised(0.0), "invalid", utilised(60.0)),
+        (
+            utilised(0.0),
+            "invalid",
+            traffic(interval=utilised(0.0).window.interval, effective=REPORTED | ON_GPU),
+        ),
         (utilised(0.4), "invalid", utilised(None)),
     ],
     "E03": [

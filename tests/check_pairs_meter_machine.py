@@ -9,7 +9,7 @@ import math
 from dataclasses import replace
 
 import builders
-from check_cases import case, column, metered, traces
+from check_cases import case, column, metered, traces, traffic
 
 from llm_energy.checks import Case, Trace
 from llm_energy.records import ComponentEnergy, Interval
@@ -21,6 +21,11 @@ GIB = 2**30
 def gpu(device: str, power_w: float, duration_s: float = 40.0, **changes) -> ComponentEnergy:
     part = ComponentEnergy("gpu", device, "measured", "nvml_total_energy", power_w * duration_s)
     return replace(part, **changes)
+
+
+def waiting(gpu_w: float) -> Interval:
+    """Give a window with a board of little power."""
+    return builders.interval("window", 1020.0, 40.0, builders.energy(40.0, gpu_w=gpu_w))
 
 
 def zone(device: str, power_w: float | None, duration_s: float, component="cpu") -> ComponentEnergy:
@@ -262,6 +267,8 @@ ENERGY = {
     + [
         (metered(40.0, builders.estimated_only(40.0)[:1]), "invalid", case()),
         (metered(40.0, builders.energy(40.0, dram_w=4.9)), "note", case()),
+        # An engine that mostly waits draws what idling does, and no less than that.
+        (traffic(interval=waiting(45.0)), "invalid", traffic(interval=waiting(49.0))),
     ],
     "M10": [
         (inside((gpu("GPU-1", 17.9),)), "invalid", inside((gpu("GPU-1", 18.1),))),

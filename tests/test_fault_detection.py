@@ -71,8 +71,12 @@ def test_the_healthy_twin_of_a_fault_passes(id: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize("seed", range(300, 304))
 @pytest.mark.parametrize(
     "traffic",
-    [arriving("poisson", rate_per_s=1.5), arriving("closed_loop", concurrency=3)],
-    ids=["poisson", "closed_loop"],
+    [
+        arriving("poisson", rate_per_s=1.5),
+        arriving("constant", rate_per_s=0.1),
+        arriving("closed_loop", concurrency=3),
+    ],
+    ids=["busy", "waiting", "closed_loop"],
 )
 def test_there_is_no_false_alarm_in_timed_traffic(traffic, seed: int, tmp_path: Path) -> None:
     # The engine can keep up with this: eight at a time, of half a second each.

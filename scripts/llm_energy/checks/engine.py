@@ -58,7 +58,8 @@ def on_the_cpu(case: Case) -> Finding | None:
             return Finding(evidence | {"boards": names}, "warning")
         return None
     traced = {t.device: t.utilization_percent for t in case.window.interval.trace}
-    if not (_on_gpu(case) and traced) or None in traced.values():
+    may_wait = case.window.traffic is not None
+    if not (_on_gpu(case) and traced) or None in traced.values() or may_wait:
         return None
     if max(traced.values()) >= UNUSED_PERCENT:
         return None

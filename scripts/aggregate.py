@@ -9,7 +9,7 @@ from pathlib import Path
 from llm_energy.aggregate import aggregate, planned_batch_sizes
 from llm_energy.cli import run
 from llm_energy.files import read_json
-from llm_energy.records import MetricsTable, read_record, write_record
+from llm_energy.records import MetricsTable, read_record, write_rows
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -32,7 +32,7 @@ def main(argv: list[str] | None = None) -> int:
         tables = [read_record(MetricsTable, path) for path in arguments.metrics]
         sizes = planned_batch_sizes(plan, tables)
         allow = arguments.allow_mixed_backends
-        write_record(arguments.out, aggregate(tables, plan, sizes, allow))
+        write_rows(arguments.out, aggregate(tables, plan, sizes, allow))
 
     return run(write)
 

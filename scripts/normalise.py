@@ -8,7 +8,7 @@ from pathlib import Path
 
 from llm_energy.cli import run
 from llm_energy.normalise import normalise
-from llm_energy.records import Verdicts, read_record, write_record
+from llm_energy.records import Verdicts, read_record, write_rows
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -18,7 +18,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--out", type=Path, required=True, help="the metrics to write")
     arguments = parser.parse_args(argv)
     return run(
-        lambda: write_record(arguments.out, normalise(read_record(Verdicts, arguments.verdicts)))
+        lambda: write_rows(arguments.out, normalise(read_record(Verdicts, arguments.verdicts)))
     )
 
 

@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 from llm_energy.cli import run
-from llm_energy.records import write_record
+from llm_energy.records import write_rows
 from llm_energy.validate import validate
 
 
@@ -20,7 +20,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--out", type=Path, required=True, help="the verdicts to write")
     arguments = parser.parse_args(argv)
     return run(
-        lambda: write_record(
+        lambda: write_rows(
             arguments.out, validate(arguments.sweep, arguments.backend, arguments.plan)
         )
     )

@@ -47,11 +47,12 @@ class _Mismatch(Exception):
 
 Converter = Callable[[Any], Any]
 
-_SCALARS: dict[Any, tuple[type, ...]] = {
-    str: (str,),
-    int: (int,),
-    float: (float, int),
-    bool: (bool,),
+_SCALARS: dict[Any, frozenset[type]] = {
+    str: frozenset({str}),
+    int: frozenset({int}),
+    float: frozenset({float, int}),
+    bool: frozenset({bool}),
+    types.NoneType: frozenset({types.NoneType}),
 }
 
 
@@ -64,7 +65,7 @@ def _converter(kind: Any) -> Converter:
     if dataclasses.is_dataclass(kind):
         return _dataclass_converter(kind)
     if origin in (typing.Union, types.UnionType):
-        return _union_converter(arguments)
+        return _union_converter(kind, arguments)
     if origin is Literal:
         return _literal_converter(arguments)
     if origin is tuple and arguments[-1] is Ellipsis:
@@ -74,6 +75,17 @@ def _converter(kind: Any) -> Converter:
     if origin is dict:
         return _mapping_converter(arguments[1])
     return _scalar_converter(kind)
+
+
+def _scalar_types(kind: Any) -> frozenset[type] | None:
+    """Give the Python types that a kind allows where its values need no conversion, else None."""
+    if typing.get_origin(kind) in (typing.Union, types.UnionType):
+        allowed = [_scalar_types(one) for one in typing.get_args(kind)]
+        return None if None in allowed else frozenset().union(*allowed)
+    try:
+        return _SCALARS.get(kind)
+    except TypeError:  # not hashable
+        return None
 
 
 def _scalar_converter(kind: type) -> Converter:
@@ -96,14 +108,14 @@ def _literal_converter(allowed: tuple[Any, ...]) -> Converter:
     return convert
 
 
-def _union_converter(kinds: tuple[Any, ...]) -> Converter:
+def _union_converter(whole: Any, kinds: tuple[Any, ...]) -> Converter:
     """Take the first kind that fits; where none does, the first one's complaint is reported."""
-    nullable = type(None) in kinds
-    converters = [_converter(kind) for kind in kinds if kind is not type(None)]
+    nullable, scalars = types.NoneType in kinds, _scalar_types(whole) or frozenset()
+    converters = [_converter(kind) for kind in kinds if kind is not types.NoneType]
 
     def convert(value: Any) -> Any:
-        if value is None and nullable:
-            return None
+        if type(value) in scalars or (value is None and nullable):
+            return value
         first: _Mismatch | None = None
         for converter in converters:
             try:
@@ -116,16 +128,27 @@ def _union_converter(kinds: tuple[Any, ...]) -> Converter:
 
 
 def _list_converter(kind: Any) -> Converter:
-    item, scalars = _converter(kind), frozenset(_SCALARS.get(kind, ()))
+    item, scalars = _converter(kind), _scalar_types(kind)
 
     def convert(value: Any) -> tuple[Any, ...]:
         if not isinstance(value, (list, tuple)):
             raise _Mismatch(f"found {type(value).__name__}, allowed a list")
         if scalars and scalars.issuperset(map(type, value)):
             return tuple(value)  # long columns of numbers are most of a measurement
-        return tuple(_at(f"[{index}]", item, one) for index, one in enumerate(value))
+        return _each(value, item)
 
     return convert
+
+
+def _each(values: list[Any] | tuple[Any, ...], item: Converter) -> tuple[Any, ...]:
+    found: list[Any] = []
+    try:
+        for one in values:
+            found.append(item(one))  # its length says where it broke off
+    except _Mismatch as mismatch:
+        mismatch.path.append(f"[{len(found)}]")
+        raise
+    return tuple(found)
 
 
 def _pair_converter(kinds: tuple[Any, ...]) -> Converter:
@@ -134,8 +157,8 @@ def _pair_converter(kinds: tuple[Any, ...]) -> Converter:
     def convert(value: Any) -> tuple[Any, ...]:
         if not isinstance(value, (list, tuple)) or len(value) != len(items):
             raise _Mismatch(f"found {value!r}, allowed a list of {len(items)}")
-        pairs = enumerate(zip(items, value, strict=True))
-        return tuple(_at(f"[{index}]", item, one) for index, (item, one) in pairs)
+        which = iter(items)
+        return _each(value, lambda one: next(which)(one))
 
     return convert
 
@@ -146,42 +169,67 @@ def _mapping_converter(kind: Any) -> Converter:
     def convert(value: Any) -> dict[str, Any]:
         if not isinstance(value, dict):
             raise _Mismatch(f"found {type(value).__name__}, allowed a mapping")
-        return {key: _at(f".{key}", item, one) for key, one in value.items()}
+        if kind is Any:
+            return dict(value)
+        found, key = {}, ""
+        try:
+            for key, one in value.items():
+                found[key] = item(one)
+        except _Mismatch as mismatch:
+            mismatch.path.append(f".{key}")
+            raise
+        return found
 
     return convert
 
 
 def _dataclass_converter(kind: Any) -> Converter:
+    """Convert a mapping to a record.
+
+    The record gets its fields at once: through its own ``__init__``, which sets each by itself,
+    reading ten thousand measurements would take much longer.
+    """
     hints = typing.get_type_hints(kind)
     items = {name: _converter(hint) for name, hint in hints.items()}
-    required = [
-        f.name
-        for f in dataclasses.fields(kind)
-        if f.default is dataclasses.MISSING and f.default_factory is dataclasses.MISSING
-    ]
+    scalars = {name: _scalar_types(hint) or frozenset() for name, hint in hints.items()}
+    fields = dataclasses.fields(kind)
+    blank = {f.name: None if f.default is dataclasses.MISSING else f.default for f in fields}
+    made = {
+        f.name: f.default_factory for f in fields if f.default_factory is not dataclasses.MISSING
+    }
+    required = {f.name for f in fields if f.default is dataclasses.MISSING and f.name not in made}
+    check = getattr(kind, "__post_init__", None)
 
     def convert(value: Any) -> Any:
         if not isinstance(value, dict):
             raise _Mismatch(f"found {type(value).__name__}, allowed a mapping")
-        for name in value:
-            if name not in items:
-                raise _Mismatch(f"unknown key {name!r}, allowed {', '.join(items)}")
-        for name in required:
-            if name not in value:
-                raise _Mismatch(f"missing key {name!r}")
-        arguments = {name: _at(f".{name}", items[name], one) for name, one in value.items()}
+        if not required <= value.keys() <= items.keys():
+            raise _Mismatch(_wrong_keys(value, items, required))
+        found, name = blank.copy(), ""
+        for name in made:
+            found[name] = made[name]()
         try:
-            return kind(**arguments)
-        except RecordError as error:
-            raise _Mismatch(str(error)) from None
+            for name, one in value.items():
+                if type(one) not in scalars[name]:
+                    one = items[name](one)
+                found[name] = one
+        except _Mismatch as mismatch:
+            mismatch.path.append(f".{name}")
+            raise
+        record = object.__new__(kind)
+        record.__dict__.update(found)
+        if check is not None:
+            try:
+                check(record)
+            except RecordError as error:
+                raise _Mismatch(str(error)) from None
+        return record
 
     return convert
 
 
-def _at(place: str, converter: Converter, value: Any) -> Any:
-    """Convert ``value``; should that fail, note the place on the way out."""
-    try:
-        return converter(value)
-    except _Mismatch as mismatch:
-        mismatch.path.append(place)
-        raise
+def _wrong_keys(value: dict[str, Any], items: dict[str, Converter], required: set[str]) -> str:
+    unknown = [name for name in value if name not in items]
+    if unknown:
+        return f"unknown key {unknown[0]!r}, allowed {', '.join(items)}"
+    return f"missing key {next(n for n in items if n in required and n not in value)!r}"

@@ -7,6 +7,7 @@ is ``None`` with a reason beside it, never 0.
 
 from __future__ import annotations
 
+import json
 import math
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,7 +15,7 @@ from typing import Any, Literal
 
 from llm_energy.conversion import Record, from_dict, to_dict
 from llm_energy.errors import LlmEnergyError, RecordError
-from llm_energy.files import read_json, write_json
+from llm_energy.files import read_json, write_json, write_text
 
 SCHEMA_VERSION = 1
 MAX_EXPONENT = 700.0  # the exponential of more overflows
@@ -843,3 +844,26 @@ def holds_already(path: str | Path, record: Any) -> bool:
 def write_record(path: str | Path, record: Any) -> None:
     """Write a record as JSON, atomically."""
     write_json(path, to_dict(record))
+
+
+def write_rows(path: str | Path, record: Any) -> None:
+    """Write a record that holds many others as JSON, atomically, each of them on a line."""
+    write_text(path, rows_text(record))
+
+
+def rows_text(record: Any) -> str:
+    """Give the JSON text of a record that holds many others.
+
+    The encoder takes records as they are, and is the fast one, since it indents nothing.
+    """
+    fields = []
+    for name, value in vars(record).items():
+        if isinstance(value, tuple) and value:
+            text = "[\n" + ",\n".join(map(_ENCODE, value)) + "\n]"
+        else:
+            text = _ENCODE(value)
+        fields.append(f'"{name}": {text}')
+    return "{\n" + ",\n".join(fields) + "\n}\n"
+
+
+_ENCODE = json.JSONEncoder(ensure_ascii=False, allow_nan=False, default=vars).encode

@@ -1,0 +1,153 @@
+"""Time the stages from validation to tables on generated measurements, and what they hold in memory.
+
+Makes sweeps of 1,000 and of 10,000 healthy measurements (two backends, five repeats, two workloads,
+about 11 kB each), runs each stage as its rule does, one process after the other, and compares the
+whole with one Python process that reads and ``json.loads``-es the same files. The exit status says
+whether the floors hold: at most 5 times that, growth with an exponent of at most 1.05 from the smaller
+to the larger sweep, and never more than 600 MB in one process.
+
+    .venvs/workflow/bin/python tests/benchmarks/scale.py
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import json
+import math
+import os
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+sys.path[:0] = [str(ROOT / "scripts"), str(ROOT / "tests")]
+
+import builders  # noqa: E402
+
+from llm_energy.conversion import to_dict  # noqa: E402
+from llm_energy.files import sha256_json  # noqa: E402
+
+BACKENDS, REPEATS, WORKLOADS = ("pytorch", "vllm"), 5, ("b1", "b4")
+MOST_TIMES, MOST_EXPONENT, MOST_MB = 5.0, 1.05, 600
+FOLDER = Path("results/test")
+READ = """
+import json, sys
+for path in open(sys.argv[1], encoding="utf-8").read().splitlines():
+    with open(path, encoding="utf-8") as stream:
+        json.loads(stream.read())
+"""
+
+
+def generate(count: int) -> int:
+    """Write a sweep of so many measurements below the working directory; give their mean size."""
+    precisions = [f"p{k:04d}" for k in range(count // (len(BACKENDS) * REPEATS))]
+    cells = [(backend, precision) for precision in precisions for backend in BACKENDS]
+    grid = builders.plan(cells, REPEATS, WORKLOADS, f"{FOLDER}/")
+    workloads = [builders.workload(name) for name in WORKLOADS]
+    asked = {b: builders.spec(backend=b, workloads=workloads) for b in BACKENDS}
+    templates = {b: to_dict(builders.measurement(spec, 0.0)) for b, spec in asked.items()}
+    builders.write_sweep(Path(), [builders.measurement(asked["pytorch"])], grid)
+    size = 0
+    for place, (backend, precision) in enumerate(cells):
+        cell = f"m--{backend}--{precision}"
+        for repeat in range(1, REPEATS + 1):
+            data = copy.deepcopy(templates[backend])
+            data["spec"] |= {"cell": cell, "precision": precision, "repeat": repeat}
+            data["spec_sha256"] = sha256_json(data["spec"])
+            _shift(data, 1000.0 * (place * REPEATS + repeat))
+            for window in data["windows"]:
+                part = window["interval"]["energy"][0]
+                part["energy_j"] *= 1 + 0.01 * ((place * 7 + repeat * 3) % 5)
+                window["interval"]["trace"][0]["energy_j"] = part["energy_j"]
+            _write(FOLDER / "specs" / cell / f"r{repeat:02d}.json", data["spec"])
+            name = FOLDER / backend / "measurements" / cell / f"r{repeat:02d}.json"
+            size += _write(name, data)
+    return size // count
+
+
+def _shift(value: object, by_s: float) -> None:
+    """Move all times on the monotonic clock, so that no two measurements overlap."""
+    for key, inner in value.items() if isinstance(value, dict) else enumerate(value):
+        if key in ("start_s", "end_s", "monotonic_s"):
+            value[key] = inner + by_s
+        elif key in ("arrival_s", "first_token_s", "last_token_s"):
+            value[key] = [moment + by_s for moment in inner]
+        elif isinstance(inner, (dict, list)):
+            _shift(inner, by_s)
+
+
+def _write(path: Path, value: object) -> int:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    return path.write_text(json.dumps(value, indent=1) + "\n", encoding="utf-8")
+
+
+def stages() -> Iterator[tuple[str, list[object]]]:
+    """Give the name and the arguments of every command that the workflow runs after measuring."""
+    plan = FOLDER / "plan.json"
+    for backend in BACKENDS:
+        out = FOLDER / backend
+        verdicts, metrics = out / "verdicts.json", out / "metrics.json"
+        place = ["--sweep", "test", "--backend", backend, "--plan", plan]
+        yield "validate", [*place, "--out", verdicts]
+        yield "normalise", ["--verdicts", verdicts, "--out", metrics]
+        wanted = ["--metrics", metrics, "--plan", plan, "--out", out / "aggregate.json"]
+        yield "aggregate", wanted
+    aggregates = [FOLDER / backend / "aggregate.json" for backend in BACKENDS]
+    yield "tables", ["--aggregates", *aggregates, "--out-dir", FOLDER / "tables"]
+
+
+def run(*command: object) -> tuple[float, float]:
+    """Run a command; give its seconds and its peak memory in MB."""
+    begin = time.monotonic()
+    process = os.spawnv(os.P_NOWAIT, sys.executable, [sys.executable, *map(str, command)])
+    _, status, usage = os.wait4(process, 0)
+    if status:
+        sys.exit(f"error: {command} failed")
+    return time.monotonic() - begin, usage.ru_maxrss / 1024
+
+
+def measure(count: int) -> tuple[float, float, float]:
+    """Give the seconds of all stages, those of reading alone, and the peak memory in MB."""
+    size = generate(count)
+    paths = sorted(map(str, FOLDER.glob("*/measurements/*/*.json")))
+    Path("paths.txt").write_text("\n".join(paths), encoding="utf-8")
+    run("-c", READ, "paths.txt")  # so that every file is in memory for all alike
+    read_s = min(run("-c", READ, "paths.txt")[0] for _ in range(3))
+    print(f"{len(paths)} measurements of {size} bytes; reading them takes {read_s:.2f} s")
+    total_s = peak_mb = 0.0
+    for name, arguments in stages():
+        taken_s, used_mb = run(ROOT / "scripts" / f"{name}.py", *arguments)
+        print(f"  {name:10} {taken_s:6.2f} s {used_mb:5.0f} MB")
+        total_s, peak_mb = total_s + taken_s, max(peak_mb, used_mb)
+    verdicts = json.loads((FOLDER / "pytorch/verdicts.json").read_text())["verdicts"]
+    if wrong := [v for v in verdicts if v["verdict"] == "invalid"]:
+        sys.exit(f"error: {len(wrong)} generated windows are invalid: {wrong[0]}")
+    print(f"  {'all':10} {total_s:6.2f} s {peak_mb:5.0f} MB, {total_s / read_s:.1f} times reading")
+    return total_s, read_s, peak_mb
+
+
+def main() -> int:
+    """Run the benchmark; exit 1 where a floor does not hold."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--counts", type=int, nargs=2, default=[1000, 10000])
+    arguments = parser.parse_args()
+    found = []
+    for count in arguments.counts:
+        with tempfile.TemporaryDirectory() as folder:
+            os.chdir(folder)
+            found.append(measure(count))
+            os.chdir(ROOT)
+    (small_s, _, _), (large_s, read_s, peak_mb) = found
+    exponent = math.log(large_s / small_s) / math.log(arguments.counts[1] / arguments.counts[0])
+    times = large_s / read_s
+    print(f"{times:.2f} times reading (at most {MOST_TIMES:g}), ", end="")
+    print(f"exponent {exponent:.2f} (at most {MOST_EXPONENT}), ", end="")
+    print(f"peak {peak_mb:.0f} MB (at most {MOST_MB})")
+    return int(times > MOST_TIMES or exponent > MOST_EXPONENT or peak_mb > MOST_MB)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

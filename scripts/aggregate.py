@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 from llm_energy.aggregate import aggregate, planned_batch_sizes
-from llm_energy.cli import run
+from llm_energy.cli import run_stage
 from llm_energy.files import read_json
 from llm_energy.records import MetricsTable, read_record, write_rows
 
@@ -34,7 +34,7 @@ def main(argv: list[str] | None = None) -> int:
         allow = arguments.allow_mixed_backends
         write_rows(arguments.out, aggregate(tables, plan, sizes, allow))
 
-    return run(write)
+    return run_stage(write)
 
 
 if __name__ == "__main__":

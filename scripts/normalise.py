@@ -6,7 +6,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from llm_energy.cli import run
+from llm_energy.cli import run_stage
 from llm_energy.normalise import normalise
 from llm_energy.records import Verdicts, read_record, write_rows
 
@@ -15,11 +15,15 @@ def main(argv: list[str] | None = None) -> int:
     """Parse the command line and write the metrics."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--verdicts", type=Path, required=True, help="a backend's verdicts")
+    parser.add_argument("--jobs", type=int, default=1, help="processes that read measurements")
     parser.add_argument("--out", type=Path, required=True, help="the metrics to write")
     arguments = parser.parse_args(argv)
-    return run(
-        lambda: write_rows(arguments.out, normalise(read_record(Verdicts, arguments.verdicts)))
-    )
+
+    def write() -> None:
+        verdicts = read_record(Verdicts, arguments.verdicts)
+        write_rows(arguments.out, normalise(verdicts, arguments.jobs))
+
+    return run_stage(write)
 
 
 if __name__ == "__main__":

@@ -6,7 +6,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from llm_energy.cli import run
+from llm_energy.cli import run_stage
 from llm_energy.comparison_records import Comparisons
 from llm_energy.files import write_text
 from llm_energy.load_records import LoadCurves
@@ -32,7 +32,7 @@ def main(argv: list[str] | None = None) -> int:
         for name, text in render(Results(aggregates, compared, load)):
             write_text(arguments.out_dir / name, text)
 
-    return run(write)
+    return run_stage(write)
 
 
 if __name__ == "__main__":

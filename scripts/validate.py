@@ -6,7 +6,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from llm_energy.cli import run
+from llm_energy.cli import run_stage
 from llm_energy.records import write_rows
 from llm_energy.validate import validate
 
@@ -17,13 +17,11 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--sweep", required=True, help="the sweep's name")
     parser.add_argument("--backend", required=True, help="the backend whose windows are judged")
     parser.add_argument("--plan", type=Path, required=True, help="results/<sweep>/plan.json")
+    parser.add_argument("--jobs", type=int, default=1, help="processes that read measurements")
     parser.add_argument("--out", type=Path, required=True, help="the verdicts to write")
     arguments = parser.parse_args(argv)
-    return run(
-        lambda: write_rows(
-            arguments.out, validate(arguments.sweep, arguments.backend, arguments.plan)
-        )
-    )
+    asked = (arguments.sweep, arguments.backend, arguments.plan, arguments.jobs)
+    return run_stage(lambda: write_rows(arguments.out, validate(*asked)))
 
 
 if __name__ == "__main__":

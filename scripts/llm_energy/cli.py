@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import sys
 from collections.abc import Callable
 
@@ -16,3 +17,15 @@ def run(main: Callable[[], None]) -> int:
         print(f"error: {error}", file=sys.stderr)
         return 1
     return 0
+
+
+def run_stage(main: Callable[[], None]) -> int:
+    """Do as ``run`` for a stage that holds many records.
+
+    No record refers back to itself, so the collector of cycles would walk all of them in vain.
+    """
+    gc.disable()
+    try:
+        return run(main)
+    finally:
+        gc.enable()

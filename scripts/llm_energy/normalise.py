@@ -20,6 +20,7 @@ from llm_energy.conditions import batching, conditions
 from llm_energy.errors import LlmEnergyError
 from llm_energy.files import sha256_file, sha256_json
 from llm_energy.latency import latencies_s, mean, quantiles_s
+from llm_energy.parallel import each
 from llm_energy.records import (
     SCHEMA_VERSION,
     Interval,
@@ -42,28 +43,27 @@ PLACE_ON_LINE = ("rate_per_s", "ramp_s", "horizon_s")
 ESTIMATE_HAS_NO_BOUND = "estimated: a model of the hardware has no known error"
 
 
-def normalise(verdicts: Verdicts) -> MetricsTable:
+def normalise(verdicts: Verdicts, jobs: int = 1) -> MetricsTable:
     """Give the metrics of every window that is not invalid, and list the others.
 
-    Raises LlmEnergyError where a measurement is not the one that was judged.
+    One measurement is held in memory at a time, in each of ``jobs`` processes. Raises
+    LlmEnergyError where a measurement is not the one that was judged.
     """
-    rows: list[Metrics] = []
+    usable: dict[str, list[Verdict]] = {}
     without = []
-    keys: dict[tuple[str, ...], str] = {}  # most windows share all their conditions with others
-    names: tuple[str, ...] = ()
-    path, measurement = None, None
-    references = reference_outputs(verdicts.verdicts)
     for verdict in verdicts.verdicts:
         if verdict.outcome != "ok" or verdict.verdict == "invalid":
             without.append(verdict)
-            continue
-        if verdict.measurement != path:  # the windows of one measurement stand together
-            path, measurement = verdict.measurement, _judged(verdict)
-        window, workload = _of_verdict(measurement, verdict)
-        for row in window_metrics(measurement, verdict, references):
-            found = conditions(measurement, window, workload, row.energy_status)
-            names = tuple(found)
-            key = keys.setdefault(tuple(found.values()), f"c{len(keys) + 1}")
+        else:
+            usable.setdefault(verdict.measurement, []).append(verdict)
+    rows: list[Metrics] = []
+    keys: dict[tuple[str, ...], str] = {}  # most windows share all their conditions with others
+    names: tuple[str, ...] = ()
+    references = reference_outputs(verdicts.verdicts)
+    for found in each(lambda windows: _measured(windows, references), [*usable.values()], jobs):
+        for row, held in found:
+            names = tuple(held)
+            key = keys.setdefault(tuple(held.values()), f"c{len(keys) + 1}")
             rows.append(replace(row, conditions=key))
     return MetricsTable(
         SCHEMA_VERSION,
@@ -73,6 +73,17 @@ def normalise(verdicts: Verdicts) -> MetricsTable:
         tuple(without),
         {key: dict(zip(names, values, strict=True)) for values, key in keys.items()},
     )
+
+
+def _measured(verdicts: list[Verdict], references: Outputs) -> list[tuple[Metrics, dict[str, str]]]:
+    """Give the rows of the windows of one measurement, each with its conditions."""
+    measurement = _judged(verdicts[0])
+    found = []
+    for verdict in verdicts:
+        window, workload = _of_verdict(measurement, verdict)
+        for row in window_metrics(measurement, verdict, references):
+            found.append((row, conditions(measurement, window, workload, row.energy_status)))
+    return found
 
 
 def window_metrics(

@@ -4,23 +4,33 @@ from __future__ import annotations
 
 import multiprocessing
 from collections.abc import Callable, Iterator, Sequence
-from typing import TypeVar
+from typing import Any, TypeVar
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 FEW = 50  # items for which starting processes takes longer than it saves
 
+_function: Callable[[Any], Any] | None = None  # of a worker process
 
-def each(
-    function: Callable[[Item], Result], items: Sequence[Item], jobs: int
-) -> Iterator[Result]:
+
+def each(function: Callable[[Item], Result], items: Sequence[Item], jobs: int) -> Iterator[Result]:
     """Yield ``function`` of each item in the order of the items, from ``jobs`` processes.
 
-    The function must be one that a process can be sent: of a module, or a partial of such a one.
+    Each process has its own copy of the function and of what it holds; items and results are sent.
     What it raises is raised here.
     """
     if jobs <= 1 or len(items) < FEW:
         yield from map(function, items)
         return
-    with multiprocessing.get_context("fork").Pool(jobs) as pool:
-        yield from pool.imap(function, items, chunksize=max(1, min(100, len(items) // (4 * jobs))))
+    # A fork hands the function over as it is, closures included.
+    with multiprocessing.get_context("fork").Pool(jobs, _take, (function,)) as pool:
+        yield from pool.imap(_call, items, chunksize=max(1, min(100, len(items) // (4 * jobs))))
+
+
+def _take(function: Callable[[Any], Any]) -> None:
+    global _function
+    _function = function
+
+
+def _call(item: Any) -> Any:
+    return _function(item)

@@ -7,8 +7,9 @@ formulae, and ``tests/benchmarks/coverage.py`` shows how often the intervals hol
 
 from __future__ import annotations
 
+import functools
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from llm_energy.records import Interval, Statistic
@@ -198,16 +199,49 @@ def _half_width(terms: Sequence[Term], lag: float) -> float:
 
     The truth lies about ``lag`` off the mean, which is reported uncorrected, with a t distribution.
     """
+    u, degrees = combined(terms), effective_degrees_of_freedom(terms)
+    if u == 0:
+        return abs(lag)
+    # In units of u, and to ten digits, most metrics of a window ask the same.
+    return u * _standard_half_width(*(float(f"{x:.9e}") for x in (abs(lag) / u, degrees)))
+
+
+@functools.lru_cache(maxsize=10_000)
+def _standard_half_width(lag: float, degrees: float) -> float:
+    """Give the half-width for a standard uncertainty of 1."""
     from scipy.special import stdtr, stdtrit  # a stage's import: the measuring process needs none
 
-    u, lag, degrees = combined(terms), abs(lag), effective_degrees_of_freedom(terms)
-    low, high = 0.0, lag + u * float(stdtrit(degrees, (1 + COVERAGE) / 2))
-    if u == 0 or lag == 0:
-        return high
-    for _ in range(30):
-        half = (low + high) / 2
-        inside = stdtr(degrees, (half - lag) / u) - stdtr(degrees, (-half - lag) / u)
-        low, high = (half, high) if inside < COVERAGE else (low, half)
+    without_lag = float(stdtrit(degrees, (1 + COVERAGE) / 2))
+    if lag == 0:
+        return without_lag
+
+    def excess(half: float) -> float:
+        return float(stdtr(degrees, half - lag) - stdtr(degrees, -half - lag)) - COVERAGE
+
+    return _root(excess, without_lag, lag + without_lag)
+
+
+def _root(rising: Callable[[float], float], low: float, high: float) -> float:
+    """Give where a function that rises from ``low`` to ``high`` is 0, by the Illinois method.
+
+    False position, except that the value of an end that stays twice is halved (Dowell and Jarratt,
+    BIT 11, 1971): a few evaluations where halving the interval takes thirty.
+    """
+    at_low, at_high, before = rising(low), rising(high), 0.0
+    for _ in range(60):
+        if high - low <= 1e-9 * high or at_high == at_low:
+            break
+        middle = (low * at_high - high * at_low) / (at_high - at_low)
+        at_middle = rising(middle)
+        if abs(at_middle) < 1e-10:
+            return middle
+        if at_middle < 0:
+            low, at_low = middle, at_middle
+            at_high /= 2 if before < 0 else 1
+        else:
+            high, at_high = middle, at_middle
+            at_low /= 2 if before > 0 else 1
+        before = at_middle
     return high
 
 

@@ -22,6 +22,7 @@ from llm_energy.checks import (
 )
 from llm_energy.errors import LlmEnergyError, RecordError
 from llm_energy.files import read_json, sha256_file, sha256_json
+from llm_energy.parallel import each
 from llm_energy.records import (
     SCHEMA_VERSION,
     Flag,
@@ -52,11 +53,11 @@ class Planned:
     path: str
 
 
-def validate(sweep: str, backend: str, plan_path: Path) -> Verdicts:
+def validate(sweep: str, backend: str, plan_path: Path, jobs: int = 1) -> Verdicts:
     """Judge every window of ``backend`` that the plan at ``plan_path`` expects.
 
-    One measurement is held in memory at a time. Raises LlmEnergyError where the plan is of another
-    sweep or has no such backend.
+    One measurement is held in memory at a time, in each of ``jobs`` processes. Raises
+    LlmEnergyError where the plan is of another sweep or has no such backend.
     """
     plan = read_json(plan_path)
     cells = [cell for cell in plan["cells"] if cell["backend"] == backend]
@@ -69,11 +70,13 @@ def validate(sweep: str, backend: str, plan_path: Path) -> Verdicts:
     verdicts: dict[Key, Verdict] = {}
     traces: list[Trace] = []
     around = Surroundings(plan_path.parent)
+    wanted = [planned for cell in cells for planned in _planned(cell)]
+    judged = each(lambda planned: list(_judge(planned, around)), wanted, jobs)
     for cell in cells:
         if cell["outcome"] != "planned":
             verdicts.update(_not_planned(cell))
-        for planned in _planned(cell):
-            for verdict, trace in _judge(planned, around):
+        for _ in cell["measurements"]:
+            for verdict, trace in next(judged):
                 verdicts[_key(verdict)] = verdict
                 traces += [trace] if trace else []
     for check in of_scope("sweep"):

@@ -1,10 +1,11 @@
 """Time the stages from validation to tables on generated measurements, and what they hold in memory.
 
-Makes sweeps of 1,000 and of 10,000 healthy measurements (two backends, five repeats, two workloads,
-about 11 kB each), runs each stage as its rule does, one process after the other, and compares the
-whole with one Python process that reads and ``json.loads``-es the same files. The exit status says
+Makes sweeps of 1,000 and of 10,000 healthy measurements (two backends, five repeats, one window of 48
+requests each), runs each stage as its rule does, one after the other, and compares the whole with one
+Python process that reads and ``json.loads``-es the same files. Stages that read measurements get as
+many processes as there are cores, as Snakemake gives them with ``--cores all``. The exit status says
 whether the floors hold: at most 5 times that, growth with an exponent of at most 1.05 from the smaller
-to the larger sweep, and never more than 600 MB in one process.
+to the larger sweep, and never more than 600 MB in one stage.
 
     .venvs/workflow/bin/python tests/benchmarks/scale.py
 """
@@ -30,7 +31,7 @@ import builders  # noqa: E402
 from llm_energy.conversion import to_dict  # noqa: E402
 from llm_energy.files import sha256_json  # noqa: E402
 
-BACKENDS, REPEATS, WORKLOADS = ("pytorch", "vllm"), 5, ("b1", "b4")
+BACKENDS, REPEATS, WORKLOADS = ("pytorch", "vllm"), 5, ("b1",)
 MOST_TIMES, MOST_EXPONENT, MOST_MB = 5.0, 1.05, 600
 FOLDER = Path("results/test")
 READ = """
@@ -91,8 +92,9 @@ def stages() -> Iterator[tuple[str, list[object]]]:
         out = FOLDER / backend
         verdicts, metrics = out / "verdicts.json", out / "metrics.json"
         place = ["--sweep", "test", "--backend", backend, "--plan", plan]
-        yield "validate", [*place, "--out", verdicts]
-        yield "normalise", ["--verdicts", verdicts, "--out", metrics]
+        jobs = ["--jobs", len(os.sched_getaffinity(0))]
+        yield "validate", [*place, *jobs, "--out", verdicts]
+        yield "normalise", ["--verdicts", verdicts, *jobs, "--out", metrics]
         wanted = ["--metrics", metrics, "--plan", plan, "--out", out / "aggregate.json"]
         yield "aggregate", wanted
     aggregates = [FOLDER / backend / "aggregate.json" for backend in BACKENDS]
@@ -133,7 +135,9 @@ def main() -> int:
     """Run the benchmark; exit 1 where a floor does not hold."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--counts", type=int, nargs=2, default=[1000, 10000])
+    parser.add_argument("--passes", type=int, default=24, help="a window's, of two requests each")
     arguments = parser.parse_args()
+    builders.PASSES = arguments.passes
     found = []
     for count in arguments.counts:
         with tempfile.TemporaryDirectory() as folder:

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import functools
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Any, TypeVar
 
 from llm_energy.records import ComponentEnergy, Interval, Measurement, Status, Window
 
+Answer = TypeVar("Answer")
+REMEMBERED = 200  # answers: those on the intervals of one measurement
 ORDER = ("gpu", "cpu", "dram")
 STATUSES: tuple[Status, ...] = ("measured", "estimated")
 LOADED_IDLE = ("loaded_idle_before", "loaded_idle_after")
@@ -30,6 +35,27 @@ class Sum:
         return tuple(sorted(names, key=lambda n: (ORDER.index(n) if n in ORDER else len(ORDER), n)))
 
 
+def remembered(function: Callable[..., Answer]) -> Callable[..., Answer]:
+    """Answer again what was asked of the same interval: the checks of a window ask dozens of times.
+
+    Nobody may change an answer.
+    """
+    known: dict[tuple[Any, ...], tuple[Interval | None, Answer]] = {}
+
+    @functools.wraps(function)
+    def ask(interval: Interval | None, *arguments: Any) -> Answer:
+        key = (id(interval), *arguments)
+        entry = known.get(key)
+        if entry is None or entry[0] is not interval:  # an id is free again once its owner is gone
+            if len(known) >= REMEMBERED:
+                known.clear()
+            entry = known[key] = (interval, function(interval, *arguments))
+        return entry[1]
+
+    return ask
+
+
+@remembered
 def sums(interval: Interval) -> dict[Status, Sum]:
     """Add the joules of an interval by status; a status without any component is left out."""
     found: dict[Status, Sum] = {}
@@ -106,6 +132,7 @@ def baseline(measurement: Measurement, name: str) -> Interval | None:
     return next((b for b in measurement.baselines if b.name == name), None)
 
 
+@remembered
 def powers_w(interval: Interval | None, component: str, status: Status) -> dict[str, float]:
     """Give the mean power of each device of a component in that status, in W.
 

@@ -88,7 +88,7 @@ class Case:
     window: Window
     current: Current = Current()
 
-    @property
+    @functools.cached_property
     def workload(self) -> Workload:
         """Give what the window was asked to do."""
         workloads = self.measurement.spec.workloads

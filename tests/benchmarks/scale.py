@@ -1,11 +1,11 @@
-"""Time the stages from validation to tables on generated measurements, and what they hold in memory.
+"""Time the stages from validation to tables on generated measurements, and weigh them in memory.
 
-Makes sweeps of 1,000 and of 10,000 healthy measurements (two backends, five repeats, one window of 48
-requests each), runs each stage as its rule does, one after the other, and compares the whole with one
-Python process that reads and ``json.loads``-es the same files. Stages that read measurements get as
-many processes as there are cores, as Snakemake gives them with ``--cores all``. The exit status says
-whether the floors hold: at most 5 times that, growth with an exponent of at most 1.05 from the smaller
-to the larger sweep, and never more than 600 MB in one stage.
+Makes sweeps of 1,000 and of 10,000 healthy measurements (two backends, five repeats, one window of
+48 requests each), runs each stage as its rule does, one after the other, and compares the whole
+with one Python process that reads and ``json.loads``-es the same files. Stages that read
+measurements get as many processes as there are cores, as Snakemake gives them with ``--cores all``.
+The exit status says whether the floors hold: at most 5 times that, growth with an exponent of at
+most 1.05 from the smaller to the larger sweep, and never more than 600 MB in one stage.
 
     .venvs/workflow/bin/python tests/benchmarks/scale.py
 """

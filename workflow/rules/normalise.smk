@@ -23,11 +23,13 @@ rule normalise:
         environment_file("workflow")
     container:
         image("workflow")
+    threads: 16
     params:
         python=workflow_python,
     shell:
         r"""
         {params.python:q} {input.script:q} \
             --verdicts {input.verdicts:q} \
+            --jobs {threads:q} \
             --out {output:q} 2>{log:q}
         """

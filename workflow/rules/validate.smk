@@ -43,6 +43,7 @@ rule validate:
         environment_file("workflow")
     container:
         image("workflow")
+    threads: 16
     params:
         python=workflow_python,
     shell:
@@ -51,5 +52,6 @@ rule validate:
             --sweep {wildcards.sweep:q} \
             --backend {wildcards.backend:q} \
             --plan {input.plan:q} \
+            --jobs {threads:q} \
             --out {output:q} 2>{log:q}
         """

@@ -7,7 +7,7 @@
 # results/<sweep>/<backend>/engines/            engines compiled before, and what that took
 # results/<sweep>/<backend>/measurements/       raw measurements, <cell>/<repeat>.json
 # results/<sweep>/<backend>/{verdicts,metrics,aggregate}.json
-# results/<sweep>/tables/                       what a paper prints
+# results/<sweep>/{tables,figures}/             what a paper prints
 #
 # A cell is model--backend--precision. results/README.md says more.
 
@@ -41,6 +41,7 @@ include: "workflow/rules/aggregate.smk"
 include: "workflow/rules/compare.smk"
 include: "workflow/rules/load.smk"
 include: "workflow/rules/tables.smk"
+include: "workflow/rules/figures.smk"
 include: "workflow/rules/provenance.smk"
 
 
@@ -50,6 +51,7 @@ rule paper:
         expand(rules.tables.output, sweep=PLAN.sweep),
         expand(rules.compare.output, sweep=PLAN.sweep),
         expand(rules.provenance.output, sweep=PLAN.sweep),
+        expand(rules.figures.output, sweep=PLAN.sweep),
 
 
 # On a cluster only `measure`, `build` and `quantise` are submitted. These take seconds, and nodes may not
@@ -67,6 +69,7 @@ localrules:
     tables,
     provenance,
     builds,
+    figures,
 
 
 # The measurements are named too: Snakemake does not miss a deleted file between two that are there.

@@ -160,6 +160,7 @@ def any_of(names):
 SWEEP, PLAN = or_exit(planned_sweep)
 TABLES = list(tables.TABLES)
 TABLE_MODULES = glob_wildcards(f"{SCRIPTS}/llm_energy/tables/{{module}}.py").module
+FIGURE_MODULES = glob_wildcards(f"{SCRIPTS}/llm_energy/figures/{{module}}.py").module
 ENVIRONMENTS, PREPARING = {}, None
 if SWEEP:
     ENVIRONMENTS = {

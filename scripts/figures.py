@@ -1,0 +1,30 @@
+"""Draw the figures of a sweep as SVG and PDF, with an index of what was drawn and what was not."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from llm_energy.cli import run
+from llm_energy.figures import write_figures
+from llm_energy.records import Aggregate, read_record
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Parse the command line and write the figures and index.json."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument(
+        "--aggregates", type=Path, nargs="+", required=True, help="one aggregate per backend"
+    )
+    parser.add_argument("--out-dir", type=Path, required=True, help="the folder of the figures")
+    arguments = parser.parse_args(argv)
+
+    def write() -> None:
+        write_figures([read_record(Aggregate, p) for p in arguments.aggregates], arguments.out_dir)
+
+    return run(write)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,189 @@
+"""Draw the figures of a sweep as SVG and PDF, and say why one is not drawn.
+
+A figure shows what there is, for one cell as for forty. Past ``MOST_PANELS`` panels it leaves the
+rest out, and its caption says so.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from llm_energy.figures import course, energy, style
+from llm_energy.files import write_bytes, write_json
+from llm_energy.headline import headline_rows, representatives
+from llm_energy.records import Aggregate, AggregateRow, Measurement, read_record
+from llm_energy.timeline import timeline
+
+MOST_PANELS = 24
+INTERVALS = "Bars are 95 % intervals of the mean over repeats, for comparisons on one board."
+SIMULATED = "SIMULATED: none of these joules was ever drawn."
+NO_WINDOW = "no cell gave a usable window"
+
+
+@dataclass(frozen=True)
+class Material:
+    """What figures are made of: one row a cell and workload, every row, and one repeat a cell."""
+
+    rows: Sequence[AggregateRow]
+    every_row: Sequence[AggregateRow]
+    repeats: Mapping[str, Measurement]
+    root: Path
+
+
+@dataclass(frozen=True)
+class Kind:
+    """One figure of the set: ``panels`` gives its data by panel title, ``draw`` draws them."""
+
+    name: str
+    title: str
+    caption: str
+    panels: Callable[[Material], Mapping[str, Any]]
+    draw: Callable[[Mapping[str, Any]], Any]
+    reason: str = NO_WINDOW
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """One figure with its files by suffix, or the reason why there is nothing to draw."""
+
+    name: str
+    title: str
+    caption: str
+    files: dict[str, bytes]
+    reason: str | None = None
+
+
+def _by_cell(material: Material) -> Mapping[str, Measurement]:
+    return {cell.replace("--", ", "): repeat for cell, repeat in material.repeats.items()}
+
+
+def _timelines(material: Material) -> Mapping[str, Any]:
+    found = {name: timeline(one, material.root) for name, one in _by_cell(material).items()}
+    return {name: one for name, one in found.items() if one.stretches}
+
+
+def _warmed_up(material: Material) -> Mapping[str, Measurement]:
+    return {
+        name: repeat
+        for name, repeat in _by_cell(material).items()
+        if any(map(course.is_warmed_up, repeat.windows))
+    }
+
+
+KINDS = (
+    Kind(
+        "energy_by_batch",
+        "Energy by precision and batch size",
+        "Gross joules per output token. Dashed and a little to the right: continuous batching. "
+        + INTERVALS,
+        lambda m: energy.grouped(m.rows, "model", "backend"),
+        energy.by_batch,
+    ),
+    Kind(
+        "energy_by_backend",
+        "Energy by backend",
+        f"Gross joules per output token of the same work on each backend. {INTERVALS}",
+        lambda m: energy.grouped(energy.on_several_backends(m.rows), "model", "workload"),
+        energy.by_backend,
+        "no work was measured on two backends",
+    ),
+    Kind(
+        "energy_by_component",
+        "Energy by component",
+        "Gross joules per output token of boards, processors and memory; each bar is one sum. "
+        f"Measured and estimated joules are never added. {INTERVALS}",
+        lambda m: energy.grouped(m.every_row, "model", "backend", "precision"),
+        energy.by_component,
+    ),
+    Kind(
+        "energy_trade",
+        "Energy against throughput and latency",
+        "On the grey line, the Pareto front, lies what nothing else beats in energy and in the "
+        f"other quantity at once. {INTERVALS}",
+        lambda m: energy.trades(energy.grouped(m.rows, "model", "backend")),
+        energy.trade,
+    ),
+    Kind(
+        "time_course",
+        "Power over one repeat",
+        "The first usable repeat of each cell, from its first baseline to its last.",
+        _timelines,
+        course.time_course,
+    ),
+    Kind(
+        "warm_up",
+        "Warm-up",
+        "How long each warm-up pass took, as a multiple of the last one of its workload, in the "
+        "first usable repeat of each cell.",
+        _warmed_up,
+        course.warm_up,
+        "no repeat had more than one warm-up pass",
+    ),
+)
+
+
+def draw(aggregates: Sequence[Aggregate], root: Path = Path()) -> list[Drawn]:
+    """Draw every figure that the aggregates have something for.
+
+    Paths of measurements and power traces are taken relative to ``root``.
+    """
+    import matplotlib
+
+    rows = headline_rows(aggregates)
+    chosen = representatives(rows)
+    shown = list(chosen)[:MOST_PANELS]
+    material = Material(
+        rows,
+        [row for aggregate in aggregates for row in aggregate.rows if row.n],
+        {cell: read_record(Measurement, root / chosen[cell]) for cell in shown},
+        root,
+    )
+    note = SIMULATED if any(row.simulated for row in rows) else ""
+    with matplotlib.rc_context(style.RC):
+        return [
+            _drawn(kind, kind.panels(material), len(chosen) - len(shown), note) for kind in KINDS
+        ]
+
+
+def _drawn(kind: Kind, panels: Mapping[str, Any], cells_not_read: int, note: str) -> Drawn:
+    if not panels:
+        return Drawn(kind.name, kind.title, kind.caption, {}, kind.reason)
+    shown = dict(list(panels.items())[:MOST_PANELS])
+    over = len(panels) - len(shown) + (cells_not_read if kind.panels in PER_CELL else 0)
+    caption = kind.caption + (f" {over} more panels are left out." if over else "")
+    figure = kind.draw(shown)
+    return Drawn(
+        kind.name,
+        kind.title,
+        f"{caption} {note}".rstrip(),
+        style.render(figure, kind.title, note),
+    )
+
+
+PER_CELL = (_timelines, _warmed_up)
+
+
+def write_figures(aggregates: Sequence[Aggregate], folder: Path, root: Path = Path()) -> None:
+    """Write every figure that can be drawn, and ``index.json``, which names them all.
+
+    Its entries have ``name``, ``title``, ``caption``, ``files`` and ``reason``, which says why a
+    figure has no files.
+    """
+    drawn = draw(aggregates, root)
+    for figure in drawn:
+        for suffix, content in figure.files.items():
+            write_bytes(folder / f"{figure.name}.{suffix}", content)
+    index = [
+        {
+            "name": figure.name,
+            "title": figure.title,
+            "caption": figure.caption,
+            "files": [f"{figure.name}.{suffix}" for suffix in figure.files],
+            "reason": figure.reason,
+        }
+        for figure in drawn
+    ]
+    write_json(folder / "index.json", index)

@@ -1,0 +1,40 @@
+"""Draw what was found.
+
+INPUT  results/<sweep>/<backend>/aggregate.json, and the measurements and traces of one repeat a cell
+OUTPUT results/<sweep>/figures/{index.json,<figure>.svg,<figure>.pdf}
+"""
+
+
+# Which figures there are depends on the data, so the folder is the output; index.json says why one is
+# not there.
+rule figures:
+    """Draw every figure that the sweep has data for."""
+    input:
+        script=f"{SCRIPTS}/figures.py",
+        modules=expand(
+            f"{SCRIPTS}/llm_energy/{{module}}.py",
+            module=["headline", "timeline", *(f"figures/{name}" for name in FIGURE_MODULES)],
+        ),
+        aggregates=expand("results/{{sweep}}/{backend}/aggregate.json", backend=PLAN.backends),
+    output:
+        report(
+            directory("results/{sweep}/figures"),
+            patterns=["{figure}.svg"],
+            caption="../report/figure.rst",
+            category="Figures",
+            labels={"figure": "{figure}"},
+        ),
+    log:
+        "logs/{sweep}/figures.log",
+    conda:
+        environment_file("workflow")
+    container:
+        image("workflow")
+    params:
+        python=workflow_python,
+    shell:
+        r"""
+        {params.python:q} {input.script:q} \
+            --aggregates {input.aggregates:q} \
+            --out-dir {output:q} 2>{log:q}
+        """

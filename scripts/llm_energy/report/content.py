@@ -1,0 +1,379 @@
+"""Turn the records of a sweep into the compact data that the page's tables and plots show."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from llm_energy.comparison_records import Comparison, Limits
+from llm_energy.files import canonical_json
+from llm_energy.headline import GROSS
+from llm_energy.records import AggregateRow, Interval, Measurement, Metrics, Statistic, Verdict
+from llm_energy.report.sources import Sources, place
+from llm_energy.statistics import mean_only, quantity
+from llm_energy.timeline import thinned, timeline
+
+COMPONENTS = ("gpu", "cpu", "dram")
+TRACE_POINTS_IN_ALL, FEWEST, MOST = (
+    40_000,
+    40,
+    400,
+)  # so that a page of a thousand cells stays light
+REQUESTS_SHOWN = 5
+DRAWN_FLOOR = 20  # an interval that reaches below zero is drawn down to a twentieth of its mean
+
+
+def row_records(sources: Sources) -> list[dict[str, Any]]:
+    """Give one record for each cell and workload, those without joules included."""
+    shown = {place(row): row for row in sources.rows}
+    seen: set[tuple[str, str]] = set()
+    series: Counter[tuple] = Counter()
+    records = []
+    for row in sources.every_row:
+        row = shown.get(place(row), row)
+        if place(row) in seen:
+            continue
+        seen.add(place(row))
+        # Lines connect batch sizes; workloads that share one are of different lines.
+        key = (row.cell, row.batching, row.batch_size)
+        series[key] += 1
+        records.append(row_record(row) | {"series": f"{row.batching} {series[key]}"})
+    return records
+
+
+def row_record(row: AggregateRow) -> dict[str, Any]:
+    """Give what tables and plots show of one cell and workload."""
+
+    def statistic(name: str) -> Statistic:
+        return row.statistics.get(name) or Statistic(0, None, None, None, None)
+
+    gross = statistic(GROSS)
+    return {
+        "cell": row.cell,
+        "model": row.model,
+        "backend": row.backend,
+        "precision": row.precision,
+        "workload": row.workload,
+        "batch": row.batch_size,
+        "batching": row.batching,
+        "outcome": row.outcome,
+        "reason": row.reason,
+        "status": row.energy_status,
+        "components": " + ".join(row.components),
+        "n": row.n,
+        "degraded": row.degraded,
+        "flags": list(row.flags),
+        "excluded": len(row.excluded),
+        "e": short(gross.mean),
+        "lo": None if gross.ci_low is None else short(max(gross.ci_low, gross.mean / DRAWN_FLOOR)),
+        "hi": short(gross.ci_high),
+        "gross": quantity(gross),
+        "net": quantity(statistic("net_energy_per_output_token_j")),
+        "net_j": short(statistic("net_energy_per_output_token_j").mean),
+        "request": quantity(statistic("energy_per_request_j")),
+        "request_j": short(statistic("energy_per_request_j").mean),
+        "rate": mean_only(statistic("output_tokens_per_s")),
+        "tps": short(statistic("output_tokens_per_s").mean),
+        "ttft_text": mean_only(statistic("ttft_s")),
+        "ttft": short(statistic("ttft_s").mean),
+        "e2e_text": mean_only(statistic("e2e_latency_s")),
+        "e2e": short(statistic("e2e_latency_s").mean),
+        **{name: short(statistic(f"{name}_{GROSS}").mean) for name in COMPONENTS},
+    }
+
+
+def part_records(sources: Sources) -> list[dict[str, Any]]:
+    """Give the split by component of every sum of joules, measured and estimated apart."""
+    axes = ("model", "backend", "precision")
+    varied = [axis for axis in axes if len({getattr(r, axis) for r in sources.every_row}) > 1]
+    return [
+        {
+            "cell": row.cell,
+            "workload": row.workload,
+            "label": " ".join([*(getattr(row, axis) for axis in varied), row.workload])
+            + (" (estimated)" if row.energy_status == "estimated" else ""),
+            "status": row.energy_status,
+            "e": short(row.statistics[GROSS].mean),
+            **{
+                name: short(row.statistics[f"{name}_{GROSS}"].mean)
+                for name in COMPONENTS
+                if f"{name}_{GROSS}" in row.statistics
+            },
+        }
+        for row in sources.every_row
+        if row.n
+    ]
+
+
+class Flags:
+    """Hold each different flag once and name it by its number: most windows share theirs."""
+
+    def __init__(self) -> None:
+        self._numbers: dict[str, int] = {}
+        self.records: list[dict[str, Any]] = []
+
+    def number(self, flag: Any) -> int:
+        """Give the number of a flag, a new one where it was never seen."""
+        record = dataclasses.asdict(flag)
+        key = canonical_json(record)
+        if key not in self._numbers:
+            self._numbers[key] = len(self.records)
+            record["evidence"] = evidence(flag.evidence)
+            self.records.append(record)
+        return self._numbers[key]
+
+
+WINDOW_COLUMNS = (
+    *("cell", "workload", "repeat", "verdict", "outcome", "status"),
+    *("e", "power_w", "duration_s", "tps", "hash", "flags"),
+)
+
+
+def window_table(sources: Sources, flags: Flags) -> dict[str, Any]:
+    """Give every window as columns; cells, workloads and words are numbers into lists of names."""
+    known: dict[tuple[str, str, int], list[Metrics]] = {}
+    for metrics in sources.windows:
+        known.setdefault((metrics.cell, metrics.workload, metrics.repeat), []).append(metrics)
+    names: dict[str, int] = {}
+
+    def number(text: str | None) -> int:
+        return names.setdefault(text or "", len(names))
+
+    columns: dict[str, list[Any]] = {name: [] for name in WINDOW_COLUMNS}
+    for verdict in sources.judged:
+        rows = known.get((verdict.cell, verdict.workload, verdict.repeat), [])
+        marks = [flags.number(flag) for flag in verdict.flags]
+        for metrics in rows or [None]:
+            values = _window(verdict, metrics)
+            for name in ("cell", "workload", "verdict", "outcome", "status"):
+                columns[name].append(number(values[name]))
+            for name in ("repeat", "e", "power_w", "duration_s", "tps", "hash"):
+                columns[name].append(values[name])
+            columns["flags"].append(marks)
+    return {"names": list(names), "columns": columns}
+
+
+def _window(verdict: Verdict, metrics: Metrics | None) -> dict[str, Any]:
+    outcome = verdict.outcome if verdict.reason is None else f"{verdict.outcome}: {verdict.reason}"
+    values = {
+        "cell": verdict.cell,
+        "workload": verdict.workload,
+        "repeat": verdict.repeat,
+        "verdict": verdict.verdict,
+        "outcome": outcome,
+        "status": metrics and metrics.energy_status,
+        "e": metrics and short(metrics.energy_per_output_token_j),
+        "power_w": metrics and short(metrics.mean_power_w),
+        "duration_s": metrics and short(metrics.duration_s),
+        "tps": metrics and short(metrics.output_tokens_per_s),
+        "hash": (verdict.measurement_sha256 or "")[:16],
+    }
+    return values
+
+
+METRICS = {
+    GROSS: "J/output token",
+    "net_energy_per_output_token_j": "net J/output token",
+    "energy_per_total_token_j": "J/token",
+    "energy_per_request_j": "J/request",
+    "output_tokens_per_s": "tokens/s",
+    "ttft_s": "TTFT",
+    "tpot_s": "TPOT",
+    "e2e_latency_s": "latency",
+}
+
+
+def comparison_records(comparisons: Sequence[Comparison]) -> list[dict[str, Any]]:
+    """Give what the table of comparisons shows, the ones that could be told apart first."""
+    return [
+        {
+            "contrast": c.contrast.replace("_", " "),
+            "metric": METRICS.get(c.metric, c.metric.replace("_", " ")),
+            "reference": f"{c.reference.cell} {c.reference.workload}",
+            "other": f"{c.other.cell} {c.other.workload}",
+            "outcome": c.outcome.replace("_", " "),
+            "verdict": c.verdict,
+            "n": c.n,
+            "ratio": short(c.ratio),
+            "p": c.p_adjusted,
+            "seen": short(c.smallest_detectable_percent),
+            "differs": [f"{d.field}: {d.reference} and {d.other}" for d in c.differs],
+            "notes": [*c.notes, *(f"block {o.block} left out: {o.reason}" for o in c.left_out)],
+        }
+        for c in comparisons
+    ]
+
+
+def limit_records(limits: Sequence[Limits]) -> list[dict[str, Any]]:
+    """Give what the table of limits shows; what is physically impossible comes first."""
+    return [
+        {
+            "cell": one.cell,
+            "workload": one.workload,
+            "e": short(one.energy_j),
+            "floor": short(one.floor_j),
+            "roofline": short(one.roofline_j),
+            "times_floor": short(one.times_floor),
+            "times_roofline": short(one.times_roofline),
+            "mbu": short(one.mbu),
+            "mfu": short(one.mfu),
+            "remark": one.fault or one.reason or one.rates,
+        }
+        for one in sorted(limits, key=lambda one: one.fault is None)
+    ]
+
+
+def cell_records(sources: Sources) -> dict[str, dict[str, Any]]:
+    """Give the page of each cell: what was asked, its timeline, and where it comes from."""
+    most = max(FEWEST, min(MOST, TRACE_POINTS_IN_ALL // max(1, len(sources.repeats))))
+    records = {}
+    for cell in sources.plan["cells"]:
+        record = {
+            "cell": cell["cell"],
+            "model": cell["model"],
+            "backend": cell["backend"],
+            "precision": cell["precision"],
+            "planned": cell["outcome"],
+            "reason": cell["reason"],
+            "notes": [note["message"] for note in cell.get("notes", ())],
+            "files": dict(zip(cell["repeats"], cell["measurements"], strict=True)),
+        }
+        repeat = sources.repeats.get(cell["cell"])
+        if repeat is not None:
+            record |= _repeat_record(repeat, sources, most)
+        records[cell["cell"]] = record
+    return records
+
+
+def _repeat_record(measurement: Measurement, sources: Sources, most: int) -> dict[str, Any]:
+    spec, found = measurement.spec, timeline(measurement, sources.root)
+    return {
+        "shown_repeat": spec.repeat,
+        "model_name": spec.workloads[0].parameters.get("model_name"),
+        "workloads": [
+            {"id": w.id, "requests": w.requests, "parameters": w.parameters} for w in spec.workloads
+        ],
+        "requests": _requests(measurement),
+        "stretches": [
+            {
+                "name": s.name,
+                "kind": s.kind,
+                "start": short(s.start_s),
+                "end": short(s.end_s),
+                "middle": short((s.start_s + s.end_s) / 2),
+                "status": status,
+                "w": short(s.total_w(status)),
+                "parts": ", ".join(
+                    f"{component} {power:.3g} W"
+                    for (component, known), power in s.power_w.items()
+                    if known == status
+                ),
+            }
+            for s in found.stretches
+            for status in ("measured", "estimated")
+            if s.total_w(status) is not None
+        ],
+        "trace": [[short(t), short(w)] for t, w in thinned(found.trace, most)],
+        "trace_reason": found.trace_reason,
+        "trace_step_s": _step(found.trace, most),
+        "provenance": provenance(measurement),
+    }
+
+
+def provenance(measurement: Measurement) -> list[list[str]]:
+    """Give what one repeat was measured with, as pairs of a title and a text."""
+    host, meter = measurement.host, measurement.meter
+    boards = [
+        ", ".join(
+            str(part)
+            for part in (
+                gpu.get("name"),
+                gpu.get("uuid"),
+                f"driver {gpu.get('driver_version')}",
+                f"power limit {gpu.get('power_limit_w')} W",
+            )
+        )
+        for gpu in host.gpus
+    ]
+    ticks = (meter.counter_tick_s if meter else {}) or {}
+    pairs = [
+        ("Began (UTC)", measurement.clock.utc),
+        ("Host", f"{host.hostname}: {host.cpu_model}, {host.cpu_count} CPUs, {host.os}"),
+        *(("Board", board) for board in boards),
+        *(("Sensor", text) for text in sensors(measurement)),
+        *(("Counter tick", f"{board}: {tick} s") for board, tick in ticks.items() if tick),
+        ("Commit", f"{host.git_commit}{' (with local changes)' if host.git_dirty else ''}"),
+        ("Spec (SHA-256)", measurement.spec_sha256),
+        ("Weights (SHA-256)", measurement.weights_sha256),
+        ("Tokenizer (SHA-256)", measurement.tokenizer_sha256),
+        *(
+            (f"Prompts of {w} (SHA-256)", digest)
+            for w, digest in measurement.prompts_sha256.items()
+        ),
+        ("Engine reports", canonical_json(measurement.effective)),
+        ("Python", host.python),
+        ("Packages", " ".join(f"{name}=={v}" for name, v in sorted(host.packages.items()))),
+    ]
+    return [[title, str(text)] for title, text in pairs if text is not None]
+
+
+def sensors(measurement: Measurement) -> list[str]:
+    """Say how the energy of each component of a repeat is known, or why it is not."""
+    intervals = [w.interval for w in measurement.windows if w.interval is not None]
+    return [
+        f"{part.component}: {part.status}, {part.reason or part.method}"
+        for part in _parts(intervals)
+    ]
+
+
+def _parts(intervals: Sequence[Interval]) -> list[Any]:
+    """Give each component and method once; boards of one kind share theirs."""
+    found = {}
+    for interval in intervals:
+        for part in interval.energy:
+            found.setdefault((part.component, part.status, part.method, part.reason), part)
+    return list(found.values())
+
+
+def _requests(measurement: Measurement) -> list[list[Any]]:
+    """Give the first requests of each workload, as the engine counted them."""
+    rows = []
+    for window in measurement.windows:
+        if window.requests is not None:
+            columns = (
+                window.requests.request_id,
+                window.requests.prompt_tokens,
+                window.requests.output_tokens,
+                window.requests.finish_reason,
+            )
+            rows += [[window.workload, *row] for row in zip(*columns, strict=True)][:REQUESTS_SHOWN]
+    return rows
+
+
+def _step(trace: Sequence[tuple[float, float]], most: int) -> float | None:
+    """Give over how many seconds each point of the thinned trace is a mean, None if over none."""
+    if len(trace) <= most:
+        return None
+    return short((trace[-1][0] - trace[0][0]) / most)
+
+
+def evidence(found: Mapping[str, Any]) -> str:
+    """Write the evidence of a flag on one line."""
+    return "; ".join(f"{name}: {_plain(value)}" for name, value in found.items())
+
+
+def _plain(value: Any) -> str:
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    return value if isinstance(value, str) else canonical_json(value)
+
+
+def short(value: float | None) -> float | None:
+    """Round to five significant digits: more than any plot shows, and half the bytes.
+
+    >>> short(0.123456789)
+    0.12346
+    """
+    return None if value is None else float(f"{value:.5g}")

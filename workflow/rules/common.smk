@@ -149,7 +149,9 @@ def closing_message():
     summary = Path(f"results/{PLAN.sweep}/tables/energy.txt")
     if not summary.exists():
         return "Done."
-    return f"\n{summary.read_text(encoding='utf-8')}\nFiles: {summary.parent}/"
+    page = summary.parent.with_name("report.html")
+    lines = ["", summary.read_text(encoding="utf-8"), f"Files: {summary.parent}/"]
+    return "\n".join(lines + ([f"Report: {page}"] if page.exists() else []))
 
 
 def any_of(names):
@@ -161,6 +163,9 @@ SWEEP, PLAN = or_exit(planned_sweep)
 TABLES = list(tables.TABLES)
 TABLE_MODULES = glob_wildcards(f"{SCRIPTS}/llm_energy/tables/{{module}}.py").module
 FIGURE_MODULES = glob_wildcards(f"{SCRIPTS}/llm_energy/figures/{{module}}.py").module
+REPORT_PARTS = glob_wildcards(
+    f"{SCRIPTS}/llm_energy/report/{{part,[a-z_]+[.](py|js|css|html[.]j2)}}"
+).part
 ENVIRONMENTS, PREPARING = {}, None
 if SWEEP:
     ENVIRONMENTS = {

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from llm_energy.checks import CATALOGUE
 from llm_energy.headline import GROSS
 from llm_energy.records import AggregateRow, Flag, Statistic
-from llm_energy.report.sources import Sources, counted, listed, most_common, place
+from llm_energy.report.sources import Sources, counted, listed, most_common
 from llm_energy.statistics import absolute_quantity, quantity
 
 COMPONENT_NAMES = {"gpu": "GPU", "cpu": "CPU", "dram": "memory"}
@@ -187,7 +187,7 @@ def _against_first(sources: Sources, best: AggregateRow) -> list[str]:
 
 def _against(sources: Sources, best: AggregateRow, other: AggregateRow) -> str:
     """Compare two rows in the words of the compare stage, else by their means, saying so."""
-    found = sources.comparison(place(best), place(other))
+    found = sources.comparison(best, other)
     if found is not None:
         return found.verdict.rstrip(".")
     percent = 100 * (1 - _mean(best) / _mean(other))

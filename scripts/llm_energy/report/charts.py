@@ -38,7 +38,7 @@ def charts(rows: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
         "backend": (
             "Energy by backend",
             "Mean gross joules per output token of the same work on each backend, with 95 % "
-            "intervals.",
+            f"intervals; the {MOST_BARS} cheapest of the rows shown.",
             no_rows or one_backend,
             lambda: _backend(alt, rows, _axis(alt, ENERGY, energies)),
         ),
@@ -162,8 +162,13 @@ def _backend(alt, rows: Sequence[Mapping[str, Any]], energy: Mapping[str, Any]):
     base = (
         alt.Chart(alt.NamedData("rows"))
         .transform_calculate(work="datum.model + ' ' + datum.precision + ' ' + datum.workload")
+        .transform_joinaggregate(least="min(e)", groupby=["work"])
+        .transform_window(rank="dense_rank()", sort=[alt.SortField("least"), alt.SortField("work")])
+        .transform_filter(f"datum.rank <= {MOST_BARS}")
         .encode(
-            y=alt.Y("work:N", title=None, axis=alt.Axis(labelLimit=200)),
+            y=alt.Y(
+                "work:N", title=None, sort=alt.SortField("least"), axis=alt.Axis(labelLimit=200)
+            ),
             yOffset="backend:N",
             x=alt.X("e:Q", **energy),
             color=colour,
@@ -172,7 +177,7 @@ def _backend(alt, rows: Sequence[Mapping[str, Any]], energy: Mapping[str, Any]):
     return alt.layer(
         base.mark_rule().encode(x="lo:Q", x2="hi:Q"),
         base.mark_point(filled=True, size=60).encode(tooltip=_tooltip(alt)),
-    ).properties(height=alt.Step(14), autosize=alt.AutoSizeParams(type="fit-x"))
+    ).properties(height=alt.Step(14))
 
 
 def _trade(alt, rows: Sequence[Mapping[str, Any]], field: str, title: str, order: str):
@@ -229,7 +234,7 @@ def _components(alt, names: Sequence[str]):
                 alt.Tooltip("j:Q", title="J/output token", format=".3"),
             ],
         )
-        .properties(height=alt.Step(18), autosize=alt.AutoSizeParams(type="fit-x"))
+        .properties(height=alt.Step(18))
     )
 
 

@@ -75,19 +75,18 @@ class Sources:
         """Give the backends in the order of the plan."""
         return list(dict.fromkeys(cell["backend"] for cell in self.plan["cells"]))
 
-    def comparison(self, one: Place, other: Place) -> Comparison | None:
-        """Give the comparison of joules per output token between two places, in either order."""
-        return self._pairs.get(frozenset((one, other)))
+    def comparison(self, one: AggregateRow, other: AggregateRow) -> Comparison | None:
+        """Give the comparison of joules per output token between two rows, in either order."""
+        return self._pairs.get((one.energy_status, frozenset((place(one), place(other)))))
 
     @cached_property
-    def _pairs(self) -> dict[frozenset[Place], Comparison]:
-        return {
-            frozenset(
-                ((c.reference.cell, c.reference.workload), (c.other.cell, c.other.workload))
-            ): c
-            for c in self.comparisons.comparisons
-            if c.metric == GROSS
-        }
+    def _pairs(self) -> dict[tuple[str | None, frozenset[Place]], Comparison]:
+        found: dict[tuple[str | None, frozenset[Place]], Comparison] = {}
+        for c in self.comparisons.comparisons:
+            if c.metric == GROSS:
+                pair = (c.reference.cell, c.reference.workload), (c.other.cell, c.other.workload)
+                found.setdefault((c.energy_status, frozenset(pair)), c)
+        return found
 
 
 def read_sources(

@@ -1,0 +1,86 @@
+"""Time how long the report of 10,000 measurements takes to make, and to open in a browser.
+
+Makes the sweep of ``scale.py`` (two backends, five repeats, two workloads), runs the stages up to
+the report, and opens the page in a headless Chromium three times. A page counts as open when its
+tables are filled and every plot is drawn. The exit status says whether the floor holds: under 3 s.
+
+    .venvs/dev/bin/python tests/benchmarks/report_opening.py
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shutil
+import statistics
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import scale
+
+MOST_S = 3.0
+FOLDER = scale.FOLDER
+
+
+def make(count: int) -> Path:
+    """Generate a sweep of so many measurements and run every stage after measuring on it."""
+    scale.generate(count)
+    for name, arguments in scale.stages():
+        scale.run(scale.ROOT / "scripts" / f"{name}.py", *arguments)
+    files = {
+        kind: [FOLDER / backend / f"{file}.json" for backend in scale.BACKENDS]
+        for kind, file in (
+            ("aggregates", "aggregate"),
+            ("metrics", "metrics"),
+            ("verdicts", "verdicts"),
+        )
+    }
+    figures, page = FOLDER / "figures", FOLDER / "report.html"
+    drawing = ["--aggregates", *files["aggregates"], "--out-dir", figures]
+    writing = [part for kind, paths in files.items() for part in (f"--{kind}", *paths)]
+    writing += ["--plan", FOLDER / "plan.json", "--comparisons", FOLDER / "comparisons.json"]
+    writing += ["--figures", figures, "--out", page]
+    for name, arguments in (("figures", drawing), ("report", writing)):
+        taken_s, used_mb = scale.run(scale.ROOT / "scripts" / f"{name}.py", *arguments)
+        print(f"{name:8} {taken_s:6.2f} s {used_mb:5.0f} MB")
+    print(f"{page.name} has {page.stat().st_size / 1e6:.1f} MB")
+    return page.resolve()
+
+
+def opening_s(page: Path) -> float:
+    """Open the page in a browser of its own; give the seconds until all is drawn."""
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(
+            executable_path=shutil.which("chromium"), args=["--no-sandbox"]
+        )
+        tab = browser.new_page()
+        begin = time.monotonic()
+        tab.goto(page.as_uri())
+        tab.wait_for_selector("html[data-ready=yes]", timeout=120_000)
+        taken_s = time.monotonic() - begin
+        browser.close()
+    return taken_s
+
+
+def main() -> int:
+    """Run the benchmark; exit 1 where the floor does not hold."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--count", type=int, default=10_000)
+    arguments = parser.parse_args()
+    if not shutil.which("chromium"):
+        sys.exit("error: no chromium: python3 tests/system_tools.py chromium installs it")
+    with tempfile.TemporaryDirectory() as folder:
+        os.chdir(folder)
+        page = make(arguments.count)
+        taken_s = statistics.median(opening_s(page) for _ in range(3))
+        os.chdir(scale.ROOT)
+    print(f"opens in {taken_s:.2f} s (under {MOST_S:g})")
+    return int(taken_s >= MOST_S)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,252 @@
+"""The report of a sweep: what its first screen says, and that nothing foreign becomes markup."""
+
+from __future__ import annotations
+
+import html
+import json
+import re
+from dataclasses import replace
+
+import builders
+import comparison_example
+import pytest
+import report as script
+import report_sweep
+from hypothesis import given
+from hypothesis import strategies as st
+from report_sweep import HOSTILE
+
+from llm_energy.conversion import to_dict
+from llm_energy.files import write_json
+from llm_energy.headline import GROSS
+from llm_energy.records import Statistic, write_record
+from llm_energy.report import Sources, abstract, content, render, script_hash, script_json
+from llm_energy.report.methods import methods
+
+FIGURES = [{"name": "energy_by_batch", "reason": None}, {"name": "warm_up", "reason": HOSTILE}]
+
+
+@pytest.fixture(scope="module")
+def sweep(tmp_path_factory):
+    compared = replace(comparison_example.example(), findings=(f"A finding about {HOSTILE}.",))
+    return report_sweep.sources(tmp_path_factory.mktemp("sweep"), compared)
+
+
+@pytest.fixture(scope="module")
+def page(sweep):
+    return render(sweep, FIGURES)
+
+
+# the first screen
+
+
+def answers(sources: Sources) -> dict[str, str]:
+    return {s.question: " ".join([s.answer, *s.details]) for s in abstract.abstract(sources)}
+
+
+def row(precision="float32", mean=0.5, half=0.01, n=5, workload="b1", **changes):
+    """Give a row whose gross joules have this mean and half interval; None for no interval."""
+    low, high = (None, None) if half is None else (mean - half, mean + half)
+    statistics = {GROSS: Statistic(n, mean, None, low, high)}
+    return builders.aggregate_row(
+        cell=f"m--pytorch--{precision}",
+        precision=precision,
+        workload=workload,
+        n=n,
+        statistics=statistics,
+        **changes,
+    )
+
+
+def small(*rows, comparisons=(), cells=None) -> Sources:
+    """Give the sources of a sweep that is all in its aggregate."""
+    precisions = cells or list(dict.fromkeys(r.precision for r in rows))
+    compared = replace(report_sweep.nothing_compared(), comparisons=tuple(comparisons))
+    grid = builders.plan([("pytorch", p) for p in precisions], 5)
+    return Sources(grid, [builders.aggregate(rows)], [], [], compared)
+
+
+def test_the_first_screen_answers_the_five_questions(sweep):
+    assert list(answers(sweep)) == [
+        "Which cell is cheapest?",
+        "By how much?",
+        "How sure is that?",
+        "What was only estimated?",
+        "What failed or is missing?",
+    ]
+
+
+def test_the_cheapest_is_named_with_the_digits_that_its_interval_supports():
+    found = answers(small(row(mean=0.51234, half=0.011), row("int4", 0.40321, 0.012)))
+    assert found["Which cell is cheapest?"].startswith(
+        "m in int4 on pytorch at batch size 1 (b1): 0.403 ± 0.012 J per output token."
+    )
+    assert found["How sure is that?"].startswith("To ± 3 %, its 95 % interval over 5 repeats.")
+
+
+def test_by_how_much_is_said_in_the_words_of_the_comparison():
+    compared = comparison_example.comparison()
+    found = answers(small(row(), row("int4", 0.41), comparisons=[compared]))
+    assert found["By how much?"] == ("At b1, int4 uses 18 % less than float32, 95 % CI 12 to 23 %.")
+
+
+def test_what_was_not_compared_says_so():
+    found = answers(small(row(), row("int4", 0.41)))
+    assert found["By how much?"] == (
+        "At b1, 18 % less than float32 on pytorch at b1, by means that were not compared in pairs."
+    )
+
+
+def test_the_first_precision_of_the_config_is_compared_too():
+    found = answers(small(row(), row("int8", 0.45), row("int4", 0.40)))
+    assert "than int8 on pytorch" in found["By how much?"]
+    assert (
+        "Against the first precision of the config: 20 % less than float32" in found["By how much?"]
+    )
+
+
+def test_one_cell_is_compared_with_its_own_workloads():
+    found = answers(small(row(), row(mean=0.25, workload="b8")))
+    assert found["By how much?"].startswith(
+        "Among its workloads, 50 % less than float32 on pytorch"
+    )
+
+
+def test_alone_there_is_nothing_to_compare():
+    assert answers(small(row()))["By how much?"] == "There is nothing to compare it with."
+
+
+def test_one_repeat_is_said_to_show_no_scatter():
+    found = answers(small(row(half=None, n=1)))
+    assert found["How sure is that?"].startswith("Not at all: one repeat shows no scatter")
+    metered = answers(small(row(half=0.01, n=1)))["How sure is that?"]
+    assert "the uncertainty of the meter alone" in metered
+
+
+def test_measured_and_estimated_rows_are_never_ranked_together():
+    cheap = row("int4", 0.1, energy_status="estimated", components=("cpu", "dram"))
+    found = answers(small(row(), row("int8", 0.45), cheap))
+    assert found["Which cell is cheapest?"].startswith("m in int8")
+    assert "1 cell could not be ranked with it" in found["Which cell is cheapest?"]
+    assert "What stands as estimated (CPU and memory)" in found["What was only estimated?"]
+
+
+def test_only_estimates_stand_under_a_banner():
+    sources = small(row(energy_status="estimated", components=("cpu", "dram")))
+    assert abstract.banner(sources)[0] == "Estimated"
+    assert answers(sources)["What was only estimated?"].startswith("Everything")
+    assert abstract.banner(small(row(simulated=True)))[0] == "Simulated"
+    assert abstract.banner(small(row())) is None
+
+
+def test_failures_are_counted_with_their_reasons(sweep):
+    found = answers(sweep)["What failed or is missing?"]
+    assert found.startswith("1 of 6 cells gave no usable window: 1 unsupported.")
+    assert f"m--vllm--int4: unsupported: no kernel for {HOSTILE}" in found
+    assert "1 window of the others left out: 1 oom." in found
+
+
+def test_a_sweep_without_any_result_still_has_a_page():
+    failed = builders.unusable_row("oom", "no memory", cell="m--pytorch--int4", precision="int4")
+    sources = small(failed, cells=["int4"])
+    assert answers(sources)["What came out?"] == "Nothing: no cell gave a usable measurement."
+    assert "no memory" in render(sources)
+
+
+def test_each_model_has_its_cheapest():
+    other = row("int4", 0.9, model="big")
+    found = answers(small(row(), replace(other, cell="big--pytorch--int4")))
+    assert "m in float32" in found["Which cell is cheapest?"]
+    assert "big in int4" in found["Which cell is cheapest?"]
+
+
+# the page
+
+
+def test_nothing_from_outside_becomes_markup(page):
+    assert HOSTILE not in page
+    assert "window.hacked" in html.unescape(page)  # it is there, as text
+    assert len(re.findall(r"<script\b", page)) == 3
+    assert len(re.findall(r"</script", page)) == 3
+
+
+def test_only_the_scripts_of_the_page_itself_may_run(page):
+    policy = re.search(r'http-equiv="Content-Security-Policy" content="([^"]+)"', page).group(1)
+    allowed = re.findall(r"'sha256-[^']+'", html.unescape(policy))
+    scripts = re.findall(r"<script>(.*?)</script>", page, flags=re.DOTALL)
+    assert allowed == [script_hash(text) for text in scripts]
+    assert "default-src 'none'" in html.unescape(policy)
+    assert "unsafe-eval" not in policy
+
+
+def test_nothing_is_fetched(page):
+    markup = re.sub(r"<script\b.*?</script>", "", page, flags=re.DOTALL)
+    assert re.findall(r"<(?:link|img|iframe|script)\b", markup) == []
+    assert "@import" not in page
+    assert "url(" not in page.partition("</style>")[0]
+
+
+def test_the_same_sweep_gives_the_same_page(sweep, page):
+    assert render(sweep, FIGURES) == page
+
+
+@given(
+    st.recursive(
+        st.text() | st.none() | st.integers(), lambda x: st.lists(x) | st.dictionaries(st.text(), x)
+    )
+)
+def test_json_in_a_script_means_the_same_and_cannot_end_it(value):
+    text = script_json(value)
+    assert json.loads(text) == value
+    assert not set("<>&\u2028\u2029") & set(text)
+
+
+def test_flags_that_are_alike_are_stored_once(sweep):
+    flags = content.Flags()
+    table = content.window_table(sweep, flags)
+    marks = [mark for marks in table["columns"]["flags"] for mark in marks]
+    assert len(marks) > len(flags.records)
+    texts = [json.dumps(record, sort_keys=True) for record in flags.records]
+    assert len(set(texts)) == len(texts)
+
+
+def test_every_window_is_in_the_table_of_repeats(sweep):
+    columns = content.window_table(sweep, content.Flags())["columns"]
+    judged = {(v.cell, v.workload, v.repeat) for v in sweep.judged}
+    assert len(judged) == 2 * (5 * 3 + 1)
+    names = content.window_table(sweep, content.Flags())["names"]
+    places = zip(columns["cell"], columns["workload"], columns["repeat"], strict=True)
+    assert {(names[c], names[w], r) for c, w, r in places} == judged
+
+
+def test_the_methods_say_what_was_done(sweep):
+    text = " ".join(methods(sweep))
+    assert "5 cells (model m, 2 backends: pytorch, vllm, 3 precisions: float32, int8, int4)" in text
+    assert "in 3 repeats" in text
+    assert "windows of" not in text
+    assert "at least 30 s" in text
+    assert "gpu (nvml_total_energy)" in text
+    assert "Holm" in text
+
+
+def test_the_command_writes_the_page(sweep, tmp_path):
+    arguments = ["--out", str(tmp_path / "report.html")]
+    for name in ("aggregates", "metrics", "verdicts"):
+        arguments.append(f"--{name}")
+        for k, record in enumerate(getattr(sweep, name)):
+            write_record(tmp_path / f"{name}-{k}.json", record)
+            arguments.append(str(tmp_path / f"{name}-{k}.json"))
+    write_json(tmp_path / "plan.json", sweep.plan)
+    write_json(tmp_path / "comparisons.json", to_dict(sweep.comparisons))
+    write_json(tmp_path / "figures" / "index.json", FIGURES)
+    for name in ("plan.json", "comparisons.json", "figures"):
+        arguments += [f"--{name.partition('.')[0]}", str(tmp_path / name)]
+    assert script.main(arguments) == 0
+    assert "What does a token cost?" in (tmp_path / "report.html").read_text(encoding="utf-8")
+
+
+def test_a_missing_file_is_named(tmp_path, capsys):
+    names = ("plan", "aggregates", "metrics", "verdicts", "comparisons", "figures", "out")
+    arguments = [part for name in names for part in (f"--{name}", str(tmp_path / name))]
+    assert script.main(arguments) == 1
+    assert capsys.readouterr().err == f"error: {tmp_path / 'plan'}: no such file\n"

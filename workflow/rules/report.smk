@@ -1,0 +1,53 @@
+"""Show the whole sweep on one page.
+
+INPUT  results/<sweep>/plan.json, comparisons.json, figures/, <backend>/{verdicts,metrics,aggregate}.json
+       and the measurement and power trace of one repeat a cell
+OUTPUT results/<sweep>/report.html
+"""
+
+
+rule report:
+    """Make the report: one HTML file that needs no network."""
+    input:
+        script=f"{SCRIPTS}/report.py",
+        modules=expand(
+            f"{SCRIPTS}/llm_energy/{{module}}",
+            module=[
+                "headline.py",
+                "timeline.py",
+                "statistics.py",
+                *(f"report/{name}" for name in REPORT_PARTS),
+            ],
+        ),
+        plan="results/{sweep}/plan.json",
+        comparisons="results/{sweep}/comparisons.json",
+        figures="results/{sweep}/figures",
+        aggregates=expand("results/{{sweep}}/{backend}/aggregate.json", backend=PLAN.backends),
+        metrics=expand("results/{{sweep}}/{backend}/metrics.json", backend=PLAN.backends),
+        verdicts=expand("results/{{sweep}}/{backend}/verdicts.json", backend=PLAN.backends),
+    output:
+        report(
+            "results/{sweep}/report.html",
+            caption="../report/page.rst",
+            category="Report",
+            labels={"page": "the whole sweep"},
+        ),
+    log:
+        "logs/{sweep}/report.log",
+    conda:
+        environment_file("workflow")
+    container:
+        image("workflow")
+    params:
+        python=workflow_python,
+    shell:
+        r"""
+        {params.python:q} {input.script:q} \
+            --plan {input.plan:q} \
+            --aggregates {input.aggregates:q} \
+            --metrics {input.metrics:q} \
+            --verdicts {input.verdicts:q} \
+            --comparisons {input.comparisons:q} \
+            --figures {input.figures:q} \
+            --out {output:q} 2>{log:q}
+        """

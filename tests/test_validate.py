@@ -287,6 +287,16 @@ def test_the_rule_runs_again_when_a_check_changes():
     assert [m.stem for m in modules if f'"checks/{m.stem}"' not in rule] == []
 
 
+def test_a_number_beyond_all_bounds_is_damage(tmp_path):
+    plan = builders.write_sweep(tmp_path, repeats({}))
+    text = path_of(tmp_path).read_text()
+    path_of(tmp_path).write_text(
+        text.replace('"window_min_duration_s": 30.0', '"window_min_duration_s": 1e999')
+    )
+    (verdict,) = validate("test", "pytorch", plan).verdicts
+    assert ids(verdict) == {"P07"}
+
+
 @settings(max_examples=40)
 @given(choice=st.data())
 def test_no_damage_to_a_file_stops_the_stage(tmp_path_factory, choice):

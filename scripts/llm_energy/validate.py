@@ -187,6 +187,8 @@ def _read(path: Path, planned: Planned) -> tuple[Measurement | None, str | None]
         return None, str(error)
     try:
         measurement = parse_record(Measurement, data, path)
+        # As it stands in the file: a spec that an older version wrote lacks newer keys.
+        spec_sha256 = sha256_json(data["spec"])
     except UNREADABLE as error:
         found = str(error)
         listed = schemas.problems("measurement", data)
@@ -194,8 +196,7 @@ def _read(path: Path, planned: Planned) -> tuple[Measurement | None, str | None]
         if listed:
             found = "; ".join(listed[: schemas.PROBLEMS_SHOWN])
         return None, f"{found}; and {more} more" if more > 0 else found
-    # Of the spec as it stands in the file: one written by an older version lacks newer keys.
-    problem = consistent(measurement, planned, sha256_json(data["spec"]))
+    problem = consistent(measurement, planned, spec_sha256)
     return (None, problem) if problem else (measurement, None)
 
 

@@ -1,7 +1,7 @@
 # Build the isolated environments, and run the demo, the tests and the linters in them.
 
 # The backends of the default sweep, and the build of their environments: auto, cpu or cuda.
-BACKENDS ?= pytorch
+BACKENDS ?= pytorch vllm
 VARIANT ?= auto
 PYTHON ?= python3
 MODEL ?= results/models/smollm2-135m/files

@@ -41,6 +41,7 @@ def test_configs_of_the_repository_are_valid(path):
 
 def test_default_sweep_is_the_demonstration():
     sweep = load_sweep(read(ROOT / "config/config.yaml"))
+    assert [b.id for b in sweep.backends] == ["pytorch", "vllm"]
     assert [p.precision for p in sweep.precisions] == ["float32", "int8", "int4"]
     assert [w.parameters["batching"]["batch_size"] for w in sweep.workloads] == [1, 4]
     assert sweep.repeats == 2

@@ -11,6 +11,8 @@ import pytest
 import yaml
 from project import ROOT, Project, tiny_sweep
 
+from llm_energy import environments
+
 EXAMPLE = yaml.safe_load((ROOT / "config" / "examples" / "precisions.yaml").read_text("utf-8"))
 PRECISIONS = EXAMPLE["precisions"]
 CHEAP = dict.fromkeys(("validate", "normalise", "aggregate", "compare", "load", "tables", "all"), 1)
@@ -20,9 +22,12 @@ pytestmark = pytest.mark.engine
 
 @pytest.fixture(scope="module")
 def swept(tmp_path_factory):
-    """Run the example of all precisions on a tiny model; tests undo what they change."""
+    """Run all precisions, as in their example, on one backend and a tiny model.
+
+    Tests undo what they change.
+    """
     project = Project(tmp_path_factory.mktemp("project") / "copy")
-    axes = {axis: EXAMPLE[axis] for axis in ("backends", "precisions", "workloads")}
+    axes = {axis: EXAMPLE[axis] for axis in ("precisions", "workloads")}
     sweep = tiny_sweep(project.tiny_model("tiny", "llama"), **axes)
     config = project.write_config("tiny", sweep)
     project.output = project.snakemake("--configfile", config).stdout
@@ -126,13 +131,45 @@ def test_a_deleted_measurement_is_the_only_one_measured_again(swept):
         kept.rename(path)
 
 
-def test_a_model_of_another_architecture_runs_by_config_alone(swept):
+@pytest.fixture(scope="module")
+def other(swept):
+    """Give the sweep of a model of another architecture, measured."""
     sweep = tiny_sweep(swept.tiny_model("other", "gpt2"), name="other")
     sweep["models"][0]["id"] = "other"
     swept.snakemake("--configfile", swept.write_config("other", sweep))
+    return sweep
+
+
+def test_a_model_of_another_architecture_runs_by_config_alone(swept, other):
     rows = swept.read("results/other/pytorch/aggregate.json")["rows"]
     assert {row["model"] for row in rows} == {"other"}
     assert all(row["n"] == 1 for row in rows)
+
+
+def test_a_second_engine_is_measured_on_the_same_work_and_stands_apart(swept, other):
+    name = environments.environment_name("vllm", "cpu")
+    if not environments.is_installed(ROOT, name):
+        pytest.skip(f"environment {name} is not built here")
+    config = swept.write_config("both", other | {"backends": ["pytorch", "vllm"]})
+    arguments = ("--configfile", config)
+    assert swept.jobs(*arguments)["measure"] == 1
+    swept.snakemake(*arguments)
+
+    for backend in ("pytorch", "vllm"):
+        aggregate = swept.read(f"results/other/{backend}/aggregate.json")
+        assert {(row["backend"], row["outcome"]) for row in aggregate["rows"]} == {(backend, "ok")}
+    ours, theirs = (
+        swept.read(f"results/other/{backend}/measurements/other--{backend}--float32/r01.json")
+        for backend in ("pytorch", "vllm")
+    )
+    for key in ("prompts_sha256", "weights_sha256", "tokenizer_sha256"):
+        assert ours[key] == theirs[key]
+    with open(swept.folder / "results/other/tables/sameness.csv", newline="") as stream:
+        rows = list(csv.DictReader(stream))
+    assert [row["workload"] for row in rows] == ["b1", "b4"]
+    for row in rows:
+        assert (row["backends"], row["same_prompts"]) == ("pytorch vllm", "True")
+        assert float(row["identical_requests"]) == 1.0
 
 
 def test_a_cell_that_fails_is_a_row_with_its_reason_and_costs_no_other_cell(swept):

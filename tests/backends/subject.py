@@ -76,8 +76,9 @@ def parameters(
 class Subject:
     """A backend under test with a model loaded.
 
-    ``effective`` is what its load reported, ``passed`` what ``prepare`` last gave it natively,
-    ``hints`` the parameters that the engine may do otherwise with.
+    ``effective`` is what its load reported, ``loaded`` what it was given for that natively,
+    ``passed`` what ``prepare`` last gave it, ``hints`` the parameters that the engine may do
+    otherwise with.
     """
 
     name: str
@@ -86,12 +87,13 @@ class Subject:
     engine: backends.Backend
     sharding: Sharding = field(default_factory=Sharding)
     effective: dict[str, Any] = field(default_factory=dict)
+    loaded: dict[str, Any] = field(default_factory=dict)
     passed: dict[str, Any] = field(default_factory=dict)
     hints: frozenset[str] = frozenset()
 
-    def spec(self, precision: str = "float32") -> Spec:
+    def spec(self, precision: str = "float32", **asked: Any) -> Spec:
         """Give the spec that the plan stage would make for one precision."""
-        asked = parameters(precision) | {"sharding": to_dict(self.sharding)}
+        universal = parameters(precision, **asked) | {"sharding": to_dict(self.sharding)}
         return Spec(
             schema_version=SCHEMA_VERSION,
             sweep="conformance",
@@ -102,7 +104,7 @@ class Subject:
             repeat=1,
             seed=1,
             device="auto",
-            engine=translate(asked, self.name, None, "auto").load,
+            engine=translate(universal, self.name, None, "auto").load,
             workloads=(),
             notes=(),
             protocol=Protocol(),
@@ -110,9 +112,10 @@ class Subject:
             sharding=self.sharding,
         )
 
-    def load(self, precision: str = "float32") -> Subject:
+    def load(self, precision: str = "float32", **asked: Any) -> Subject:
         """Load the folder in one precision and keep what the engine reports."""
-        spec = self.spec(precision)
+        spec = self.spec(precision, **asked)
+        self.loaded = dict(spec.engine)
         if spec.engine.get("load_in_8bit"):
             quantise(self.folder)
         self.effective = self.engine.load(spec, self.folder)

@@ -2,17 +2,15 @@
 
     python tests/benchmarks/overhead_pytorch.py FOLDER
 
-Both serve the same padded tensors with the same arguments on the same loaded model. They take turns
-in random order within each pair, so that what slows the host down meets both, and the result is the
-median of the paired ratios (backend over bare) with its quartiles. At least 0.98 is asked for. On
-a busy host OMP_NUM_THREADS=1 and more pairs of fewer output tokens give the narrower quartiles.
+Both serve the same padded tensors with the same arguments on the same loaded model, in turns (see
+pairs.py). Prints the median of the paired ratios (backend over bare) with its quartiles; at least
+0.98 is asked for. On a busy host OMP_NUM_THREADS=1 and more pairs of fewer output tokens give the
+narrower quartiles.
 """
 
 from __future__ import annotations
 
 import argparse
-import gc
-import random
 import statistics
 import sys
 import time
@@ -22,12 +20,11 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT.parent / "scripts"), str(ROOT / "backends")]
 
+from pairs import LEAST, paired_times, speed_ratio  # noqa: E402
 from subject import Subject  # noqa: E402
 
 from llm_energy import backends  # noqa: E402
 from llm_energy.backends.pytorch import CAPABILITIES  # noqa: E402
-
-LEAST = 0.98
 
 
 def bare(subject: Subject) -> Callable[[], object]:
@@ -49,20 +46,6 @@ def bare(subject: Subject) -> Callable[[], object]:
             ]
 
     return loop
-
-
-def paired_times(first: Callable, second: Callable, pairs: int) -> list[tuple[float, float]]:
-    """Give the seconds that each of the two took, pair by pair, in random order within a pair."""
-    times = []
-    order = random.Random(1)
-    for _ in range(pairs):
-        taken = {}
-        for call in order.sample((first, second), 2):
-            begin = time.perf_counter()
-            call()
-            taken[call] = time.perf_counter() - begin
-        times.append((taken[first], taken[second]))
-    return times
 
 
 def conversion_share(subject: Subject) -> float:
@@ -93,22 +76,15 @@ def main(argv: list[str] | None = None) -> int:
     for batch_size in (1, 8):
         prompts = [range(100, 132 + i) for i in range(batch_size)]
         subject.prepare(prompts, batch_size=batch_size, max_output_tokens=arguments.output_tokens)
-        loop = bare(subject)
-        loop(), subject.engine.generate()
-        share = conversion_share(subject)
-        gc.collect()
-        gc.disable()
-        times = paired_times(subject.engine.generate, loop, arguments.pairs)
-        gc.enable()
-        low, median, high = statistics.quantiles((theirs / ours for ours, theirs in times), n=4)
+        times = paired_times(subject.engine.generate, bare(subject), arguments.pairs)
+        ratio, share = speed_ratio(times), conversion_share(subject)
         rate = batch_size * arguments.output_tokens / statistics.median(ours for ours, _ in times)
         print(
-            f"batch {batch_size}: {median:.4f} of the bare loop's tokens/s "
-            f"(quartiles {low:.4f} to {high:.4f}, {len(times)} pairs, "
-            f"{rate:.1f} tokens/s); completions take {share:.5%} of a pass",
+            f"batch {batch_size}: {ratio} of the bare loop's tokens/s, {rate:.1f} tokens/s; "
+            f"completions take {share:.5%} of a pass",
             flush=True,
         )
-        enough = enough and median >= LEAST
+        enough = enough and ratio.median >= LEAST
     return 0 if enough else 1
 
 

@@ -85,16 +85,6 @@ class Backend(Protocol):
         Under static batching it calls neither. Raises OutOfMemory.
         """
 
-    def serve(self, queue: Queue) -> list[Completion]:
-        """Serve timed traffic until the queue has no more, and give its completions by number.
-
-        Optional: only for backends whose traffic the compatibility matrix calls supported. Requests
-        are taken from the queue when they are due, ``queue.step`` follows each step of the engine,
-        and nothing spins: with nothing to do, ``queue.wait`` sleeps. A completion's arrival is when
-        its request was due, and ``token_times_s`` and ``service_start_s`` are given. Raises
-        OutOfMemory.
-        """
-
     def events(self) -> dict[str, Any]:
         """Give what the engine counted since ``prepare``: preempted requests, cached tokens, ...
 
@@ -104,6 +94,19 @@ class Backend(Protocol):
 
     def close(self) -> None:
         """Free the model and the device's memory."""
+
+
+class Server(Protocol):
+    """What a ``Backend`` does besides if the matrix says that it serves timed traffic."""
+
+    def serve(self, queue: Queue) -> list[Completion]:
+        """Serve timed traffic until the queue has no more, and give its completions by number.
+
+        Requests are taken from the queue when they are due, ``queue.step`` follows each step of the
+        engine, and nothing spins: with nothing to do, ``queue.wait`` sleeps. A completion's arrival
+        is when its request was due, and ``token_times_s`` and ``service_start_s`` are given. Raises
+        OutOfMemory.
+        """
 
 
 class Scorer(Protocol):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import sys
+import warnings
 from collections.abc import Callable
 
 from llm_energy.errors import LlmEnergyError
@@ -11,6 +12,8 @@ from llm_energy.errors import LlmEnergyError
 
 def run(main: Callable[[], None]) -> int:
     """Call ``main`` and give the exit status: 0, or 1 after printing what the user can mend."""
+    # PyTorch imports the module pynvml, at which the distribution of that name warns of itself.
+    warnings.filterwarnings("ignore", message="The pynvml package is deprecated")
     try:
         main()
     except LlmEnergyError as error:

@@ -40,6 +40,7 @@ include: "workflow/rules/normalise.smk"
 include: "workflow/rules/aggregate.smk"
 include: "workflow/rules/compare.smk"
 include: "workflow/rules/load.smk"
+include: "workflow/rules/sameness.smk"
 include: "workflow/rules/tables.smk"
 include: "workflow/rules/figures.smk"
 include: "workflow/rules/provenance.smk"
@@ -52,6 +53,7 @@ rule paper:
         expand(rules.compare.output, sweep=PLAN.sweep),
         expand(rules.provenance.output, sweep=PLAN.sweep),
         expand(rules.figures.output, sweep=PLAN.sweep),
+        expand(rules.sameness.output, sweep=PLAN.sweep),
 
 
 # On a cluster only `measure`, `build` and `quantise` are submitted. These take seconds, and nodes may not
@@ -66,6 +68,7 @@ localrules:
     aggregate,
     compare,
     load,
+    sameness,
     tables,
     provenance,
     builds,

@@ -414,11 +414,13 @@ def metrics(
     return replace(healthy, **changes)
 
 
-def metrics_table(rows: Iterable[Metrics], without: Iterable[Verdict] = ()) -> MetricsTable:
+def metrics_table(
+    rows: Iterable[Metrics], without: Iterable[Verdict] = (), **changes: Any
+) -> MetricsTable:
     """Give the metrics of the backend of the first row."""
     rows, without = tuple(rows), tuple(without)
     backend = rows[0].backend if rows else without[0].cell.split("--")[1]
-    return MetricsTable(SCHEMA_VERSION, "test", backend, rows, without)
+    return replace(MetricsTable(SCHEMA_VERSION, "test", backend, rows, without), **changes)
 
 
 def aggregate_row(**changes: Any) -> AggregateRow:

@@ -211,6 +211,7 @@ def example() -> Comparisons:
                 backend="pytorch",
                 model="m",
                 **SCOPE,
+                work="128 output tokens a request, greedy",
                 against="tpot_s",
                 better="less",
                 points=(
@@ -258,6 +259,7 @@ def example() -> Comparisons:
                 backend="pytorch",
                 model="m",
                 **SCOPE,
+                work="128 output tokens a request, greedy",
                 bounds={"max_quality_drop_percent": 1.0, "tpot_s": 0.05},
                 best=(FLOAT, "b1"),
                 ties=(),

@@ -15,7 +15,8 @@ from llm_energy import environments
 
 EXAMPLE = yaml.safe_load((ROOT / "config" / "examples" / "precisions.yaml").read_text("utf-8"))
 PRECISIONS = EXAMPLE["precisions"]
-CHEAP = dict.fromkeys(("validate", "normalise", "aggregate", "compare", "load", "tables", "all"), 1)
+STAGES = ("validate", "normalise", "aggregate", "compare", "load", "sameness", "tables")
+CHEAP = dict.fromkeys((*STAGES, "provenance", "all"), 1)
 
 pytestmark = pytest.mark.engine
 

@@ -12,7 +12,8 @@ from typing import Literal
 
 from llm_energy.records import Status
 
-Contrast = Literal["precision", "batch_size", "model", "backend", "sweep"]
+# A choice is between precisions and batch sizes at once.
+Contrast = Literal["precision", "batch_size", "model", "backend", "choice", "sweep"]
 # ``less`` and ``more`` are beyond noise after the correction for how many were compared.
 ComparisonOutcome = Literal[
     "less", "more", "not_distinguishable", "too_few_pairs", "not_comparable"
@@ -132,8 +133,9 @@ class Crossover:
 
     ``kind`` says what the points show beyond noise: ``saves`` or ``costs`` at every batch size,
     ``starts_saving`` or ``stops_saving`` on the way up, ``several`` changes, or ``undecided``.
-    ``batch_size`` is where the ratio is 1, interpolated in the logarithm of the batch size, and
-    ``ci_*`` hold it in 95 of 100 cases; an end that lies outside the batch sizes measured is None.
+    ``batch_size`` is where the ratio is 1, interpolated in the logarithm of the batch size, for the
+    two kinds that cross it once; ``ci_*`` hold it in 95 of 100 cases, and an end that lies outside
+    the batch sizes measured is None.
     """
 
     model: str
@@ -211,12 +213,16 @@ class ParetoPoint:
 
 @dataclass(frozen=True)
 class ParetoFront:
-    """Joules per output token against a latency (less is better) or tokens/s (more is better)."""
+    """Joules per output token against a latency (less is better) or tokens/s (more is better).
+
+    All points do the same ``work``, said in words.
+    """
 
     backend: str
     model: str
     energy_status: Status
     components: tuple[str, ...]
+    work: str
     against: str
     better: Literal["less", "more"]
     points: tuple[ParetoPoint, ...]
@@ -282,6 +288,7 @@ class Recommendation:
     model: str
     energy_status: Status
     components: tuple[str, ...]
+    work: str
     bounds: dict[str, float]
     best: tuple[str, str] | None
     ties: tuple[tuple[str, str], ...]

@@ -102,6 +102,7 @@ class Sweep:
     meter: records.MeterSettings
     policy: Policy
     quality: QualitySettings | None = None
+    recommendation: dict[str, float | None] = field(default_factory=dict)
     containers: dict[str, str] = field(default_factory=dict)
 
 
@@ -304,4 +305,5 @@ def _sweep(config: dict[str, Any]) -> Sweep:
         policy=Policy(**config["policy"]),
         containers=config["containers"],
         quality=QualitySettings(**quality) if score else None,
+        recommendation=config["recommendation"],
     )

@@ -69,6 +69,7 @@ class Plan:
     prompt_requests: dict[str, dict[str, Any]]
     allow_mixed_backends: bool
     arrivals: ArrivalSet
+    recommendation: dict[str, float | None] = field(default_factory=dict)
 
     @property
     def planned(self) -> tuple[Cell, ...]:
@@ -137,6 +138,7 @@ def make_plan(sweep: Sweep, engine: Callable[[BackendEntry], Engine]) -> Plan:
         },
         allow_mixed_backends=sweep.policy.allow_mixed_backends,
         arrivals=arrivals,
+        recommendation=sweep.recommendation,
     )
 
 
@@ -355,6 +357,7 @@ def grid(plan: Plan) -> dict[str, Any]:
         "sweep": plan.sweep,
         "device": plan.device,
         "allow_mixed_backends": plan.allow_mixed_backends,
+        "recommendation": plan.recommendation,
         "cells": [
             {
                 "cell": cell.id,

@@ -727,6 +727,7 @@ class Metrics:
     work: str | None = None
     series: str | None = None
     latencies_s: dict[str, float] = field(default_factory=dict)
+    energy_per_utf8_byte_j: float | None = None
 
 
 @dataclass(frozen=True)

@@ -1,19 +1,35 @@
-"""Say whether the backends of a sweep did the same work.
+"""Compare the cells of a sweep with each other, where they may be compared.
 
-INPUT  results/<sweep>/plan.json and the measurements that it names
-OUTPUT results/<sweep>/tables/sameness.{csv,md}
+INPUT  results/<sweep>/<backend>/{metrics,aggregate}.json, results/<sweep>/plan.json
+OUTPUT results/<sweep>/comparisons.json
 """
 
 
 rule compare:
-    """Compare prompts, weights, lengths and output ids between backends."""
+    """Pair cells block by block, and put the sweep in order: crossovers, fronts, recommendation."""
     input:
-        script=f"{SCRIPTS}/sameness.py",
-        module=f"{SCRIPTS}/llm_energy/sameness.py",
+        script=f"{SCRIPTS}/compare.py",
+        modules=expand(
+            f"{SCRIPTS}/llm_energy/{{module}}.py",
+            module=[
+                "comparability",
+                "compare",
+                "comparisons",
+                "contrasts",
+                "crossovers",
+                "outliers",
+                "paired",
+                "recommend",
+                "series",
+                "views",
+                "wording",
+            ],
+        ),
         plan="results/{sweep}/plan.json",
-        measurements=PLAN.measurements(),
+        metrics=expand("results/{{sweep}}/{backend}/metrics.json", backend=PLAN.backends),
+        aggregates=expand("results/{{sweep}}/{backend}/aggregate.json", backend=PLAN.backends),
     output:
-        multiext("results/{sweep}/tables/sameness", ".csv", ".md"),
+        "results/{sweep}/comparisons.json",
     log:
         "logs/{sweep}/compare.log",
     conda:
@@ -22,10 +38,11 @@ rule compare:
         image("workflow")
     params:
         python=workflow_python,
-        folder=subpath(output[0], parent=True),
     shell:
         r"""
         {params.python:q} {input.script:q} \
+            --metrics {input.metrics:q} \
+            --aggregates {input.aggregates:q} \
             --plan {input.plan:q} \
-            --out-dir {params.folder:q} 2>{log:q}
+            --out {output:q} 2>{log:q}
         """

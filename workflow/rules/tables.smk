@@ -1,6 +1,6 @@
 """Print what was found, each backend in its own block.
 
-INPUT  results/<sweep>/<backend>/aggregate.json, results/<sweep>/load.json
+INPUT  results/<sweep>/<backend>/aggregate.json, results/<sweep>/{comparisons,load}.json
 OUTPUT results/<sweep>/tables/<table>.{csv,md,tex}, results/<sweep>/tables/energy.txt
 """
 
@@ -15,6 +15,7 @@ rule tables:
         ),
         aggregates=expand("results/{{sweep}}/{backend}/aggregate.json", backend=PLAN.backends),
         load="results/{sweep}/load.json",
+        comparisons="results/{sweep}/comparisons.json",
     output:
         expand(
             "results/{{sweep}}/tables/{table}.{suffix}", table=TABLES, suffix=["csv", "md", "tex"]
@@ -34,5 +35,6 @@ rule tables:
         {params.python:q} {input.script:q} \
             --aggregates {input.aggregates:q} \
             --load {input.load:q} \
+            --comparisons {input.comparisons:q} \
             --out-dir {params.folder:q} 2>{log:q}
         """

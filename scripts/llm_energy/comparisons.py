@@ -1,0 +1,167 @@
+"""Put together all that is said of a sweep across its cells (the compare stage)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from llm_energy import views
+from llm_energy.comparability import FIELDS, UNRECORDED
+from llm_energy.compare import compare
+from llm_energy.comparison_records import (
+    Comparison,
+    Comparisons,
+    Crossover,
+    HeldFixed,
+    Recommendation,
+)
+from llm_energy.contrasts import pairs_of
+from llm_energy.crossovers import crossovers
+from llm_energy.errors import LlmEnergyError
+from llm_energy.recommend import recommend
+from llm_energy.records import SCHEMA_VERSION, Aggregate, AggregateRow, MetricsTable
+from llm_energy.series import GROSS, Series, collect
+from llm_energy.wording import change
+
+# The work of a request, as far as two choices for it must agree in.
+WORK = ("output_lengths", "decoding", "traffic", "sharding")
+
+
+def comparisons(
+    tables: Sequence[MetricsTable], aggregates: Sequence[Aggregate], plan: dict[str, Any]
+) -> Comparisons:
+    """Compare the cells of a sweep and show them in order.
+
+    ``tables`` and ``aggregates`` are of the plan's backends, one each, never pooled. The plan's
+    ``recommendation`` has the bounds. Raises LlmEnergyError for another sweep's records.
+    """
+    strange = {record.sweep for record in (*tables, *aggregates)} - {plan["sweep"]}
+    if strange:
+        raise LlmEnergyError(
+            f"records of sweep '{min(strange)}' do not belong to the plan of '{plan['sweep']}'"
+        )
+    series = collect(tables)
+    compared, families = compare(pairs_of(series, plan))
+    crossed = crossovers(compared)
+    rows = list(views.usable(aggregates))
+    by_row = {(one.cell, one.workload, *one.kind): one for one in series}
+    groups = _groups(rows, by_row)
+    bounds = {k: v for k, v in plan.get("recommendation", {}).items() if v is not None}
+    recommended = [
+        recommend(group, {(r.cell, r.workload): by_row[_key(r)] for r in group}, bounds, work)
+        for work, group in groups
+    ]
+    return Comparisons(
+        schema_version=SCHEMA_VERSION,
+        sweep=plan["sweep"],
+        simulated=any(row.simulated for row in rows),
+        findings=tuple(findings(rows, compared, crossed, recommended)),
+        held_fixed=tuple(held_fixed(tables)),
+        families=tuple(families),
+        comparisons=tuple(compared),
+        crossovers=tuple(crossed),
+        rankings=tuple(views.rankings(rows)),
+        pareto=tuple(views.fronts(groups)),
+        limits=(),
+        recommendations=tuple(recommended),
+    )
+
+
+def _key(row: AggregateRow) -> tuple:
+    return (row.cell, row.workload, row.energy_status, row.components)
+
+
+def _groups(
+    rows: Iterable[AggregateRow], by_row: dict[tuple, Series]
+) -> list[tuple[str, list[AggregateRow]]]:
+    """Put rows together that do the same work for one model on one backend, in one scope."""
+    groups: dict[tuple, list[AggregateRow]] = {}
+    for row in rows:
+        conditions = next(iter(by_row[_key(row)].conditions.values()))
+        work = tuple(conditions.get(name, UNRECORDED) for name in WORK)
+        scope = (row.backend, row.model, row.energy_status, row.components)
+        groups.setdefault((*scope, work), []).append(row)
+    return [(_work_in_words(key[-1]), group) for key, group in groups.items()]
+
+
+def _work_in_words(values: Sequence[str]) -> str:
+    named = dict(zip(WORK, values, strict=True))
+    lengths = named.pop("output_lengths")
+    rest = [value for value in named.values() if value not in (UNRECORDED, "none")]
+    return ", ".join([f"{lengths} output tokens a request", *rest])
+
+
+def held_fixed(tables: Iterable[MetricsTable]) -> list[HeldFixed]:
+    """Give every condition with the values that it took over the sweep."""
+    found: dict[str, dict[str, None]] = {name: {} for name in FIELDS}
+    for table in tables:
+        for conditions in table.conditions.values():
+            for name in FIELDS:
+                found[name][conditions.get(name, UNRECORDED)] = None
+    return [HeldFixed(name, field.title, tuple(found[name])) for name, field in FIELDS.items()]
+
+
+def findings(
+    rows: Sequence[AggregateRow],
+    compared: Sequence[Comparison],
+    crossed: Sequence[Crossover],
+    recommended: Sequence[Recommendation],
+) -> Iterable[str]:
+    """Say what matters most: how the joules are known, what is cheapest, and by how much."""
+    statuses = {row.energy_status for row in rows}
+    if not rows:
+        yield "No cell gave a usable measurement"
+        return
+    if any(row.simulated for row in rows):
+        yield "Simulated: no joule here was ever drawn"
+    elif statuses == {"estimated"}:
+        yield "Every joule is estimated by a model of the hardware; none was measured"
+    elif "estimated" in statuses:
+        yield "Some joules are estimated by a model of the hardware; they are never added to others"
+    for one in recommended:
+        runner_up = _runner_up(one)
+        yield f"{one.statement}; {runner_up}" if runner_up else one.statement
+    yield from (one.statement for one in crossed)
+    yield from _of_backends(compared)
+    refused = sum(one.outcome == "not_comparable" for one in compared)
+    if refused:
+        yield f"{refused} of {len(compared)} pairs are not comparable; each says in what it differs"
+    undecided = [
+        one for one in compared if one.outcome == "not_distinguishable" and one.metric == GROSS.name
+    ]
+    if undecided:
+        least = max(one.smallest_detectable_percent for one in undecided)
+        yield (
+            f"{len(undecided)} pairs cannot be told apart in J per output token; differences of "
+            f"up to {least:.2g} % may have been missed"
+        )
+
+
+def _runner_up(one: Recommendation) -> str | None:
+    kept = [c for c in one.candidates if not c.refused and (c.cell, c.workload) != one.best]
+    if not kept or one.best is None:
+        return None
+    second = kept[0]
+    share = change(second.energy_j / one.candidates[0].energy_j)
+    beyond = "a difference within noise" if (second.cell, second.workload) in one.ties else ""
+    told = f"next is {second.cell.rsplit('--', 1)[1]} at {second.workload} with {share}"
+    return f"{told}, {beyond}" if beyond else told
+
+
+def _of_backends(compared: Sequence[Comparison]) -> Iterable[str]:
+    """Sum up each pair of backends over all that they both did."""
+    pairs: dict[tuple[str, str, str], list[Comparison]] = {}
+    for one in compared:
+        if one.contrast == "backend" and one.metric == GROSS.name:
+            key = (one.reference.model, one.reference.backend, one.other.backend)
+            pairs.setdefault(key, []).append(one)
+    for (model, reference, other), found in pairs.items():
+        less, more = (sum(one.outcome == word for one in found) for word in ("less", "more"))
+        ratios = [one.ratio for one in found if one.outcome in ("less", "more")]
+        if not ratios:
+            continue
+        ends = " to ".join(dict.fromkeys(change(ratio) for ratio in (min(ratios), max(ratios))))
+        yield (
+            f"For {model}, {other} uses less energy than {reference} in {less} and more in {more} "
+            f"of {len(found)} pairs ({ends})"
+        )

@@ -1,0 +1,166 @@
+"""Sort the metrics of a sweep into series, and pair two series block by block."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from llm_energy.comparability import differences, in_words
+from llm_energy.comparison_records import Contrast, Difference, LeftOut, Side
+from llm_energy.records import Metrics, MetricsTable, Status
+
+
+@dataclass(frozen=True)
+class Metric:
+    """A quantity that is compared: its unit in words, and what it is a quantity of."""
+
+    name: str
+    unit: str
+    verb: str
+    energy: bool = True
+    per_token: bool = True
+
+
+GROSS = Metric("energy_per_output_token_j", "J per output token", "uses")
+NET = Metric("net_energy_per_output_token_j", "net J per output token", "uses")
+PER_REQUEST = Metric("energy_per_request_j", "J per request", "uses", per_token=False)
+PER_BYTE = Metric("energy_per_utf8_byte_j", "J per UTF-8 byte", "uses", per_token=False)
+SPEED = Metric("output_tokens_per_s", "output tokens/s", "gives", energy=False)
+
+
+@dataclass(frozen=True)
+class Series:
+    """The usable repeats of one cell and workload with one kind of joules, by their number.
+
+    A block is all repeats with one number. ``conditions`` are those of each repeat.
+    """
+
+    cell: str
+    model: str
+    backend: str
+    precision: str
+    workload: str
+    batch_size: int
+    status: Status
+    components: tuple[str, ...]
+    rows: dict[int, Metrics] = field(default_factory=dict)
+    conditions: dict[int, Mapping[str, str]] = field(default_factory=dict)
+
+    @property
+    def kind(self) -> tuple[Status, tuple[str, ...]]:
+        """Give what must be the same for joules to be one quantity."""
+        return self.status, self.components
+
+    def values(self, metric: Metric) -> dict[int, float]:
+        """Give one metric by repeat; what is absent, or has no logarithm, is left out."""
+        found = {k: getattr(row, metric.name) for k, row in self.rows.items()}
+        return {k: value for k, value in found.items() if value is not None and value > 0}
+
+    def side(self, metric: Metric) -> Side:
+        """Describe the series as one side of a comparison."""
+        values = self.values(metric)
+        return Side(
+            cell=self.cell,
+            model=self.model,
+            backend=self.backend,
+            precision=self.precision,
+            workload=self.workload,
+            batch_size=self.batch_size,
+            n=len(values),
+            mean=math.fsum(values.values()) / len(values),
+        )
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Two series of one metric, block by block.
+
+    ``logs`` are the logarithms of other over reference by block. ``differs`` says why no block
+    could be paired; ``left_out`` names the blocks that could not be.
+    """
+
+    contrast: Contrast
+    metric: Metric
+    reference: Series
+    other: Series
+    logs: dict[int, float]
+    left_out: tuple[LeftOut, ...]
+    differs: tuple[Difference, ...]
+
+
+def collect(tables: Iterable[MetricsTable]) -> list[Series]:
+    """Sort every row of metrics into its series, in the order of the rows."""
+    found: dict[tuple, Series] = {}
+    for table in tables:
+        for row in table.rows:
+            key = (row.cell, row.workload, row.energy_status, row.components)
+            if key not in found:
+                found[key] = Series(
+                    cell=row.cell,
+                    model=row.model,
+                    backend=row.backend,
+                    precision=row.precision,
+                    workload=row.workload,
+                    batch_size=row.batch_size,
+                    status=row.energy_status,
+                    components=row.components,
+                )
+            found[key].rows[row.repeat] = row
+            found[key].conditions[row.repeat] = table.conditions.get(row.conditions or "", {})
+    return list(found.values())
+
+
+def matched(
+    reference: Sequence[Series], other: Sequence[Series], metric: Metric
+) -> Iterator[tuple[Series, Series]]:
+    """Give the series of two cells that are of one kind: the measured ones, else the estimated.
+
+    Where there are none, the first two, whose difference a comparison then names. What is no
+    energy is the same in every series of a window.
+    """
+    pairs = [(a, b) for a in reference for b in other if a.kind == b.kind]
+    measured = [pair for pair in pairs if pair[0].status == "measured"]
+    chosen = measured or pairs or [(reference[0], other[0])]
+    yield from chosen if metric.energy else chosen[:1]
+
+
+def pair(contrast: Contrast, metric: Metric, reference: Series, other: Series) -> Pair | None:
+    """Pair two series block by block; None where one of them has no value at all.
+
+    Members of a pair agree in every condition that the contrast holds fixed, host and boards
+    included, so a block that ran on two hosts is left out.
+    """
+    first, second = reference.values(metric), other.values(metric)
+    if not first or not second:
+        return None
+    logs: dict[int, float] = {}
+    refused: dict[int, tuple[Difference, ...]] = {}
+    for block in sorted(first.keys() & second.keys()):
+        found = tuple(
+            differences(
+                contrast,
+                reference.conditions[block],
+                other.conditions[block],
+                energy=metric.energy,
+                per_token=metric.per_token,
+            )
+        )
+        if found:
+            refused[block] = found
+        else:
+            logs[block] = math.log(second[block] / first[block])
+    left_out = [
+        LeftOut(block, f"only one side has a usable repeat {block}")
+        for block in sorted(first.keys() ^ second.keys())
+    ]
+    differs: tuple[Difference, ...] = ()
+    if refused and not logs:
+        differs = next(iter(refused.values()))
+    left_out += [
+        LeftOut(block, "; ".join(in_words(one) for one in found))
+        for block, found in refused.items()
+        if logs
+    ]
+    left_out.sort(key=lambda one: one.block)
+    return Pair(contrast, metric, reference, other, logs, tuple(left_out), differs)

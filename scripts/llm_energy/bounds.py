@@ -12,19 +12,17 @@ arXiv:2211.05102).
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
-# One access to HBM2, with its share of opening rows: O'Connor et al., Fine-Grained DRAM, MICRO-50,
-# 2017, section 2 (doi:10.1145/3123939.3124545). GDDR5 takes 14 pJ there. Newer HBM takes somewhat
-# less than HBM2, which all else that a board draws power for outweighs many times.
-MEMORY_ENERGY_J_PER_BIT = 3.92e-12
-# More than the last-level cache of any board below; what is in there need not be read again.
-CACHE_BYTES = 128 * 2**20
-# Tensor cores multiply 4-bit numbers at most four times as fast as 16-bit ones (NVIDIA Blackwell
-# architecture technical brief, 2024).
-QUANTISED_SPEED_UP = 4
+# The constants and data sheets, each with its source; the standard library alone can read them.
+HARDWARE = json.loads(Path(__file__).with_name("hardware.json").read_text(encoding="utf-8"))
+MEMORY_ENERGY_J_PER_BIT = HARDWARE["memory_energy_j_per_bit"]["value"]
+CACHE_BYTES = HARDWARE["cache_bytes"]["value"]
+QUANTISED_SPEED_UP = HARDWARE["quantised_speed_up"]["value"]
 
 # Models whose every layer attends to the whole context and keeps plain keys and values of it.
 PLAIN_ATTENTION = {"llama", "mistral", "opt", "phi3", "qwen2", "qwen3", "qwen3_moe", "mixtral"}
@@ -40,47 +38,16 @@ class Board:
     source: str
 
 
-# By source, and then by the name that NVML gives, without "NVIDIA": GB/s, TFLOP/s, W.
-DATA_SHEETS: dict[str, dict[str, tuple[float, float, float]]] = {
-    "NVIDIA V100 Tensor Core GPU, data sheet, 2020": {
-        "Tesla V100-SXM2-16GB": (900, 125, 300),
-        "Tesla V100-SXM2-32GB": (900, 125, 300),
-        "Tesla V100-PCIE-16GB": (900, 112, 250),
-        "Tesla V100-PCIE-32GB": (900, 112, 250),
-    },
-    "NVIDIA T4 Tensor Core GPU, data sheet, 2019": {"Tesla T4": (320, 65, 70)},
-    "NVIDIA A100 Tensor Core GPU, data sheet, 2021": {
-        "A100-SXM4-40GB": (1555, 312, 400),
-        "A100-SXM4-80GB": (2039, 312, 400),
-        "A100-PCIE-40GB": (1555, 312, 250),
-        "A100 80GB PCIe": (1935, 312, 300),
-    },
-    "NVIDIA A10 Tensor Core GPU, data sheet, 2021": {"A10": (600, 125, 150)},
-    "NVIDIA A30 Tensor Core GPU, data sheet, 2021": {"A30": (933, 165, 165)},
-    "NVIDIA A40, data sheet, 2021": {"A40": (696, 149.7, 300)},
-    "NVIDIA RTX A6000, data sheet, 2021": {"RTX A6000": (768, 154.8, 300)},
-    "NVIDIA L4 Tensor Core GPU, data sheet, 2023": {"L4": (300, 121, 72)},
-    "NVIDIA L40S, data sheet, 2023": {"L40S": (864, 362, 350)},
-    "NVIDIA H100 Tensor Core GPU, data sheets, 2022 and 2024": {
-        "H100 80GB HBM3": (3350, 989.4, 700),
-        "H100 PCIe": (2000, 756, 350),
-        "H100 NVL": (3900, 835.5, 400),
-    },
-    "NVIDIA H200 Tensor Core GPU, data sheet, 2024": {
-        "H200": (4800, 989.4, 700),
-        "H200 NVL": (4800, 835.5, 600),
-    },
-    "NVIDIA DGX B200, data sheet, 2024": {"B200": (8000, 2250, 1000)},
-    # With sums in 16 bits, twice as fast as with sums in 32: the peak is never set too low.
-    "NVIDIA Ampere GA102 GPU architecture, white paper, 2021": {
-        "GeForce RTX 3090": (936, 142, 350)
-    },
-    "NVIDIA Ada GPU architecture, white paper, 2022": {"GeForce RTX 4090": (1008, 330.3, 450)},
-}
+# By the name that NVML gives, without "NVIDIA".
 BOARDS = {
-    name: Board(gb_per_s * 1e9, tflop_per_s * 1e12, power_w, source)
-    for source, boards in DATA_SHEETS.items()
-    for name, (gb_per_s, tflop_per_s, power_w) in boards.items()
+    name: Board(
+        bandwidth_bytes_per_s=rates["gb_per_s"] * 1e9,
+        peak_flop_per_s=rates["tflop_per_s"] * 1e12,
+        power_w=rates["power_w"],
+        source=sheet["source"],
+    )
+    for sheet in HARDWARE["boards"]
+    for name, rates in sheet["rates"].items()
 }
 
 

@@ -23,8 +23,8 @@ from llm_energy.records import SCHEMA_VERSION, Aggregate, AggregateRow, MetricsT
 from llm_energy.series import GROSS, Series, collect
 from llm_energy.wording import change
 
-# The work of a request, as far as two choices for it must agree in.
-WORK = ("output_lengths", "decoding", "traffic", "sharding")
+# The work of a request, as far as two choices for it must agree in it.
+WORK = ("prompt_lengths", "output_lengths", "decoding", "traffic", "sharding")
 
 
 def comparisons(
@@ -86,9 +86,9 @@ def _groups(
 
 def _work_in_words(values: Sequence[str]) -> str:
     named = dict(zip(WORK, values, strict=True))
-    lengths = named.pop("output_lengths")
+    lengths = [f"{named.pop(f'{end}_lengths')} {end} tokens" for end in ("prompt", "output")]
     rest = [value for value in named.values() if value not in (UNRECORDED, "none")]
-    return ", ".join([f"{lengths} output tokens a request", *rest])
+    return "; ".join([*lengths, *rest])
 
 
 def held_fixed(tables: Iterable[MetricsTable]) -> list[HeldFixed]:
@@ -118,9 +118,11 @@ def findings(
         yield "Every joule is estimated by a model of the hardware; none was measured"
     elif "estimated" in statuses:
         yield "Some joules are estimated by a model of the hardware; they are never added to others"
-    for one in recommended:
+    places = [(one.backend, one.model) for one in recommended]
+    for one, place in zip(recommended, places, strict=True):
+        work = f" ({one.work})" if places.count(place) > 1 else ""
         runner_up = _runner_up(one)
-        yield f"{one.statement}; {runner_up}" if runner_up else one.statement
+        yield f"{one.statement}{work}; {runner_up}" if runner_up else f"{one.statement}{work}"
     yield from (one.statement for one in crossed)
     yield from _of_backends(compared)
     refused = sum(one.outcome == "not_comparable" for one in compared)

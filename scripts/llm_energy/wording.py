@@ -37,14 +37,25 @@ def interval(low: float, high: float) -> str:
 
     >>> interval(0.77, 0.88), interval(0.98, 1.03), interval(2.5, 3.5)
     ('95 % CI 12 to 23 %', '95 % CI 2.0 % less to 3.0 % more', '95 % CI 2.5 to 3.5 times')
+    >>> interval(0.626, 0.628)
+    '95 % CI 37.2 to 37.4 %'
     """
     if high < 1:
-        return f"95 % CI {_percent(1 - high)} to {_percent(1 - low)} %"
+        return f"95 % CI {_ends(100 * (1 - high), 100 * (1 - low))} %"
     if low > 1 and high < MANY_TIMES:
-        return f"95 % CI {_percent(low - 1)} to {_percent(high - 1)} %"
+        return f"95 % CI {_ends(100 * (low - 1), 100 * (high - 1))} %"
     if low > 1:
-        return f"95 % CI {number(low)} to {number(high)} times"
+        return f"95 % CI {_ends(low, high)} times"
     return f"95 % CI {change(low)} to {change(high)}"
+
+
+def _ends(low: float, high: float) -> str:
+    """Write two ends with so many digits that they differ, four at most."""
+    for digits in (2, 3, 4):
+        first, last = number(low, digits), number(high, digits)
+        if first != last:
+            break
+    return f"{first} to {last}"
 
 
 def name_of(side: Side, contrast: str) -> str:

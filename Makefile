@@ -92,6 +92,7 @@ format: tools ## put the code into the project's style
 bench: envs tools ## measure what the pipeline itself costs (after make demo, on MODEL)
 	@test -d $(MODEL) || { echo "error: no folder $(MODEL): run make demo first" >&2; exit 1; }
 	$(DEV)/python tests/benchmarks/one_load.py
+	$(DEV)/python tests/benchmarks/comparison_coverage.py
 	@for stamp in $$($(STAMPS) $(BACKENDS)); do \
 	  place=$${stamp%/.installed}; backend=$$(basename $${place%-cpu}); \
 	  $$place/bin/python tests/benchmarks/meter_cost.py || exit 1; \

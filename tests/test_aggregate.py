@@ -310,3 +310,19 @@ def test_the_command_line(tmp_path, capsys):
     assert capsys.readouterr().err.startswith("error: Mixed backends detected: pytorch, vllm.")
     assert script.main(["--allow-mixed-backends", *both]) == 0
     assert read_record(Aggregate, out).mixed_backends == ("pytorch", "vllm")
+
+
+def test_an_outlier_is_flagged_with_the_summary_without_it_and_stays_in_the_mean():
+    values = (0.50, 0.51, 0.49, 0.50, 0.90)
+    (row,) = summed([builders.metrics(v, k) for k, v in enumerate(values, 1)])
+    found = {one.metric: one for one in row.outliers}["energy_per_output_token_j"]
+    assert found.repeats == (5,)
+    assert (found.without.n, found.without.mean) == (4, pytest.approx(0.5))
+    assert row.statistics["energy_per_output_token_j"].mean == pytest.approx(0.58)
+    assert row.n == 5
+
+
+def test_the_coefficient_of_variation_is_that_of_the_repeats():
+    (row,) = summed([builders.metrics(0.4, 1), builders.metrics(0.6, 2)])
+    assert row.statistics["energy_per_output_token_j"].cv == pytest.approx(0.2828, abs=1e-4)
+    assert summed([builders.metrics(0.4, 1)])[0].statistics["energy_per_output_token_j"].cv is None

@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from llm_energy.checks.accounting import ORDER
 from llm_energy.errors import LlmEnergyError
+from llm_energy.outliers import outlying
 from llm_energy.records import (
     SCHEMA_VERSION,
     Aggregate,
     AggregateRow,
     Metrics,
     MetricsTable,
+    Outlier,
     Spec,
     Statistic,
     Verdict,
@@ -33,6 +35,7 @@ OF_GROSS = (
     "energy_per_output_token_j",
     "energy_per_total_token_j",
     "energy_per_request_j",
+    "energy_per_utf8_byte_j",
     "facility_energy_per_output_token_j",
     "co2e_g_per_output_token",
     "gross_energy_j",
@@ -60,6 +63,7 @@ SUMMARISED = (
     "perplexity",
     "agreement_with_float32",
 )
+SEARCHED = ("energy_per_output_token_j", "net_energy_per_output_token_j", "output_tokens_per_s")
 MIXED = "mixed_backends"
 
 
@@ -250,6 +254,7 @@ def _rows_of(
                 traffic=own[0].traffic,
                 work=own[0].work,
                 latencies_s=_latencies(own),
+                outliers=tuple(_outliers(own)),
             )
         )
     return result
@@ -291,6 +296,17 @@ def _summarise(rows: list[Metrics], name: str) -> Statistic:
         lag=_mean_of([row.counter_lag_j for row in rows], scales),
         sensor_relative=SENSOR_RELATIVE,
     )
+
+
+def _outliers(rows: list[Metrics]) -> Iterator[Outlier]:
+    """Flag repeats far from the others, with the summary that the others alone would give."""
+    if len({row.repeat for row in rows}) < len(rows):
+        return  # pooled backends, whose repeats are of unlike systems
+    for name in SEARCHED:
+        values = {row.repeat: v for row in rows if (v := getattr(row, name)) is not None}
+        if far := outlying(values):
+            rest = [row for row in rows if row.repeat not in far]
+            yield Outlier(name, far, _summarise(rest, name))
 
 
 def _mean_of(values_j: Sequence[float], scales: Sequence[float]) -> float:

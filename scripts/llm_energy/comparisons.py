@@ -17,6 +17,7 @@ from llm_energy.comparison_records import (
 )
 from llm_energy.contrasts import pairs_of
 from llm_energy.crossovers import crossovers
+from llm_energy.distance import limits
 from llm_energy.errors import LlmEnergyError
 from llm_energy.recommend import recommend
 from llm_energy.records import SCHEMA_VERSION, Aggregate, AggregateRow, MetricsTable
@@ -62,7 +63,7 @@ def comparisons(
         crossovers=tuple(crossed),
         rankings=tuple(views.rankings(rows)),
         pareto=tuple(views.fronts(groups)),
-        limits=(),
+        limits=tuple(limits(series)),
         recommendations=tuple(recommended),
     )
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from llm_energy import backends, host
+from llm_energy.copying import copy_bytes_per_s
 from llm_energy.meter.power_trace import StartSampler
 from llm_energy.records import Host
 
@@ -42,6 +43,9 @@ class Machine(Protocol):
     def describe(self, repository: Path, gpus: tuple[dict[str, Any], ...]) -> Host:
         """Describe the hardware and the software; ``repository`` holds the code."""
 
+    def copy_bytes_per_s(self) -> float | None:
+        """Time how fast memory is copied; None where that means nothing."""
+
 
 class RealMachine:
     """The computer that this process runs on."""
@@ -56,3 +60,4 @@ class RealMachine:
     sleep = staticmethod(time.sleep)
     create_backend = staticmethod(backends.create)
     describe = staticmethod(host.describe)
+    copy_bytes_per_s = staticmethod(copy_bytes_per_s)

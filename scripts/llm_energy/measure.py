@@ -86,6 +86,7 @@ def measure(
             host=machine.describe(repository, ()),
             weights_sha256=manifest.weights_sha256,
             tokenizer_sha256=manifest.tokenizer_sha256,
+            parameter_count=manifest.parameter_count,
             model_notes=manifest.notes,
             prompts_sha256={w.id: prompts.sha256[w.id] for w in spec.workloads},
             effective={},
@@ -167,6 +168,9 @@ def _metered(
     step: Callable[[str], None],
 ) -> Measurement:
     """Run the repeat under the meter and fill ``blank`` in; keep each stretch that it finishes."""
+    if blank.spec.device == "cpu":  # before anything is metered, and before the host is to be idle
+        copied = machine.copy_bytes_per_s()
+        blank = replace(blank, host=replace(blank.host, copy_bytes_per_s=copied))
     meter = open_meter(
         blank.spec.meter,
         clock=machine.clock,

@@ -16,6 +16,8 @@ from llm_energy.checks.accounting import (
     sums,
     work,
 )
+from llm_energy.checks.catalogue import Case
+from llm_energy.checks.limits import window_limits
 from llm_energy.conditions import batching, conditions
 from llm_energy.errors import LlmEnergyError
 from llm_energy.files import sha256_file, sha256_json
@@ -185,6 +187,10 @@ def _row(
         model_notes=measurement.model_notes,
         requests_per_s=count / duration_s,
         latencies_s=quantiles_s(window, latency),
+        energy_per_utf8_byte_j=_times(per_output_token_j, 1 / quality.bytes_per_token)
+        if quality and quality.bytes_per_token
+        else None,
+        **_limits(measurement, window, output_tokens),
         **_traffic(window.traffic),
         **_kinds(workload),
     )
@@ -197,6 +203,22 @@ def _kinds(workload: Workload) -> dict[str, str]:
     asked = [parameters, workload.engine]
     kept = {name: value for name, value in traffic.items() if name not in PLACE_ON_LINE}
     return {"work": sha256_json(asked), "series": sha256_json([*asked, kept])}
+
+
+def _limits(measurement: Measurement, window: Window, output_tokens: int) -> dict[str, Any]:
+    """Give the fields of a row that tell how far its window is from what hardware allows."""
+    found = window_limits(Case(measurement, window))
+    if isinstance(found, str):
+        return {"limits_reason": found}
+    return {
+        "floor_energy_per_output_token_j": _per(found.floor_j, output_tokens),
+        "roofline_energy_per_output_token_j": _per(found.roofline_j, output_tokens),
+        "limited_energy_per_output_token_j": _per(found.energy_j, output_tokens),
+        "mbu": found.mbu,
+        "mfu": found.mfu,
+        "limits_source": found.rates,
+        "limits_fault": found.fault,
+    }
 
 
 def _traffic(report: TrafficReport | None) -> dict[str, Any]:

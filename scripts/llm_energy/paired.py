@@ -17,7 +17,8 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-ALPHA = 0.05
+CONFIDENCE = 0.95
+ALPHA = 1 - CONFIDENCE
 POWER = 0.8
 OWN_NOISE = 0.95  # the share of a family's pairs whose noise passes for the family's
 MOST_SEEN = math.log(1e6)  # a millionfold difference; with one degree of freedom it may be more

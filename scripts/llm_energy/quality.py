@@ -31,14 +31,17 @@ def make_text(
     longest = min(PASSAGE_TOKENS, (limit or PASSAGE_TOKENS + 1) - 1)  # engines add one token
     left = settings["tokens"]
     passages = []
+    length = count = 0
     for passage in prompts.read_file(path, prompts.DEFAULT_COLUMN):
-        ids = tuple(tokenizer(passage.text)["input_ids"])[: min(longest, left)]
+        whole = tuple(tokenizer(passage.text)["input_ids"])
+        length, count = length + len(passage.text.encode()), count + len(whole)
+        ids = whole[: min(longest, left)]
         if len(ids) > 1:
             passages.append(ids)
             left -= len(ids)
     if not passages:
         raise LlmEnergyError(f"{path}: no passage has two tokens or more; give a longer text")
-    return QualityText(path.stem, sha256_file(path), tuple(passages))
+    return QualityText(path.stem, sha256_file(path), tuple(passages), length / count)
 
 
 def measure_quality(backend: Any, text: QualityText) -> Quality:
@@ -48,6 +51,7 @@ def measure_quality(backend: Any, text: QualityText) -> Quality:
         "text": text.name,
         "text_sha256": text.sha256,
         "token_ids_sha256": _hash(text),
+        "bytes_per_token": text.bytes_per_token,
     }
 
     def absent(reason: str) -> Quality:

@@ -203,11 +203,15 @@ class Request:
 
 @dataclass(frozen=True)
 class QualityText:
-    """A fixed text as token ids, passage by passage; ``sha256`` is the hash of its file."""
+    """A fixed text as token ids, passage by passage; ``sha256`` is the hash of its file.
+
+    ``bytes_per_token`` are the UTF-8 bytes of the whole text over all of its tokens.
+    """
 
     name: str
     sha256: str
     passages: tuple[tuple[int, ...], ...]
+    bytes_per_token: float | None = None
 
 
 @dataclass(frozen=True)
@@ -513,6 +517,8 @@ class Host:
     ``settings`` are what the kernel is set to where it bears on energy: frequency governor,
     simultaneous multithreading, turbo, swap, container. ``batch_job`` is the job of a batch system
     that the process ran in, with the system's own name of the node; empty outside of one.
+    ``copy_bytes_per_s`` is how fast memory was copied before anything was metered (reads and writes
+    counted), timed only where processors do the work.
     """
 
     hostname: str
@@ -529,6 +535,7 @@ class Host:
     git_dirty: bool | None
     settings: dict[str, Any] = field(default_factory=dict)
     batch_job: dict[str, str] = field(default_factory=dict)
+    copy_bytes_per_s: float | None = None
 
 
 @dataclass(frozen=True)
@@ -553,6 +560,7 @@ class Quality:
     tokens: int
     total_nll: float | None
     reason: str | None = None
+    bytes_per_token: float | None = None
 
     @property
     def nll_per_token(self) -> float | None:
@@ -594,6 +602,7 @@ class Measurement:
     preflight: Preflight | None = None
     meter: MeterReport | None = None
     quality: Quality | None = None
+    parameter_count: int | None = None
     model_notes: tuple[str, ...] = ()
     arrivals_sha256: dict[str, str] = field(default_factory=dict)
 
@@ -728,6 +737,14 @@ class Metrics:
     series: str | None = None
     latencies_s: dict[str, float] = field(default_factory=dict)
     energy_per_utf8_byte_j: float | None = None
+    floor_energy_per_output_token_j: float | None = None
+    roofline_energy_per_output_token_j: float | None = None
+    limited_energy_per_output_token_j: float | None = None
+    mbu: float | None = None
+    mfu: float | None = None
+    limits_source: str | None = None
+    limits_reason: str | None = None
+    limits_fault: str | None = None
 
 
 @dataclass(frozen=True)
@@ -763,6 +780,23 @@ class Statistic:
     degrees_of_freedom: float | None = None
     absolute_ci_low: float | None = None
     absolute_ci_high: float | None = None
+
+    @property
+    def cv(self) -> float | None:
+        """Give the coefficient of variation, the sample SD over the mean; None where undefined."""
+        return self.sd / self.mean if self.sd is not None and self.mean else None
+
+
+@dataclass(frozen=True)
+class Outlier:
+    """Repeats whose value of one metric lies far from the others', and the summary without them.
+
+    They are flagged and nothing else: the row's own statistics hold them.
+    """
+
+    metric: str
+    repeats: tuple[int, ...]
+    without: Statistic
 
 
 @dataclass(frozen=True)
@@ -800,6 +834,7 @@ class AggregateRow:
     traffic: str | None = None
     work: str | None = None
     latencies_s: dict[str, Statistic] = field(default_factory=dict)
+    outliers: tuple[Outlier, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -9,8 +9,9 @@ rule aggregate:
     """Give mean, spread and interval of every cell and workload of one backend."""
     input:
         script=f"{SCRIPTS}/aggregate.py",
-        modules=multiext(
-            f"{SCRIPTS}/llm_energy/", "aggregate.py", "statistics.py", "uncertainty.py"
+        modules=expand(
+            f"{SCRIPTS}/llm_energy/{{module}}.py",
+            module=["aggregate", "outliers", "statistics", "uncertainty"],
         ),
         plan="results/{sweep}/plan.json",
         metrics="results/{sweep}/{backend}/metrics.json",

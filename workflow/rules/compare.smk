@@ -17,6 +17,7 @@ rule compare:
                 "comparisons",
                 "contrasts",
                 "crossovers",
+                "distance",
                 "outliers",
                 "paired",
                 "recommend",

@@ -11,7 +11,16 @@ rule normalise:
         script=f"{SCRIPTS}/normalise.py",
         modules=expand(
             f"{SCRIPTS}/llm_energy/{{module}}.py",
-            module=["normalise", "latency", "agreement", "checks/accounting", "uncertainty"],
+            module=[
+                "normalise",
+                "agreement",
+                "bounds",
+                "checks/accounting",
+                "checks/limits",
+                "conditions",
+                "latency",
+                "uncertainty",
+            ],
         ),
         verdicts="results/{sweep}/{backend}/verdicts.json",
         measurements=measurements,

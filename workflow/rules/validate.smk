@@ -19,6 +19,7 @@ rule validate:
                 "checks/accounting",
                 "checks/boards",
                 "checks/bounds",
+                "checks/limits",
                 "checks/catalogue",
                 "checks/energy",
                 "checks/engine",

@@ -49,6 +49,22 @@ class Queue(Protocol):
         """Sleep until something is due; False once nothing will come."""
 
 
+# What says how much a model reads and multiplies for a token, by the names of Hugging Face's
+# config.json.
+ARCHITECTURE = (
+    *("model_type", "hidden_size", "intermediate_size", "vocab_size", "num_hidden_layers"),
+    *("num_attention_heads", "num_key_value_heads", "head_dim", "sliding_window"),
+    *("num_experts", "num_local_experts", "n_routed_experts", "num_experts_per_tok"),
+    *("moe_intermediate_size", "tie_word_embeddings"),
+)
+
+
+def architecture(config: Any) -> dict[str, Any]:
+    """Take from a model's configuration what bounds its work."""
+    found = {name: getattr(config, name, None) for name in ARCHITECTURE}
+    return {name: value for name, value in found.items() if value is not None}
+
+
 def no_mark(label: str, output_tokens: int) -> None:
     """Take a mark and do nothing."""
 

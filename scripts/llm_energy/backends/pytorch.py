@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from llm_energy.backends import BatchRule, Mark, Queue, no_mark
+from llm_energy.backends import BatchRule, Mark, Queue, architecture, no_mark
 from llm_energy.backends import pytorch_weights as weights
 from llm_energy.backends.pytorch_placement import check_spread, leave, placement
 from llm_energy.backends.refusals import check_prompt, reporting_out_of_memory
@@ -315,6 +315,7 @@ class Backend:
             "quantization": weights.quantized_modules(self.model),
             "weight_bytes": sum(sizes.values()),
             "weight_bytes_by_dtype": sizes,
+            "architecture": architecture(self.model.config.get_text_config()),
             "attn_implementation": self.model.config._attn_implementation,
             "num_threads": self._torch.get_num_threads(),
             "engine_version": self._transformers.__version__,

@@ -17,7 +17,15 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from llm_energy.backends import STEADY_BEGIN, STEADY_END, Arrival, Mark, Queue, no_mark
+from llm_energy.backends import (
+    STEADY_BEGIN,
+    STEADY_END,
+    Arrival,
+    Mark,
+    Queue,
+    architecture,
+    no_mark,
+)
 from llm_energy.backends.refusals import (
     check_prompt,
     is_out_of_memory,
@@ -387,6 +395,7 @@ class Backend:
             "quantization": config.model_config.quantization,
             "weight_bytes": weight_bytes.total(),
             "weight_bytes_by_dtype": dict(sorted(weight_bytes.items())),
+            "architecture": architecture(config.model_config.hf_text_config),
             "attention_backend": ranks[0]["attention_backend"],
             "num_threads": ranks[0]["num_threads"],
             "engine_version": vllm.__version__,

@@ -114,6 +114,9 @@ class SimulatedHost:
             settings=host.settings(self.sysfs, self.procfs),
         )
 
+    def copy_bytes_per_s(self) -> None:
+        """Time nothing: simulated memory copies at no rate."""
+
     def close(self) -> None:
         """Remove the files."""
         self._trees.close()

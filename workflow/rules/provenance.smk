@@ -15,6 +15,7 @@ rule provenance:
         results=expand(rules.aggregate.output, backend=PLAN.backends, allow_missing=True),
         tables=rules.tables.output,
         compared=rules.compare.output,
+        sameness=rules.sameness.output,
     output:
         "results/{sweep}/provenance.json",
     log:

@@ -11,7 +11,8 @@ import pytest
 
 from llm_energy.errors import LlmEnergyError
 from llm_energy.files import sha256_file, sha256_json
-from llm_energy.models import fetch, read_safetensors_header
+from llm_energy.model_files import read_safetensors_header
+from llm_energy.models import fetch
 from llm_energy.records import ModelManifest, read_record, write_record
 
 SIZES = {"F32": 4, "BF16": 2, "F16": 2, "U8": 1}

@@ -13,7 +13,7 @@ from typing import Any
 
 from llm_energy.errors import Unsupported
 from llm_energy.files import read_json
-from llm_energy.models import read_safetensors_header
+from llm_energy.model_files import read_safetensors_header
 
 # Names of types in safetensors files, and their bytes.
 # https://github.com/huggingface/safetensors/blob/v0.4.5/safetensors/src/tensor.rs

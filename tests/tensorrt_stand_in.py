@@ -109,7 +109,9 @@ def _settings_class(name: str, kind: dict[str, Any], named: dict[str, type]) -> 
 
     def check(self: Any) -> None:
         for argument, entry in entries.items():
-            _check(f"{name}.{argument}", getattr(self, argument), entry["type"])
+            value = getattr(self, argument)
+            if "default" not in entry or value != entry["default"]:  # that may be a member's value
+                _check(f"{name}.{argument}", value, entry["type"])
 
     namespace = {"__post_init__": check, **dict.fromkeys(kind.get("attributes", {}))}
     cls = dataclasses.make_dataclass(name, fields, kw_only=True, namespace=namespace)

@@ -113,7 +113,7 @@ class Run:
         self._engine, self._sampling = engine, sampling
         self._prompt, self.ids = prompt, list(prompt)
         self.finished = False
-        self._first_s = 0.0
+        self._begin_s, self._first_s = 0.0, 0.0
         self.output = engine.classes["RequestOutput"]()
         self.output._run = self
         self._answer = engine.classes["CompletionOutput"]()
@@ -138,6 +138,7 @@ class Run:
 
     def step(self) -> None:
         """Make one token."""
+        self._begin_s = self._begin_s or time.monotonic()
         self._engine.count()
         sampling, made = self._sampling, self._answer.token_ids
         token = self._choose(self._logits()[-1])
@@ -156,6 +157,7 @@ class Run:
         self._engine.running.discard(self)
         if self._engine.args.return_perf_metrics and self._sampling.return_perf_metrics:
             times = self._engine.classes["TimingMetrics"]()
+            times.first_scheduled_time = timedelta(seconds=self._begin_s)
             times.first_token_time = timedelta(seconds=self._first_s)
             times.last_token_time = timedelta(seconds=time.monotonic())
             self._answer.request_perf_metrics = self._engine.classes["RequestPerfMetrics"]()

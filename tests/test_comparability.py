@@ -56,6 +56,12 @@ def test_a_changed_measurement_differs_in_its_condition_alone(name):
     assert differing("precision", found(), found(**CHANGED[name])) == [name]
 
 
+def test_an_engine_compiled_before_is_another_engine():
+    used = builders.measurement().effective
+    flows = [found(effective=used | {"flow": flow}) for flow in ("pytorch", "compiled")]
+    assert differing("precision", *flows) == ["engine"]
+
+
 def test_the_power_limit_inside_the_window_counts_and_not_the_one_at_the_start():
     lowered = builders.interval("window", 1020.0, 40.0)
     lowered = replace(lowered, boards=(builders.board(power_limit_w=(200.0, 200.0)),))

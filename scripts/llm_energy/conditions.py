@@ -107,8 +107,10 @@ def _sharding(sharding: dict[str, Any] | None) -> str:
 
 
 def _engine(backend: str, used: dict[str, Any]) -> str:
-    version, torch = used.get("engine_version", UNRECORDED), used.get("torch_version")
-    return f"{backend} {version}" + (f", torch {torch}" if torch else "")
+    parts = [f"{backend} {used.get('engine_version', UNRECORDED)}"]
+    parts += [f"torch {used['torch_version']}"] if used.get("torch_version") else []
+    parts += [f"flow {used['flow']}"] if used.get("flow") else []
+    return ", ".join(parts)
 
 
 def _values(boards: Iterable[dict[str, Any]], name: str) -> str:

@@ -71,7 +71,8 @@ def limits(spec: Spec, prompts: PromptSet) -> dict[str, int]:
         for request in prompts.requests[workload.id]:
             prompt = len(request.prompt_token_ids)
             longest = max(longest, prompt)
-            whole = max(whole, prompt + workload.parameters["max_output_tokens"])
+            output = request.output_tokens or workload.parameters["max_output_tokens"]
+            whole = max(whole, prompt + output)
     return {
         "max_input_len": longest,
         "max_seq_len": whole,
@@ -135,8 +136,14 @@ def built_engine(spec: Spec, model_folder: Path) -> Path:
             f"its engine could not be built: {record.reason}"
         )
     folder = model_folder.parent / "engines" / str(record.key)
+    again = f"delete {path} and run the workflow again"
     if not (folder / "config.json").exists():
-        raise LlmEnergyError(f"{folder} is gone: delete {path} and build the engine again")
+        raise LlmEnergyError(f"the engine {folder} is gone: {again}")
+    for name, here in _builder().items():
+        if record.inputs[name] != here:
+            raise LlmEnergyError(
+                f"the engine was built with {name} {record.inputs[name]}, here is {here}: {again}"
+            )
     return folder
 
 

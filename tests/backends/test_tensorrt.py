@@ -19,7 +19,8 @@ import tensorrt_stand_in_engine
 from subject import PROMPT, parameters
 
 from llm_energy import backends, engine_build
-from llm_energy.backends import tensorrt_engine
+from llm_energy.backends import tensorrt, tensorrt_engine
+from llm_energy.backends.tensorrt_times import Times, engine_times
 from llm_energy.checks import CATALOGUE
 from llm_energy.compatibility import translate
 from llm_energy.engine_build import EngineBuild
@@ -168,6 +169,15 @@ def test_an_engine_that_is_gone_names_what_to_delete(results):
         serve(results, asked)
 
 
+def test_an_engine_of_another_version_or_board_is_not_taken(results, monkeypatch):
+    asked = spec()
+    build(results, asked)
+    here = tensorrt_engine.describe_builder() | {"engine_version": "1.3.0"}
+    monkeypatch.setattr(tensorrt_engine, "describe_builder", lambda: here)
+    with pytest.raises(LlmEnergyError, match=r"engine_version 1\.2\.1.*, here is 1\.3\.0: delete"):
+        serve(results, asked)
+
+
 def test_a_prompt_longer_than_the_engine_is_refused(results):
     asked = spec()
     build(results, asked)
@@ -203,6 +213,7 @@ def test_the_effective_configuration_is_recorded(loaded):
         "tensor_parallel_size": 1,
         "kv_cache_config.enable_block_reuse": False,
         "kv_cache_memory_fraction": 0.9,
+        "capacity_scheduler_policy": "GUARANTEED_NO_EVICT",
         "attention_backend": "TRTLLM",
         "overlap_scheduler": True,
         "cuda_graphs": True,
@@ -225,19 +236,23 @@ def test_statistics_say_how_full_batch_and_cache_were(loaded):
 def test_times_of_another_clock_are_left_out_and_counted(loaded, monkeypatch):
     backend, _ = loaded
     backend.prepare(spec(flow="pytorch").workloads[0], requests())
-    served = []
-    whole = backend._completion
-    monkeypatch.setattr(
-        backend,
-        "_completion",
-        lambda request, output, window: (
-            served.append(output)
-            or whole(request, output, dataclasses.replace(window, arrival_s=window.end_s))
-        ),
-    )
+    monkeypatch.setattr(tensorrt, "engine_times", of_another_clock)
     completions = backend.generate()
     assert [c.first_token_s for c in completions] == [None, None]
     assert backend.events()["requests_without_engine_times"] == 2
+
+
+def of_another_clock(output, arrival_s, end_s):
+    """Read times as if the pass had begun when it ended."""
+    return engine_times(output, end_s, end_s)
+
+
+def test_times_of_tokens_lie_between_the_engines_own():
+    known = Times(True, begin_s=1.0, first_s=2.0, last_s=5.0)
+    assert known.with_tokens([2.5, 3.0, 5.5, 5.6]).tokens_s == (2.0, 3.0, 5.0, 5.0)
+    assert known.with_tokens([2.5]).last_s == 2.0
+    unknown = Times(False).with_tokens([2.5, 3.0])
+    assert (unknown.first_s, unknown.last_s, unknown.tokens_s) == (2.5, 3.0, (2.5, 3.0))
 
 
 def test_a_cpu_is_refused(results):

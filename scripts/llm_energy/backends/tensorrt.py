@@ -2,8 +2,7 @@
 
 Written from the documentation and source of TensorRT-LLM 1.2.1 and not yet run on a GPU; what it
 uses of the package, with the source of each entry, is in ``tests/tensorrt_api.yaml``. Ids go in and
-ids come out: the engine gets no tokenizer. Tokens are streamed, as a service does, since only so
-is it known while a pass runs how many requests are under way and how many tokens there are.
+ids come out: the engine gets no tokenizer.
 """
 
 from __future__ import annotations
@@ -11,23 +10,35 @@ from __future__ import annotations
 import gc
 import importlib.util
 import os
+import time
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from llm_energy.backends import Mark, no_mark
+from llm_energy.backends import Mark, Queue, no_mark
 from llm_energy.backends.refusals import check_prompt, is_out_of_memory, reporting_out_of_memory
 from llm_energy.backends.tensorrt_engine import board_uuids, describe_engine
-from llm_energy.backends.tensorrt_pass import Pass, Served
+from llm_energy.backends.tensorrt_pass import Pass
 from llm_energy.backends.tensorrt_statistics import Statistics
+from llm_energy.backends.tensorrt_times import Times, engine_times
+from llm_energy.backends.tensorrt_traffic import Traffic
 from llm_energy.backends.tensorrt_weights import Checkpoint, check_quantised
 from llm_energy.engine_build import built_engine
 from llm_energy.errors import Unsupported
 from llm_energy.records import Completion, Request, Spec, Workload
 
 CAPABILITIES = frozenset(
-    {"float32", "float16", "bfloat16", "top_k", "top_p", "continuous_batching", "score"}
+    {
+        "float32",
+        "float16",
+        "bfloat16",
+        "top_k",
+        "top_p",
+        "continuous_batching",
+        "score",
+        "timed_traffic",
+    }
 )
 KV_CACHE = "kv_cache_config."  # before the arguments that go to the cache's configuration
 # More than most windows have; by default all but the last 1000 are dropped before they are read.
@@ -76,34 +87,44 @@ class Backend:
 
     def prepare(self, workload: Workload, requests: Sequence[Request]) -> dict[str, Any]:
         """Check that each request fits, and make the sampling parameters that all of them have."""
-        from tensorrt_llm import SamplingParams
-
-        end_ids = self._checkpoint.end_ids
-        forced = workload.engine["min_tokens"] == workload.engine["max_tokens"]
         try:
-            self._sampling = SamplingParams(
-                **workload.engine,
-                end_id=end_ids[0] if end_ids else -1,
-                # A forced length goes past these: min_tokens bans the end id alone.
-                stop_token_ids=None if forced else end_ids[1:] or None,
-                include_stop_str_in_output=True,
-                detokenize=False,
-                return_perf_metrics=True,
-            )
+            self._sampling = self._sampling_of(workload.engine)
+            own = {
+                n: self._sampling_of(workload.engine | {"max_tokens": n, "min_tokens": n})
+                for n in {request.output_tokens for request in requests} - {None}
+            }
         except (TypeError, ValueError) as error:
             raise Unsupported(f"TensorRT-LLM refuses the sampling parameters: {error}") from None
         for request in requests:
-            self._check_request(request, workload.engine["max_tokens"])
+            self._check_request(request, request.output_tokens or workload.engine["max_tokens"])
         self._concurrency = min(workload.batch_size, self._llm.args.max_batch_size)
         self._requests, self._events = tuple(requests), Counter()
-        self._prompts = [list(request.prompt_token_ids) for request in requests]
+        self._asked = [
+            (list(r.prompt_token_ids), own.get(r.output_tokens, self._sampling)) for r in requests
+        ]
         self._statistics.begin()
         return {
             "generation": {name: getattr(self._sampling, name) for name in workload.engine},
             "seed": self._sampling.seed,
-            "eos_token_ids": end_ids,
+            "eos_token_ids": self._checkpoint.end_ids,
             "batching": {"strategy": "continuous", "max_requests_in_flight": self._concurrency},
         }
+
+    def _sampling_of(self, arguments: dict[str, Any]) -> Any:
+        """Make the sampling parameters that go with the matrix's arguments."""
+        from tensorrt_llm import SamplingParams
+
+        end_ids = self._checkpoint.end_ids
+        forced = arguments["min_tokens"] == arguments["max_tokens"]
+        return SamplingParams(
+            **arguments,
+            end_id=end_ids[0] if end_ids else -1,
+            # A forced length goes past these: min_tokens bans the end id alone.
+            stop_token_ids=None if forced else end_ids[1:] or None,
+            include_stop_str_in_output=True,
+            detokenize=False,
+            return_perf_metrics=True,
+        )
 
     @reporting_out_of_memory
     def generate(self, mark: Mark = no_mark) -> list[Completion]:
@@ -112,11 +133,27 @@ class Backend:
         The engine holds as many requests as the largest workload needs, so a smaller batch size is
         kept here, by handing over the next request when one has ended.
         """
-        served = Pass(self._llm, self._sampling, self._prompts, self._concurrency, mark).run()
+        arrival_s = time.monotonic()
+        outputs = Pass(self._llm, self._asked, self._concurrency, mark).run()
+        end_s = time.monotonic()
         return [
-            self._completion(request, output, served)
-            for request, output in zip(self._requests, served.outputs, strict=True)
+            self._completion(place, output, arrival_s, engine_times(output, arrival_s, end_s))
+            for place, output in enumerate(outputs)
         ]
+
+    @reporting_out_of_memory
+    def serve(self, queue: Queue) -> list[Completion]:
+        """Hand requests to the engine as they are due, up to a batch size, and sleep between.
+
+        Of each token is known when it came here; of the first and the last when the engine had it.
+        """
+        answers = Traffic(self._llm, self._asked, self._concurrency, queue).run()
+        end_s = time.monotonic()
+        completions = []
+        for (_, place, due_s), output, received_s in answers:
+            times = engine_times(output, due_s, end_s).with_tokens(received_s)
+            completions.append(self._completion(place, output, due_s, times))
+        return completions
 
     def events(self) -> dict[str, Any]:
         """Give what the engine counted since ``prepare``, over all passes; means are by step."""
@@ -148,7 +185,7 @@ class Backend:
     def close(self) -> None:
         """Shut the engine and its processes down, and give back their memory."""
         llm, self._llm = self._llm, None
-        self._requests, self._prompts, self._statistics = (), [], None
+        self._requests, self._asked, self._statistics = (), [], None
         if llm is not None:
             llm.shutdown()
         del llm
@@ -196,25 +233,23 @@ class Backend:
                 f"{asked} and {output_tokens} output tokens are more than the context of {context}"
             )
 
-    def _completion(self, request: Request, output: Any, served: Served) -> Completion:
-        """Make one answered request; times that this pass's clock can't have given are left out."""
+    def _completion(self, place: int, output: Any, arrival_s: float, times: Times) -> Completion:
+        """Make one answered request."""
         answer = output.outputs[0]
-        times = answer.request_perf_metrics.timing_metrics
-        first_s = times.first_token_time.total_seconds()
-        last_s = times.last_token_time.total_seconds()
-        known = served.arrival_s <= first_s <= last_s <= served.end_s
-        self._events["requests_without_engine_times"] += not known
+        self._events["requests_without_engine_times"] += not times.of_the_engine
         self._events["cached_prompt_tokens"] += output.cached_tokens
         return Completion(
-            request_id=request.id,
+            request_id=self._requests[place].id,
             prompt_tokens=len(output.prompt_token_ids),
             padding_tokens=0,
             cached_prompt_tokens=output.cached_tokens,
             output_token_ids=tuple(answer.token_ids),
             finish_reason=FINISH_REASONS.get(answer.finish_reason, "abort"),
-            arrival_s=served.arrival_s,
-            first_token_s=first_s if known else None,
-            last_token_s=last_s if known else None,
+            arrival_s=arrival_s,
+            first_token_s=times.first_s,
+            last_token_s=times.last_s,
+            token_times_s=times.tokens_s,
+            service_start_s=times.begin_s,
         )
 
     def _effective(self, package: Any, folder: Path) -> dict[str, Any]:
@@ -249,6 +284,7 @@ class Backend:
             "max_beam_width": args.max_beam_width,
             "max_model_len": self._context,
             "enable_chunked_prefill": args.enable_chunked_prefill,
+            "capacity_scheduler_policy": _name(args.scheduler_config.capacity_scheduler_policy),
             "tensor_parallel_size": args.tensor_parallel_size,
             "kv_cache_dtype": cache.dtype,
             "kv_cache_block_tokens": cache.tokens_per_block,

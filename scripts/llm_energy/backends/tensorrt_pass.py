@@ -3,49 +3,37 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from collections import deque
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from llm_energy.backends import STEADY_BEGIN, STEADY_END, Mark
 
 
-@dataclass(frozen=True)
-class Served:
-    """What the engine gave back, in the order of the prompts, and between which times."""
-
-    outputs: tuple[Any, ...]
-    arrival_s: float
-    end_s: float
-
-
 class Pass:
-    """Serve every prompt once, at most ``concurrency`` at a time.
+    """Serve every (prompt, sampling parameters) once, at most ``concurrency`` at a time.
 
     Tokens are streamed: only so is it known while a pass runs how many requests have begun.
     """
 
     def __init__(
-        self, llm: Any, sampling: Any, prompts: Sequence[list[int]], concurrency: int, mark: Mark
+        self, llm: Any, asked: Sequence[tuple[list[int], Any]], concurrency: int, mark: Mark
     ) -> None:
-        self._llm, self._sampling, self._mark = llm, sampling, mark
-        self._waiting = deque(enumerate(prompts))
+        self._llm, self._mark = llm, mark
+        self._waiting = deque(enumerate(asked))
         self._concurrency = concurrency
         self._outputs: dict[int, Any] = {}
         self._begun: set[int] = set()
         self._ended: set[int] = set()
         # The batch is full until so many requests are left, if it is full before that.
         self._last = concurrency + 1
-        self._steady_begun, self._steady_over = False, len(prompts) <= self._last
+        self._steady_begun, self._steady_over = False, len(asked) <= self._last
 
-    def run(self) -> Served:
-        """Serve, and return when the last token of the last request is here."""
+    def run(self) -> list[Any]:
+        """Serve, and give the outputs when the last token of the last request is here."""
         return asyncio.run(self._run())
 
-    async def _run(self) -> Served:
-        arrival_s = time.monotonic()
+    async def _run(self) -> list[Any]:
         try:
             await asyncio.gather(
                 *(self._serve() for _ in range(min(self._concurrency, len(self._waiting))))
@@ -54,14 +42,13 @@ class Pass:
             for place in self._outputs.keys() - self._ended:
                 self._outputs[place].abort()
             raise
-        outputs = tuple(output for _, output in sorted(self._outputs.items()))
-        return Served(outputs, arrival_s, time.monotonic())
+        return [output for _, output in sorted(self._outputs.items())]
 
     async def _serve(self) -> None:
         """Serve one request after the other; as many of these run as the batch has places."""
         while self._waiting:
-            place, prompt = self._waiting.popleft()
-            output = self._llm.generate_async(prompt, self._sampling, streaming=True)
+            place, (prompt, sampling) = self._waiting.popleft()
+            output = self._llm.generate_async(prompt, sampling, streaming=True)
             self._outputs[place] = output
             async for _ in output:
                 if place not in self._begun:

@@ -15,6 +15,7 @@ ELSEWHERE = {
     "traffic": "test_traffic_pipeline.py",
     "replay": "test_replay_pipeline.py",
     "precisions": "test_workflow.py",
+    "three-backends": "test_tensorrt_pipeline.py",
 }
 
 

@@ -23,7 +23,7 @@ STAND_IN = tensorrt_stand_in.build(CONTRACT)
 REAL = importlib.util.find_spec("tensorrt_llm") is not None
 # The names, types and defaults that were read in the sources of 1.2.1. Where a source says
 # otherwise, correct the file, see what the backend does with it, and then this.
-READ = "b8f8715e9260330e9d6544b8388083b52191643af284fa852c2fe189b224fd0b"
+READ = "0f78fa88fd6761625ad8903d405b634be81764965020e19f730e33cbaa2285c1"
 
 
 def entries(contract: dict[str, Any]) -> Iterator[tuple[tuple[str, ...], dict[str, Any]]]:

@@ -114,3 +114,24 @@ def test_an_engine_that_was_taken_again_measures_nothing_again(swept):
     record = swept.folder / "results/tiny/tensorrt/engines/tiny--tensorrt--float32.json"
     record.touch()
     assert swept.jobs("--configfile", swept.config).keys() <= {"builds", "all"}
+
+
+# without a GPU
+
+
+def test_a_sweep_of_three_backends_is_planned_and_what_cannot_run_says_why(tmp_path):
+    project = Project(tmp_path / "copy")
+    shown = project.snakemake(
+        *("--dry-run", "--quiet", "rules"),
+        *("--configfile", "config/examples/three-backends.yaml", "--config", "device=cpu"),
+    ).stdout
+    assert "Sweep three-backends: 2 of 3 cells planned" in shown
+    assert "smollm2-135m--tensorrt--bfloat16: unsupported: " in shown
+    (cell,) = [
+        cell
+        for cell in project.read("results/three-backends/plan.json")["cells"]
+        if cell["backend"] == "tensorrt"
+    ]
+    assert cell["outcome"] == "unsupported"
+    assert "NVIDIA GPU" in cell["reason"]
+    assert cell["measurements"] == []

@@ -213,6 +213,20 @@ def test_a_backend_that_is_not_installed_is_a_row_and_the_other_cells_run(swept)
     assert "make envs BACKENDS=pytorch" in shown
 
 
+def test_cells_that_need_a_gpu_are_rows_and_cost_no_other_cell(swept):
+    backends = ["pytorch", {"id": "tensorrt", "flow": "compiled"}]
+    config = swept.write_config("gpu", swept.sweep | {"backends": backends})
+    shown = swept.snakemake("--configfile", config).stdout
+    assert "tiny--tensorrt--float32: unsupported" in shown
+    with open(swept.folder / "results/tiny/tables/energy.csv", newline="") as stream:
+        found = {(row["backend"], row["outcome"]) for row in csv.DictReader(stream)}
+    assert found == {("pytorch", "ok"), ("tensorrt", "unsupported")}
+    with open(swept.folder / "results/tiny/tables/failures.csv", newline="") as stream:
+        reasons = [r["reason"] for r in csv.DictReader(stream) if r["backend"] == "tensorrt"]
+    assert len(reasons) == len(PRECISIONS) * 2
+    assert all("NVIDIA GPU" in reason for reason in reasons)
+
+
 def test_one_cell_of_a_real_language_model(swept):
     sweep = tiny_sweep("", name="smollm2", precisions=["bfloat16"])
     sweep["models"] = [

@@ -8,6 +8,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 import functools
+import gc
 import json
 import shutil
 
@@ -255,6 +256,27 @@ def test_times_of_tokens_lie_between_the_engines_own():
     assert (unknown.first_s, unknown.last_s, unknown.tokens_s) == (2.5, 3.0, (2.5, 3.0))
 
 
+@pytest.mark.skipif(not STANDS_IN, reason="the engine cannot be made to fail")
+def test_a_request_that_fails_ends_the_others_and_the_engine_serves_on(loaded, monkeypatch):
+    backend, _ = loaded
+    workload = spec(flow="pytorch", batch_size=3).workloads[0]
+    backend.prepare(workload, [Request(f"r{i}", PROMPT) for i in range(3)])
+    whole, steps = tensorrt_stand_in_engine.Run.step, []
+
+    def step(run):
+        steps.append(run)
+        if len(steps) == 5:
+            raise RuntimeError("an illegal memory access was encountered")
+        whole(run)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(tensorrt_stand_in_engine.Run, "step", step)
+        with pytest.raises(RuntimeError, match="illegal memory access"):
+            backend.generate()
+    assert backend._llm._engine.running == set()
+    assert {len(c.output_token_ids) for c in backend.generate()} == {8}
+
+
 def test_a_cpu_is_refused(results):
     asked = dataclasses.replace(spec(flow="pytorch"), device="cpu")
     with pytest.raises(Unsupported, match="needs an NVIDIA GPU"):
@@ -264,10 +286,13 @@ def test_a_cpu_is_refused(results):
 # what is passed
 
 
-def use_everything(results) -> None:
+FLOWS = ("pytorch", "compiled")
+
+
+def use_everything(results, flows=FLOWS) -> None:
     """Make every call that the backend makes."""
     files = results / "models" / "tiny" / "files"
-    for flow in ("pytorch", "compiled"):
+    for flow in flows:
         asked = spec(flow=flow, do_sample=True, top_k=5, top_p=0.9, temperature=0.7)
         if flow == "compiled":
             shutil.rmtree(results / "models" / "tiny" / "engines", ignore_errors=True)
@@ -334,6 +359,8 @@ RENAMED = [
 )
 def test_a_renamed_argument_breaks_the_backend(results, monkeypatch, path, group, name):
     monkeypatch.setattr(tensorrt_stand_in_engine, "_load", load_once)
+    monkeypatch.setattr(gc, "collect", lambda: 0)  # which takes most of the time
+    of_compiled = ("_tensorrt_engine", "TrtLlmArgs", "BuildConfig")
     contract = copy.deepcopy(CONTRACT)
     holder = contract["classes"][path]
     for key in group:
@@ -343,7 +370,7 @@ def test_a_renamed_argument_breaks_the_backend(results, monkeypatch, path, group
     holder.update(renamed)
     seen = (Unsupported, TypeError, ValueError, AttributeError, AssertionError)
     with tensorrt_stand_in.registered(contract), pytest.raises(seen):
-        use_everything(results)
+        use_everything(results, FLOWS[any(part in path for part in of_compiled) :][:1])
 
 
 # what a stand-in measures

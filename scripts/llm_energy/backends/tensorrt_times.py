@@ -41,7 +41,10 @@ def engine_times(output: Any, arrival_s: float, end_s: float) -> Times:
 
     They must lie in order between when the request arrived and when its answer was here.
     """
-    times = output.outputs[0].request_perf_metrics.timing_metrics
+    metrics = output.outputs[0].request_perf_metrics
+    if metrics is None:
+        return Times(of_the_engine=False)
+    times = metrics.timing_metrics
     found_s = [
         times.first_scheduled_time.total_seconds(),
         times.first_token_time.total_seconds(),

@@ -31,7 +31,7 @@ class Traffic:
         self._llm, self._asked = llm, asked
         self._concurrency, self._queue = concurrency, queue
         self._answers: list[Answer] = []
-        self._under_way: set[asyncio.Task] = set()
+        self._under_way: dict[asyncio.Task, Answer] = {}
         self._ended = 0
 
     def run(self) -> list[Answer]:
@@ -54,8 +54,9 @@ class Traffic:
                 elif not self._queue.wait():  # nothing runs, so nothing else waits for this thread
                     return
         except BaseException:
-            for answer in self._answers:
-                answer.output.abort()
+            for task, answer in self._under_way.items():
+                if not task.done():
+                    answer.output.abort()
             raise
 
     def _begin(self, arrival: Arrival) -> None:
@@ -63,7 +64,7 @@ class Traffic:
         output = self._llm.generate_async(prompt, sampling, streaming=True)
         answer = Answer(arrival, output, [])
         self._answers.append(answer)
-        self._under_way.add(asyncio.create_task(self._follow(answer)))
+        self._under_way[asyncio.create_task(self._follow(answer))] = answer
 
     async def _follow(self, answer: Answer) -> None:
         """Note when tokens come, and tell the loop that it has something to look at."""
@@ -77,7 +78,6 @@ class Traffic:
             self._news.set()
 
     def _fail_with_the_first(self) -> None:
-        done = {task for task in self._under_way if task.done()}
-        self._under_way -= done
-        for task in done:
+        for task in [task for task in self._under_way if task.done()]:
+            del self._under_way[task]
             task.result()

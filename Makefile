@@ -13,7 +13,7 @@ TEST_TOOLS = latex chromium
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .SECONDARY:
-.PHONY: help demo paper verify doctor report envs test lint format bench locks clean tools test-envs test-tools
+.PHONY: help demo paper verify export doctor report envs test lint format bench locks clean tools test-envs test-tools
 
 DEV = .venvs/dev/bin
 UV = .venvs/uv/bin/uv
@@ -52,6 +52,9 @@ paper: .venvs/workflow/.installed ## tables and figures from measurements alone:
 
 verify: .venvs/workflow/.installed ## verify that nothing which the tables of SWEEP rest on has changed
 	@.venvs/workflow/bin/python scripts/lineage.py 'results/$(or $(SWEEP),demo)' --verify
+
+export: .venvs/workflow/.installed ## pack SWEEP as an RO-Crate zip file (EXPORT='--author ... --license ...')
+	@.venvs/workflow/bin/python scripts/export.py 'results/$(or $(SWEEP),demo)' $(EXPORT)
 
 doctor: envs ## say what can be measured on this host, how well, and what would mend the rest
 	@set -- $$($(STAMPS) $(BACKENDS)); $${1%/.installed}/bin/python scripts/doctor.py

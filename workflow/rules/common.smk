@@ -15,6 +15,7 @@ sys.path.insert(0, SCRIPTS)
 from llm_energy import archive, environments, plan, tables, tools
 from llm_energy.config import load_sweep
 from llm_energy.errors import LlmEnergyError
+from llm_energy.files import write_changed_json
 
 # With conda or containers Snakemake provides the environments, else they are the venvs that
 # `make envs` builds.

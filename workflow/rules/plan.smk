@@ -1,7 +1,7 @@
 """Freeze what every repeat needs to know, each time the workflow is parsed.
 
 INPUT  the config
-OUTPUT results/<sweep>/plan.json, specs/<cell>/<repeat>.json, prompts/<model>.request.json
+OUTPUT results/<sweep>/config.json, plan.json, specs/<cell>/<repeat>.json, prompts/<model>.request.json
 
 Not a rule: Snakemake does not ask whether a spec changed while the job that writes it is still to
 run, so a changed parameter would be measured one run late. Only files whose content changes are
@@ -9,5 +9,6 @@ written, so that a new cell leaves the specs of all others, and their measuremen
 """
 
 if workflow.is_main_process:
+    write_changed_json(f"results/{PLAN.sweep}/config.json", config)
     plan.write_plan(PLAN, Path())
     print(plan.describe(PLAN), file=sys.stderr)

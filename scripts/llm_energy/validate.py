@@ -209,6 +209,7 @@ class Surroundings:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self._models: dict[str, tuple[ModelManifest | None, PromptSet | None]] = {}
+        self._known: dict[tuple[str, str], Current] = {}
 
     def spec_sha256(self, planned: Planned, measurement: Measurement) -> str | None:
         """Give the hash of a spec as the measuring process took it, if it says the same still.
@@ -225,6 +226,11 @@ class Surroundings:
 
     def current(self, model: str, workload: str, spec_sha256: str | None) -> Current:
         """Give what a window of ``workload`` is held against."""
+        if (model, workload) not in self._known:
+            self._known[model, workload] = self._read(model, workload)
+        return replace(self._known[model, workload], spec_sha256=spec_sha256)
+
+    def _read(self, model: str, workload: str) -> Current:
         if model not in self._models:
             manifest = self.folder.parent / "models" / model / "manifest.json"
             prompts = self.folder / "prompts" / f"{model}.json"
@@ -235,7 +241,6 @@ class Surroundings:
         manifest, prompts = self._models[model]
         requests = prompts.requests.get(workload) if prompts else None
         return Current(
-            spec_sha256=spec_sha256,
             weights_sha256=manifest.weights_sha256 if manifest else None,
             parameter_count=manifest.parameter_count if manifest else None,
             prompts_sha256=prompts.sha256.get(workload) if prompts else None,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,9 +11,10 @@ from typing import Any
 
 from llm_energy import environments
 from llm_energy.aggregate import aggregate, planned_batch_sizes
-from llm_energy.conversion import to_dict
+from llm_energy.comparisons import comparisons
 from llm_energy.errors import LlmEnergyError
 from llm_energy.files import read_json, sha256_file, sha256_json
+from llm_energy.load import load_curves
 from llm_energy.normalise import normalise
 from llm_energy.provenance import (
     Provenance,
@@ -30,6 +32,7 @@ from llm_energy.records import (
     holds_already,
     parse_record,
     read_record,
+    rows_text,
 )
 from llm_energy.tables import make, render
 from llm_energy.validate import validate
@@ -207,21 +210,29 @@ def _broken_links(provenance: Provenance, plan: dict[str, Any]) -> Iterator[tupl
 
 def _not_reproduced(provenance: Provenance, plan: dict[str, Any]) -> Iterator[tuple[str, str]]:
     """Run each stage on what the one before it wrote, and compare."""
-    another = "this software makes something else of what it was made from"
+    again: dict[Path, Any] = {}
+    every = []
     for backend in backends(plan):
         folder = provenance.folder / backend
         verdicts = read_record(Verdicts, folder / "verdicts.json")
         metrics = read_record(MetricsTable, folder / "metrics.json")
+        plan_path = provenance.folder / "plan.json"
+        again[folder / "verdicts.json"] = validate(provenance.sweep, backend, plan_path)
+        again[folder / "metrics.json"] = normalise(verdicts)
         sizes = planned_batch_sizes(plan, [metrics])
-        again = {
-            "verdicts": validate(provenance.sweep, backend, provenance.folder / "plan.json"),
-            "metrics": normalise(verdicts),
-            "aggregate": aggregate([metrics], plan, sizes),
-        }
-        for name, record in again.items():
-            if to_dict(record) != read_json(folder / f"{name}.json"):
-                yield str(folder / f"{name}.json"), another
-    for name, text in render(results_of(provenance.folder, plan)):
+        again[folder / "aggregate.json"] = aggregate([metrics], plan, sizes)
+        every.append(metrics)
+    results = results_of(provenance.folder, plan)
+    if results.comparisons:
+        found = comparisons(every, results.aggregates, plan)
+        again[provenance.folder / "comparisons.json"] = found
+    if results.load:
+        again[provenance.folder / "load.json"] = load_curves(results.aggregates, every)
+    made = {path: rows_text(record) for path, record in again.items()}
+    wrong = [path for path, text in made.items() if json.loads(text) != read_json(path)]
+    for name, text in render(results):
         path = provenance.folder / "tables" / name
         if not path.is_file() or path.read_text(encoding="utf-8") != text:
-            yield str(path), another
+            wrong.append(path)
+    for path in wrong:
+        yield str(path), "this software makes something else of what it was made from"

@@ -40,7 +40,7 @@ def test_another_library_reads_every_file_with_its_hash(sweep, tmp_path):
     crate = ROCrate(path)
     assert crate.name == "Energy of language model inference: sweep test"
     assert crate.license == "CC-BY-4.0"
-    assert crate.root_dataset["author"]["name"] == "A. Name"
+    assert [author["name"] for author in crate.root_dataset["author"]] == ["A. Name"]
     assert str(crate.root_dataset["datePublished"]).startswith("2026-01-01")
     with zipfile.ZipFile(path) as file:
         names = set(file.namelist())

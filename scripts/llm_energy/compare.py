@@ -28,7 +28,6 @@ TITLES = {
     "model": "between models",
     "backend": "between backends",
     "choice": "against the chosen one",
-    "sweep": "between two sweeps",
 }
 
 
@@ -55,7 +54,6 @@ def family_id(pair: Pair) -> str:
         "model": (side.backend,),
         "backend": (side.model,),
         "choice": (side.model, side.backend),
-        "sweep": (side.model, side.backend),
     }[contrast]
     scope = (side.status, "+".join(side.components)) if pair.metric.energy else ()
     return "/".join((contrast, *shared, pair.metric.name, *scope))
@@ -101,7 +99,7 @@ def _independent(members: Sequence[Pair], ratios: Sequence[Ratio | None]) -> lis
     found = []
     for pair, ratio in zip(members, ratios, strict=True):
         ends = [root((side.cell, side.workload)) for side in (pair.reference, pair.other)]
-        if ratio and (ends[0] != ends[1] or pair.contrast == "sweep"):
+        if ratio and ends[0] != ends[1]:
             joined[ends[1]] = ends[0]
             found.append(ratio)
     return found
@@ -150,11 +148,11 @@ def _comparison(
         degrees_of_freedom=test.degrees if test else None,
         notes=tuple(_notes(pair)),
     )
-    return replace(found, verdict=verdict(found, metric.verb, metric.unit))
+    return replace(found, verdict=verdict(found, metric.verb, metric.unit, compared))
 
 
-def verdict(found: Comparison, verb: str, unit: str) -> str:
-    """Say in one sentence what a comparison found."""
+def verdict(found: Comparison, verb: str, unit: str, compared: int) -> str:
+    """Say in one sentence what a comparison, one of so many ``compared``, found."""
     reference, other = (name_of(side, found.contrast) for side in (found.reference, found.other))
     if found.outcome == "not_comparable":
         told = "; ".join(map(in_words, found.differs))
@@ -165,9 +163,11 @@ def verdict(found: Comparison, verb: str, unit: str) -> str:
     given = interval(found.ci_low, found.ci_high)
     if found.outcome == "not_distinguishable":
         seen = number(found.smallest_detectable_percent)
+        by_itself = not found.ci_low <= 1 <= found.ci_high
+        corrected = f" after the correction for {compared} comparisons" if by_itself else ""
         return (
-            f"{other} and {reference} are not distinguishable at n = {found.n} in {unit} "
-            f"({change(found.ratio)}, {given}); {seen} % would have been found"
+            f"{other} and {reference} are not distinguishable at n = {found.n}{corrected} "
+            f"in {unit} ({change(found.ratio)}, {given}); {seen} % would have been found"
         )
     if found.ratio >= MANY_TIMES:
         return f"{other} {verb} {number(found.ratio)} times the {unit} of {reference}, {given}"

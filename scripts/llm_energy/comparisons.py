@@ -141,14 +141,9 @@ def findings(
 
 
 def _runner_up(one: Recommendation) -> str | None:
+    """Say how the next best that keeps the bounds stands against the best."""
     kept = [c for c in one.candidates if not c.refused and (c.cell, c.workload) != one.best]
-    if not kept or one.best is None:
-        return None
-    second = kept[0]
-    share = change(second.energy_j / one.candidates[0].energy_j)
-    beyond = "a difference within noise" if (second.cell, second.workload) in one.ties else ""
-    told = f"next is {second.cell.rsplit('--', 1)[1]} at {second.workload} with {share}"
-    return f"{told}, {beyond}" if beyond else told
+    return kept[0].against_best if kept and one.best else None
 
 
 def _of_backends(compared: Sequence[Comparison]) -> Iterable[str]:

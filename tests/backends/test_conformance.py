@@ -10,6 +10,8 @@ import time
 import pytest
 from subject import PROMPT
 
+from llm_energy.bounds import demand
+
 pytestmark = pytest.mark.engine
 
 MIXED = [PROMPT[:3], PROMPT, PROMPT[:1], PROMPT[4:9], PROMPT[2:8]]
@@ -341,6 +343,15 @@ def test_a_load_says_what_it_used(backend):
     assert effective["engine_version"]
     assert effective["weight_bytes"] > 0
     json.dumps(effective)
+
+
+def test_a_load_says_enough_of_the_model_to_bound_its_work(backend, tiny_folder):
+    backend.needs("architecture")
+    told = backend.effective["architecture"]
+    config = json.loads((tiny_folder / "config.json").read_text())
+
+    assert told["hidden_size"] == config["hidden_size"]
+    assert demand(told, 10**6, backend.effective["weight_bytes"], 4, 4).kv_bytes > 0
 
 
 def test_close_frees_the_memory(new_subject):

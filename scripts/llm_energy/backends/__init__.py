@@ -81,7 +81,8 @@ class Backend(Protocol):
 
         The result holds at least ``device`` (``cpu``, ``cuda:0``, ...), ``device_uuids`` (of the
         boards in use, a list, empty on CPU), ``dtype``, ``weight_bytes`` (resident),
-        ``engine_version``. Raises Unsupported or OutOfMemory.
+        ``engine_version``; with ``architecture`` the distance from the physical floor can be told.
+        Raises Unsupported or OutOfMemory.
         """
 
     def prepare(self, workload: Workload, requests: Sequence[Request]) -> dict[str, Any]:

@@ -40,6 +40,7 @@ CAPABILITIES = frozenset(
         "min_p",
         "repetition_penalty",
         "score",
+        "architecture",
         "ranks",
         "no_repeat_ngram_size",
         "static_batches",

@@ -54,6 +54,7 @@ CAPABILITIES = frozenset(
         "min_p",
         "repetition_penalty",
         "score",
+        "architecture",
         "ranks",
         "continuous_batching",
         "token_times",

@@ -19,10 +19,10 @@ from llm_energy.contrasts import pairs_of
 from llm_energy.crossovers import crossovers
 from llm_energy.distance import limits
 from llm_energy.errors import LlmEnergyError
-from llm_energy.recommend import recommend
+from llm_energy.recommend import recommendations
 from llm_energy.records import SCHEMA_VERSION, Aggregate, AggregateRow, MetricsTable
 from llm_energy.series import GROSS, Series, collect
-from llm_energy.wording import change
+from llm_energy.wording import change, number
 
 # The work of a request, as far as two choices for it must agree in it.
 WORK = ("prompt_lengths", "output_lengths", "decoding", "traffic", "sharding")
@@ -48,10 +48,7 @@ def comparisons(
     by_row = {(one.cell, one.workload, *one.kind): one for one in series}
     groups = _groups(rows, by_row)
     bounds = {k: v for k, v in plan.get("recommendation", {}).items() if v is not None}
-    recommended = [
-        recommend(group, {(r.cell, r.workload): by_row[_key(r)] for r in group}, bounds, work)
-        for work, group in groups
-    ]
+    recommended = recommendations(groups, lambda row: by_row[_key(row)], bounds)
     return Comparisons(
         schema_version=SCHEMA_VERSION,
         sweep=plan["sweep"],
@@ -136,7 +133,7 @@ def findings(
         least = max(one.smallest_detectable_percent for one in undecided)
         yield (
             f"{len(undecided)} pairs cannot be told apart in J per output token; differences of "
-            f"up to {least:.2g} % may have been missed"
+            f"up to {number(least)} % may have been missed"
         )
 
 

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 
 from llm_energy.compare import compare
-from llm_energy.comparison_records import Candidate, Recommendation
+from llm_energy.comparison_records import Candidate, Comparison, Recommendation
 from llm_energy.records import AggregateRow
 from llm_energy.series import GROSS, Series, pair
 from llm_energy.wording import number, plus_minus
 
 QUALITY = "nll_per_token"
 MAX_DROP = "max_quality_drop_percent"
+UNTOLD = ("not_distinguishable", "too_few_pairs")
 # The bounds on latencies, by the names of the config and of the metrics.
 LATENCIES = {
     "max_ttft_s": ("ttft_s", "time to first token"),
@@ -22,40 +24,62 @@ LATENCIES = {
 Place = tuple[str, str]  # cell, workload
 
 
-def recommend(
-    rows: Sequence[AggregateRow],
-    series: Mapping[Place, Series],
+def recommendations(
+    groups: Sequence[tuple[str, Sequence[AggregateRow]]],
+    series: Callable[[AggregateRow], Series],
     bounds: Mapping[str, float],
-    work: str,
-) -> Recommendation:
-    """Choose among rows that do the same ``work`` for one model on one backend, in one scope.
+) -> list[Recommendation]:
+    """Choose within each group, whose rows do the same work for one model, backend and scope.
 
-    ``series`` are their repeats by place. The others are compared with the chosen one pair by pair,
-    and corrected for their number; since the chosen one was picked for being least, a difference
+    A group is its work in words and its rows; ``series`` gives a row's repeats. The others of a
+    group are compared with the chosen one pair by pair, and corrected for their number over the
+    groups of a model and backend. Since the chosen one was picked for being least, a difference
     that is just beyond noise is a little too good.
     """
+    ordered = [_candidates(rows, bounds) for _, rows in groups]
+    pairs = []
+    for (first, chosen), *others in ordered:
+        if not first.refused:
+            found = (pair("choice", GROSS, series(chosen), series(row)) for _, row in others)
+            pairs += [one for one in found if one]
+    against = {
+        (one.reference.cell, one.reference.workload, one.other.cell, one.other.workload): one
+        for one in compare(pairs)[0]
+    }
+    return [
+        _recommendation(work, found, against, bounds)
+        for (work, _), found in zip(groups, ordered, strict=True)
+    ]
+
+
+def _candidates(
+    rows: Sequence[AggregateRow], bounds: Mapping[str, float]
+) -> list[tuple[Candidate, AggregateRow]]:
+    """Give the rows as candidates, those that keep the bounds first, by rising energy."""
     least = min((m for row in rows if (m := _mean(row, QUALITY)) is not None), default=None)
     found = [(_candidate(row, least, bounds), row) for row in rows]
-    found.sort(key=lambda one: (bool(one[0].refused), one[0].energy_j))
+    return sorted(found, key=lambda one: (bool(one[0].refused), one[0].energy_j))
+
+
+def _recommendation(
+    work: str,
+    found: Sequence[tuple[Candidate, AggregateRow]],
+    against: Mapping[tuple[str, str, str, str], Comparison],
+    bounds: Mapping[str, float],
+) -> Recommendation:
     best = found[0][0] if not found[0][0].refused else None
-    against: dict[Place, tuple[str, str]] = {}
-    if best:
-        chosen = series[best.cell, best.workload]
-        others = [series[one.cell, one.workload] for one, _ in found[1:]]
-        pairs = [one for other in others if (one := pair("choice", GROSS, chosen, other))]
-        against = {
-            (one.other.cell, one.other.workload): (one.outcome, one.verdict)
-            for one in compare(pairs)[0]
-        }
-    candidates = [one for one, _ in found]
+    place = (best.cell, best.workload) if best else ("", "")
+    compared = [against.get((*place, one.cell, one.workload)) for one, _ in found]
+    candidates = [
+        replace(one, against_best=other and other.verdict)
+        for (one, _), other in zip(found, compared, strict=True)
+    ]
     ties = tuple(
         (one.cell, one.workload)
-        for one in candidates[1:]
-        if not one.refused
-        and against.get((one.cell, one.workload), ("",))[0]
-        in ("not_distinguishable", "too_few_pairs")
+        for one, other in zip(candidates, compared, strict=True)
+        if not one.refused and other and other.outcome in UNTOLD
     )
-    first = rows[0]
+    first = found[0][1]
     return Recommendation(
         backend=first.backend,
         model=first.model,
@@ -63,19 +87,11 @@ def recommend(
         components=first.components,
         work=work,
         bounds=dict(bounds),
-        best=(best.cell, best.workload) if best else None,
+        best=place if best else None,
         ties=ties,
         statement=_statement(found, best, ties),
-        reasons=tuple(_reasons(candidates, best, ties, bounds, least is not None)),
-        candidates=tuple(
-            Candidate(
-                **{
-                    **vars(one),
-                    "against_best": against.get((one.cell, one.workload), (None, None))[1],
-                }
-            )
-            for one in candidates
-        ),
+        reasons=tuple(_reasons(candidates, best, ties, bounds)),
+        candidates=tuple(candidates),
     )
 
 
@@ -127,12 +143,11 @@ def _reasons(
     best: Candidate | None,
     ties: Sequence[Place],
     bounds: Mapping[str, float],
-    scored: bool,
 ) -> list[str]:
     kept = sum(not one.refused for one in candidates)
     asked = ", ".join(f"{name} {number(value)}" for name, value in bounds.items())
     told = [f"{kept} of {len(candidates)} candidates keep the bounds ({asked or 'none given'})"]
-    if MAX_DROP in bounds and not scored:
+    if MAX_DROP in bounds and all(one.quality_drop_percent is None for one in candidates):
         told.append("quality was not measured, so no candidate was refused for it")
     if best is None:
         return told

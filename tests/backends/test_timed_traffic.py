@@ -77,6 +77,30 @@ def test_no_more_run_at_once_than_the_batch_size(backend):
         assert sum(begin_s <= start_s < end_s for begin_s, end_s in spans_s) <= 2
 
 
+def test_a_static_batch_waits_to_be_full_or_for_the_patience_of_its_oldest(backend):
+    backend.needs("static_batches")
+    arrivals = Arrivals("constant", 0.0, 0.5, (0.0, 0.05, 0.1))
+    patient = {"mode": "constant", "batch_timeout_s": 0.3}
+    first, second, third = serve(backend, arrivals, batch_size=2, traffic=patient)[0]
+
+    assert first.service_start_s == second.service_start_s >= second.arrival_s
+    assert first.service_start_s < first.arrival_s + 0.3
+    assert third.service_start_s >= third.arrival_s + 0.3
+    assert third.first_token_s - third.arrival_s > 0.3  # the waiting is in the latency
+
+
+def test_a_dynamic_batch_keeps_to_its_budget(backend):
+    backend.needs("dynamic_batches")
+    at_once = Arrivals("constant", 0.0, 0.01, (0.0,) * 4)
+    widest = max(map(len, PROMPTS)) + 6
+    asked = {"strategy": "dynamic", "batch_size": 4, "max_batch_tokens": 2 * widest}
+    completions, _, _ = serve(backend, at_once, **asked)
+
+    starts_s = sorted({c.service_start_s for c in completions})
+    sizes = [sum(c.service_start_s == start_s for c in completions) for start_s in starts_s]
+    assert sizes == [2, 2]
+
+
 def test_a_closed_loop_asks_again_when_it_is_answered(backend):
     closed = Arrivals("closed_loop", 0.05, 0.25, concurrency=2)
     completions, seen, _ = serve(backend, closed, batch_size=2)

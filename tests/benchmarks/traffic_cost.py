@@ -17,6 +17,7 @@ import random
 import statistics
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 TESTS = Path(__file__).resolve().parents[1]
@@ -47,49 +48,46 @@ class Watch:
             self.total_s += time.perf_counter() - begin_s
 
 
-def without_times(name: str):
-    """Give what replaces the noting of times, as (object, attribute, replacement)."""
-    if name == "pytorch":
-        return pytorch.StepClock, "put", lambda self, tokens: None
-    from llm_energy.backends.vllm_times import TokenTimes
+def passes(subject: Subject) -> dict[str, Callable[[], object]]:
+    """Give one pass with the noting of times and one without.
 
-    return TokenTimes, "note", lambda self: None
-
-
-def times_cost(subject: Subject, pairs: int, order: random.Random) -> None:
-    """Print the paired ratio of tokens/s with and without times.
-
-    The PyTorch backend makes completions from the times, so its whole call of the model is timed
-    instead; there, copying tokens to the host is what a streamer adds.
+    The PyTorch backend makes completions from the times, so there the model is called as the
+    backend calls it, with the streamer that notes them and without any.
     """
-    owner, attribute, replacement = without_times(subject.name)
-    original = getattr(owner, attribute)
     engine = subject.engine
     if subject.name == "pytorch":
         [batch] = engine._batches
 
-        def serve() -> None:
+        def generate(streamer: pytorch.StepClock | None) -> None:
             engine.model.generate(
                 batch.input_ids,
                 attention_mask=batch.attention_mask,
                 generation_config=engine._config,
-                streamer=pytorch.StepClock() if noting else None,
+                streamer=streamer,
             )
-    else:
 
-        def serve() -> None:
-            setattr(owner, attribute, original if noting else replacement)
-            engine.generate()
+        return {"with": lambda: generate(pytorch.StepClock()), "without": lambda: generate(None)}
+    from llm_energy.backends.vllm_times import TokenTimes
 
-    durations_s: dict[str, list[tuple[float, float]]] = {"with": [], "without": []}
-    for kind in ("with", "without"):
-        noting = kind == "with"
+    note = TokenTimes.note
+
+    def serve(replacement: Callable[[TokenTimes], None]) -> None:
+        TokenTimes.note = replacement
+        engine.generate()
+        TokenTimes.note = note
+
+    return {"with": lambda: serve(note), "without": lambda: serve(lambda self: None)}
+
+
+def times_cost(subject: Subject, pairs: int, order: random.Random) -> None:
+    """Print the paired ratio of tokens/s with times over that without."""
+    served = passes(subject)
+    for serve in served.values():
         serve()
+    durations_s: dict[str, list[tuple[float, float]]] = {kind: [] for kind in served}
     for _ in range(pairs):
-        for kind in order.sample(sorted(durations_s), 2):
-            noting = kind == "with"
-            durations_s[kind].append(timed(serve))
-    setattr(owner, attribute, original)
+        for kind in order.sample(sorted(served), 2):
+            durations_s[kind].append(timed(served[kind]))
     wall, cpu = ({k: [d[i] for d in durations_s[k]] for k in durations_s} for i in (0, 1))
     print(
         f"{subject.name}: tokens/s with times over without: {ratio(wall['with'], wall['without'])} "

@@ -13,7 +13,7 @@ import report_sweep
 
 from llm_energy import figures
 from llm_energy.conversion import to_dict
-from llm_energy.figures import energy, style
+from llm_energy.figures import energy, load, style
 from llm_energy.files import read_json, write_json
 from llm_energy.headline import GROSS, headline_rows
 from llm_energy.records import Statistic
@@ -43,9 +43,10 @@ def drawn(sweep, tmp_path_factory):
 
 
 def test_every_figure_is_drawn_as_svg_and_pdf_and_named_in_the_index(drawn):
-    index = read_json(drawn / "index.json")
-    assert {entry["name"] for entry in index} == NAMES
-    for entry in index:
+    index = {entry["name"]: entry for entry in read_json(drawn / "index.json")}
+    assert index.pop("energy_over_load")["reason"] == "no workload has timed traffic"
+    assert set(index) == NAMES
+    for entry in index.values():
         assert entry["files"] == [f"{entry['name']}.svg", f"{entry['name']}.pdf"]
         assert entry["reason"] is None
         assert "95 %" in entry["caption"] or entry["name"] in ("time_course", "warm_up")
@@ -97,6 +98,25 @@ def test_error_bars_are_the_intervals(sweep):
     assert statistic.mean - below[0] == pytest.approx(statistic.ci_low)
     assert statistic.mean + above[0] == pytest.approx(statistic.ci_high)
     assert style.error_bar(Statistic(1, 0.5, None, None, None)) is None
+
+
+def test_energy_over_load_is_drawn_against_the_rate_of_arrivals(sweep):
+    rate = Statistic(2, 4.0, 0.0, 4.0, 4.0)
+    rows = [
+        replace(row, traffic="poisson", statistics=row.statistics | {load.RATE: rate})
+        for row in headline_rows(sweep.aggregates)
+    ]
+    without = replace(rows[0], statistics={})
+    assert load.timed([*rows, without, *headline_rows(sweep.aggregates)]) == rows
+    assert load.all_there_at_once(rows) == []
+    figure = load.over_load(energy.grouped(rows, "model", "backend"))
+    for axes in figure.axes:
+        drawn = [line for line in axes.lines if line.get_marker() in style.MARKERS]
+        own = [row for row in rows if f"{row.model}, {row.backend}" == axes.get_title()]
+        assert {x for line in drawn for x in line.get_xdata()} == {4.0}
+        assert {y for line in drawn for y in line.get_ydata()} == {
+            row.statistics[GROSS].mean for row in own
+        }
 
 
 def test_what_has_no_data_is_not_drawn_and_the_index_says_why(tmp_path):

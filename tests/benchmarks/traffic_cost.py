@@ -1,13 +1,12 @@
 """Measure what timed traffic costs the engine: the times of the tokens, and the harness around it.
 
-    .venvs/<backend>/bin/python tests/benchmarks/traffic_cost.py <backend> <folder of a model>
+    python tests/benchmarks/traffic_cost.py BACKEND FOLDER
 
-First the same requests are served with and without noting when each token came, in pairs in random
-order; printed is the geometric mean of the paired ratios of tokens/s (1 is equal) with its 95 %
-t-interval, by wall time and by the process's CPU time. Asked for is a cost below 1 %. Then Poisson
-traffic arrives at a rate near what the engine serves at most. The harness's share is the part of
-the time that was neither inside the engine nor slept: the queue, the batching, the marks. Asked for
-is less than 2 %.
+First the same requests are served with and without noting when each token came, in pairs (see
+pairs.py). Prints the median of the paired ratios of tokens/s (with over without) with its
+quartiles; at least 0.99 is asked for. Then Poisson traffic arrives at a rate near what the engine
+serves at most. Prints the harness's share, which is the part of the time that was neither inside
+the engine nor slept: the queue, the batching, the marks. At most 2 % are asked for.
 """
 
 from __future__ import annotations
@@ -23,7 +22,7 @@ from pathlib import Path
 TESTS = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(TESTS.parent / "scripts"), str(TESTS / "backends")]
 
-from overhead_vllm import ratio, timed  # noqa: E402  (beside this file)
+from pairs import paired_times, speed_ratio  # noqa: E402
 from subject import Subject  # noqa: E402
 
 from llm_energy import backends, traffic  # noqa: E402
@@ -32,6 +31,7 @@ from llm_energy.backends import pytorch  # noqa: E402
 
 PROMPT_TOKENS = 32
 NEAR = 0.8  # of the rate at which all that is there is served
+LEAST_RATIO, MOST_SHARE = 0.99, 0.02
 
 
 class Watch:
@@ -79,25 +79,16 @@ def passes(subject: Subject) -> dict[str, Callable[[], object]]:
     return {"with": lambda: serve(note), "without": lambda: serve(lambda self: None)}
 
 
-def times_cost(subject: Subject, pairs: int, order: random.Random) -> None:
-    """Print the paired ratio of tokens/s with times over that without."""
+def times_ratio(subject: Subject, pairs: int) -> float:
+    """Print and give the paired ratio of tokens/s with times over that without."""
     served = passes(subject)
-    for serve in served.values():
-        serve()
-    durations_s: dict[str, list[tuple[float, float]]] = {kind: [] for kind in served}
-    for _ in range(pairs):
-        for kind in order.sample(sorted(served), 2):
-            durations_s[kind].append(timed(served[kind]))
-    wall, cpu = ({k: [d[i] for d in durations_s[k]] for k in durations_s} for i in (0, 1))
-    print(
-        f"{subject.name}: tokens/s with times over without: {ratio(wall['with'], wall['without'])} "
-        f"by wall time, {ratio(cpu['with'], cpu['without'])} by CPU time",
-        flush=True,
-    )
+    ratio = speed_ratio(paired_times(served["with"], served["without"], pairs))
+    print(f"{subject.name}: {ratio} of the tokens/s without the tokens' times", flush=True)
+    return ratio.median
 
 
-def harness_share(subject: Subject, rate_per_s: float, horizon_s: float) -> None:
-    """Print which share of the time of Poisson traffic is spent outside the engine, and awake."""
+def harness_share(subject: Subject, rate_per_s: float, horizon_s: float) -> float:
+    """Print and give the share of the time of Poisson traffic spent awake outside the engine."""
     asked = {"mode": "poisson", "rate_per_s": rate_per_s, "ramp_s": 1.0, "horizon_s": horizon_s}
     arrivals = traffic.make_arrivals(traffic.complete(asked, horizon_s))
     engine, sleep = subject.engine, Watch(time.sleep)
@@ -123,16 +114,17 @@ def harness_share(subject: Subject, rate_per_s: float, horizon_s: float) -> None
         "slept)",
         flush=True,
     )
+    return share
 
 
 def main() -> int:
-    """Run both measurements."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    """Run both measurements; exit 1 if one costs more than is asked for."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("backend", choices=sorted(backends.MODULES))
-    parser.add_argument("model", type=Path)
+    parser.add_argument("model", type=Path, help="folder of a model")
     parser.add_argument("--batch-size", type=int, default=8)
-    parser.add_argument("--output-tokens", type=int, default=32)
-    parser.add_argument("--pairs", type=int, default=8, choices=range(2, 11))
+    parser.add_argument("--output-tokens", type=int, default=16)
+    parser.add_argument("--pairs", type=int, default=20)
     parser.add_argument("--horizon", type=float, default=15.0)
     options = parser.parse_args()
     order = random.Random(1)
@@ -142,14 +134,13 @@ def main() -> int:
     prompts = [order.choices(range(10, 500), k=PROMPT_TOKENS) for _ in range(options.batch_size)]
     asked = {"batch_size": options.batch_size, "max_output_tokens": options.output_tokens}
     subject.prepare(prompts, **asked)
-    times_cost(subject, options.pairs, order)
-    passes_s = [timed(engine.generate)[0] for _ in range(3)]
-    rate_per_s = NEAR * options.batch_size / statistics.median(passes_s)
+    ratio = times_ratio(subject, options.pairs)
+    pass_s = statistics.median(own for own, _ in paired_times(engine.generate, lambda: None, 3))
     given = {"mode": "poisson", "batch_timeout_s": 0.1}
     subject.prepare(prompts, traffic=given, strategy="dynamic", **asked)
-    harness_share(subject, rate_per_s, options.horizon)
+    share = harness_share(subject, NEAR * options.batch_size / pass_s, options.horizon)
     engine.close()
-    return 0
+    return int(ratio < LEAST_RATIO or share > MOST_SHARE)
 
 
 if __name__ == "__main__":

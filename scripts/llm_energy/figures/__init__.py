@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from llm_energy.figures import course, energy, style
+from llm_energy.figures import course, energy, load, style
 from llm_energy.files import write_bytes, write_json
 from llm_energy.headline import headline_rows, representatives
 from llm_energy.records import Aggregate, AggregateRow, Measurement, read_record
@@ -79,7 +79,7 @@ KINDS = (
         "Energy by precision and batch size",
         "Gross joules per output token. Dashed and a little to the right: continuous batching. "
         + INTERVALS,
-        lambda m: energy.grouped(m.rows, "model", "backend"),
+        lambda m: energy.grouped(load.all_there_at_once(m.rows), "model", "backend"),
         energy.by_batch,
     ),
     Kind(
@@ -105,6 +105,15 @@ KINDS = (
         f"other quantity at once. {INTERVALS}",
         lambda m: energy.trades(energy.grouped(m.rows, "model", "backend")),
         energy.trade,
+    ),
+    Kind(
+        "energy_over_load",
+        "Energy over load",
+        "Gross joules per output token against the rate at which requests arrive, the power of "
+        f"waiting included. {INTERVALS}",
+        lambda m: energy.grouped(load.timed(m.rows), "model", "backend"),
+        load.over_load,
+        "no workload has timed traffic",
     ),
     Kind(
         "time_course",

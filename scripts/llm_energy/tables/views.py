@@ -106,11 +106,14 @@ def limits(results: Results) -> Table:
     }
     lines = tuple(_limit(one, statistics, notes) for one in found)
     faults = sum(one.fault is not None for one in found)
-    told = (
-        f"{faults} of {len(found)} rows claim what is physically impossible; see their notes."
-        if faults
-        else "No row claims what is physically impossible."
-    )
+    held = sum(one.floor_j is not None for one in found)
+    told = f"{held} of {len(found)} rows have a limit; the notes say why the others have none."
+    if faults:
+        told = (
+            f"{faults} of {len(found)} rows claim what is physically impossible; see their notes."
+        )
+    elif held == len(found):
+        told = "No row claims what is physically impossible."
     names = ("cell", "workload", "n", "energy_j", "floor_j", "roofline_j", "times_floor")
     names += ("times_roofline", "mbu", "mfu", "rates", "reason", "fault")
     values = [[getattr(one, name) for name in names] for one in found]
@@ -125,8 +128,9 @@ def recommendations(results: Results) -> Table:
     blocks, values = [], []
     for one in found:
         lines = tuple(_candidate(one, candidate, notes) for candidate in one.candidates)
-        bounds = ", ".join(f"{name} {value:g}" for name, value in one.bounds.items())
-        blocks.append((f"{one.backend}, {one.model}" + (f", {bounds}" if bounds else ""), lines))
+        about = [one.backend, one.model, *{c.workload: None for c in one.candidates}]
+        about += [f"{name} {value:g}" for name, value in one.bounds.items()]
+        blocks.append((", ".join(about), lines))
         for candidate in one.candidates:
             values.append(
                 [
@@ -138,7 +142,9 @@ def recommendations(results: Results) -> Table:
             )
     heads = ("backend", "model", "energy_status", "cell", "workload", "recommended", "energy_j")
     heads += ("quality_drop_percent", "refused", "against_best")
-    told = " ".join(one.statement for one in found)
+    told = f"{len(found)} recommendations, one for each piece of work; the notes give the reasons."
+    if len(found) == 1:
+        told = found[0].statement
     frame = Frame("recommendations", "What to take", told, RECOMMENDED_EXPLANATION, RECOMMENDED)
     return framed(results, frame, blocks, notes.texts, heads, values)
 
@@ -185,7 +191,18 @@ def _candidate(asked: Recommendation, one: Candidate, notes: Footnotes) -> Line:
         if half is not None
         else three_digits(one.energy_j),
         "drop": three_digits(one.quality_drop_percent),
-        "latency": ", ".join(f"{n} {three_digits(v)}" for n, v in one.latency_s.items()) or ABSENT,
+        "latency": ", ".join(_latency(*known) for known in one.latency_s.items()) or ABSENT,
         "words": words,
     }
-    return Line(row_id(source), cells, (source,), notes.marks(asked.reasons if best else ()))
+    told = (asked.statement, *asked.reasons) if best else ()
+    return Line(row_id(source), cells, (source,), notes.marks(told))
+
+
+def _latency(metric: str, value_s: float) -> str:
+    """Write a latency in the words of the field.
+
+    >>> _latency("ttft_s", 0.25), _latency("e2e_latency_s", 1.5)
+    ('TTFT 0.250', 'end-to-end 1.50')
+    """
+    names = {"ttft_s": "TTFT", "tpot_s": "TPOT", "e2e_latency_s": "end-to-end"}
+    return f"{names.get(metric, metric)} {three_digits(value_s)}"

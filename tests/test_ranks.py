@@ -170,7 +170,7 @@ def spec(strategy="data_parallel", **changes) -> Spec:
 def copies():
     """Give a cell that two copies of the stand-in serve."""
     asked = spec()
-    backend = spread.Backend(asked)
+    backend = spread.Spread(asked)
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(backends.MODULES, "pytorch", STAND_IN)
         backend.effective = backend.load(asked, Path("model"))
@@ -243,7 +243,7 @@ def test_processes_that_differ_are_never_one_cell(key, values, says):
 def test_a_copy_that_loaded_something_else_ends_the_repeat(monkeypatch):
     monkeypatch.setitem(backends.MODULES, "pytorch", STAND_IN)
     asked = spec(model="odd")
-    backend = spread.Backend(asked)
+    backend = spread.Spread(asked)
     with pytest.raises(LlmEnergyError, match="Mixed precisions detected: float16, float32"):
         backend.load(asked, Path("model"))
     backend.close()

@@ -8,8 +8,7 @@ from datetime import UTC, datetime
 from itertools import count
 from pathlib import Path
 
-from llm_energy.backends.spread import Backend as Spread
-from llm_energy.backends.spread import needs_processes
+from llm_energy.backends.spread import Spread, needs_processes
 from llm_energy.conversion import to_dict
 from llm_energy.errors import BackendUnavailable, RecordError
 from llm_energy.files import read_json, sha256_json

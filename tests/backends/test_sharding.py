@@ -27,7 +27,7 @@ def sharded(backend, strategy, count=2, folder=None):
     spec = subject.spec()
     forget_binding()
     apart = spread.needs_processes(spec)
-    subject.engine = spread.Backend(spec) if apart else backends.create(backend.name)
+    subject.engine = spread.Spread(spec) if apart else backends.create(backend.name)
     return subject
 
 
@@ -40,7 +40,7 @@ def forget_binding():
 
 def processes(subject):
     """Give the ids of the processes that hold the weights."""
-    if isinstance(subject.engine, spread.Backend):
+    if isinstance(subject.engine, spread.Spread):
         return subject.engine.pids
     return [worker.proc.pid for worker in subject.engine._engine.model_executor.workers]
 

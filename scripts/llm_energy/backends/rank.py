@@ -2,8 +2,8 @@
 
     python -m llm_energy.backends.rank MODULE DESCRIPTOR CPU,CPU,...
 
-It answers each ``(method, arguments)`` on the connection with ``(kind, result or reason)`` and ends
-when the connection does.
+It answers each ``(method, arguments)`` on the connection with ``(kind, result or reason)``, a load
+with what it serves besides, and ends when the connection does.
 """
 
 from __future__ import annotations
@@ -19,7 +19,10 @@ from collections.abc import Sequence
 from multiprocessing.connection import Connection
 from typing import Any
 
+from llm_energy.conversion import to_dict
 from llm_energy.errors import OutOfMemory, Unsupported
+from llm_energy.files import sha256_json
+from llm_energy.records import Spec
 
 PR_SET_PDEATHSIG = 1  # prctl(2): which signal a process gets when its parent ends
 
@@ -45,9 +48,12 @@ def main(argv: Sequence[str]) -> None:
             try:
                 if backend is None:
                     backend = _create(module)
-                answer = ("ok", getattr(backend, method)(*arguments))
+                result = getattr(backend, method)(*arguments)
+                if method == "load":
+                    result = _identity(module, arguments[0], result), result
                 if follows and method == "generate":
-                    answer = ("ok", None)  # the same as rank 0's, which is asked for
+                    result = None  # the same as rank 0's, which is asked for
+                answer = ("ok", result)
             except Exception as error:  # all of it is the parent's to judge
                 answer = _failure(error)
             if method != "generate":
@@ -63,6 +69,16 @@ def _create(module: str) -> Any:
         return importlib.import_module(module).Backend()
     except ImportError as error:
         raise Unsupported(f"its backend cannot be imported ({error})") from None
+
+
+def _identity(module: str, spec: Spec, effective: dict[str, Any]) -> dict[str, str]:
+    """Say what this process serves, for the parent to hold against the others."""
+    return {
+        "backend": module.rpartition(".")[2],
+        "model": spec.model,
+        "spec_sha256": sha256_json(to_dict(spec)),
+        "device_kind": effective["device"].partition(":")[0],
+    }
 
 
 def _failure(error: Exception) -> tuple[str, str]:

@@ -13,9 +13,7 @@ from typing import Any
 from llm_energy.backends import MODULES, Mark, no_mark
 from llm_energy.backends.ranks import Ranks
 from llm_energy.batching import static_batches
-from llm_energy.conversion import to_dict
 from llm_energy.errors import LlmEnergyError, Unsupported
-from llm_energy.files import sha256_json
 from llm_energy.records import Completion, Request, Spec, Workload
 
 # What must be the same of all processes before their tokens may be added up, and how to call it.
@@ -40,7 +38,7 @@ def needs_processes(spec: Spec) -> bool:
     return spec.sharding.strategy == "data_parallel" or bool(spec.engine.get("tp_plan"))
 
 
-class Backend:
+class Spread:
     """Serve a cell through ``spec.sharding.num_devices`` processes of one backend."""
 
     def __init__(self, spec: Spec):
@@ -58,10 +56,9 @@ class Backend:
     def load(self, spec: Spec, model_folder: Path) -> dict[str, Any]:
         """Start the processes, load the model in each, and merge what they report."""
         self._ranks = Ranks(MODULES[self._name], self._count, self._together)
-        loaded = self._everywhere("load", spec, model_folder)
-        reports = [{**identity(self._name, spec), **effective} for effective in loaded]
-        refuse_unlike([r | {"device_kind": r["device"].split(":")[0]} for r in reports])
-        return merged_load(loaded, self._together)
+        answers = self._everywhere("load", spec, model_folder)
+        refuse_unlike([identity | effective for identity, effective in answers])
+        return merged_load([effective for _, effective in answers], self._together)
 
     def prepare(self, workload: Workload, requests: Sequence[Request]) -> dict[str, Any]:
         """Give each process all requests, or deal whole batches out to the copies in turn."""
@@ -112,15 +109,6 @@ class Backend:
 
     def _everywhere(self, method: str, *arguments: Any) -> list[Any]:
         return self._ranks.call(method, [arguments] * self._count)
-
-
-def identity(backend: str, spec: Spec) -> dict[str, str]:
-    """Give what a process is asked to be."""
-    return {
-        "backend": backend,
-        "model": spec.model,
-        "spec_sha256": sha256_json(to_dict(spec)),
-    }
 
 
 def refuse_unlike(reports: Sequence[dict[str, Any]]) -> None:

@@ -26,6 +26,7 @@ from llm_energy.backends import (
     architecture,
     no_mark,
 )
+from llm_energy.backends.ranks import END_S
 from llm_energy.backends.refusals import (
     check_prompt,
     is_out_of_memory,
@@ -305,7 +306,10 @@ class Backend:
         engine, self._engine = self._engine, None
         self._requests, self._prompts = (), []
         if engine is not None:
+            workers = getattr(engine.model_executor, "workers", ())  # of tensor parallelism
             engine.engine_core.shutdown()
+            for worker in workers:  # after a failure it is a thread that ends them, some time
+                worker.proc.join(END_S)
         del engine
         self._release()
         if "VLLM_ENABLE_V1_MULTIPROCESSING" in os.environ:  # vLLM has been imported

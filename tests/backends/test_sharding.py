@@ -20,9 +20,9 @@ pytestmark = pytest.mark.engine
 MIXED = [PROMPT[:3], PROMPT, PROMPT[:1], PROMPT[4:9], PROMPT[2:8], PROMPT[1:7]]
 
 
-def sharded(backend, strategy, count=2, folder=None):
+def sharded(backend, strategy, count=2):
     """Give the tested engine spread over ``count`` ranks, without a model yet."""
-    subject = Subject(backend.name, backend.capabilities, folder or backend.folder, None)
+    subject = Subject(backend.name, backend.capabilities, backend.folder, None)
     subject.sharding = Sharding(strategy, count)
     spec = subject.spec()
     forget_binding()
@@ -122,18 +122,14 @@ def test_heads_that_cannot_be_shared_out_are_named(backend):
         subject.engine.close()
 
 
-def test_a_model_without_a_plan_is_not_computed_twice(backend, tmp_path_factory):
+def test_a_model_that_was_not_split_is_not_computed_twice(backend):
     if backend.name != "pytorch":
         pytest.skip("only Transformers needs a plan in the model")
-    from tiny_model import build
+    from llm_energy.backends.pytorch_placement import check_spread
 
-    folder = build(tmp_path_factory.mktemp("gpt2"), "gpt2")
-    subject = sharded(backend, "tensor_parallel", folder=folder)
-    try:
-        with pytest.raises(Unsupported, match="plan"):
-            subject.load()
-    finally:
-        subject.engine.close()
+    spec = sharded(backend, "tensor_parallel").spec()
+    with pytest.raises(Unsupported, match="no tensor-parallel plan for LlamaForCausalLM"):
+        check_spread(backend.engine.model, [], spec)
 
 
 def test_a_rank_alone_refuses_to_be_one_of_several(backend):

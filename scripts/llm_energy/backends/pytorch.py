@@ -101,7 +101,7 @@ class Backend:
         device = self._device(spec.device)
         self._check_arithmetic(device, engine["dtype"])
         quantization = engine.get("quantization")
-        options = placement(self._torch, spec, device, model_folder)
+        options = placement(self._torch, spec, device)
         if quantization:
             options["quantization_config"] = self._transformers.BitsAndBytesConfig(**quantization)
         self._transformers.utils.logging.disable_progress_bar()

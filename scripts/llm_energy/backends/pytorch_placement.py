@@ -4,24 +4,19 @@ from __future__ import annotations
 
 import os
 from datetime import timedelta
-from pathlib import Path
 from typing import Any
 
 from llm_energy.errors import Unsupported
-from llm_energy.files import read_json
-from llm_energy.heads import heads_problem
 from llm_energy.records import Spec
 
 # How long a rank waits for another in one operation: far longer than any takes, and no hang.
 OPERATION_TIMEOUT_S = 600.0
 
 
-def placement(torch: Any, spec: Spec, device: str, model_folder: Path) -> dict[str, Any]:
+def placement(torch: Any, spec: Spec, device: str) -> dict[str, Any]:
     """Give the arguments of ``from_pretrained`` that place the model; raises Unsupported."""
     count = spec.sharding.num_devices
     if spec.engine.get("tp_plan"):
-        if problem := heads_problem(read_json(model_folder / "config.json"), count):
-            raise Unsupported(problem)
         _check_boards(torch, device, count)
         _join(torch, device)
         from transformers.distributed import DistributedConfig

@@ -14,6 +14,8 @@ from llm_energy.backends import MODULES, Mark, no_mark
 from llm_energy.backends.ranks import Ranks
 from llm_energy.batching import static_batches
 from llm_energy.errors import LlmEnergyError, Unsupported
+from llm_energy.files import read_json
+from llm_energy.heads import heads_problem
 from llm_energy.records import Completion, Request, Spec, Workload
 
 # What must be the same of all processes before their tokens may be added up, and how to call it.
@@ -55,6 +57,10 @@ class Spread:
 
     def load(self, spec: Spec, model_folder: Path) -> dict[str, Any]:
         """Start the processes, load the model in each, and merge what they report."""
+        if self._together:  # what fails deep inside the engine is said before it starts
+            config = read_json(model_folder / "config.json")
+            if problem := heads_problem(config, self._count):
+                raise Unsupported(problem)
         self._ranks = Ranks(MODULES[self._name], self._count, self._together)
         answers = self._everywhere("load", spec, model_folder)
         refuse_unlike([identity | effective for identity, effective in answers])

@@ -8,7 +8,7 @@ MODEL ?= results/models/smollm2-135m/files
 # The Python that has TensorRT-LLM, around which .venvs/tensorrt is made.
 TENSORRT_PYTHON ?= python3
 # What tests need of the system beside Python (tests/system_tools.py).
-TEST_TOOLS = latex chromium
+TEST_TOOLS = latex chromium slurm
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:

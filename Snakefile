@@ -49,30 +49,11 @@ include: "workflow/rules/provenance.smk"
 rule paper:
     """Make what a paper prints, and what leads back from there to the measurements."""
     input:
-        expand(rules.tables.output, sweep=PLAN.sweep),
-        expand(rules.compare.output, sweep=PLAN.sweep),
-        expand(rules.provenance.output, sweep=PLAN.sweep),
-        expand(rules.figures.output, sweep=PLAN.sweep),
-        expand(rules.sameness.output, sweep=PLAN.sweep),
-
-
-# On a cluster only `measure`, `build` and `quantise` are submitted. These take seconds, and nodes may not
-# reach the hub that `model` fetches from: they run beside Snakemake.
-localrules:
-    all,
-    paper,
-    model,
-    prompts,
-    validate,
-    normalise,
-    aggregate,
-    compare,
-    load,
-    sameness,
-    tables,
-    provenance,
-    builds,
-    figures,
+        outputs(rules.tables, sweep=PLAN.sweep),
+        outputs(rules.compare, sweep=PLAN.sweep),
+        outputs(rules.provenance, sweep=PLAN.sweep),
+        outputs(rules.figures, sweep=PLAN.sweep),
+        outputs(rules.sameness, sweep=PLAN.sweep),
 
 
 # The measurements are named too: Snakemake does not miss a deleted file between two that are there.
@@ -83,6 +64,12 @@ rule all:
         rules.paper.input,
         tables_of_builds(),
         PLAN.measurements(),
+
+
+# On a cluster only these are submitted. All else takes seconds, and nodes may not reach the hub that
+# `model` fetches from: it runs beside Snakemake.
+SUBMITTED = ("measure", "build", "quantise")
+workflow.localrules(*(rule.name for rule in workflow.rules if rule.name not in SUBMITTED))
 
 
 onstart:

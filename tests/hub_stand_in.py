@@ -13,9 +13,15 @@ from urllib.parse import unquote, urlsplit
 
 
 @contextlib.contextmanager
-def hub(repositories: dict[str, tuple[str, Path]]) -> Iterator[tuple[str, list[str]]]:
-    """Serve ``repositories`` (name -> commit, folder); yield the address and what is asked."""
+def hub(
+    repositories: dict[str, tuple[str, Path]], authorizations: set[str | None] | None = None
+) -> Iterator[tuple[str, list[str]]]:
+    """Serve ``repositories`` (name -> commit, folder); yield the address and what is asked.
+
+    What requests say of who asks is put into ``authorizations``.
+    """
     asked: list[str] = []
+    said = set() if authorizations is None else authorizations
 
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
@@ -23,6 +29,7 @@ def hub(repositories: dict[str, tuple[str, Path]]) -> Iterator[tuple[str, list[s
         def do_GET(self) -> None:
             path = unquote(urlsplit(self.path).path)
             asked.append(path)
+            said.add(self.headers["Authorization"])
             for name, (commit, folder) in repositories.items():
                 files = sorted(p for p in folder.rglob("*") if p.is_file())
                 names = {p.relative_to(folder).as_posix(): p for p in files}

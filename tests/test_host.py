@@ -32,6 +32,14 @@ def test_a_host_that_shows_nothing_has_every_key_and_no_value(tmp_path):
     )
 
 
+def test_a_job_of_a_batch_system_is_told_by_its_environment():
+    assert host.batch_job({"HOME": "/home/me"}) == {}
+    slurm = {"SLURM_JOB_ID": "17", "SLURMD_NODENAME": "node3", "SLURM_STEP_GPUS": "0,1"}
+    told = {"system": "slurm", "job_id": "17", "node": "node3", "gpus": "0,1"}
+    assert host.batch_job(slurm) == told
+    assert host.batch_job({"AWS_BATCH_JOB_ID": "a"}) == {"system": "aws_batch", "job_id": "a"}
+
+
 def test_governors_are_named_once_each(tmp_path, write):
     for cpu, governor in ((0, "performance"), (1, "powersave"), (2, "performance")):
         write(f"{CPU}/cpu{cpu}/cpufreq/scaling_governor", f"{governor}\n")

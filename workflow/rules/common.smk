@@ -103,6 +103,24 @@ def measuring_priority(wildcards):
     return -plan.block_rank(SWEEP.order_seed, wildcards.repeat, cell)
 
 
+def outputs(rule, **wildcards):
+    """Give a rule's outputs with some wildcards filled in.
+
+    Where a profile puts results into a bucket, a path of a rule has become one of the local copy,
+    which `expand` refuses: the path in the bucket is taken then.
+    """
+    prefix = workflow.storage_settings.default_storage_prefix
+    paths = [
+        (
+            path.flags["storage_object"].query.removeprefix(prefix).lstrip("/")
+            if "storage_object" in path.flags
+            else path
+        )
+        for path in rule.output
+    ]
+    return expand(paths, allow_missing=True, **wildcards)
+
+
 def boards(wildcards):
     """Give how many GPUs a repeat of a cell occupies."""
     cell = f"{wildcards.model}--{wildcards.backend}--{wildcards.precision}"

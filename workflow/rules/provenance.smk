@@ -12,7 +12,7 @@ rule provenance:
         module=f"{SCRIPTS}/llm_energy/provenance.py",
         plan="results/{sweep}/plan.json",
         measurements=PLAN.measurements(),
-        results=expand(rules.aggregate.output, backend=PLAN.backends, allow_missing=True),
+        results=outputs(rules.aggregate, backend=PLAN.backends),
         tables=rules.tables.output,
         compared=rules.compare.output,
         sameness=rules.sameness.output,

@@ -273,6 +273,18 @@ def test_the_summary_fits_a_terminal(model, precision, workload, reason):
     assert max(map(len, text.splitlines())) <= TEXT_WIDTH
 
 
+def test_a_note_of_every_row_is_told_once_in_the_terminal():
+    rows = [
+        builders.aggregate_row(workload="b1", flags=("M03",)),
+        builders.aggregate_row(workload="b8", flags=("M03", "E29")),
+    ]
+    text = summary(make(Results((builders.aggregate(rows),)))["energy"].sheet)
+    assert text.count("Every row: Short window") == 1
+    assert re.search(r"^m .* b1 .*(measured|estimated)$", text, re.M)
+    assert re.search(r"^m .* b8 .* \d+$", text, re.M)
+    assert re.search(r"^\d+\. E29: warm-up not converged\.$", text, re.M)
+
+
 def test_the_same_aggregates_give_the_same_bytes_in_any_order():
     one = builders.aggregate([builders.aggregate_row()])
     other = builders.aggregate([builders.aggregate_row(backend="vllm")], "vllm")

@@ -11,22 +11,35 @@ NARROWEST = 8
 
 
 def to_text(sheet: Sheet, remark: str | None = None) -> str:
-    """Set the columns that have a brief head, with the label, ``remark`` and the notes below."""
+    """Set the columns that have a brief head, with the label, ``remark`` and the notes below.
+
+    A note that every row has is told once and marked on none.
+    """
     columns = [column for column in sheet.columns if column.brief is not None]
     numbers = {k for k, column in enumerate(columns) if column.kind == "number"}
     heads = [column.brief for column in columns] + ["Notes"]
+    everywhere = _on_every_row(sheet)
     lines = [sheet.title]
     for title, rows in sheet.blocks:
         table = [heads]
         for row in rows:
             cells = [row.cells[column.name] for column in columns]
-            table.append([*cells, ",".join(map(str, row.notes))])
+            own = [note for note in row.notes if note not in everywhere]
+            table.append([*cells, ",".join(map(str, own))])
         lines += ["", f"[{title}]", *_aligned(table, numbers)]
     lines += ["", sheet.label] + ([remark] if remark else [])
-    for k, note in enumerate(sheet.notes, 1):
-        note = " ".join(note.split())
+    notes = {k: " ".join(note.split()) for k, note in enumerate(sheet.notes, 1)}
+    for k in everywhere:
+        lines += textwrap.wrap(f"Every row: {notes.pop(k)}", TEXT_WIDTH, subsequent_indent="   ")
+    for k, note in notes.items():
         lines += textwrap.wrap(f"{k}. {note}", TEXT_WIDTH, subsequent_indent="   ")
     return "\n".join(lines) + "\n"
+
+
+def _on_every_row(sheet: Sheet) -> list[int]:
+    """Give the notes that all rows have, where there are two rows or more."""
+    marks = [set(row.notes) for _, rows in sheet.blocks for row in rows]
+    return sorted(set.intersection(*marks)) if len(marks) > 1 else []
 
 
 def _aligned(table: list[list[str]], right: set[int]) -> list[str]:

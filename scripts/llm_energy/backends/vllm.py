@@ -23,7 +23,6 @@ from llm_energy.backends import (
     Arrival,
     Mark,
     Queue,
-    architecture,
     no_mark,
 )
 from llm_energy.backends.ranks import END_S
@@ -33,10 +32,10 @@ from llm_energy.backends.refusals import (
     reporting_out_of_memory,
 )
 from llm_energy.backends.vllm_environment import set_environment
+from llm_energy.backends.vllm_report import cache_tokens, describe_engine
 from llm_energy.backends.vllm_times import TokenTimes
 from llm_energy.backends.vllm_weights import (
     check_precision,
-    describe_rank,
     prequantized_folder,
     prequantized_sha256,
 )
@@ -137,7 +136,7 @@ class Backend:
             raise Unsupported(f"vLLM cannot load {folder}: {problem}")
         # It would update Prometheus counters at each step and log every ten seconds.
         self._engine.logger_manager = None
-        effective = self._effective()
+        effective = describe_engine(self._engine)
         check_precision(effective, engine, load_in_8bit)
         if load_in_8bit:
             effective["prequantized_sha256"] = prequantized_sha256(folder)
@@ -352,7 +351,7 @@ class Backend:
         model = self._engine.model_config
         check_prompt(request, model.get_vocab_size())
         prompt = len(request.prompt_token_ids)
-        needed, room = prompt + output_tokens, self._cache_tokens()
+        needed, room = prompt + output_tokens, cache_tokens(self._engine)
         asked = f"request {request.id}: {prompt} prompt tokens and {output_tokens} output tokens"
         if needed > room:  # the engine would preempt this request for ever
             raise OutOfMemory(
@@ -360,10 +359,6 @@ class Backend:
             )
         if needed > model.max_model_len:  # the engine would cut the output short
             raise Unsupported(f"{asked} are more than the model's context of {model.max_model_len}")
-
-    def _cache_tokens(self) -> int:
-        cache = self._engine.vllm_config.cache_config
-        return (cache.num_gpu_blocks - 1) * cache.block_size  # one block stands for "none"
 
     def _completion(
         self, output: Any, place: int, arrival_s: float, times_s: tuple[float, ...]
@@ -383,40 +378,3 @@ class Backend:
             token_times_s=times_s,
             service_start_s=metrics.scheduled_ts,
         )
-
-    def _effective(self) -> dict[str, Any]:
-        import torch
-        import vllm
-
-        ranks = self._engine.apply_model(describe_rank)
-        config = self._engine.vllm_config
-        weight_bytes: Counter[str] = Counter()
-        for rank in ranks:
-            weight_bytes.update(rank["weight_bytes"])
-        return {
-            "device": ranks[0]["device"],
-            "device_uuids": [rank["uuid"] for rank in ranks if rank["uuid"]],
-            "dtype": str(config.model_config.dtype).removeprefix("torch."),
-            "quantization": config.model_config.quantization,
-            "weight_bytes": weight_bytes.total(),
-            "weight_bytes_by_dtype": dict(sorted(weight_bytes.items())),
-            "architecture": architecture(config.model_config.hf_text_config),
-            "attention_backend": ranks[0]["attention_backend"],
-            "num_threads": ranks[0]["num_threads"],
-            "engine_version": vllm.__version__,
-            "torch_version": torch.__version__,
-            "max_num_seqs": config.scheduler_config.max_num_seqs,
-            "max_num_batched_tokens": config.scheduler_config.max_num_batched_tokens,
-            "enable_chunked_prefill": config.scheduler_config.enable_chunked_prefill,
-            "async_scheduling": bool(config.scheduler_config.async_scheduling),
-            "max_model_len": config.model_config.max_model_len,
-            "enable_prefix_caching": config.cache_config.enable_prefix_caching,
-            "kv_cache_dtype": str(config.cache_config.cache_dtype),
-            "kv_cache_block_tokens": config.cache_config.block_size,
-            "kv_cache_tokens": self._cache_tokens(),
-            "tensor_parallel_size": config.parallel_config.tensor_parallel_size,
-            "seed": config.model_config.seed,
-            "enforce_eager": config.model_config.enforce_eager,
-            "compilation_mode": config.compilation_config.mode.name,
-            "cudagraph_mode": config.compilation_config.cudagraph_mode.name,
-        }

@@ -8,6 +8,7 @@
 # results/<sweep>/<backend>/measurements/       raw measurements, <cell>/<repeat>.json
 # results/<sweep>/<backend>/{verdicts,metrics,aggregate}.json
 # results/<sweep>/{tables,figures}/             what a paper prints
+# results/<sweep>/report.html                   all of it on one page
 #
 # A cell is model--backend--precision. results/README.md says more.
 
@@ -43,6 +44,7 @@ include: "workflow/rules/load.smk"
 include: "workflow/rules/sameness.smk"
 include: "workflow/rules/tables.smk"
 include: "workflow/rules/figures.smk"
+include: "workflow/rules/report.smk"
 include: "workflow/rules/provenance.smk"
 
 
@@ -53,6 +55,7 @@ rule paper:
         outputs(rules.compare, sweep=PLAN.sweep),
         outputs(rules.provenance, sweep=PLAN.sweep),
         outputs(rules.figures, sweep=PLAN.sweep),
+        outputs(rules.report, sweep=PLAN.sweep),
         outputs(rules.sameness, sweep=PLAN.sweep),
 
 

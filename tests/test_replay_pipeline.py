@@ -90,6 +90,26 @@ def test_a_second_run_does_nothing(swept) -> None:
     assert "Nothing to be done" in swept.snakemake("--configfile", "replay.yaml").stdout
 
 
+def test_the_page_of_the_sweep_is_there_and_named_at_the_end(swept) -> None:
+    page = (swept.folder / "results" / "replay" / "report.html").read_text("utf-8")
+    assert "What does a token cost?" in page
+    assert "Simulated." in page
+    assert "Report: results/replay/report.html" in swept.output
+    index = swept.read("results/replay/figures/index.json")
+    assert [one["name"] for one in index if one["reason"]] == ["energy_by_backend"]
+
+
+def test_the_report_of_snakemake_has_figures_tables_and_page_with_captions(swept) -> None:
+    swept.snakemake("--configfile", "replay.yaml", "--report", "snakemake.html")
+    report = (swept.folder / "snakemake.html").read_text("utf-8")
+    for category in ("Figures", "Tables", "Report"):
+        assert f'"category": "{category}"' in report
+    for caption in ("hollow", "Every value unrounded", "needs no network"):
+        assert caption in report
+    assert "energy_by_batch.svg" in report
+    assert "energy.csv" in report
+
+
 # plan and config
 
 

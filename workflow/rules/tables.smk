@@ -17,9 +17,12 @@ rule tables:
         load="results/{sweep}/load.json",
         comparisons="results/{sweep}/comparisons.json",
     output:
-        expand(
-            "results/{{sweep}}/tables/{table}.{suffix}", table=TABLES, suffix=["csv", "md", "tex"]
+        report(
+            expand("results/{{sweep}}/tables/{table}.csv", table=TABLES),
+            caption="../report/table.rst",
+            category="Tables",
         ),
+        expand("results/{{sweep}}/tables/{table}.{suffix}", table=TABLES, suffix=["md", "tex"]),
         summary="results/{sweep}/tables/energy.txt",
     log:
         "logs/{sweep}/tables.log",

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from llm_energy.checks import CATALOGUE
 from llm_energy.headline import GROSS
 from llm_energy.records import AggregateRow, Flag, Statistic
-from llm_energy.report.sources import Sources, counted, listed, most_common
+from llm_energy.report.sources import Sources, counted, listed, most_common, place
 from llm_energy.statistics import absolute_quantity, quantity
 
 COMPONENT_NAMES = {"gpu": "GPU", "cpu": "CPU", "dram": "memory"}
@@ -67,7 +67,11 @@ def abstract(sources: Sources) -> list[Statement]:
         Statement(
             "Which cell is cheapest?",
             "; ".join(_cost(row) for row in best) + ".",
-            tuple(text for row in best for text in _scope(sources, row)),
+            tuple(
+                text
+                for row in best
+                for text in (*_scope(sources, row), *_beyond_bounds(sources, row))
+            ),
         ),
         Statement(
             "By how much?",
@@ -159,6 +163,15 @@ def _scope(sources: Sources, best: AggregateRow) -> list[str]:
             "another kind or of other components."
         )
     return told
+
+
+def _beyond_bounds(sources: Sources, best: AggregateRow) -> list[str]:
+    """Say that the cheapest breaks a bound that the sweep sets, and what is cheapest within it."""
+    for advised in sources.comparisons.recommendations:
+        for candidate in advised.candidates:
+            if (candidate.cell, candidate.workload) == place(best) and candidate.refused:
+                return [f"But {'; '.join(candidate.refused)}. {advised.statement.rstrip('.')}."]
+    return []
 
 
 def _against_next(sources: Sources, best: AggregateRow) -> str:
@@ -281,7 +294,8 @@ def _missing(sources: Sources) -> Statement:
     if excluded:
         reasons = Counter(why.partition(":")[0] for why in excluded.values())
         kinds_of = listed(f"{count} {word}" for word, count in reasons.most_common())
-        details.append(f"{counted(len(excluded), 'window')} of the others left out: {kinds_of}.")
+        kind = "of the others " if lost else ""
+        details.append(f"{counted(len(excluded), 'window')} {kind}left out: {kinds_of}.")
     if spared:
         details.append(
             f"{counted(spared, 'window')} not measured, the interval being narrow enough."

@@ -11,7 +11,7 @@ from llm_energy.comparison_records import Comparison, Limits
 from llm_energy.files import canonical_json
 from llm_energy.headline import GROSS
 from llm_energy.records import AggregateRow, Interval, Measurement, Metrics, Statistic, Verdict
-from llm_energy.report.sources import Sources, place
+from llm_energy.report.sources import Sources, listed, place
 from llm_energy.statistics import mean_only, quantity
 from llm_energy.timeline import thinned, timeline
 
@@ -66,6 +66,12 @@ def row_record(row: AggregateRow) -> dict[str, Any]:
         "degraded": row.degraded,
         "flags": list(row.flags),
         "excluded": len(row.excluded),
+        "outliers": [
+            f"repeat {listed(map(str, found.repeats))} far from the others; without: "
+            f"{quantity(found.without)} J/output token"
+            for found in row.outliers
+            if found.metric == GROSS
+        ],
         "e": short(gross.mean),
         "lo": None if gross.ci_low is None else short(max(gross.ci_low, gross.mean / DRAWN_FLOOR)),
         "hi": short(gross.ci_high),

@@ -144,6 +144,7 @@
     if (row.reason) told.push(row.reason);
     if (row.degraded) told.push(`${row.degraded} of ${row.n} degraded`);
     if (row.excluded) told.push(`${row.excluded} left out`);
+    told.push(...row.outliers);
     if (row.flags.length) told.push(row.flags.join(" "));
     return told.join("; ");
   }
@@ -391,7 +392,8 @@
       columns: [
         { head: "Between", value: (c) => c.contrast },
         { head: "In words", words: true, value: (c) => c.verdict, show: (c) => make("span", {}, c.verdict,
-          ...[...c.differs, ...c.notes].map((text) => make("span", { class: "detail" }, make("br"), text))) },
+          ...c.differs.map((text) => make("span", { class: "detail" }, make("br"), text)),
+          c.notes.length ? make("details", {}, make("summary", {}, "notes"), ...c.notes.map((text) => make("p", {}, text))) : null) },
         { head: "Of", value: (c) => c.metric },
         { head: "Outcome", value: (c) => c.outcome },
         { head: "Pairs", number: true, value: (c) => c.n },
@@ -406,7 +408,7 @@
       text: (c) => [c.reference, c.other, c.verdict, ...c.differs, ...c.notes].join(" "),
     });
   }
-  if (data.limits.length) {
+  if (document.getElementById("limit-table")) {
     const percent = (share) => (share === null ? "–" : `${digits(100 * share, 2)} %`);
     table(document.getElementById("limit-table"), {
       label: "Distance from the limit", rows: data.limits, long: true,

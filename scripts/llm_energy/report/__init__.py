@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from llm_energy.checks import CATALOGUE
-from llm_energy.report import abstract, charts, content, methods
+from llm_energy.report import abstract, cells, charts, content, methods
 from llm_energy.report.sources import Sources, read_sources
 
 HERE = Path(__file__).parent
@@ -70,7 +70,7 @@ def page_data(sources: Sources) -> tuple[dict[str, Any], dict[str, dict[str, Any
         "checks": {id: check.title for id, check in CATALOGUE.items()},
         "comparisons": content.comparison_records(sources.comparisons.comparisons),
         "limits": content.limit_records(sources.comparisons.limits),
-        "cells": content.cell_records(sources),
+        "cells": cells.cell_records(sources),
         "specs": {name: plot.pop("spec") for name, plot in plots.items()},
         "timeline": charts.cell_chart(),
     }

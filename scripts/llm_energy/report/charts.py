@@ -1,6 +1,6 @@
 """Specify the interactive plots as Vega-Lite; the page fills in the rows that its filters leave.
 
-Field names are those of ``content.row_record`` and ``content.cell_record``.
+Field names are those of the records of ``content.py`` and ``cells.py``.
 """
 
 from __future__ import annotations

@@ -48,10 +48,8 @@ def banner(sources: Sources) -> tuple[str, str] | None:
             "No energy sensor could be read, so every joule here is what a model of the hardware "
             "says. How wrong that model is, nobody knows: compare cells by measured joules alone.",
         )
-    if sources.comparisons.simulated is False and sources.plan.get("allow_mixed_backends"):
-        pooled = [a.backend for a in sources.aggregates if a.mixed_backends]
-        if pooled:
-            return "Pooled", f"The means of {listed(pooled)} pool unlike systems, against advice."
+    if pooled := [a.backend for a in sources.aggregates if a.mixed_backends]:
+        return "Pooled", f"The means of {listed(pooled)} pool unlike systems, against advice."
     return None
 
 

@@ -125,11 +125,12 @@ def _statistics(sources: Sources) -> str:
     checked = len(sources.judged)
     invalid = sum(v.outcome == "ok" and v.verdict == "invalid" for v in sources.judged)
     return (
-        f"Named checks judged each of the {counted(checked, 'window')}; {invalid} found invalid "
-        "entered no mean, and no other was left out. Intervals are 95 % t-intervals over repeats, "
-        "widened by what the counters and baselines leave open and repeats do not show. Cells are "
-        "compared by the logarithms of their ratios, paired by block, corrected for their number "
-        "by Holm's method, and only where the conditions below agree."
+        f"Named checks judged each of the {counted(checked, 'window')}. Those found invalid "
+        f"({invalid}) entered no mean, and none was left out for its value. Intervals are 95 % "
+        "t-intervals over repeats, widened by what the counters and baselines leave open and "
+        "repeats do not show. Cells are compared by the logarithms of their ratios, paired by "
+        "block, corrected for their number by Holm's method, and only where the conditions below "
+        "agree."
     )
 
 

@@ -330,7 +330,7 @@
     }
   }
   async function route() {
-    const wanted = location.hash.startsWith("#cell=") ? decodeURIComponent(location.hash.slice(6)) : null;
+    const wanted = new URLSearchParams(location.hash.slice(1)).get("cell");
     cellView?.finalize();
     cellView = null;
     main.hidden = wanted !== null;

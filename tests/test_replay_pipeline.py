@@ -96,7 +96,7 @@ def test_the_page_of_the_sweep_is_there_and_named_at_the_end(swept) -> None:
     assert "Simulated." in page
     assert "Report: results/replay/report.html" in swept.output
     index = swept.read("results/replay/figures/index.json")
-    assert [one["name"] for one in index if one["reason"]] == ["energy_by_backend"]
+    assert "energy_by_backend" in [one["name"] for one in index if one["reason"]]
 
 
 def test_the_report_of_snakemake_has_figures_tables_and_page_with_captions(swept) -> None:

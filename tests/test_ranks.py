@@ -215,6 +215,26 @@ def test_ranks_of_one_model_hold_its_weights_together():
     assert (merged["weight_bytes"], merged["weight_bytes_by_dtype"]) == (110, {"float32": 110})
 
 
+def test_ranks_of_one_model_load_it_together(tmp_path, monkeypatch):
+    monkeypatch.setitem(backends.MODULES, "pytorch", STAND_IN)
+    (tmp_path / "config.json").write_text('{"num_attention_heads": 4, "num_key_value_heads": 2}')
+    backend = spread.Spread(spec("tensor_parallel"))
+    effective = backend.load(spec("tensor_parallel"), tmp_path)
+    backend.prepare(builders.workload("b2"), REQUESTS)
+    completions = backend.generate()
+    backend.close()
+    assert effective["weight_bytes"] == 200
+    assert [c.request_id for c in completions] == [r.id for r in REQUESTS]
+
+
+def test_heads_that_ranks_do_not_divide_start_no_process(tmp_path):
+    (tmp_path / "config.json").write_text('{"num_attention_heads": 9}')
+    backend = spread.Spread(spec("tensor_parallel"))
+    with pytest.raises(Unsupported, match="9 query heads"):
+        backend.load(spec("tensor_parallel"), tmp_path)
+    assert backend.pids == []
+
+
 def test_too_few_requests_for_the_copies_are_refused(copies):
     with pytest.raises(Unsupported, match="2 requests in batches of 2 are too few for 2 processes"):
         copies.prepare(builders.workload("b2"), REQUESTS[:2])

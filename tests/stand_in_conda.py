@@ -1,9 +1,9 @@
 """A stand-in for conda, whose channels tests cannot reach: it builds a file's pip pins as a venv.
 
-It answers what Snakemake asks of it (``info``, ``--version``, ``config --get``, ``env create``). Of
-an environment file it makes what conda's pip step would: the pins under ``pip:``, by the same
-settings of pip (``PIP_NO_DEPS``, ``PIP_FIND_LINKS``), with uv because its cache makes that quick.
-The Python is the one that uv finds for ``python=``. What conda itself does is not tested by it.
+It answers what Snakemake asks (``info``, ``--version``, ``config --get``, ``env create`` and
+``clean``). Of an environment file it makes what conda's pip step would: the pins under ``pip:``, by
+the same settings of pip (``PIP_NO_DEPS``, ``PIP_FIND_LINKS``), with uv because its cache makes that
+quick. The Python is the one that uv finds for ``python=``. Conda itself is not tested by it.
 """
 
 from __future__ import annotations
@@ -61,6 +61,8 @@ def main(prefix: str, arguments: list[str]) -> None:
             print("conda 24.7.1")
         case ["config", "--get", "channel_priority", "--json"]:
             print(json.dumps({"get": {"channel_priority": "strict"}}))
+        case ["clean", *_]:  # it keeps no archives
+            pass
         case ["env", "create", "--file", file, "--prefix", environment]:
             create(Path(file), Path(environment))
         case other:

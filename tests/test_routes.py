@@ -1,0 +1,107 @@
+"""One sweep by every route: venvs, conda (a stand-in for it), and a real SLURM of one host."""
+
+from __future__ import annotations
+
+import csv
+import os
+
+import pytest
+import stand_in_conda
+from project import ROOT, Project, tiny_sweep
+from slurm_project import ClusterProject, jobs, running_cluster
+
+from llm_energy import environments
+
+pytestmark = pytest.mark.engine
+
+BACKENDS = [
+    backend
+    for backend in ("pytorch", "vllm")
+    if environments.is_installed(ROOT, environments.environment_name(backend, "cpu"))
+]
+ROUTES = ("venvs", "conda", "slurm")
+
+
+def measurements(project: Project) -> dict[str, dict]:
+    return {
+        backend: project.read(
+            f"results/tiny/{backend}/measurements/tiny--{backend}--float32/r01.json"
+        )
+        for backend in BACKENDS
+    }
+
+
+def table(project: Project) -> list[dict[str, str]]:
+    with open(project.folder / "results/tiny/tables/energy.csv", newline="") as stream:
+        return list(csv.DictReader(stream))
+
+
+@pytest.fixture(scope="module")
+def routes(tmp_path_factory):
+    """Run the sweep of both engines once by each route, on the same model."""
+    folder = tmp_path_factory.mktemp("routes")
+    venvs, conda = Project(folder / "venvs"), Project(folder / "conda")
+    slurm = ClusterProject(folder / "slurm")
+    sweep = tiny_sweep(
+        venvs.tiny_model("tiny", "llama"),
+        backends=BACKENDS,
+        workloads=[{"id": "b2", "requests": 4, "batching": {"batch_size": 2}}],
+    )
+    venvs.snakemake("--configfile", venvs.write_config("tiny", sweep))
+    with pytest.MonkeyPatch.context() as patch:
+        binaries = stand_in_conda.install(folder / "stand-in-conda")
+        patch.setenv("PATH", f"{binaries}{os.pathsep}{os.environ['PATH']}")
+        (conda.folder / ".venvs").unlink()
+        conda.output = conda.snakemake(
+            "--use-conda", "--configfile", conda.write_config("tiny", sweep)
+        ).stdout
+    with running_cluster():
+        slurm.submit("--configfile", slurm.write_config("tiny", sweep))
+        slurm.jobs_seen = jobs(slurm.folder)
+    return dict(zip(ROUTES, (venvs, conda, slurm), strict=True))
+
+
+def test_every_route_gives_the_same_table_of_the_same_work(routes):
+    hashes = ("weights_sha256", "tokenizer_sha256", "prompts_sha256", "arrivals_sha256")
+    keys = ("backend", "model", "precision", "workload", "n", "energy_status", "components")
+    seen = {}
+    for route, project in routes.items():
+        rows = table(project)
+        seen[route] = {
+            "columns": list(rows[0]),
+            "rows": [{key: row[key] for key in keys} for row in rows],
+            "work": {
+                backend: {key: record[key] for key in hashes if key in record}
+                for backend, record in measurements(project).items()
+            },
+        }
+    assert seen["venvs"] == seen["conda"] == seen["slurm"]
+    assert set(seen["venvs"]["work"]) == set(BACKENDS)
+    assert {row["n"] for row in seen["venvs"]["rows"]} == {"1"}
+
+
+def test_conda_and_venvs_hold_the_same_packages_by_the_word_of_the_running_process(routes):
+    for backend in BACKENDS:
+        venv, conda = (measurements(routes[route])[backend]["host"] for route in ("venvs", "conda"))
+        beside = {"uv": environments.pins(ROOT, "uv")["uv"]}  # for torch's CPU build
+        assert conda["packages"] == dict(sorted((venv["packages"] | beside).items()))
+        assert conda["python"].rpartition(".")[0] == venv["python"].rpartition(".")[0]
+
+
+def test_conda_builds_one_environment_a_backend_and_takes_nothing_from_outside(routes):
+    built = sorted((routes["conda"].folder / ".snakemake" / "conda").glob("*.yaml"))
+    files = {path.read_text() for path in built}
+    used = {"workflow", *(environments.environment_name(b, "cpu") for b in BACKENDS)}
+    used.add(environments.environment_name("pytorch", "cpu"))
+    assert files == {(ROOT / "envs" / f"{name}.yaml").read_text() for name in used}
+
+
+def test_each_measurement_says_which_job_on_which_node_made_it(routes):
+    assert {job.state for job in routes["slurm"].jobs_seen} == {"COMPLETED"}
+    for record in measurements(routes["slurm"]).values():
+        told = record["host"]["batch_job"]
+        assert told["system"] == "slurm"
+        assert (told["job_id"], told["node"]) in {
+            (job.id, job.node) for job in routes["slurm"].jobs_seen
+        }
+    assert all(not r["host"].get("batch_job") for r in measurements(routes["venvs"]).values())

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import csv
 import io
+from dataclasses import replace
 
 import builders
 from comparison_example import example
 
 from llm_energy.records import Statistic
 from llm_energy.tables import TABLES, Results, make
+from llm_energy.tables.latex import to_latex
 from llm_energy.tables.markdown import to_markdown
 
 FLOAT, INT4 = "m--pytorch--float32", "m--pytorch--int4"
@@ -37,6 +39,15 @@ def test_a_comparison_has_its_ratio_its_interval_and_its_verdict_in_words():
     assert ends == ["0.980", "0.950", "1.010", "4"]
     assert "are not distinguishable at n = 4" in found.cells["verdict"]
     assert found.sources == ((FLOAT, "b8"), (INT4, "b8"))
+
+
+def test_a_paper_gets_names_without_what_all_cells_share():
+    compared = example()
+    alike = [one for one in compared.comparisons if "vllm" not in one.other.cell]
+    shorter = replace(compared, comparisons=tuple(alike))
+    text = to_latex(tables(comparisons=shorter)["comparisons"].sheet)
+    assert "\nfloat32/b1 & int4/b1 & " in text
+    assert "Every cell's name begins with m-{}-{}pytorch-{}-{}" in text
 
 
 def test_cells_that_may_not_be_compared_have_no_ratio_and_say_what_differs():

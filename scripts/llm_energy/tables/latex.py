@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from dataclasses import replace
 
 from llm_energy.tables.sheet import Column, Line, Sheet
 
@@ -55,7 +56,9 @@ def to_latex(sheet: Sheet) -> str:
     head = f"% {_escape(sheet.title)}; needs {PREAMBLE}"
     if not sheet.lines:
         return f"{head}\n\\par\\noindent {_escape(f'{sheet.title}: {sheet.label}')}\\par\n"
+    sheet, prefix = _without_prefix(sheet)
     columns, shared = _shared(sheet)
+    shared += prefix
     pages = _pages(sheet)
     setting = [_preamble(columns, sheet.lines), _heads(columns)]
     parts = []
@@ -75,6 +78,24 @@ def to_latex(sheet: Sheet) -> str:
             *(["\\clearpage"] if len(pages) > 1 else []),
         ]
     return "\n".join([head, *parts]) + "\n"
+
+
+def _without_prefix(sheet: Sheet) -> tuple[Sheet, list[str]]:
+    """Take off the cells' names what all of them begin with (model--backend--), and tell it."""
+    names = [c.name for c in sheet.columns if c.name in ("cell", "reference", "other")]
+    cells = [line.cells[name] for line in sheet.lines for name in names]
+    ends = [match.end() for match in re.finditer("--", cells[0])] if len(set(cells)) > 1 else []
+    shared = [cells[0][:end] for end in ends if all(c.startswith(cells[0][:end]) for c in cells)]
+    if not shared:
+        return sheet, []
+    prefix = shared[-1]
+
+    def shorter(line: Line) -> Line:
+        cut = {name: line.cells[name].removeprefix(prefix) for name in names}
+        return replace(line, cells=line.cells | cut)
+
+    blocks = tuple((title, tuple(map(shorter, lines))) for title, lines in sheet.blocks)
+    return replace(sheet, blocks=blocks), [f"Every cell's name begins with {prefix}"]
 
 
 def _shared(sheet: Sheet) -> tuple[list[Column], list[str]]:

@@ -65,6 +65,13 @@ def test_each_precision_stands_against_each_other_and_each_batch_size_against_th
     assert of(found, "model") == []
 
 
+def test_of_many_precisions_each_stands_against_the_first_alone():
+    names = tuple(f"p{k}" for k in range(9))
+    level = Sweep(simulated_sweeps.no_difference, precisions=names, **SMALL)
+    pairs = {(c.reference.precision, c.other.precision) for c in of(said(level), "precision")}
+    assert pairs == {("p0", name) for name in names[1:]}
+
+
 def test_a_clear_saving_is_said_in_words_with_its_interval():
     one = next(c for c in of(said(), "precision") if c.other.precision == "int4")
     assert one.outcome == "less"

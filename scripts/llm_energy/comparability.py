@@ -6,7 +6,8 @@ question is about, and refuses two windows that differ in any other.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import functools
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from llm_energy.comparison_records import Contrast, Difference
@@ -74,22 +75,31 @@ def differences(
     *,
     energy: bool = True,
     per_token: bool = True,
-) -> Iterator[Difference]:
+) -> list[Difference]:
     """Give the conditions that should agree and do not.
 
     ``energy`` says that joules are compared, ``per_token`` that they are per token. What neither
     side recorded agrees.
     """
-    for name, field in FIELDS.items():
-        if field.of_energy and not energy:
-            continue
-        if contrast in field.varies and not (
-            per_token and contrast == "model" and name in PER_TOKEN
-        ):
-            continue
-        first, second = reference.get(name, UNRECORDED), other.get(name, UNRECORDED)
-        if first != second:
-            yield Difference(name, first, second)
+    names = _held(contrast, energy, per_token)
+    first = [reference.get(name, UNRECORDED) for name in names]
+    second = [other.get(name, UNRECORDED) for name in names]
+    if first == second:
+        return []
+    return [
+        Difference(name, a, b) for name, a, b in zip(names, first, second, strict=True) if a != b
+    ]
+
+
+@functools.cache
+def _held(contrast: Contrast, energy: bool, per_token: bool) -> tuple[str, ...]:
+    """Name the conditions that a comparison holds fixed."""
+    tokens = PER_TOKEN if per_token and contrast == "model" else ()
+    return tuple(
+        name
+        for name, field in FIELDS.items()
+        if (energy or not field.of_energy) and (contrast not in field.varies or name in tokens)
+    )
 
 
 def in_words(found: Difference) -> str:

@@ -27,6 +27,9 @@ METRICS: dict[Contrast, tuple[Metric, ...]] = {
     "model": (GROSS, NET, PER_REQUEST, PER_BYTE, SPEED),
     "backend": (GROSS, NET, SPEED),
 }
+# On an axis with more entries each is compared with the first alone, so that the number of pairs
+# grows no faster than the sweep.
+MOST_WITH_EACH_OTHER = 8
 # What tells one line of batch sizes from another: the work of a request.
 WORK = ("output_lengths", "token_rule", "decoding", "traffic", "sharding", "batching")
 
@@ -36,8 +39,8 @@ Place = tuple[str, str, str, str]  # model, backend, precision, workload
 def pairs_of(series: Iterable[Series], plan: dict[str, Any]) -> Iterator[Pair]:
     """Give every pair of a sweep, each metric of it, in the order of the plan.
 
-    Of precisions, models and backends each one is compared with each other, of batch sizes each
-    with the next smaller one.
+    Of precisions, models and backends each one is compared with each other, or with the first where
+    there are many; of batch sizes each with the next smaller one.
     """
     places: dict[Place, list[Series]] = {}
     for one in series:
@@ -51,7 +54,10 @@ def pairs_of(series: Iterable[Series], plan: dict[str, Any]) -> Iterator[Pair]:
         for place in ordered:
             groups.setdefault(place[:axis] + place[axis + 1 :], []).append(place)
         for group in groups.values():
-            for first, second in itertools.combinations(group, 2):
+            pairs = itertools.combinations(group, 2)
+            if len(group) > MOST_WITH_EACH_OTHER:
+                pairs = ((group[0], other) for other in group[1:])
+            for first, second in pairs:
                 yield from _pairs(contrast, places[first], places[second])
     for cell in dict.fromkeys(place[:3] for place in ordered):
         own = [places[*cell, workload] for workload in workloads if (*cell, workload) in places]

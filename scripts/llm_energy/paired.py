@@ -104,13 +104,14 @@ def family_noise(ratios: Sequence[Ratio]) -> Noise:
         return Noise(0.0, 0.0, 0.0)
     halves = [ratio.degrees / 2 for ratio in known]
     most = float(sum(ratio.degrees for ratio in known))
+    expected = {half: float(digamma(half)) - math.log(half) for half in set(halves)}
+    spread = {half: float(polygamma(1, half)) for half in set(halves)}
     logs = [
-        math.log(ratio.variance) - float(digamma(half)) + math.log(half)
-        for ratio, half in zip(known, halves, strict=True)
+        math.log(ratio.variance) - expected[half] for ratio, half in zip(known, halves, strict=True)
     ]
     centre = math.fsum(logs) / len(logs)
     scatter = math.fsum((value - centre) ** 2 for value in logs) / (len(logs) - 1)
-    excess = scatter - math.fsum(float(polygamma(1, half)) for half in halves) / len(halves)
+    excess = scatter - math.fsum(spread[half] for half in halves) / len(halves)
     if excess <= 0:
         pooled = math.fsum(ratio.degrees * ratio.variance for ratio in known) / most
         return Noise(pooled, math.inf, most)

@@ -46,6 +46,7 @@ class Series:
     components: tuple[str, ...]
     rows: dict[int, Metrics] = field(default_factory=dict)
     conditions: dict[int, Mapping[str, str]] = field(default_factory=dict)
+    _values: dict[str, dict[int, float]] = field(default_factory=dict, compare=False, repr=False)
 
     @property
     def kind(self) -> tuple[Status, tuple[str, ...]]:
@@ -54,8 +55,12 @@ class Series:
 
     def values(self, metric: Metric) -> dict[int, float]:
         """Give one metric by repeat; what is absent, or has no logarithm, is left out."""
-        found = {k: getattr(row, metric.name) for k, row in self.rows.items()}
-        return {k: value for k, value in found.items() if value is not None and value > 0}
+        if metric.name not in self._values:  # a series stands in many pairs
+            found = {k: getattr(row, metric.name) for k, row in self.rows.items()}
+            self._values[metric.name] = {
+                k: value for k, value in found.items() if value is not None and value > 0
+            }
+        return self._values[metric.name]
 
     def side(self, metric: Metric) -> Side:
         """Describe the series as one side of a comparison."""
@@ -137,17 +142,15 @@ def pair(contrast: Contrast, metric: Metric, reference: Series, other: Series) -
     logs: dict[int, float] = {}
     refused: dict[int, tuple[Difference, ...]] = {}
     for block in sorted(first.keys() & second.keys()):
-        found = tuple(
-            differences(
-                contrast,
-                reference.conditions[block],
-                other.conditions[block],
-                energy=metric.energy,
-                per_token=metric.per_token,
-            )
+        found = differences(
+            contrast,
+            reference.conditions[block],
+            other.conditions[block],
+            energy=metric.energy,
+            per_token=metric.per_token,
         )
         if found:
-            refused[block] = found
+            refused[block] = tuple(found)
         else:
             logs[block] = math.log(second[block] / first[block])
     left_out = [

@@ -28,7 +28,7 @@ AGAINST = {
     "output_tokens_per_s": "more",
 }
 SHOWN = 10  # changes of places
-NEAR = 50  # places by the headline, beyond which two rows are not looked at for a change
+NEAR = 20  # places by the headline, beyond which two rows are not looked at for a change
 
 
 def usable(aggregates: Iterable[Aggregate]) -> Iterator[AggregateRow]:

@@ -103,6 +103,7 @@ def stop() -> None:
     """End the daemons that this script started, by their pid files, and take its files away."""
     if FOLDER.exists():  # jobs would outlive the daemons
         subprocess.run(["scancel", "--user=root"], capture_output=True)
+        _wait_until_nothing_runs()
     for pid_file in sorted(FOLDER.glob("*.pid"), reverse=True):  # munged, which all use, last
         _end(int(pid_file.read_text()))
     shutil.rmtree(FOLDER, ignore_errors=True)
@@ -139,6 +140,16 @@ def _wait_until_idle() -> None:
         time.sleep(0.2)
     logs = "\n".join(path.read_text()[-2000:] for path in sorted(FOLDER.glob("*.log")))
     raise SystemExit(f"error: no idle nodes after {START_LIMIT_S} s: {done}\n{logs}")
+
+
+def _wait_until_nothing_runs() -> None:
+    """Wait for the jobs that were cancelled; come back too where no daemon answers."""
+    deadline = time.monotonic() + START_LIMIT_S
+    while time.monotonic() < deadline:
+        shown = subprocess.run(["squeue", "--noheader"], capture_output=True, text=True)
+        if shown.returncode or not shown.stdout:
+            return
+        time.sleep(0.2)
 
 
 def _end(pid: int) -> None:

@@ -323,7 +323,7 @@ def test_a_device_that_is_not_there_is_refused(load):
 
 
 def test_tensor_parallelism_is_refused(load):
-    with pytest.raises(Unsupported, match="needs a process per device"):
+    with pytest.raises(Unsupported, match="takes a process for each rank"):
         load(tp_plan="auto")
 
 

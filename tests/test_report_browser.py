@@ -11,6 +11,7 @@ import report_sweep
 import system_tools
 from report_sweep import HOSTILE
 
+from llm_energy import report
 from llm_energy.report import render
 
 DESKTOP, PHONE = {"width": 1280, "height": 900}, {"width": 390, "height": 844}
@@ -209,6 +210,20 @@ def test_text_has_the_contrast_of_wcag_aa(browser, address, scheme):
     one = Opened(browser, address, scheme=scheme)
     lowest, where = one.page.evaluate(CONTRAST)
     assert lowest >= 4.5, where
+    one.page.close()
+
+
+def test_a_large_sweep_draws_its_plots_as_they_come_into_view(browser, tmp_path, monkeypatch):
+    monkeypatch.setattr(report, "MOST_DRAWN_AT_ONCE", 1)
+    path = tmp_path / "report.html"
+    path.write_text(render(report_sweep.sources(tmp_path)), encoding="utf-8")
+    one = Opened(browser, path.as_uri())
+    last = one.page.locator("figure[data-plot=repeats]")
+    assert last.get_attribute("data-drawn") is None
+    last.scroll_into_view_if_needed()
+    one.page.wait_for_selector("figure[data-plot=repeats][data-drawn=yes]")
+    assert last.locator("svg .mark-symbol path").count() > 0
+    assert one.complaints == []
     one.page.close()
 
 

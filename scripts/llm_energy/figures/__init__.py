@@ -13,11 +13,11 @@ from typing import Any
 
 from llm_energy.figures import course, energy, load, style
 from llm_energy.files import write_bytes, write_json
-from llm_energy.headline import headline_rows, representatives
+from llm_energy.headline import GROSS, headline_rows, representatives
 from llm_energy.records import Aggregate, AggregateRow, Measurement, read_record
 from llm_energy.timeline import timeline
 
-MOST_PANELS = 24
+MOST_PANELS, MOST_ROWS = 24, 120
 INTERVALS = "Bars are 95 % intervals of the mean over repeats, for comparisons on one board."
 SIMULATED = "SIMULATED: none of these joules was ever drawn."
 NO_WINDOW = "no cell gave a usable window"
@@ -144,17 +144,27 @@ def draw(aggregates: Sequence[Aggregate], root: Path = Path()) -> list[Drawn]:
     rows = headline_rows(aggregates)
     chosen = representatives(rows)
     shown = list(chosen)[:MOST_PANELS]
+    every_row = [row for aggregate in aggregates for row in aggregate.rows if row.n]
     material = Material(
-        rows,
-        [row for aggregate in aggregates for row in aggregate.rows if row.n],
+        _cheapest(rows),
+        _cheapest(every_row),
         {cell: read_record(Measurement, root / chosen[cell]) for cell in shown},
         root,
     )
     note = SIMULATED if any(row.simulated for row in rows) else ""
+    if len(rows) > MOST_ROWS:
+        note = f"Of {len(rows)} cells and workloads, the cheapest {MOST_ROWS}. {note}".rstrip()
     with matplotlib.rc_context(style.RC):
         return [
             _drawn(kind, kind.panels(material), len(chosen) - len(shown), note) for kind in KINDS
         ]
+
+
+def _cheapest(rows: Sequence[AggregateRow]) -> list[AggregateRow]:
+    """Give all rows in their order, or the cheapest of more than a figure can show."""
+    kept = sorted(rows, key=lambda row: row.statistics[GROSS].mean)[:MOST_ROWS]
+    places = {id(row) for row in kept}
+    return [row for row in rows if id(row) in places]
 
 
 def _drawn(kind: Kind, panels: Mapping[str, Any], cells_not_read: int, note: str) -> Drawn:

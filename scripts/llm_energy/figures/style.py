@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 COLOURS = ("#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9", "#7F7F7F")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 COMPONENT_COLOURS = {"gpu": "#0072B2", "cpu": "#E69F00", "dram": "#009E73"}
-HATCH = "////"
+HATCH, MOST_NAMED = "////", 14  # names in a legend
 PANELS_A_ROW, PANEL_INCHES = 3, (3.1, 2.5)
 RC = {
     "font.family": "DejaVu Sans",  # comes with matplotlib, so the bytes are the same everywhere
@@ -128,8 +128,11 @@ def legend(figure: Figure, entries: Sequence[tuple[str, Look]], estimated: bool)
             [], [], color=look.colour, marker=look.marker, markerfacecolor=face, ls="none"
         )
 
-    handles = [mark(look, look.colour) for _, look in entries]
-    labels = [name for name, _ in entries]
+    handles = [mark(look, look.colour) for _, look in entries[:MOST_NAMED]]
+    labels = [name for name, _ in entries[:MOST_NAMED]]
+    if len(entries) > MOST_NAMED:
+        handles.append(mark(Look("none", "o"), "none"))
+        labels.append(f"and {len(entries) - MOST_NAMED} more")
     if estimated:
         handles.append(mark(Look("#555555", "o"), "white"))
         labels.append("hollow: estimated by a model, not measured")

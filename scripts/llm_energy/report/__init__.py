@@ -17,6 +17,7 @@ from llm_energy.report import abstract, cells, charts, content, methods
 from llm_energy.report.sources import Sources, read_sources
 
 HERE = Path(__file__).parent
+MOST_DRAWN_AT_ONCE = 500  # rows; of more, a plot is drawn when it comes into view
 __all__ = ["Sources", "read_sources", "render"]
 
 
@@ -63,6 +64,7 @@ def page_data(sources: Sources) -> tuple[dict[str, Any], dict[str, dict[str, Any
     plots = charts.charts([row for row in rows if row["e"] is not None])
     data = {
         "sweep": sources.plan["sweep"],
+        "large": len(rows) > MOST_DRAWN_AT_ONCE,
         "rows": rows,
         "parts": content.part_records(sources),
         "windows": content.window_table(sources, flags),

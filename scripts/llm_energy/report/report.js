@@ -222,15 +222,25 @@
     if (onclick) result.view.addEventListener("click", onclick);
     return result;
   }
-  async function drawPlots() {
-    for (const figure of document.querySelectorAll("figure[data-plot]")) {
-      const name = figure.dataset.plot;
-      views.get(name)?.finalize();
-      views.set(name, await embed(figure.querySelector(".plot"), data.specs[name], plotData(name),
-        (event, item) => item?.datum?.cell && (location.hash = `#cell=${encodeURIComponent(item.datum.cell)}`)));
-      figure.dataset.drawn = "yes";
-    }
+  async function drawPlot(figure) {
+    const name = figure.dataset.plot;
+    figure.dataset.drawn = "begun";
+    views.get(name)?.finalize();
+    views.set(name, await embed(figure.querySelector(".plot"), data.specs[name], plotData(name),
+      (event, item) => item?.datum?.cell && (location.hash = `#cell=${encodeURIComponent(item.datum.cell)}`)));
+    figure.dataset.drawn = "yes";
   }
+  const figures = [...document.querySelectorAll("figure[data-plot]")];
+  async function drawPlots() {
+    // Of a large sweep each plot takes a while, so it is drawn when it comes into view.
+    for (const figure of figures) if (!data.large || figure.dataset.drawn === "yes") await drawPlot(figure);
+    for (const figure of figures) if (!figure.dataset.drawn) coming.observe(figure);
+  }
+  const coming = new IntersectionObserver((seen) => {
+    for (const { isIntersecting, target } of seen) {
+      if (isIntersecting && !target.dataset.drawn) { coming.unobserve(target); drawPlot(target); }
+    }
+  }, { rootMargin: "200px" });
   async function refreshPlots() {
     for (const [name, { view }] of views) {
       for (const [set, rows] of Object.entries(plotData(name))) view.data(set, rows);

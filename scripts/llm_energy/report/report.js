@@ -194,7 +194,9 @@
   // plots
 
   const views = new Map();
-  let drawnRows = data.rows.filter((r) => r.e !== null);
+  const MOST_PLOTTED = 500; // of more, the cheapest: thousands of marks hide each other and take seconds
+  const plotted = (rows) => rows.filter((r) => r.e !== null).sort((a, b) => a.e - b.e).slice(0, MOST_PLOTTED);
+  let drawnRows = plotted(data.rows);
   const colour = (name) => getComputedStyle(root).getPropertyValue(name).trim();
   const config = () => ({
     background: null,
@@ -392,7 +394,7 @@
     text: (r) => [r.cell, r.model, r.workload, r.batching, r.outcome, r.status, r.components, remarks(r)].join(" "),
     changed(left) {
       results.show(left);
-      drawnRows = left.filter((r) => r.e !== null);
+      drawnRows = plotted(left);
       refreshPlots();
     },
   });

@@ -81,3 +81,7 @@ onstart:
 
 onsuccess:
     print(closing_message())
+
+
+onerror:
+    print(failure_message())

@@ -173,6 +173,17 @@ def closing_message():
     return "\n".join(lines + ([f"Report: {page}"] if page.exists() else []))
 
 
+def failure_message():
+    """Say which repeats are not measured, and where to look for the reason."""
+    missing = [path for path in PLAN.measurements() if not Path(path).exists()]
+    if not missing:
+        return f"Not all stages ended well: logs/{PLAN.sweep}/ says why."
+    lines = [f"Not measured: {len(missing)} of {len(PLAN.measurements())} repeats.", *missing[:10]]
+    lines += [f"and {len(missing) - 10} more"] * (len(missing) > 10)
+    where = f"logs/{PLAN.sweep}/measure/, and logs/slurm/ for jobs that were submitted, say why."
+    return "\n".join([*lines, f"{where} The same command measures what is missing."])
+
+
 def any_of(names):
     """Give the pattern that matches one of the names and nothing else."""
     return "|".join(re.escape(name) for name in sorted(set(names)))

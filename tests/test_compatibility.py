@@ -519,6 +519,24 @@ def test_tensorrt_forces_a_length_by_its_minimum_alone():
     assert "ignore_eos" not in forced
 
 
+def test_compiled_steps_of_pytorch_need_a_gpu_and_batches_of_known_sizes():
+    def refused(device="cuda", **asked):
+        work = run("pytorch", device=device, flow="compiled", **asked)
+        return [note.message for note in (*work.refusals, *work.conflicts)]
+
+    assert refused() == []
+    assert refused("cpu") == [
+        "flow compiled of PyTorch needs an NVIDIA GPU; the device here is cpu"
+    ]
+    (dynamic,) = refused(batching__strategy="dynamic")
+    assert "Use batching.strategy static, or the flow eager" in dynamic
+    (timed,) = refused(traffic_simulation={"mode": "poisson", "rate_per_s": 1.0})
+    assert "Use the flow eager" in timed
+    (spread,) = refused(sharding__strategy="tensor_parallel", sharding__num_devices=2)
+    assert "or the flow eager" in spread
+    assert run("pytorch").load["flow"] == "eager"
+
+
 def test_a_flow_is_for_the_backend_that_has_more_than_one():
     assert run("tensorrt").load["flow"] == "pytorch"
     assert run("tensorrt", flow="compiled").load["flow"] == "compiled"
@@ -540,7 +558,13 @@ def test_no_repeat_ngram_size_0_is_left_out_for_tensorrt():
     [
         (
             "pytorch",
-            {"dtype": "bfloat16", "quantization": None, "device_map": None, "tp_plan": None},
+            {
+                "flow": "eager",
+                "dtype": "bfloat16",
+                "quantization": None,
+                "device_map": None,
+                "tp_plan": None,
+            },
             {
                 "do_sample": True,
                 "temperature": 1.0,

@@ -183,8 +183,11 @@ class _Work:
             allowed = ", ".join(self.about.get("flows", ())) or f"none, {name} has but one way"
             message = f"flow: found {self.flow}, allowed {allowed}"
             self.refusals.append(Note("flow", "unsupported", message))
-        if self.about.get("device") == "cuda" and self.device != "cuda":
-            message = f"{name} needs an NVIDIA GPU; the device here is {self.device}"
+            return
+        flow = self.about.get("flows", {}).get(self.flow, {})
+        if "cuda" in (self.about.get("device"), flow.get("device")) and self.device != "cuda":
+            what = f"flow {self.flow} of {name}" if "device" in flow else name
+            message = f"{what} needs an NVIDIA GPU; the device here is {self.device}"
             self.refusals.append(Note("device", "unsupported", message))
 
     def entry(self, row: dict[str, Any]) -> dict[str, Any]:

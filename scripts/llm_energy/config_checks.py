@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+from llm_energy.compatibility import matrix
 from llm_energy.config_errors import Key, Problem, dotted, found
 from llm_energy.environments import SIMULATED
 from llm_energy.traffic import MODES, expected_requests, takes_lengths
@@ -75,12 +76,13 @@ def _duplicate_ids(entries: list[dict[str, Any]]) -> Iterator[Problem]:
 
 def _flows(config: dict[str, Any]) -> Iterator[Problem]:
     for backend in config["backends"]:
-        if "flow" in backend and backend["id"] != "tensorrt":
-            yield (
-                (*backend["at"], "flow"),
-                f"found {found(backend['flow'])} for the backend '{backend['id']}', allowed for "
-                "tensorrt alone; leave it out",
+        flows = matrix()["backends"].get(backend["id"], {}).get("flows", {})
+        if backend.get("flow") not in (None, *flows):
+            allowed = (
+                f"allowed {' or '.join(flows)}" if flows else "which has but one; leave it out"
             )
+            text = f"found {found(backend['flow'])} for the backend '{backend['id']}', {allowed}"
+            yield ((*backend["at"], "flow"), text)
 
 
 def _simulation(config: dict[str, Any]) -> Iterator[Problem]:

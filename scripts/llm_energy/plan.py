@@ -96,6 +96,7 @@ class Plan:
             engine_build_path(self.sweep, planned.backend, planned.id)
             for planned in self.planned
             if cell in (None, planned.id)
+            and planned.backend == "tensorrt"
             and any(spec.engine.get("flow") == "compiled" for spec in planned.specs.values())
         ]
 

@@ -11,7 +11,7 @@ import pytest
 from subject import PROMPT, Subject
 
 from llm_energy import backends
-from llm_energy.backends import pytorch, pytorch_weights
+from llm_energy.backends import pytorch, pytorch_compiled, pytorch_weights
 from llm_energy.errors import OutOfMemory, Unsupported
 from llm_energy.records import SCHEMA_VERSION, MeterSettings, Protocol, Spec
 
@@ -39,7 +39,8 @@ def load(tiny_folder):
     engines = []
 
     def load_with(device="auto", **engine):
-        native = {"dtype": "bfloat16", "quantization": None, "device_map": None, "tp_plan": None}
+        native = {"flow": "eager", "dtype": "bfloat16", "quantization": None}
+        native |= {"device_map": None, "tp_plan": None}
         spec = Spec(
             SCHEMA_VERSION, "s", "c", "tiny", "pytorch", "p", 1, 1, device, native | engine,
             (), (), Protocol(), MeterSettings(),
@@ -332,3 +333,51 @@ def test_a_folder_without_a_causal_model_is_refused(tmp_path):
     subject = Subject("pytorch", pytorch.CAPABILITIES, tmp_path, backends.create("pytorch"))
     with pytest.raises(Unsupported, match="transformers cannot load"):
         subject.load()
+
+
+# the flow compiled
+
+
+@pytest.fixture
+def compiled(subject, monkeypatch):
+    """Let the loaded model compile its decoding steps, on a CPU too, unlike for a user."""
+    steps = pytorch_compiled.CompiledSteps(torch, subject.engine.model, everywhere=True)
+    monkeypatch.setattr(subject.engine, "_compiled", steps)
+    yield subject
+    steps.forget()
+
+
+def test_compiled_steps_give_the_ids_of_uncompiled_ones(subject, compiled, monkeypatch):
+    with monkeypatch.context() as uncompiled:
+        uncompiled.setattr(subject.engine, "_compiled", None)
+        subject.prepare(PROMPTS, batch_size=4)
+        expected = [one.output_token_ids for one in subject.engine.generate()]
+        assert subject.engine.events() == {}
+    compiled.prepare(PROMPTS, batch_size=4)
+    found = [one.output_token_ids for one in compiled.engine.generate()]
+    assert found == expected
+    once = compiled.engine.events()["compilations"]
+    assert once >= 2  # a full batch, and what is left over
+    assert [one.output_token_ids for one in compiled.engine.generate()] == expected
+    assert compiled.engine.events()["compilations"] == once
+
+
+def test_every_workload_is_compiled_for_itself(compiled):
+    for batch_size in (2, 3):
+        compiled.prepare(PROMPTS, batch_size=batch_size)
+        assert compiled.engine.events() == {"compilations": 0}
+        compiled.engine.generate()
+        assert compiled.engine.events()["compilations"] > 0
+
+
+def test_a_model_that_is_not_compiled_is_no_measurement_of_a_compiled_one(compiled, monkeypatch):
+    model = compiled.engine.model
+    monkeypatch.setattr(model, "_valid_auto_compile_criteria", lambda *_: False)
+    compiled.prepare(PROMPTS, batch_size=4)
+    with pytest.raises(Unsupported, match="does not compile"):
+        compiled.engine.generate()
+
+
+def test_the_flow_compiled_needs_a_gpu(load):
+    with pytest.raises(Unsupported, match="use the flow eager on this CPU"):
+        load(device="cpu", flow="compiled")

@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 
 from llm_energy.backends import BatchRule, Mark, Queue, architecture, no_mark
 from llm_energy.backends import pytorch_weights as weights
+from llm_energy.backends.pytorch_compiled import CompiledSteps
 from llm_energy.backends.pytorch_placement import check_spread, leave, placement
 from llm_energy.backends.refusals import check_prompt, reporting_out_of_memory
 from llm_energy.batching import (
@@ -92,6 +93,7 @@ class Backend:
         self._requests: tuple[Request, ...] = ()
         self._batches: list[Batch] = []
         self._boards: list[str] = []
+        self._compiled: CompiledSteps | None = None
         self._rule: BatchRule = lambda waiting, now_s: (len(waiting), None)
 
     @reporting_out_of_memory
@@ -100,6 +102,8 @@ class Backend:
         engine = spec.engine
         device = self._device(spec.device)
         self._check_arithmetic(device, engine["dtype"])
+        if engine["flow"] == "compiled" and device == "cpu":
+            raise Unsupported("transformers compiles on a GPU only; use the flow eager on this CPU")
         quantization = engine.get("quantization")
         options = placement(self._torch, spec, device)
         if quantization:
@@ -119,7 +123,9 @@ class Backend:
         except (ImportError, ValueError) as error:
             raise Unsupported(f"transformers cannot load {model_folder}: {error}") from error
         self._own_the_generation_config()
-        effective = self._effective()
+        if engine["flow"] == "compiled":
+            self._compiled = CompiledSteps(self._torch, self.model)
+        effective = {"flow": engine["flow"], **self._effective()}
         weights.check_placement(self.model, device, effective["hf_device_map"])
         check_spread(self.model, effective["device_uuids"], spec)
         weights.check_precision(effective, engine["dtype"], quantization)
@@ -133,6 +139,8 @@ class Backend:
         passed = dict(arguments)
         if passed.get("min_p") == 0:
             del passed["min_p"]  # without effect, but transformers would sort all logits for it
+        if self._compiled:
+            passed["compile_config"] = self._compiled.config()
         self._config = self._transformers.GenerationConfig(
             **passed, eos_token_id=self._eos_token_ids or None, pad_token_id=self._pad_token_id
         )
@@ -160,6 +168,10 @@ class Backend:
         else:
             batches = dynamic_batches(lengths, output_tokens, budget)
         self._batches = [self._padded(rows) for rows in batches]
+        if self._compiled:
+            width = max(batch.input_ids.shape[1] for batch in self._batches)
+            longest = max(request.output_tokens or output_tokens for request in requests)
+            self._compiled.prepare((len(rows) for rows in batches), width + longest)
         self._synchronise()
         told |= {
             "batch_sizes": [len(batch.rows) for batch in self._batches],
@@ -199,6 +211,8 @@ class Backend:
                 start_s = time.monotonic()
                 served.append((batch, start_s, *self._run(batch, StepClock())))
         self._synchronise()
+        if self._compiled:
+            self._compiled.check()
         answers: dict[int, Completion] = {}
         for batch, start_s, *output in served:
             arrivals_s = [arrival_s] * len(batch.rows)
@@ -228,11 +242,13 @@ class Backend:
 
     def _run(self, batch: Batch, clock: StepClock) -> tuple[Any, list[float]]:
         """Generate for one batch; give its sequences, prompts included, and the tokens' times."""
+        kept = {"past_key_values": self._compiled.cache(len(batch.rows))} if self._compiled else {}
         sequences = self.model.generate(
             batch.input_ids,
             attention_mask=batch.attention_mask,
             generation_config=self._config_of(batch),
             streamer=clock,
+            **kept,
         )
         return sequences, clock.times_s[1:]
 
@@ -246,8 +262,8 @@ class Backend:
         return config
 
     def events(self) -> dict[str, Any]:
-        """Give nothing: ``model.generate`` counts no events."""
-        return {}
+        """Give how many graphs were compiled, where decoding is; ``generate`` counts no events."""
+        return {"compilations": self._compiled.compilations()} if self._compiled else {}
 
     @reporting_out_of_memory
     def score(self, passages: Sequence[Sequence[int]]) -> list[list[float]]:
@@ -263,6 +279,9 @@ class Backend:
 
     def close(self) -> None:
         """Drop the model and the batches, and give the device's memory back."""
+        if self._compiled:
+            self._compiled.forget()
+        self._compiled = None
         self.model = None
         self._requests, self._batches = (), []
         self._boards = []

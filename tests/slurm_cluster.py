@@ -62,7 +62,7 @@ SchedulerParameters=batch_sched_delay=0,sched_min_interval=0,bf_interval=5
 GresTypes=gpu
 AccountingStorageType=accounting_storage/none
 JobAcctGatherType=jobacct_gather/none
-MinJobAge=300
+MinJobAge=3600
 KillWait=2
 ReturnToService=2
 {nodes}

@@ -13,11 +13,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
 from packaging.version import InvalidVersion, Version
 
 from llm_energy.environments import SIMULATED
 from llm_energy.errors import ConfigError
+from llm_energy.files import read_yaml
 from llm_energy.records import Note
 
 MATRIX_PATH = Path(__file__).with_name("compatibility.yaml")
@@ -43,7 +43,7 @@ class Translation:
 @functools.cache
 def matrix() -> dict[str, Any]:
     """Read the matrix once; callers must not change it."""
-    return yaml.safe_load(MATRIX_PATH.read_text(encoding="utf-8"))
+    return read_yaml(MATRIX_PATH)
 
 
 def translate(

@@ -3,21 +3,16 @@
 from __future__ import annotations
 
 import copy
-import functools
 import re
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
-import yaml
-
-SCHEMA_PATH = Path(__file__).resolve().parents[2] / "workflow/schemas/config.schema.yaml"
+from llm_energy.schemas import load_schema
 
 
-@functools.cache
 def schema() -> dict[str, Any]:
     """Read the schema, once a process; callers must not change it."""
-    return yaml.safe_load(SCHEMA_PATH.read_text(encoding="utf-8"))
+    return load_schema("config")
 
 
 def rule(subschema: dict[str, Any]) -> dict[str, Any]:

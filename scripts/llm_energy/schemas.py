@@ -11,6 +11,8 @@ import functools
 from pathlib import Path
 from typing import Any
 
+from llm_energy.files import read_yaml
+
 FOLDER = Path(__file__).resolve().parents[2] / "workflow" / "schemas"
 SUFFIX = ".schema.yaml"
 PROBLEMS_SHOWN = 5
@@ -19,10 +21,7 @@ PROBLEMS_SHOWN = 5
 @functools.cache
 def load_schema(name: str) -> dict[str, Any]:
     """Load one schema by its name, such as ``measurement``."""
-    import yaml
-
-    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-    return yaml.load((FOLDER / f"{name}{SUFFIX}").read_text(encoding="utf-8"), loader)
+    return read_yaml(FOLDER / f"{name}{SUFFIX}")
 
 
 @functools.cache

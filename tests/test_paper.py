@@ -23,8 +23,8 @@ ARCHIVE = ROOT / "docs" / "measurements" / "h100-llama-3.1-8b-bfloat16.tar.gz"
 SWEEP = "h100-first"
 
 
-def paper(folder: Path, *arguments: str) -> str:
-    """Run scripts/paper.py in a project and give what it said."""
+def paper(folder: Path, *arguments: str, status: int = 0) -> str:
+    """Run scripts/paper.py in a project until it ends with ``status``, and give what it said."""
     done = subprocess.run(
         [sys.executable, "scripts/paper.py", *arguments],
         cwd=folder,
@@ -32,7 +32,7 @@ def paper(folder: Path, *arguments: str) -> str:
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
     )
-    assert done.returncode == 0, done.stdout
+    assert done.returncode == status, done.stdout
     return done.stdout
 
 
@@ -75,6 +75,19 @@ def test_a_sweep_in_place_is_made_again_whatever_is_out_of_date(project):
     table = (place / "tables" / "failures.md").read_text(encoding="utf-8")
     assert "missing | r03 | there is no such file" in table
     assert "0.1" in (place / "tables" / "energy.md").read_text(encoding="utf-8")
+
+
+def test_a_stage_that_fails_ends_with_where_the_reason_stands(project):
+    unpack(ARCHIVE, project)
+    stage = project / "scripts" / "validate.py"
+    text = stage.read_text(encoding="utf-8")
+    stage.write_text("raise SystemExit('broken')\n", encoding="utf-8")
+    try:
+        said = paper(project, "--sweep", SWEEP, status=1)
+    finally:
+        stage.write_text(text, encoding="utf-8")
+    assert f"Not all stages ended well: logs/{SWEEP}/ says why." in said
+    assert "Traceback" not in said
 
 
 # the archive

@@ -37,6 +37,8 @@ def running_cluster() -> Iterator[None]:
 class ClusterProject(Project):
     """A copy of the project with an adapted profile; keywords are resources of `measure`."""
 
+    python: str | Path = sys.executable
+
     def __init__(self, folder: Path, **measure) -> None:
         super().__init__(folder)
         path = self.folder / "profiles" / "slurm" / "profile.yaml"
@@ -47,7 +49,7 @@ class ClusterProject(Project):
 
     def start(self, *arguments: str) -> subprocess.Popen:
         """Begin a sweep in a process group of its own."""
-        command = [sys.executable, "-m", "snakemake", "--profile", "profiles/slurm"]
+        command = [self.python, "-m", "snakemake", "--profile", "profiles/slurm"]
         return subprocess.Popen(
             [*command, *arguments],
             cwd=self.folder,

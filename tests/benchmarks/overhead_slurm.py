@@ -1,75 +1,109 @@
-"""Measure what a measuring job costs on top of measuring, through SLURM.
+"""Measure what a measuring job costs on top of measuring, through SLURM, and whose that is.
 
     python3 tests/slurm_cluster.py start
     .venvs/dev/bin/python tests/benchmarks/overhead_slurm.py [REPEATS]
 
 A job is Snakemake in an allocation, which starts Snakemake in a job step, which starts the
-measuring process. Told is the time of a job beside that process, by SLURM's word (whole seconds);
-what of it Snakemake takes to start without a workflow, and to read this one, twice each.
+measuring process. Each job notes when it gets where. The same is done with a workflow of one rule
+whose job sleeps instead: that much is Snakemake's and its plugin's, the rest is this project's.
 """
 
 from __future__ import annotations
 
-import json
+import itertools
 import statistics
-import subprocess
 import sys
 import tempfile
-import time
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(ROOT / "tests"), str(ROOT / "scripts")]
 
-from slurm_project import ClusterProject, jobs, simulated_sweep  # noqa: E402
+from slurm_project import ClusterProject, simulated_sweep  # noqa: E402
 
+from llm_energy.environments import interpreter  # noqa: E402
+
+PYTHON = interpreter(ROOT, "workflow")  # the tests' environment has other packages too
+
+# By one clock that counts from the start of the host, as the kernel counts the start of a process.
 STAMP = """
 import atexit, os, time
-def stamp(begin_s=time.time()):
-    with open(f"job-{os.environ['SLURM_JOB_ID']}", "w") as stream:
-        stream.write(f"{begin_s} {time.time()}")
+def stamp(at_s=None):
+    if job := os.environ.get("SLURM_JOB_ID"):
+        with open(f"stamps-{job}", "a") as stream:
+            print(at_s or time.clock_gettime(time.CLOCK_BOOTTIME), file=stream)
+def begun_s(process):
+    with open(f"/proc/{process}/stat") as stream:
+        ticks = stream.read().rpartition(")")[2].split()[19]
+    return int(ticks) / os.sysconf("SC_CLK_TCK")
+"""
+READING = """
+if not os.path.exists(f"stamps-{os.environ.get('SLURM_JOB_ID')}"):
+    stamp(begun_s(os.getppid()))  # of the shell that SLURM starts first
+stamp()
 atexit.register(stamp)
 """
-STARTS = 5
+MEASURING = "stamp()\natexit.register(stamp)\n"
+SLEEPING = "time.sleep(2)\n"
+BARE = """
+rule all:
+    input:
+        [f"done-{number}" for number in range(REPEATS)],
+rule measure:
+    output:
+        "done-{number}",
+    shell:
+        "PYTHON measure.py && touch {output}"
+"""
+PARTS = (
+    "Snakemake starts in the allocation",
+    "it reads the workflow",
+    "Snakemake starts in the job step",
+    "it reads the workflow",
+    "the measuring process starts",
+    None,  # measuring
+    "Snakemake ends in the job step",
+    "Snakemake ends in the allocation",
+)
 
 
-def seconds(*arguments: str, folder: Path) -> float:
-    """Give how long Snakemake takes with some arguments, as the median of a few starts."""
-    taken = []
-    for _ in range(STARTS):
-        begin_s = time.monotonic()
-        command = [sys.executable, "-m", "snakemake", *arguments]
-        subprocess.run(command, cwd=folder, check=True, capture_output=True)
-        taken.append(time.monotonic() - begin_s)
-    return statistics.median(taken)
+def parts_s(folder: Path) -> list[float]:
+    """Give how long each part took, as the median over the jobs that ran in a folder."""
+    jobs = []
+    for path in folder.glob("stamps-*"):
+        stamps = [float(line) for line in path.read_text().splitlines()]
+        jobs.append([end_s - begin_s for begin_s, end_s in itertools.pairwise(stamps)])
+    return [statistics.median(part) for part in zip(*jobs, strict=True)]
+
+
+def stamp_reading(project: ClusterProject, workflow: str) -> None:
+    """Let the project's Snakefile be a workflow that notes when it is read, from where to where."""
+    (project.folder / "Snakefile").write_text(f"{STAMP}{READING}{workflow}\nstamp()\n")
 
 
 def main() -> None:
-    """Run a sweep one job at a time, and print what each job took beside measuring."""
+    """Run both workflows one job at a time, and print what each job took beside measuring."""
     repeats = int(sys.argv[1]) if len(sys.argv) > 1 else 5
     with tempfile.TemporaryDirectory() as folder:
-        project = ClusterProject(Path(folder, "copy").resolve())
-        project.insert(STAMP)
-        config = project.write_config("overhead", simulated_sweep("overhead", repeats))
-        project.submit("--configfile", config, "--jobs", "1")
-        shown = subprocess.run(
-            ["squeue", "--json", "--states=all"], capture_output=True, check=True
-        )
-        times = {
-            str(j["job_id"]): (j["start_time"], j["end_time"])
-            for j in json.loads(shown.stdout)["jobs"]
-        }
-        beside = []
-        for job in jobs(project.folder):
-            begin_s, end_s = map(float, (project.folder / f"job-{job.id}").read_text().split())
-            beside.append(times[job.id][1] - times[job.id][0] - (end_s - begin_s))
-        start_s = seconds("--version", folder=project.folder)
-        read_s = seconds("--list-rules", "--configfile", config, folder=project.folder) - start_s
-    whole_s = statistics.median(beside)
-    print(f"beside measuring, of the median of {repeats} jobs: {whole_s:.1f} s")
-    print(f"  starting Snakemake, twice: {2 * start_s:.1f} s")
-    print(f"  reading this workflow, twice: {2 * read_s:.1f} s")
-    print(f"  the rest, with SLURM's rounding: {whole_s - 2 * start_s - 2 * read_s:.1f} s")
+        ours, bare = (ClusterProject(Path(folder, name).resolve()) for name in ("ours", "bare"))
+        ours.python = bare.python = PYTHON
+        ours.insert(STAMP + MEASURING)
+        stamp_reading(ours, (ROOT / "Snakefile").read_text())
+        config = ours.write_config("overhead", simulated_sweep("overhead", repeats))
+        ours.submit("--configfile", config, "--jobs", "1")
+
+        (bare.folder / "measure.py").write_text(STAMP + MEASURING + SLEEPING)
+        workflow = BARE.replace("REPEATS", str(repeats)).replace("PYTHON", str(PYTHON))
+        stamp_reading(bare, workflow)
+        bare.submit("--jobs", "1")
+        both = parts_s(ours.folder), parts_s(bare.folder)
+
+    rows = [row for row in zip(PARTS, *both, strict=True) if row[0]]
+    _, *columns = zip(*rows, strict=True)
+    rows.append(("beside measuring", *map(sum, columns)))
+    print(f"{f'seconds, medians of {repeats} jobs':<34}  this workflow   one sleeping  ours alone")
+    for name, whole_s, bare_s in rows:
+        print(f"{name:<34}  {whole_s:13.2f}  {bare_s:13.2f}  {whole_s - bare_s:10.2f}")
 
 
 if __name__ == "__main__":

@@ -13,7 +13,6 @@ from __future__ import annotations
 import argparse
 import statistics
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -48,19 +47,6 @@ def bare(subject: Subject) -> Callable[[], object]:
     return loop
 
 
-def conversion_share(subject: Subject) -> float:
-    """Give the share of a pass that turning ids into completions takes."""
-    engine = subject.engine
-    begin = time.perf_counter()
-    engine.generate()
-    whole_s = time.perf_counter() - begin
-    rows = [(batch, batch.input_ids.repeat(1, 2)) for batch in engine._batches]
-    begin = time.perf_counter()
-    for batch, sequences in rows:
-        list(engine._completions(batch, sequences, 0.0, [0.0] * sequences.shape[1]))
-    return (time.perf_counter() - begin) / whole_s
-
-
 def main(argv: list[str] | None = None) -> int:
     """Print the ratio at batch sizes 1 and 8, and exit 1 if one is below LEAST."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
@@ -77,11 +63,10 @@ def main(argv: list[str] | None = None) -> int:
         prompts = [range(100, 132 + i) for i in range(batch_size)]
         subject.prepare(prompts, batch_size=batch_size, max_output_tokens=arguments.output_tokens)
         times = paired_times(subject.engine.generate, bare(subject), arguments.pairs)
-        ratio, share = speed_ratio(times), conversion_share(subject)
+        ratio = speed_ratio(times)
         rate = batch_size * arguments.output_tokens / statistics.median(ours for ours, _ in times)
         print(
-            f"batch {batch_size}: {ratio} of the bare loop's tokens/s, {rate:.1f} tokens/s; "
-            f"completions take {share:.5%} of a pass",
+            f"batch {batch_size}: {ratio} of the bare loop's tokens/s, {rate:.1f} tokens/s",
             flush=True,
         )
         enough = enough and ratio.median >= LEAST

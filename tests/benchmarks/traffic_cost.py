@@ -28,7 +28,7 @@ from subject import Subject  # noqa: E402
 
 from llm_energy import backends, traffic  # noqa: E402
 from llm_energy.arrival_queue import ArrivalQueue  # noqa: E402
-from llm_energy.backends import pytorch  # noqa: E402
+from llm_energy.backends import pytorch_batches  # noqa: E402
 
 PROMPT_TOKENS = 32
 NEAR = 0.8  # of the rate at which all that is there is served
@@ -59,7 +59,7 @@ def passes(subject: Subject) -> dict[str, Callable[[], object]]:
     if subject.name == "pytorch":
         [batch] = engine._batches
 
-        def generate(streamer: pytorch.StepClock | None) -> None:
+        def generate(streamer: pytorch_batches.StepClock | None) -> None:
             engine.model.generate(
                 batch.input_ids,
                 attention_mask=batch.attention_mask,
@@ -67,7 +67,10 @@ def passes(subject: Subject) -> dict[str, Callable[[], object]]:
                 streamer=streamer,
             )
 
-        return {"with": lambda: generate(pytorch.StepClock()), "without": lambda: generate(None)}
+        return {
+            "with": lambda: generate(pytorch_batches.StepClock()),
+            "without": lambda: generate(None),
+        }
     from llm_energy.backends.vllm_times import TokenTimes
 
     note = TokenTimes.note
@@ -91,7 +94,7 @@ def times_ratio(subject: Subject, pairs: int) -> float:
 def noting_share(subject: Subject) -> float:
     """Print and give the share of a pass's CPU time that noting takes; noise hardly moves it."""
     if subject.name == "pytorch":
-        owner, name = pytorch.StepClock, "put"
+        owner, name = pytorch_batches.StepClock, "put"
     else:
         from llm_energy.backends.vllm_times import TokenTimes as owner
 

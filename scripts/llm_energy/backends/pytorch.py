@@ -1,8 +1,4 @@
-"""The PyTorch backend: Hugging Face Transformers, with Accelerate and bitsandbytes.
-
-Output tokens are counted from the generated ids. The end-of-sequence token counts as an output
-token, since the model computes it; what fills a row after it is padding and counts as nothing.
-"""
+"""The PyTorch backend: Hugging Face Transformers, with Accelerate and bitsandbytes."""
 
 from __future__ import annotations
 
@@ -10,12 +6,13 @@ import copy
 import gc
 import logging
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from llm_energy.backends import BatchRule, Mark, Queue, architecture, no_mark
 from llm_energy.backends import pytorch_weights as weights
+from llm_energy.backends.pytorch_batches import Batch, StepClock, completions, padded
 from llm_energy.backends.pytorch_compiled import CompiledSteps
 from llm_energy.backends.pytorch_placement import check_spread, leave, placement
 from llm_energy.backends.refusals import check_prompt, reporting_out_of_memory
@@ -50,34 +47,6 @@ CAPABILITIES = frozenset(
         "timed_traffic",
     }
 )
-
-
-class Batch(NamedTuple):
-    """One padded batch on its device; ``rows`` are the places of its requests in the workload."""
-
-    rows: list[int]
-    input_ids: Any
-    attention_mask: Any
-
-
-class StepClock:
-    """Note when each step's tokens are on the host; the first note is the prompt's.
-
-    ``generate`` hands a streamer the tokens after it copied them from the device, so these are the
-    times at which tokens exist. A logits processor would note the time at which the host queued
-    the step, which on a GPU is earlier. ``on_step`` is called after each note.
-    """
-
-    def __init__(self, on_step: Callable[[], None] = lambda: None) -> None:
-        self.times_s: list[float] = []
-        self._on_step = on_step
-
-    def put(self, tokens: Any) -> None:
-        self.times_s.append(time.monotonic())
-        self._on_step()
-
-    def end(self) -> None:
-        pass
 
 
 class Backend:
@@ -216,8 +185,8 @@ class Backend:
         answers: dict[int, Completion] = {}
         for batch, start_s, *output in served:
             arrivals_s = [arrival_s] * len(batch.rows)
-            completions = self._completions(batch, arrivals_s, start_s, *output)
-            answers.update(zip(batch.rows, completions, strict=True))
+            done = completions(batch, self._requests, self._eos_set, arrivals_s, start_s, *output)
+            answers.update(zip(batch.rows, done, strict=True))
         return [answers[row] for row in range(len(self._requests))]
 
     @reporting_out_of_memory
@@ -236,8 +205,8 @@ class Backend:
         answers: dict[int, Completion] = {}
         for arrivals, batch, start_s, *output in served:
             due_s = [arrival.time_s for arrival in arrivals]
-            completions = self._completions(batch, due_s, start_s, *output)
-            answers.update(zip([a.number for a in arrivals], completions, strict=True))
+            done = completions(batch, self._requests, self._eos_set, due_s, start_s, *output)
+            answers.update(zip([a.number for a in arrivals], done, strict=True))
         return [answers[number] for number in sorted(answers)]
 
     def _run(self, batch: Batch, clock: StepClock) -> tuple[Any, list[float]]:
@@ -368,50 +337,11 @@ class Backend:
             effective["min_p"] = merged.min_p or 0.0
         return effective
 
-    def _padded(self, rows: list[int]) -> Batch:
-        prompts = [self._requests[row].prompt_token_ids for row in rows]
-        width = max(map(len, prompts))
-        ids = [[self._pad_token_id] * (width - len(prompt)) + list(prompt) for prompt in prompts]
-        mask = [[0] * (width - len(prompt)) + [1] * len(prompt) for prompt in prompts]
-        device = self._input_device()
-        return Batch(
-            rows, self._torch.tensor(ids, device=device), self._torch.tensor(mask, device=device)
-        )
+    def _padded(self, rows: Sequence[int]) -> Batch:
+        return padded(self._requests, rows, self._pad_token_id, self._input_device())
 
     def _input_device(self) -> Any:
         return self.model.get_input_embeddings().weight.device
-
-    def _completions(
-        self,
-        batch: Batch,
-        arrivals_s: Sequence[float],
-        start_s: float,
-        sequences: Any,
-        times_s: list[float],
-    ) -> Iterator[Completion]:
-        """Yield each row's completion, without what fills it up after its end."""
-        width = batch.input_ids.shape[1]
-        rows = zip(batch.rows, arrivals_s, sequences[:, width:].tolist(), strict=True)
-        for row, arrival_s, ids in rows:
-            request = self._requests[row]
-            ids = ids[: request.output_tokens]
-            stopped = request.output_tokens is None and not self._eos_set.isdisjoint(ids)
-            if stopped:
-                ids = ids[: 1 + next(i for i, token in enumerate(ids) if token in self._eos_set)]
-            own_times_s = tuple(times_s[: len(ids)])
-            yield Completion(
-                request_id=request.id,
-                prompt_tokens=len(request.prompt_token_ids),
-                padding_tokens=width - len(request.prompt_token_ids),
-                cached_prompt_tokens=0,
-                output_token_ids=tuple(ids),
-                finish_reason="stop" if stopped else "length",
-                arrival_s=arrival_s,
-                first_token_s=own_times_s[0],
-                last_token_s=own_times_s[-1],
-                token_times_s=own_times_s,
-                service_start_s=start_s,
-            )
 
     def _synchronise(self) -> None:
         for board in self._boards:  # those in use: a look at another would begin to use it

@@ -16,7 +16,7 @@ from llm_energy.errors import OutOfMemory, Unsupported
 from llm_energy.records import SCHEMA_VERSION, MeterSettings, Protocol, Spec
 
 torch = pytest.importorskip("torch")
-pytest.importorskip("transformers")
+CompileConfig = pytest.importorskip("transformers").CompileConfig
 pytestmark = pytest.mark.engine
 
 LENGTHS = (3, 12, 1, 9, 6, 10)
@@ -340,8 +340,11 @@ def test_a_folder_without_a_causal_model_is_refused(tmp_path):
 
 @pytest.fixture
 def compiled(subject, monkeypatch):
-    """Let the loaded model compile its decoding steps, on a CPU too, unlike for a user."""
-    steps = pytorch_compiled.CompiledSteps(torch, subject.engine.model, everywhere=True)
+    """Let the loaded model trace its decoding steps into graphs, on a CPU too, but run them as
+    they are: to make kernels of them takes minutes there."""
+    config = CompileConfig(dynamic=False, backend="eager", mode="default")
+    config._compile_all_devices = True
+    steps = pytorch_compiled.CompiledSteps(torch, subject.engine.model, config)
     monkeypatch.setattr(subject.engine, "_compiled", steps)
     yield subject
     steps.forget()

@@ -109,7 +109,7 @@ class Backend:
         if passed.get("min_p") == 0:
             del passed["min_p"]  # without effect, but transformers would sort all logits for it
         if self._compiled:
-            passed["compile_config"] = self._compiled.config()
+            passed["compile_config"] = self._compiled.config
         self._config = self._transformers.GenerationConfig(
             **passed, eos_token_id=self._eos_token_ids or None, pad_token_id=self._pad_token_id
         )

@@ -16,25 +16,19 @@ from llm_energy.errors import Unsupported
 class CompiledSteps:
     """What ``model.generate`` needs so that it compiles its decoding steps, and what it compiled.
 
-    ``everywhere`` compiles on a CPU too, where ``generate`` would not by itself.
+    ``config`` is the ``compile_config`` for a GenerationConfig. Each new shape is compiled anew,
+    unless another config says otherwise.
     """
 
-    def __init__(self, torch: Any, model: Any, everywhere: bool = False) -> None:
+    def __init__(self, torch: Any, model: Any, config: Any = None) -> None:
         from torch._dynamo.utils import counters
+        from transformers import CompileConfig
 
         self._torch, self._model, self._counters = torch, model, counters
-        self._everywhere = everywhere
+        self.config = config or CompileConfig(dynamic=False)
         self._caches: dict[int, Any] = {}
         # Else a shape too many would quietly run uncompiled.
         torch._dynamo.config.fail_on_recompile_limit_hit = True
-
-    def config(self) -> Any:
-        """Give the ``compile_config`` of a GenerationConfig; each new shape is compiled anew."""
-        from transformers import CompileConfig
-
-        config = CompileConfig(dynamic=False)
-        config._compile_all_devices = self._everywhere
-        return config
 
     def prepare(self, batch_sizes: Iterable[int], length: int) -> None:
         """Forget the last workload's graphs; make caches of ``length`` tokens for this one's."""

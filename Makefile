@@ -95,17 +95,22 @@ format: tools ## put the code into the project's style
 	ruff format .
 	snakefmt $(SNAKEFILES)
 
-# overhead_<backend>.py runs in that backend's environment and takes the folder of a model.
+# overhead_slurm.py is not here: it needs a cluster.
 bench: envs tools ## measure what the pipeline itself costs (after make demo, on MODEL)
 	@test -d $(MODEL) || { echo "error: no folder $(MODEL): run make demo first" >&2; exit 1; }
-	$(DEV)/python tests/benchmarks/one_load.py
-	$(DEV)/python tests/benchmarks/comparison_coverage.py
-	@for stamp in $$($(STAMPS) $(BACKENDS)); do \
+	@missed=; \
+	bench() { echo "== $$2 $$3"; "$$1" "tests/benchmarks/$$2.py" $$3 $$4 || missed="$$missed $$2"; }; \
+	for name in comparison_coverage coverage scale report_opening one_load; do \
+	  bench $(DEV)/python $$name; \
+	done; \
+	bench $(DEV)/python agreement $(MODEL); \
+	for stamp in $$($(STAMPS) $(BACKENDS)); do \
 	  place=$${stamp%/.installed}; backend=$$(basename $${place%-cpu}); \
-	  $$place/bin/python tests/benchmarks/meter_cost.py || exit 1; \
-	  $$place/bin/python tests/benchmarks/overhead_$$backend.py $(MODEL) || exit 1; \
-	  $$place/bin/python tests/benchmarks/traffic_cost.py $$backend $(MODEL) || exit 1; \
-	done
+	  bench $$place/bin/python meter_cost; \
+	  bench $$place/bin/python overhead_$$backend $(MODEL); \
+	  bench $$place/bin/python traffic_cost $$backend $(MODEL); \
+	done; \
+	test -z "$$missed" || { echo "missed a floor, or failed:$$missed" >&2; exit 1; }
 
 locks: .venvs/uv/.installed ## make envs/*.txt and envs/*.yaml anew from envs/*.in
 	@UV_FIND_LINKS=$(CPU_LINKS) $(PYTHON) scripts/lock.py --uv $(UV)

@@ -6,10 +6,10 @@ import argparse
 import sys
 from pathlib import Path
 
-from llm_energy.cli import run
+from llm_energy.cli import run_stage
 from llm_energy.comparisons import comparisons
 from llm_energy.files import read_json
-from llm_energy.records import Aggregate, MetricsTable, read_record, write_record
+from llm_energy.records import Aggregate, MetricsTable, read_record, write_rows
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -27,9 +27,9 @@ def main(argv: list[str] | None = None) -> int:
         tables = [read_record(MetricsTable, path) for path in arguments.metrics]
         aggregates = [read_record(Aggregate, path) for path in arguments.aggregates]
         plan = read_json(arguments.plan)
-        write_record(arguments.out, comparisons(tables, aggregates, plan))
+        write_rows(arguments.out, comparisons(tables, aggregates, plan))
 
-    return run(write)
+    return run_stage(write)
 
 
 if __name__ == "__main__":

@@ -6,9 +6,9 @@ import argparse
 import sys
 from pathlib import Path
 
-from llm_energy.cli import run
+from llm_energy.cli import run_stage
 from llm_energy.load import load_curves
-from llm_energy.records import Aggregate, MetricsTable, read_record, write_record
+from llm_energy.records import Aggregate, MetricsTable, read_record, write_rows
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -22,9 +22,9 @@ def main(argv: list[str] | None = None) -> int:
     def write() -> None:
         aggregates = [read_record(Aggregate, path) for path in arguments.aggregates]
         metrics = (read_record(MetricsTable, path) for path in arguments.metrics)
-        write_record(arguments.out, load_curves(aggregates, metrics))
+        write_rows(arguments.out, load_curves(aggregates, metrics))
 
-    return run(write)
+    return run_stage(write)
 
 
 if __name__ == "__main__":

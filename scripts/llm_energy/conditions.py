@@ -14,16 +14,15 @@ from llm_energy.records import Interval, Measurement, Status, Window, Workload
 HASH_DIGITS = 12
 
 
-def conditions(
-    measurement: Measurement, window: Window, workload: Workload, status: Status
+def window_conditions(
+    measurement: Measurement, window: Window, workload: Workload
 ) -> dict[str, str]:
-    """Give every condition of one window by its name; ``status`` chooses its joules."""
+    """Give by its name every condition of one window, those of its joules left out."""
     spec, used, host = measurement.spec, measurement.effective, measurement.host
     protocol = spec.protocol
     parameters, table = workload.parameters, window.requests
     boards = sorted({p.device for p in window.interval.energy if p.component == "gpu" and p.device})
     described = [gpu for gpu in host.gpus if gpu.get("uuid") in boards]
-    parts = [part for part in window.interval.energy if part.status == status]
     rows = len(table.request_id) // max(1, window.passes)
     return {
         "weights": _short(measurement.weights_sha256),
@@ -47,6 +46,13 @@ def conditions(
         "host": host.hostname,
         "boards": ", ".join(boards) or "none",
         "power_limit_w": _power_limits(window.interval, described),
+    }
+
+
+def energy_conditions(window: Window, status: Status) -> dict[str, str]:
+    """Give the conditions of the joules of one status in a window."""
+    parts = [part for part in window.interval.energy if part.status == status]
+    return {
         "energy_status": status,
         "energy_components": ", ".join(sorted({part.component for part in parts})),
         "energy_methods": ", ".join(sorted({f"{p.component}: {p.method}" for p in parts})),

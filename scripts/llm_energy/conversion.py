@@ -12,6 +12,7 @@ from typing import Any, Literal, TypeVar
 from llm_energy.errors import RecordError
 
 Record = TypeVar("Record")
+MOST_SHAPES = 1000  # that are remembered of one kind of record
 
 
 def to_dict(record: Any) -> Any:
@@ -153,10 +154,13 @@ def _each(values: list[Any] | tuple[Any, ...], item: Converter) -> tuple[Any, ..
 
 def _pair_converter(kinds: tuple[Any, ...]) -> Converter:
     items = [_converter(kind) for kind in kinds]
+    scalars = _scalar_types(kinds[0]) if len(set(kinds)) == 1 else None
 
     def convert(value: Any) -> tuple[Any, ...]:
         if not isinstance(value, (list, tuple)) or len(value) != len(items):
             raise _Mismatch(f"found {value!r}, allowed a list of {len(items)}")
+        if scalars and scalars.issuperset(map(type, value)):
+            return tuple(value)
         which = iter(items)
         return _each(value, lambda one: next(which)(one))
 
@@ -186,33 +190,30 @@ def _mapping_converter(kind: Any) -> Converter:
 def _dataclass_converter(kind: Any) -> Converter:
     """Convert a mapping to a record.
 
-    The record gets its fields at once: through its own ``__init__``, which sets each by itself,
+    Records of one kind come in few shapes: the same keys, with values of the same types. Whether a
+    shape is allowed, and which of its values need a converter of their own, is found out once. And
+    a record gets its fields at once: through its own ``__init__``, which sets each by itself,
     reading ten thousand measurements would take much longer.
     """
-    hints = typing.get_type_hints(kind)
-    items = {name: _converter(hint) for name, hint in hints.items()}
-    scalars = {name: _scalar_types(hint) or frozenset() for name, hint in hints.items()}
-    fields = dataclasses.fields(kind)
-    blank = {f.name: None if f.default is dataclasses.MISSING else f.default for f in fields}
-    made = {
-        f.name: f.default_factory for f in fields if f.default_factory is not dataclasses.MISSING
-    }
-    required = {f.name for f in fields if f.default is dataclasses.MISSING and f.name not in made}
+    shapes: dict[tuple[Any, ...], _Shape] = {}
+    fields = _Fields.of(kind)
     check = getattr(kind, "__post_init__", None)
 
     def convert(value: Any) -> Any:
         if not isinstance(value, dict):
             raise _Mismatch(f"found {type(value).__name__}, allowed a mapping")
-        if not required <= value.keys() <= items.keys():
-            raise _Mismatch(_wrong_keys(value, items, required))
-        found, name = blank.copy(), ""
-        for name in made:
-            found[name] = made[name]()
+        key = (*value, *map(type, value.values()))
+        shape = shapes.get(key)
+        if shape is None:
+            shape = fields.shape(value)
+            if len(shapes) < MOST_SHAPES:
+                shapes[key] = shape
+        found, name = {**fields.blank, **value}, ""
+        for name, make in shape.absent:
+            found[name] = make()
         try:
-            for name, one in value.items():
-                if type(one) not in scalars[name]:
-                    one = items[name](one)
-                found[name] = one
+            for name, item in shape.items:
+                found[name] = item(value[name])
         except _Mismatch as mismatch:
             mismatch.path.append(f".{name}")
             raise
@@ -228,8 +229,53 @@ def _dataclass_converter(kind: Any) -> Converter:
     return convert
 
 
-def _wrong_keys(value: dict[str, Any], items: dict[str, Converter], required: set[str]) -> str:
-    unknown = [name for name in value if name not in items]
-    if unknown:
-        return f"unknown key {unknown[0]!r}, allowed {', '.join(items)}"
-    return f"missing key {next(n for n in items if n in required and n not in value)!r}"
+@dataclasses.dataclass(frozen=True)
+class _Shape:
+    """What is left to do for a mapping whose keys and scalars are known to be right."""
+
+    items: tuple[tuple[str, Converter], ...]
+    absent: tuple[tuple[str, Callable[[], Any]], ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class _Fields:
+    """The fields of a kind of record; ``blank`` has the plain defaults, ``made`` makes the others.
+
+    ``scalars`` are the types that a field takes as they are, empty where it needs its converter.
+    """
+
+    items: dict[str, Converter]
+    scalars: dict[str, frozenset[type]]
+    blank: dict[str, Any]
+    made: dict[str, Callable[[], Any]]
+    required: frozenset[str]
+
+    @classmethod
+    def of(cls, kind: Any) -> _Fields:
+        """Read them off a dataclass."""
+        hints = typing.get_type_hints(kind)
+        fields, missing = dataclasses.fields(kind), dataclasses.MISSING
+        made = {f.name: f.default_factory for f in fields if f.default_factory is not missing}
+        return cls(
+            items={name: _converter(hint) for name, hint in hints.items()},
+            scalars={name: _scalar_types(hint) or frozenset() for name, hint in hints.items()},
+            blank={f.name: None if f.default is missing else f.default for f in fields},
+            made=made,
+            required=frozenset(
+                f.name for f in fields if f.default is missing and f.name not in made
+            ),
+        )
+
+    def shape(self, value: dict[str, Any]) -> _Shape:
+        """Check the keys of a mapping and its scalars, and give what is left to do."""
+        if not self.required <= value.keys() <= self.items.keys():
+            raise _Mismatch(self._wrong_keys(value))
+        left = {n: self.items[n] for n, one in value.items() if type(one) not in self.scalars[n]}
+        absent = {name: make for name, make in self.made.items() if name not in value}
+        return _Shape(tuple(left.items()), tuple(absent.items()))
+
+    def _wrong_keys(self, value: dict[str, Any]) -> str:
+        unknown = [name for name in value if name not in self.items]
+        if unknown:
+            return f"unknown key {unknown[0]!r}, allowed {', '.join(self.items)}"
+        return f"missing key {next(n for n in self.items if n in self.required - value.keys())!r}"

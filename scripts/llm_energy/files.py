@@ -37,9 +37,12 @@ def canonical_json(value: Any) -> str:
     >>> canonical_json({"b": 1, "a": [1.5, None]})
     '{"a":[1.5,null],"b":1}'
     """
-    return json.dumps(
-        value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False
-    )
+    return _CANONICAL.encode(value)
+
+
+_CANONICAL = json.JSONEncoder(
+    sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False
+)
 
 
 def write_json(path: str | Path, value: Any) -> None:
@@ -61,9 +64,16 @@ def _json_text(value: Any) -> str:
 def read_json(path: str | Path) -> Any:
     """Read JSON; a file that is missing or no JSON raises a RecordError that names it."""
     try:
-        return json.loads(Path(path).read_text(encoding="utf-8"))
+        with open(path, "rb") as stream:
+            return parse_json(stream.read(), path)
     except FileNotFoundError:
         raise RecordError(f"{path}: no such file") from None
+
+
+def parse_json(content: bytes, path: str | Path) -> Any:
+    """Give the JSON value that was read from ``path``, or raise as ``read_json`` does."""
+    try:
+        return json.loads(content.decode("utf-8"))
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise RecordError(f"{path}: not valid JSON ({error})") from None
 

@@ -25,20 +25,21 @@ def latencies_s(window: Window) -> dict[str, list[float]]:
     """
     table, traffic = window.requests, window.traffic
     starts_s = table.service_start_s or (None,) * len(table.request_id)
-    found: dict[str, list[float]] = {name: [] for name in QUANTITIES if name != "itl"}
     columns = (table.arrival_s, starts_s, table.first_token_s, table.last_token_s)
-    for arrival, start, first, last, n in zip(*columns, table.output_tokens, strict=True):
-        if traffic is not None and not traffic.begin_s <= arrival < traffic.end_s:
-            continue
-        if start is not None:
-            found["queueing"].append(start - arrival)
-        if first is not None:
-            found["ttft"].append(first - arrival)
-        if last is not None:
-            found["e2e"].append(last - arrival)
-        if first is not None and last is not None and n > 1:
-            found["tpot"].append((last - first) / (n - 1))
-    return found
+    rows = zip(*columns, table.output_tokens, strict=True)
+    if traffic is not None:
+        rows = (row for row in rows if traffic.begin_s <= row[0] < traffic.end_s)
+    rows = list(rows)
+    return {
+        "ttft": [first - due for due, _, first, _, _ in rows if first is not None],
+        "tpot": [
+            (last - first) / (n - 1)
+            for _, _, first, last, n in rows
+            if first is not None and last is not None and n > 1
+        ],
+        "e2e": [last - due for due, _, _, last, _ in rows if last is not None],
+        "queueing": [start - due for due, start, _, _, _ in rows if start is not None],
+    }
 
 
 def quantiles_s(window: Window, latencies: Mapping[str, Sequence[float]]) -> dict[str, float]:
@@ -49,11 +50,12 @@ def quantiles_s(window: Window, latencies: Mapping[str, Sequence[float]]) -> dic
     """
     found = {}
     for name in QUANTITIES:
-        for percent in PERCENTILES:
-            if name == "itl":
-                value = histogram_quantile(window.inter_token, percent / 100)
-            else:
-                value = quantile(latencies[name], percent / 100)
+        if name == "itl":
+            values = [histogram_quantile(window.inter_token, p / 100) for p in PERCENTILES]
+        else:
+            ordered = sorted(latencies[name])
+            values = [quantile(ordered, percent / 100) for percent in PERCENTILES]
+        for percent, value in zip(PERCENTILES, values, strict=True):
             if value is not None:
                 found[f"{name}_p{percent}"] = value
     return found
@@ -64,18 +66,17 @@ def mean(values: Sequence[float]) -> float | None:
     return statistics.fmean(values) if values else None
 
 
-def quantile(values: Sequence[float], share: float) -> float | None:
-    """Give a quantile with linear interpolation between order statistics, None of nothing.
+def quantile(ordered: Sequence[float], share: float) -> float | None:
+    """Give a quantile with linear interpolation between ascending values, None of nothing.
 
     Type 7 of Hyndman and Fan, Sample quantiles in statistical packages, The American Statistician
     50 (1996), which numpy takes too.
 
-    >>> quantile([4.0, 1.0, 2.0, 3.0], 0.5)
+    >>> quantile([1.0, 2.0, 3.0, 4.0], 0.5)
     2.5
     """
-    if not values:
+    if not ordered:
         return None
-    ordered = sorted(values)
     place = share * (len(ordered) - 1)
     below = math.floor(place)
     above = min(below + 1, len(ordered) - 1)

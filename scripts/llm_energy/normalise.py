@@ -5,12 +5,15 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from llm_energy.agreement import Outputs, agreement, reference_outputs
 from llm_energy.checks.accounting import (
     LOADED_IDLE,
+    ORDER,
     Sum,
+    Work,
     baseline,
     loaded_idle_power_w,
     sums,
@@ -18,9 +21,9 @@ from llm_energy.checks.accounting import (
 )
 from llm_energy.checks.catalogue import Case
 from llm_energy.checks.limits import window_limits
-from llm_energy.conditions import batching, conditions
+from llm_energy.conditions import batching, energy_conditions, window_conditions
 from llm_energy.errors import LlmEnergyError
-from llm_energy.files import sha256_file, sha256_json
+from llm_energy.files import parse_json, sha256_bytes, sha256_json
 from llm_energy.latency import latencies_s, mean, quantiles_s
 from llm_energy.parallel import each
 from llm_energy.records import (
@@ -35,7 +38,7 @@ from llm_energy.records import (
     Verdicts,
     Window,
     Workload,
-    read_record,
+    parse_record,
 )
 from llm_energy.uncertainty import Budget, window_budget
 from llm_energy.units import kilowatt_hours_from_joules
@@ -83,8 +86,9 @@ def _measured(verdicts: list[Verdict], references: Outputs) -> list[tuple[Metric
     found = []
     for verdict in verdicts:
         window, workload = _of_verdict(measurement, verdict)
+        held = window_conditions(measurement, window, workload)
         for row in window_metrics(measurement, verdict, references):
-            found.append((row, conditions(measurement, window, workload, row.energy_status)))
+            found.append((row, held | energy_conditions(window, row.energy_status)))
     return found
 
 
@@ -96,10 +100,11 @@ def window_metrics(
     ``references`` are the outputs in float32, by model and workload.
     """
     window, workload = _of_verdict(measurement, verdict)
-    agreed = agreement(measurement.spec, window, references or {})
+    shared = _of_window(measurement, window, workload, verdict)
+    shared["agreement_with_float32"] = agreement(measurement.spec, window, references or {})
+    done = work(window)
     for status, total in sums(window.interval).items():
-        row = _row(measurement, window, workload, verdict, status, total)
-        yield replace(row, agreement_with_float32=agreed)
+        yield Metrics(**shared, **_of_joules(measurement, window, done, status, total))
 
 
 def _of_verdict(measurement: Measurement, verdict: Verdict) -> tuple[Window, Workload]:
@@ -109,91 +114,98 @@ def _of_verdict(measurement: Measurement, verdict: Verdict) -> tuple[Window, Wor
 
 
 def _judged(verdict: Verdict) -> Measurement:
-    if sha256_file(verdict.measurement) != verdict.measurement_sha256:
+    path = Path(verdict.measurement)
+    content = path.read_bytes()
+    if sha256_bytes(content) != verdict.measurement_sha256:
         raise LlmEnergyError(
-            f"{verdict.measurement}: it changed after it was judged; run the validate stage again"
+            f"{path}: it changed after it was judged; run the validate stage again"
         )
-    return read_record(Measurement, verdict.measurement)
+    return parse_record(Measurement, parse_json(content, path), path)
 
 
-def _row(
-    measurement: Measurement,
-    window: Window,
-    workload: Workload,
-    verdict: Verdict,
-    status: Status,
-    total: Sum,
-) -> Metrics:
-    spec = measurement.spec
-    workload = next(w for w in spec.workloads if w.id == window.workload)
-    duration_s = window.interval.duration_s
-    done = work(window)
-    prompt_tokens, output_tokens, count = done.prompt_tokens, done.output_tokens, done.requests
+def _of_window(
+    measurement: Measurement, window: Window, workload: Workload, verdict: Verdict
+) -> dict[str, Any]:
+    """Give the fields of a window that are the same whichever joules a row is of."""
+    spec, done, quality = measurement.spec, work(window), measurement.quality
+    duration_s, latency = window.interval.duration_s, latencies_s(window)
+    return {
+        "cell": spec.cell,
+        "model": spec.model,
+        "backend": spec.backend,
+        "precision": spec.precision,
+        "workload": workload.id,
+        "batch_size": workload.batch_size,
+        "repeat": spec.repeat,
+        "verdict": verdict.verdict,
+        "flags": tuple(dict.fromkeys(flag.id for flag in verdict.flags)),
+        "duration_s": duration_s,
+        "passes": window.passes,
+        "requests": done.requests,
+        "prompt_tokens": done.prompt_tokens,
+        "output_tokens": done.output_tokens,
+        "output_tokens_per_s": done.output_tokens / duration_s,
+        "requests_per_s": done.requests / duration_s,
+        "ttft_s": mean(latency["ttft"]),
+        "tpot_s": mean(latency["tpot"]),
+        "e2e_latency_s": mean(latency["e2e"]),
+        "latencies_s": quantiles_s(window, latency),
+        "hostname": measurement.host.hostname,
+        "measurement": verdict.measurement,
+        "measurement_sha256": verdict.measurement_sha256,
+        "batching": batching(window, workload),
+        "simulated": measurement.meter is not None and measurement.meter.simulated,
+        "nll_per_token": quality and quality.nll_per_token,
+        "perplexity": quality and quality.perplexity,
+        "model_notes": measurement.model_notes,
+        **_limits(measurement, window, done.output_tokens),
+        **_traffic(window.traffic),
+        **_kinds(workload),
+    }
+
+
+def _of_joules(
+    measurement: Measurement, window: Window, done: Work, status: Status, total: Sum
+) -> dict[str, Any]:
+    """Give the fields of a row that follow from the joules of one status."""
+    duration_s, quality = window.interval.duration_s, measurement.quality
+    output_tokens, pue = done.output_tokens, measurement.spec.meter.pue
     idle_w, net_reason = loaded_idle_power_w(measurement, status, total.parts)
     net_j = None if idle_w is None else total.energy_j - idle_w * duration_s
     per_output_token_j = _per(total.energy_j, output_tokens)
-    latency = latencies_s(window)
-    budget = _budget(measurement, window.interval, total) if status == "measured" else None
-    quality = measurement.quality
-    return Metrics(
-        cell=spec.cell,
-        model=spec.model,
-        backend=spec.backend,
-        precision=spec.precision,
-        workload=workload.id,
-        batch_size=workload.batch_size,
-        repeat=spec.repeat,
-        verdict=verdict.verdict,
-        flags=tuple(dict.fromkeys(flag.id for flag in verdict.flags)),
-        energy_status=status,
-        components=total.components,
-        duration_s=duration_s,
-        passes=window.passes,
-        requests=count,
-        prompt_tokens=prompt_tokens,
-        output_tokens=output_tokens,
-        gross_energy_j=total.energy_j,
-        net_energy_j=net_j,
-        net_reason=net_reason,
-        mean_power_w=total.energy_j / duration_s,
-        loaded_idle_power_w=idle_w,
-        energy_per_output_token_j=per_output_token_j,
-        energy_per_total_token_j=_per(total.energy_j, prompt_tokens + output_tokens),
-        energy_per_request_j=_per(total.energy_j, count),
-        net_energy_per_output_token_j=_per(net_j, output_tokens),
-        co2e_g_per_output_token=_co2e_g(per_output_token_j, measurement.carbon_intensity),
-        output_tokens_per_s=output_tokens / duration_s,
-        ttft_s=mean(latency["ttft"]),
-        tpot_s=mean(latency["tpot"]),
-        e2e_latency_s=mean(latency["e2e"]),
-        hostname=measurement.host.hostname,
-        measurement=verdict.measurement,
-        measurement_sha256=verdict.measurement_sha256,
-        batching=batching(window, workload),
-        simulated=measurement.meter is not None and measurement.meter.simulated,
-        gross_energy_standard_uncertainty_j=budget and budget.gross_j,
-        net_energy_standard_uncertainty_j=None if net_j is None else budget and budget.net_j,
-        uncertainty_reason=None if budget else ESTIMATE_HAS_NO_BOUND,
-        counter_lag_j=budget and budget.lag_j,
-        loaded_idle_drift_w=budget and budget.drift_w,
-        assumptions=budget.assumptions if budget else (),
-        facility_energy_per_output_token_j=_times(per_output_token_j, spec.meter.pue),
-        steady_state_energy_per_output_token_j=_steady_state_j(window, status, total),
-        gpu_energy_per_output_token_j=_per(total.component_j.get("gpu"), output_tokens),
-        cpu_energy_per_output_token_j=_per(total.component_j.get("cpu"), output_tokens),
-        dram_energy_per_output_token_j=_per(total.component_j.get("dram"), output_tokens),
-        nll_per_token=quality and quality.nll_per_token,
-        perplexity=quality and quality.perplexity,
-        model_notes=measurement.model_notes,
-        requests_per_s=count / duration_s,
-        latencies_s=quantiles_s(window, latency),
-        energy_per_utf8_byte_j=_times(per_output_token_j, 1 / quality.bytes_per_token)
-        if quality and quality.bytes_per_token
-        else None,
-        **_limits(measurement, window, output_tokens),
-        **_traffic(window.traffic),
-        **_kinds(workload),
-    )
+    bytes_per_token = quality and quality.bytes_per_token
+    found = {
+        "energy_status": status,
+        "components": total.components,
+        "gross_energy_j": total.energy_j,
+        "net_energy_j": net_j,
+        "net_reason": net_reason,
+        "mean_power_w": total.energy_j / duration_s,
+        "loaded_idle_power_w": idle_w,
+        "energy_per_output_token_j": per_output_token_j,
+        "energy_per_total_token_j": _per(total.energy_j, done.prompt_tokens + output_tokens),
+        "energy_per_request_j": _per(total.energy_j, done.requests),
+        "net_energy_per_output_token_j": _per(net_j, output_tokens),
+        "co2e_g_per_output_token": _co2e_g(per_output_token_j, measurement.carbon_intensity),
+        "facility_energy_per_output_token_j": _times(per_output_token_j, pue),
+        "energy_per_utf8_byte_j": _times(
+            per_output_token_j, 1 / bytes_per_token if bytes_per_token else None
+        ),
+        "steady_state_energy_per_output_token_j": _steady_state_j(window, status, total),
+    }
+    for name in ORDER:
+        per_token_j = _per(total.component_j.get(name), output_tokens)
+        found[f"{name}_energy_per_output_token_j"] = per_token_j
+    if status != "measured":
+        return found | {"uncertainty_reason": ESTIMATE_HAS_NO_BOUND}
+    budget = _budget(measurement, window.interval, total)
+    return found | {
+        "gross_energy_standard_uncertainty_j": budget.gross_j,
+        "net_energy_standard_uncertainty_j": None if net_j is None else budget.net_j,
+        "counter_lag_j": budget.lag_j,
+        "loaded_idle_drift_w": budget.drift_w,
+        "assumptions": budget.assumptions,
+    }
 
 
 def _kinds(workload: Workload) -> dict[str, str]:
@@ -264,9 +276,9 @@ def _per(energy_j: float | None, count: int) -> float | None:
     return None if energy_j is None or count == 0 else energy_j / count
 
 
-def _times(energy_j: float | None, pue: float | None) -> float | None:
-    """Give facility energy: the meter's joules hold no PUE, so here it enters, once."""
-    return None if energy_j is None or pue is None else energy_j * pue
+def _times(energy_j: float | None, factor: float | None) -> float | None:
+    """Multiply, as for facility energy: the meter's joules hold no PUE, so here it enters, once."""
+    return None if energy_j is None or factor is None else energy_j * factor
 
 
 def _co2e_g(energy_j: float | None, intensity: dict | None) -> float | None:

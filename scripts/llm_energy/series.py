@@ -141,15 +141,15 @@ def pair(contrast: Contrast, metric: Metric, reference: Series, other: Series) -
         return None
     logs: dict[int, float] = {}
     refused: dict[int, tuple[Difference, ...]] = {}
+    known: dict[tuple[int, int], list[Difference]] = {}  # most blocks share their conditions
     for block in sorted(first.keys() & second.keys()):
-        found = differences(
-            contrast,
-            reference.conditions[block],
-            other.conditions[block],
-            energy=metric.energy,
-            per_token=metric.per_token,
-        )
-        if found:
+        sides = (reference.conditions[block], other.conditions[block])
+        key = (id(sides[0]), id(sides[1]))
+        if key not in known:
+            known[key] = differences(
+                contrast, *sides, energy=metric.energy, per_token=metric.per_token
+            )
+        if found := known[key]:
             refused[block] = tuple(found)
         else:
             logs[block] = math.log(second[block] / first[block])

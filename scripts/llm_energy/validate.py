@@ -21,7 +21,7 @@ from llm_energy.checks import (
     verdict_word,
 )
 from llm_energy.errors import LlmEnergyError, RecordError
-from llm_energy.files import read_json, sha256_file, sha256_json
+from llm_energy.files import parse_json, read_json, sha256_bytes, sha256_json
 from llm_energy.parallel import each
 from llm_energy.records import (
     SCHEMA_VERSION,
@@ -139,8 +139,9 @@ def _judge(planned: Planned, around: Surroundings) -> Iterator[tuple[Verdict, Tr
     path = Path(planned.path)
     measurement, sha256, problem = None, None, None
     if exists := path.is_file():
-        sha256 = sha256_file(path)
-        measurement, problem = _read(path, planned)
+        content = path.read_bytes()
+        sha256 = sha256_bytes(content)
+        measurement, problem = _read(content, planned)
     state = FileState(planned.path, exists, problem)
     blank = Verdict(
         planned.cell,
@@ -179,14 +180,14 @@ def _without_result(verdict: Verdict, outcome: str, reason: str | None) -> Verdi
     return replace(verdict, outcome=outcome, reason=reason, verdict=word)
 
 
-def _read(path: Path, planned: Planned) -> tuple[Measurement | None, str | None]:
+def _read(content: bytes, planned: Planned) -> tuple[Measurement | None, str | None]:
     """Read one measurement, or say what is wrong with it, all of it where a schema can tell."""
     try:
-        data = read_json(path)
+        data = parse_json(content, planned.path)
     except UNREADABLE as error:
         return None, str(error)
     try:
-        measurement = parse_record(Measurement, data, path)
+        measurement = parse_record(Measurement, data, planned.path)
         # As it stands in the file: a spec that an older version wrote lacks newer keys.
         spec_sha256 = sha256_json(data["spec"])
     except UNREADABLE as error:

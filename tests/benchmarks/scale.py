@@ -1,9 +1,10 @@
 """Time the stages from validation to tables on generated measurements, and weigh them in memory.
 
 Makes sweeps of 1,000 and of 10,000 healthy measurements (two backends, five repeats, one window of
-48 requests each), runs each stage as its rule does, one after the other, and compares the whole
-with one Python process that reads and ``json.loads``-es the same files. Stages that read
-measurements get as many processes as there are cores, as Snakemake gives them with ``--cores all``.
+48 requests each), runs all rules from ``validate`` to ``tables`` as Snakemake does with ``--cores
+all``, and compares the whole with one Python process that reads and ``json.loads``-es the same
+files. Jobs come in the order of the workflow: one that reads measurements gets a process on each
+core, those that need one core and do not wait for each other run side by side.
 The exit status says whether the floors hold: at most 5 times that, growth with an exponent of at
 most 1.05 from the smaller to the larger sweep, and never more than 600 MB in one stage.
 
@@ -21,6 +22,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -34,6 +36,7 @@ from llm_energy.files import sha256_json  # noqa: E402
 BACKENDS, REPEATS, WORKLOADS = ("pytorch", "vllm"), 5, ("b1",)
 MOST_TIMES, MOST_EXPONENT, MOST_MB = 5.0, 1.05, 600
 FOLDER = Path("results/test")
+CORES = len(os.sched_getaffinity(0))
 READ = """
 import json, sys
 for path in open(sys.argv[1], encoding="utf-8").read().splitlines():
@@ -85,30 +88,45 @@ def _write(path: Path, value: object) -> int:
     return path.write_text(json.dumps(value, indent=1) + "\n", encoding="utf-8")
 
 
-def stages() -> Iterator[tuple[str, list[object]]]:
-    """Give the name and the arguments of every command that the workflow runs after measuring."""
-    plan = FOLDER / "plan.json"
-    for backend in BACKENDS:
-        out = FOLDER / backend
-        verdicts, metrics = out / "verdicts.json", out / "metrics.json"
-        place = ["--sweep", "test", "--backend", backend, "--plan", plan]
-        jobs = ["--jobs", len(os.sched_getaffinity(0))]
-        yield "validate", [*place, *jobs, "--out", verdicts]
-        yield "normalise", ["--verdicts", verdicts, *jobs, "--out", metrics]
-        wanted = ["--metrics", metrics, "--plan", plan, "--out", out / "aggregate.json"]
-        yield "aggregate", wanted
-    aggregates = [FOLDER / backend / "aggregate.json" for backend in BACKENDS]
-    yield "tables", ["--aggregates", *aggregates, "--out-dir", FOLDER / "tables"]
+def rounds() -> Iterator[list[tuple[str, list[object]]]]:
+    """Give the names and arguments of the commands after measuring, those together that may be."""
+    plan, out_dir = ["--plan", FOLDER / "plan.json"], ["--out-dir", FOLDER / "tables"]
+    files = {n: [FOLDER / b / f"{n}.json" for b in BACKENDS] for n in ("metrics", "aggregate")}
+    both = ["--metrics", *files["metrics"], "--aggregates", *files["aggregate"]]
+    of_each = [(FOLDER / backend, backend) for backend in BACKENDS]
+    for out, backend in of_each:
+        asked = ["--sweep", "test", "--backend", backend, *plan, "--jobs", CORES]
+        yield [("validate", [*asked, "--out", out / "verdicts.json"])]
+    for out, _ in of_each:
+        asked = ["--verdicts", out / "verdicts.json", "--jobs", CORES]
+        yield [("normalise", [*asked, "--out", out / "metrics.json"])]
+    yield [
+        ("aggregate", ["--metrics", metrics, *plan, "--out", out])
+        for metrics, out in zip(*files.values(), strict=True)
+    ]
+    yield [
+        ("compare", [*both, *plan, "--out", FOLDER / "comparisons.json"]),
+        ("load", [*both, "--out", FOLDER / "load.json"]),
+        ("sameness", [*plan, *out_dir]),
+    ]
+    given = ["--comparisons", FOLDER / "comparisons.json", "--load", FOLDER / "load.json"]
+    yield [("tables", ["--aggregates", *files["aggregate"], *given, *out_dir])]
 
 
-def run(*command: object) -> tuple[float, float]:
-    """Run a command; give its seconds and its peak memory in MB."""
+def run(*commands: list[object]) -> tuple[float, float]:
+    """Run commands, one a core at a time; give the seconds of all and the most MB of one."""
+
+    def run_one(command: list[object]) -> float:
+        line = [sys.executable, *map(str, command)]
+        _, status, usage = os.wait4(os.spawnv(os.P_NOWAIT, sys.executable, line), 0)
+        if status:
+            sys.exit(f"error: {line} failed")
+        return usage.ru_maxrss / 1024
+
     begin = time.monotonic()
-    process = os.spawnv(os.P_NOWAIT, sys.executable, [sys.executable, *map(str, command)])
-    _, status, usage = os.wait4(process, 0)
-    if status:
-        sys.exit(f"error: {command} failed")
-    return time.monotonic() - begin, usage.ru_maxrss / 1024
+    with ThreadPoolExecutor(CORES) as pool:
+        most_mb = max(pool.map(run_one, commands))
+    return time.monotonic() - begin, most_mb
 
 
 def measure(count: int) -> tuple[float, float, float]:
@@ -116,18 +134,20 @@ def measure(count: int) -> tuple[float, float, float]:
     size = generate(count)
     paths = sorted(map(str, FOLDER.glob("*/measurements/*/*.json")))
     Path("paths.txt").write_text("\n".join(paths), encoding="utf-8")
-    run("-c", READ, "paths.txt")  # so that every file is in memory for all alike
-    read_s = min(run("-c", READ, "paths.txt")[0] for _ in range(3))
+    reading = ["-c", READ, "paths.txt"]
+    run(reading)  # so that every file is in memory for all alike
+    read_s = min(run(reading)[0] for _ in range(3))
     print(f"{len(paths)} measurements of {size} bytes; reading them takes {read_s:.2f} s")
     total_s = peak_mb = 0.0
-    for name, arguments in stages():
-        taken_s, used_mb = run(ROOT / "scripts" / f"{name}.py", *arguments)
-        print(f"  {name:10} {taken_s:6.2f} s {used_mb:5.0f} MB")
+    for jobs in rounds():
+        taken_s, used_mb = run(*([ROOT / "scripts" / f"{name}.py", *given] for name, given in jobs))
+        names = ", ".join(name for name, _ in jobs)
+        print(f"  {names:24} {taken_s:6.2f} s {used_mb:5.0f} MB")
         total_s, peak_mb = total_s + taken_s, max(peak_mb, used_mb)
     verdicts = json.loads((FOLDER / "pytorch/verdicts.json").read_text())["verdicts"]
     if wrong := [v for v in verdicts if v["verdict"] == "invalid"]:
         sys.exit(f"error: {len(wrong)} generated windows are invalid: {wrong[0]}")
-    print(f"  {'all':10} {total_s:6.2f} s {peak_mb:5.0f} MB, {total_s / read_s:.1f} times reading")
+    print(f"  {'all':24} {total_s:6.2f} s {peak_mb:5.0f} MB, {total_s / read_s:.1f} times reading")
     return total_s, read_s, peak_mb
 
 

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
-from llm_energy.records import ComponentEnergy, Interval, Measurement, Status, Window
+from llm_energy.records import Interval, Measurement, Status, Window
 
 Answer = TypeVar("Answer")
 REMEMBERED = 200  # answers: those on the intervals of one measurement
@@ -62,12 +62,13 @@ def sums(interval: Interval) -> dict[Status, Sum]:
     for status in STATUSES:
         known = [part for part in interval.energy if part.status == status]
         if known:
-            component_j = {
-                name: math.fsum(p.energy_j for p in known if p.component == name)
-                for name in {p.component for p in known}
-            }
-            total_j = math.fsum(p.energy_j for p in known)
-            found[status] = Sum(total_j, _parts(known), component_j)
+            joules: dict[str, list[float]] = {}
+            for part in known:
+                joules.setdefault(part.component, []).append(part.energy_j)
+            component_j = {name: math.fsum(values) for name, values in joules.items()}
+            total_j = math.fsum([part.energy_j for part in known])
+            parts = frozenset([(part.component, part.device) for part in known])
+            found[status] = Sum(total_j, parts, component_j)
     return found
 
 
@@ -132,20 +133,21 @@ def baseline(measurement: Measurement, name: str) -> Interval | None:
     return next((b for b in measurement.baselines if b.name == name), None)
 
 
-@remembered
 def powers_w(interval: Interval | None, component: str, status: Status) -> dict[str, float]:
     """Give the mean power of each device of a component in that status, in W.
 
     What has no finite, positive power is left out; whether that is a fault is M09's to say.
     """
-    found = {}
+    return _all_powers_w(interval).get((component, status), {})
+
+
+@remembered
+def _all_powers_w(interval: Interval | None) -> dict[tuple[str, Status], dict[str, float]]:
+    found: dict[tuple[str, Status], dict[str, float]] = {}
     for part in interval.energy if interval and interval.duration_s > 0 else ():
-        if (part.component, part.status) == (component, status):
+        if part.energy_j is not None:
             power_w = part.energy_j / interval.duration_s
             if 0 < power_w < math.inf:
-                found[str(part.device)] = power_w
+                kind = (part.component, part.status)
+                found.setdefault(kind, {})[str(part.device)] = power_w
     return found
-
-
-def _parts(energies: list[ComponentEnergy]) -> frozenset[tuple[str, str | None]]:
-    return frozenset((energy.component, energy.device) for energy in energies)

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
@@ -160,6 +160,7 @@ class Check:
 
 
 CATALOGUE: dict[str, Check] = {}
+_BY_SCOPE: dict[Scope, list[Check]] = {}
 
 
 def check(
@@ -171,15 +172,16 @@ def check(
         if id in CATALOGUE:
             raise ValueError(f"two checks are named {id}")
         group = find.__module__.rpartition(".")[2]
-        CATALOGUE[id] = Check(id, group, scope, severity, title, advice, find)
+        entered = CATALOGUE[id] = Check(id, group, scope, severity, title, advice, find)
+        _BY_SCOPE.setdefault(scope, []).append(entered)
         return find
 
     return enter
 
 
-def of_scope(scope: Scope) -> tuple[Check, ...]:
+def of_scope(scope: Scope) -> Sequence[Check]:
     """Give the checks of one scope, in the order of the catalogue."""
-    return tuple(check for check in CATALOGUE.values() if check.scope == scope)
+    return _BY_SCOPE[scope]
 
 
 def verdict_word(flags: Iterable[Flag]) -> VerdictWord:

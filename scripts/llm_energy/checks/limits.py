@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from dataclasses import dataclass
 
 from llm_energy import bounds
@@ -160,9 +161,10 @@ def served_work(case: Case) -> bounds.Work:
     # Of timed traffic, as if the tokens inside the window were each answer's first: they had the
     # shortest context.
     outputs = table.output_tokens_inside or table.output_tokens
-    for prompt, output in zip(table.prompt_tokens, outputs, strict=True):
+    lengths = Counter(zip(table.prompt_tokens, outputs, strict=True))
+    for (prompt, output), count in lengths.items():
         decoded = max(0, output - 1)
-        context += decoded * prompt + decoded * (decoded + 1) // 2
+        context += count * (decoded * prompt + decoded * (decoded + 1) // 2)
     done = work(case.window)
     return bounds.Work(
         requests=len(table.request_id),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from itertools import combinations, pairwise
+from itertools import combinations
 
 from llm_energy.checks.accounting import baseline, powers_w
 from llm_energy.checks.catalogue import Case, Finding, check
@@ -40,17 +40,17 @@ EXPLAINED = {
 )
 def lost_counter(case: Case) -> Finding | None:
     """Find a board whose counter went backwards, or could be read in this repeat but not here."""
+    uncounted = [
+        part
+        for part in case.window.interval.energy
+        if (part.component, part.status) == ("gpu", "unavailable") and part.device is not None
+    ]
+    if not uncounted:
+        return None
     measurement = case.measurement
     others = [*measurement.baselines, *(w.interval for w in measurement.windows if w.interval)]
     counted = {device for interval in others for device in powers_w(interval, "gpu", "measured")}
-    lost = {
-        part.device: part.reason
-        for part in case.window.interval.energy
-        if part.component == "gpu"
-        and part.status == "unavailable"
-        and part.device is not None
-        and (part.device in counted or "backwards" in part.reason)
-    }
+    lost = {p.device: p.reason for p in uncounted if p.device in counted or "backwards" in p.reason}
     return Finding({"reasons": lost}) if lost else None
 
 
@@ -207,9 +207,10 @@ def times_outside(case: Case) -> Finding | None:
         begin_s, end_s = -math.inf, math.inf
     outside = []
     times = (table.arrival_s, table.first_token_s, table.last_token_s)
-    for name, *times_s in zip(table.request_id, *times, strict=True):
-        known = [begin_s, *(t for t in times_s if t is not None), end_s]
-        if not all(a <= b for a, b in pairwise(known)):
+    for name, arrival_s, first_s, last_s in zip(table.request_id, *times, strict=True):
+        first_s = arrival_s if first_s is None else first_s
+        last_s = first_s if last_s is None else last_s
+        if not begin_s <= arrival_s <= first_s <= last_s <= end_s:
             outside.append(name)
     if outside:
         evidence = {"requests": outside[:5], "count": len(outside), "of": len(table.request_id)}

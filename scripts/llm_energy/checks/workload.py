@@ -238,6 +238,8 @@ def _batch_occupancy(case: Case) -> float | None:
     if strategy != "static" or is_continuous(case) or not case.workload.requests:
         return None
     lengths, size = case.window.requests.output_tokens, case.workload.batch_size
+    if size == 1:  # nobody to wait for
+        return 1.0
     steps = 0
     for start in range(0, len(lengths), case.workload.requests):
         one_pass = lengths[start : start + case.workload.requests]

@@ -226,10 +226,22 @@ def _escape(text: str) -> str:
     >>> _escape("50 % of a--b \N{SNOWMAN}")
     '50 \\\\% of a-{}-{}b {[}U+2603{]}'
     """
-    return "".join(SIGNS.get(mark) or _plain(mark) for mark in " ".join(text.split()))
+    return " ".join(text.split()).translate(_ESCAPED)
 
 
-def _plain(mark: str) -> str:
-    if " " <= mark <= "~" or mark in LETTERS:
-        return mark
-    return f"{{[}}U+{ord(mark):04X}{{]}}"
+class _Escaped(dict[int, str]):
+    """What stands for a character, by its code; found out when a text first has it."""
+
+    def __missing__(self, code: int) -> str:
+        mark = chr(code)
+        if mark in SIGNS:
+            found = SIGNS[mark]
+        elif " " <= mark <= "~" or mark in LETTERS:
+            found = mark
+        else:
+            found = f"{{[}}U+{code:04X}{{]}}"
+        self[code] = found
+        return found
+
+
+_ESCAPED = _Escaped()

@@ -30,8 +30,7 @@ def _row(cells: list[str]) -> str:
 
 def _escape(text: str) -> str:
     """Keep text from being read as markup or as the end of a cell."""
-    for plain, safe in (("\\", "\\\\"), ("&", "&amp;"), ("<", "&lt;"), ("|", "\\|")):
-        text = text.replace(plain, safe)
-    for mark in "`*_[]":
-        text = text.replace(mark, f"\\{mark}")
-    return " ".join(text.split())
+    return " ".join(text.translate(_ESCAPED).split())
+
+
+_ESCAPED = str.maketrans({"&": "&amp;", "<": "&lt;", **{mark: f"\\{mark}" for mark in "\\|`*_[]"}})

@@ -6,7 +6,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from llm_energy.cli import run
+from llm_energy.cli import run_stage
 from llm_energy.files import read_json, write_text
 from llm_energy.records import Measurement, read_record
 from llm_energy.sameness import compare, render_csv, render_markdown
@@ -22,11 +22,17 @@ def main(argv: list[str] | None = None) -> int:
     def write() -> None:
         paths = [p for cell in read_json(arguments.plan)["cells"] for p in cell["measurements"]]
         # A repeat that the plan let a cell do without has no measurement.
-        rows = compare(read_record(Measurement, path) for path in paths if Path(path).exists())
+        there = [path for path in paths if Path(path).exists()]
+        try:
+            rows = compare(map(read_json, there))
+        except (AttributeError, KeyError, TypeError):
+            for path in there:
+                read_record(Measurement, path)  # says which of them is no measurement, and why
+            raise
         write_text(arguments.out_dir / "sameness.csv", render_csv(rows))
         write_text(arguments.out_dir / "sameness.md", render_markdown(rows))
 
-    return run(write)
+    return run_stage(write)
 
 
 if __name__ == "__main__":

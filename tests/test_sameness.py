@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import json
 from dataclasses import replace
 
 import builders
@@ -12,6 +13,7 @@ import sameness as script
 from hypothesis import given
 from hypothesis import strategies as st
 
+from llm_energy.conversion import to_dict
 from llm_energy.sameness import common_prefix, compare, render_csv, render_markdown
 
 GREEDY = {"decoder": {"do_sample": False, "temperature": 1.0}}
@@ -26,8 +28,12 @@ def measured(backend: str, ids: dict | None = None, repeat: int = 1, decoder=Non
     return builders.measurement(spec, **({"windows": (window,)} | changes))
 
 
+def compared(measurements):
+    return compare(map(to_dict, measurements))
+
+
 def test_two_backends_that_agree_did_the_same_work():
-    (row,) = compare([measured("pytorch"), measured("vllm")])
+    (row,) = compared([measured("pytorch"), measured("vllm")])
     assert (row.model, row.precision, row.workload) == ("m", "float32", "b1")
     assert row.backends == ("pytorch", "vllm")
     assert (row.same_prompts, row.same_weights, row.lengths_forced) == (True, True, True)
@@ -37,53 +43,53 @@ def test_two_backends_that_agree_did_the_same_work():
 
 def test_the_common_prefix_ends_where_the_ids_first_differ():
     other = {"q0": IDS, "q1": (*IDS[:3], 99, *IDS[4:])}
-    (row,) = compare([measured("pytorch"), measured("vllm", other)])
+    (row,) = compared([measured("pytorch"), measured("vllm", other)])
     assert row.identical_requests == 0.5
     assert (row.shortest_prefix, row.median_prefix) == (3, 5.5)
 
 
 def test_other_prompts_or_weights_are_seen_in_any_repeat():
     later = measured("vllm", repeat=2, weights_sha256="x" * 64, prompts_sha256={"b1": "p" * 64})
-    (row,) = compare([measured("pytorch"), measured("vllm"), later])
+    (row,) = compared([measured("pytorch"), measured("vllm"), later])
     assert (row.same_prompts, row.same_weights) == (False, False)
 
 
 def test_a_length_that_was_not_realised_is_seen():
     table = builders.request_table(1020.0, output_tokens=(8, 8, 8, 7))
     window = builders.window(requests=table)
-    (row,) = compare([measured("pytorch"), measured("vllm", windows=(window,))])
+    (row,) = compared([measured("pytorch"), measured("vllm", windows=(window,))])
     assert row.lengths_forced is False
 
 
 def test_free_lengths_are_neither_realised_nor_not():
     free = GREEDY | {"min_output_tokens": 0}
-    (row,) = compare([measured(name, decoder=free) for name in ("pytorch", "vllm")])
+    (row,) = compared([measured(name, decoder=free) for name in ("pytorch", "vllm")])
     assert row.lengths_forced is None
 
 
 def test_sampled_outputs_are_not_compared():
     sampled = {"decoder": {"do_sample": True, "temperature": 1.0}}
-    (row,) = compare([measured(name, decoder=sampled) for name in ("pytorch", "vllm")])
+    (row,) = compared([measured(name, decoder=sampled) for name in ("pytorch", "vllm")])
     assert row.identical_requests is None
     assert "sampled" in row.reason
 
 
 def test_a_backend_without_a_window_is_a_row_with_the_reason():
     failed = builders.window(outcome="oom", interval=None, requests=None, output_token_ids={})
-    (row,) = compare([measured("pytorch"), measured("vllm", windows=(failed,))])
+    (row,) = compared([measured("pytorch"), measured("vllm", windows=(failed,))])
     assert (row.requests, row.reason) == (0, "no window of vllm")
 
 
 def test_the_first_good_repeat_stands_for_a_backend():
     failed = measured("vllm", windows=())
-    (row,) = compare([measured("vllm", {"q0": IDS}, repeat=2), measured("pytorch"), failed])
+    (row,) = compared([measured("vllm", {"q0": IDS}, repeat=2), measured("pytorch"), failed])
     assert row.requests == 1
 
 
 def test_each_pair_of_backends_is_a_row_and_one_backend_is_none():
     names = ("pytorch", "vllm", "tensorrt")
-    assert len(compare(measured(name) for name in names)) == 3
-    assert compare([measured("pytorch"), measured("pytorch", repeat=2)]) == []
+    assert len(compared(measured(name) for name in names)) == 3
+    assert compared([measured("pytorch"), measured("pytorch", repeat=2)]) == []
     assert "Nothing to compare" in render_markdown([])
 
 
@@ -96,7 +102,7 @@ def test_a_common_prefix_is_common_and_cannot_be_longer(first, second):
 
 
 def test_both_forms_hold_every_row():
-    rows = compare([measured("pytorch"), measured("vllm", {"q0": IDS, "q1": (9,)})])
+    rows = compared([measured("pytorch"), measured("vllm", {"q0": IDS, "q1": (9,)})])
     (line,) = csv.DictReader(io.StringIO(render_csv(rows)))
     assert line["backends"] == "pytorch vllm"
     assert (line["identical_requests"], line["median_prefix"], line["reason"]) == ("0.5", "4.0", "")
@@ -106,7 +112,7 @@ def test_both_forms_hold_every_row():
 
 
 def test_a_difference_stands_out():
-    rows = [replace(row, same_weights=False) for row in compare(map(measured, ("a", "b")))]
+    rows = [replace(row, same_weights=False) for row in compared(map(measured, ("a", "b")))]
     assert "**no**" in render_markdown(rows)
 
 
@@ -119,3 +125,13 @@ def test_the_command_reads_the_plan_and_leaves_out_what_was_not_measured(tmp_pat
     lines = (tmp_path / "tables" / "sameness.csv").read_text().splitlines()
     assert len(lines) == len(backends)
     assert (tmp_path / "tables" / "sameness.md").exists()
+
+
+def test_a_file_that_is_no_measurement_is_named(tmp_path, capsys):
+    plan = builders.write_sweep(tmp_path, map(measured, ("pytorch", "vllm")))
+    path = next(tmp_path.rglob("vllm/measurements/*/r01.json"))
+    data = json.loads(path.read_text())
+    del data["windows"]
+    path.write_text(json.dumps(data))
+    assert script.main(["--plan", str(plan), "--out-dir", str(tmp_path / "tables")]) == 1
+    assert f"error: {path}: missing key 'windows'" in capsys.readouterr().err

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -73,9 +75,23 @@ def read_json(path: str | Path) -> Any:
 def parse_json(content: bytes, path: str | Path) -> Any:
     """Give the JSON value that was read from ``path``, or raise as ``read_json`` does."""
     try:
+        return _fast_parser()(content)
+    except ValueError:  # it may be too strict, as with lone surrogates, and says less
+        pass
+    try:
         return json.loads(content.decode("utf-8"))
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise RecordError(f"{path}: not valid JSON ({error})") from None
+
+
+@functools.cache
+def _fast_parser() -> Callable[[bytes], Any]:
+    """Give pydantic's parser, which takes half the time, where its package is installed."""
+    try:
+        from pydantic_core import from_json
+    except ImportError:
+        return json.loads
+    return from_json
 
 
 def read_yaml(path: str | Path) -> Any:

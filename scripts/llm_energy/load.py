@@ -20,10 +20,13 @@ BEHIND = "E28"  # the check of engines that fall behind their traffic
 
 
 def load_curves(aggregates: Sequence[Aggregate], tables: Iterable[MetricsTable]) -> LoadCurves:
-    """Give how energy depends on load, of all backends of a sweep."""
-    return LoadCurves(
-        SCHEMA_VERSION, aggregates[0].sweep, tuple(points(aggregates)), tuple(fits(tables))
-    )
+    """Give how energy depends on load, of all backends of a sweep.
+
+    ``tables`` are read only where a row has timed traffic.
+    """
+    timed = any(row.traffic for aggregate in aggregates for row in aggregate.rows)
+    lines = fits(tables) if timed else ()
+    return LoadCurves(SCHEMA_VERSION, aggregates[0].sweep, tuple(points(aggregates)), tuple(lines))
 
 
 def points(aggregates: Iterable[Aggregate]) -> Iterator[LoadPoint]:

@@ -10,12 +10,12 @@ import csv
 import io
 import itertools
 import statistics
-from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from array import array
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
+from typing import Any
 
 from llm_energy.compatibility import is_greedy
-from llm_energy.records import Measurement, Window, Workload
 
 SAMPLED = "sampled, so the ids of two engines need not agree"
 
@@ -44,44 +44,70 @@ class Sameness:
     reason: str | None = None
 
 
-def compare(measurements: Iterable[Measurement]) -> list[Sameness]:
-    """Compare each pair of backends on each model, precision and workload that both were given."""
-    groups: dict[tuple[str, str, str], dict[str, list[Measurement]]] = {}
+class Side:
+    """What is compared of one backend's repeats of one model, precision and workload."""
+
+    def __init__(self, parameters: Mapping[str, Any]) -> None:
+        self.parameters = parameters
+        self.prompts: set[str | None] = set()
+        self.weights: set[str] = set()
+        self.lengths: set[int] = set()
+        self.ids: dict[str, array[int]] | None = None
+        self._repeat: int | None = None
+
+    def add(self, measurement: Mapping[str, Any], workload: str) -> None:
+        """Take up a repeat: its hashes and, of the first good one, what came out."""
+        self.prompts.add(measurement["prompts_sha256"].get(workload))
+        self.weights.add(measurement["weights_sha256"])
+        repeat = measurement["spec"]["repeat"]
+        for window in measurement["windows"]:
+            if (window["workload"], window["outcome"]) != (workload, "ok"):
+                continue
+            if self._repeat is None or repeat < self._repeat:
+                self._repeat = repeat
+                self.lengths = set(window["requests"]["output_tokens"])
+                answers = window["output_token_ids"].items()
+                self.ids = {name: array("q", ids) for name, ids in answers}
+
+
+def compare(measurements: Iterable[Mapping[str, Any]]) -> list[Sameness]:
+    """Compare each pair of backends on each model, precision and workload that both were given.
+
+    A measurement is given as its JSON says it, since to check all of it is not this stage's; no
+    more is kept of it than is compared.
+    """
+    groups: dict[tuple[str, str, str], dict[str, Side]] = {}
     for measurement in measurements:
-        spec = measurement.spec
-        for workload in spec.workloads:
-            key = (spec.model, spec.precision, workload.id)
-            groups.setdefault(key, defaultdict(list))[spec.backend].append(measurement)
+        spec = measurement["spec"]
+        for workload in spec["workloads"]:
+            sides = groups.setdefault((spec["model"], spec["precision"], workload["id"]), {})
+            if spec["backend"] not in sides:
+                sides[spec["backend"]] = Side(workload["parameters"])
+            sides[spec["backend"]].add(measurement, workload["id"])
     return [
-        _pair(key, pair, [sorted(found[name], key=lambda m: m.spec.repeat) for name in pair])
-        for key, found in groups.items()
-        for pair in itertools.combinations(found, 2)
+        _pair(key, pair, [sides[name] for name in pair])
+        for key, sides in groups.items()
+        for pair in itertools.combinations(sides, 2)
     ]
 
 
-def _pair(
-    key: tuple[str, str, str], backends: tuple[str, str], repeats: Sequence[Sequence[Measurement]]
-) -> Sameness:
-    workload_id = key[2]
-    everything = [m for side in repeats for m in side]
-    workload = next(w for w in everything[0].spec.workloads if w.id == workload_id)
-    windows = [_first_window(side, workload_id) for side in repeats]
-    good = [window for window in windows if window]
+def _pair(key: tuple[str, str, str], backends: tuple[str, str], sides: Sequence[Side]) -> Sameness:
+    parameters, missing = sides[0].parameters, [side.ids is None for side in sides]
     common = {
         "model": key[0],
         "precision": key[1],
-        "workload": workload_id,
+        "workload": key[2],
         "backends": backends,
-        "same_prompts": len({m.prompts_sha256.get(workload_id) for m in everything}) == 1,
-        "same_weights": len({m.weights_sha256 for m in everything}) == 1,
-        "lengths_forced": _lengths_forced(workload, good),
+        "same_prompts": len(set().union(*(side.prompts for side in sides))) == 1,
+        "same_weights": len(set().union(*(side.weights for side in sides))) == 1,
+        "lengths_forced": _lengths_forced(parameters, sides),
     }
-    missing = [name for name, window in zip(backends, windows, strict=True) if window is None]
-    if missing:
-        return Sameness(**common, requests=0, reason=f"no window of {' and '.join(missing)}")
-    if not is_greedy(workload.parameters):
+    if any(missing):
+        names = " and ".join(itertools.compress(backends, missing))
+        return Sameness(**common, requests=0, reason=f"no window of {names}")
+    if not is_greedy(parameters):
         return Sameness(**common, requests=0, reason=SAMPLED)
-    first, second = (window.output_token_ids for window in good)
+    first, second = (side.ids for side in sides)
     shared = [name for name in first if name in second]
     if not shared:
         return Sameness(**common, requests=0, reason="no request was answered by both")
@@ -105,18 +131,12 @@ def common_prefix(first: Sequence[int], second: Sequence[int]) -> int:
     return sum(1 for _ in itertools.takewhile(lambda pair: pair[0] == pair[1], pairs))
 
 
-def _first_window(repeats: Sequence[Measurement], workload: str) -> Window | None:
-    found = (w for m in repeats for w in m.windows if w.workload == workload and w.outcome == "ok")
-    return next(found, None)
-
-
-def _lengths_forced(workload: Workload, windows: Sequence[Window]) -> bool | None:
+def _lengths_forced(parameters: Mapping[str, Any], sides: Sequence[Side]) -> bool | None:
     """Say whether each output is as long as it was forced to be; None where none was forced."""
-    parameters = workload.parameters
-    forced = parameters["max_output_tokens"]
-    if parameters["min_output_tokens"] != forced or not windows:
+    forced, good = parameters["max_output_tokens"], [s for s in sides if s.ids is not None]
+    if parameters["min_output_tokens"] != forced or not good:
         return None
-    return all(set(w.requests.output_tokens) == {forced} for w in windows if w.requests)
+    return all(side.lengths == {forced} for side in good)
 
 
 HEAD = {

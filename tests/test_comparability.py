@@ -8,7 +8,7 @@ import builders
 import pytest
 
 from llm_energy.comparability import FIELDS, differences, in_words
-from llm_energy.conditions import conditions, lengths
+from llm_energy.conditions import energy_conditions, lengths, window_conditions
 from llm_energy.files import sha256_file
 from llm_energy.normalise import normalise
 from llm_energy.records import Verdicts, write_record
@@ -16,7 +16,9 @@ from llm_energy.records import Verdicts, write_record
 
 def found(measurement=None, status="measured", **changes):
     measurement = measurement or builders.measurement(**changes)
-    return conditions(measurement, measurement.windows[0], measurement.spec.workloads[0], status)
+    window, workload = measurement.windows[0], measurement.spec.workloads[0]
+    held = window_conditions(measurement, window, workload)
+    return held | energy_conditions(window, status)
 
 
 def differing(contrast, one, other, **options):

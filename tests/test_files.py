@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
+import re
 
 import pytest
 from hypothesis import given
@@ -45,3 +47,30 @@ def test_the_hash_of_a_file_is_that_of_its_bytes(tmp_path):
     path.write_bytes(b"abc")
     assert files.sha256_file(path) == files.sha256_bytes(b"abc")
     assert files.sha256_bytes(b"abc").startswith("ba7816bf")
+
+
+TEXTS = [
+    *("-0", "-0.0", "1e400", "5e-325", "1.7976931348623159e308", "9007199254740993.0", "01", "1_0"),
+    *("NaN", "-Infinity", "inf", "1" * 30, "1" * 5000, '"\\ud800"', '"\\ud83d\\ude00"', '"\t"'),
+    *('{"a": 1, "b": 2, "a": 3}', "[1,]", "1 2", "\ufeff1", "", " 1 ", "[" * 150 + "]" * 150),
+]
+
+
+@pytest.mark.parametrize("text", TEXTS, ids=lambda text: ascii(text[:20]))
+def test_json_is_read_as_the_standard_library_reads_it(text):
+    try:
+        expected = json.loads(text)
+    except ValueError as error:
+        if not isinstance(error, json.JSONDecodeError):  # an integer of too many digits
+            pytest.raises(ValueError, files.parse_json, text.encode(), "x")
+            return
+        with pytest.raises(RecordError, match=f"^x: not valid JSON {re.escape(f'({error})')}$"):
+            files.parse_json(text.encode(), "x")
+        return
+    found = files.parse_json(text.encode(), "x")
+    assert repr(found) == repr(expected)
+
+
+def test_json_in_another_encoding_is_refused():
+    with pytest.raises(RecordError, match="not valid JSON"):
+        files.parse_json('{"a": 1}'.encode("utf-16"), "x")

@@ -74,10 +74,11 @@ def read_json(path: str | Path) -> Any:
 
 def parse_json(content: bytes, path: str | Path) -> Any:
     """Give the JSON value that was read from ``path``, or raise as ``read_json`` does."""
-    try:
-        return _fast_parser()(content)
-    except ValueError:  # it may be too strict, as with lone surrogates, and says less
-        pass
+    if (parser := _fast_parser()) is not None:
+        try:
+            return parser(content)
+        except ValueError:  # where it is stricter than the standard library, that one decides
+            pass
     try:
         return json.loads(content.decode("utf-8"))
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
@@ -85,12 +86,12 @@ def parse_json(content: bytes, path: str | Path) -> Any:
 
 
 @functools.cache
-def _fast_parser() -> Callable[[bytes], Any]:
+def _fast_parser() -> Callable[[bytes], Any] | None:
     """Give pydantic's parser, which takes half the time, where its package is installed."""
     try:
         from pydantic_core import from_json
     except ImportError:
-        return json.loads
+        return None
     return from_json
 
 

@@ -51,7 +51,7 @@ def test_the_hash_of_a_file_is_that_of_its_bytes(tmp_path):
 
 TEXTS = [
     *("-0", "-0.0", "1e400", "5e-325", "1.7976931348623159e308", "9007199254740993.0", "01", "1_0"),
-    *("NaN", "-Infinity", "inf", "1" * 30, "1" * 5000, '"\\ud800"', '"\\ud83d\\ude00"', '"\t"'),
+    *("NaN", "-Infinity", "inf", "1" * 30, '"\\ud800"', '"\\ud83d\\ude00"', '"\t"'),
     *('{"a": 1, "b": 2, "a": 3}', "[1,]", "1 2", "\ufeff1", "", " 1 ", "[" * 150 + "]" * 150),
 ]
 
@@ -60,15 +60,11 @@ TEXTS = [
 def test_json_is_read_as_the_standard_library_reads_it(text):
     try:
         expected = json.loads(text)
-    except ValueError as error:
-        if not isinstance(error, json.JSONDecodeError):  # an integer of too many digits
-            pytest.raises(ValueError, files.parse_json, text.encode(), "x")
-            return
+    except json.JSONDecodeError as error:
         with pytest.raises(RecordError, match=f"^x: not valid JSON {re.escape(f'({error})')}$"):
             files.parse_json(text.encode(), "x")
-        return
-    found = files.parse_json(text.encode(), "x")
-    assert repr(found) == repr(expected)
+    else:
+        assert repr(files.parse_json(text.encode(), "x")) == repr(expected)
 
 
 def test_json_in_another_encoding_is_refused():

@@ -22,6 +22,7 @@ def main(argv: list[str] | None = None) -> int:
     )
     parser.add_argument("--comparisons", type=Path, help="what the compare stage found")
     parser.add_argument("--load", type=Path, help="what the load stage found")
+    parser.add_argument("--jobs", type=int, default=1, help="processes that make tables")
     parser.add_argument("--out-dir", type=Path, required=True, help="the folder of the tables")
     arguments = parser.parse_args(argv)
 
@@ -29,7 +30,7 @@ def main(argv: list[str] | None = None) -> int:
         aggregates = tuple(read_record(Aggregate, path) for path in arguments.aggregates)
         compared = arguments.comparisons and read_record(Comparisons, arguments.comparisons)
         load = arguments.load and read_record(LoadCurves, arguments.load)
-        for name, text in render(Results(aggregates, compared, load)):
+        for name, text in render(Results(aggregates, compared, load), arguments.jobs):
             write_text(arguments.out_dir / name, text)
 
     return run_stage(write)

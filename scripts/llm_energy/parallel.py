@@ -13,13 +13,15 @@ FEW = 50  # items for which starting processes takes longer than it saves
 _function: Callable[[Any], Any] | None = None  # of a worker process
 
 
-def each(function: Callable[[Item], Result], items: Sequence[Item], jobs: int) -> Iterator[Result]:
+def each(
+    function: Callable[[Item], Result], items: Sequence[Item], jobs: int, few: int = FEW
+) -> Iterator[Result]:
     """Yield ``function`` of each item in the order of the items, from ``jobs`` processes.
 
-    Each process has its own copy of the function and of what it holds; items and results are sent.
-    What it raises is raised here.
+    Fewer than ``few`` items are done in this one. Each process has its own copy of the function and
+    of what it holds; items and results are sent. What it raises is raised here.
     """
-    if jobs <= 1 or len(items) < FEW:
+    if jobs <= 1 or len(items) < few:
         yield from map(function, items)
         return
     # A fork hands the function over as it is, closures included.

@@ -3,8 +3,8 @@
 Makes sweeps of 1,000 and of 10,000 healthy measurements (two backends, five repeats, one window of
 48 requests each), runs all rules from ``validate`` to ``tables`` as Snakemake does with ``--cores
 all``, and compares the whole with one Python process that reads and ``json.loads``-es the same
-files. Jobs come in the order of the workflow: one that reads measurements gets a process on each
-core, those that need one core and do not wait for each other run side by side.
+files. Jobs come in the order of the workflow: one that takes several processes gets every core,
+those that need one core and do not wait for each other run side by side.
 The exit status says whether the floors hold: at most 5 times that, growth with an exponent of at
 most 1.05 from the smaller to the larger sweep, and never more than 600 MB in one stage.
 
@@ -110,6 +110,7 @@ def rounds() -> Iterator[list[tuple[str, list[object]]]]:
         ("sameness", [*plan, *out_dir]),
     ]
     given = ["--comparisons", FOLDER / "comparisons.json", "--load", FOLDER / "load.json"]
+    given += ["--jobs", CORES]
     yield [("tables", ["--aggregates", *files["aggregate"], *given, *out_dir])]
 
 

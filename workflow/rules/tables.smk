@@ -30,6 +30,7 @@ rule tables:
         environment_file("workflow")
     container:
         image("workflow")
+    threads: 16
     params:
         python=workflow_python,
         folder=subpath(output.summary, parent=True),
@@ -39,5 +40,6 @@ rule tables:
             --aggregates {input.aggregates:q} \
             --load {input.load:q} \
             --comparisons {input.comparisons:q} \
+            --jobs {threads:q} \
             --out-dir {params.folder:q} 2>{log:q}
         """

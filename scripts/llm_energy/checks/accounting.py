@@ -6,7 +6,7 @@ import functools
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from llm_energy.records import Interval, Measurement, Status, Window
 
@@ -35,21 +35,20 @@ class Sum:
         return tuple(sorted(names, key=lambda n: (ORDER.index(n) if n in ORDER else len(ORDER), n)))
 
 
-def remembered(function: Callable[..., Answer]) -> Callable[..., Answer]:
+def remembered(function: Callable[[Interval], Answer]) -> Callable[[Interval], Answer]:
     """Answer again what was asked of the same interval: the checks of a window ask dozens of times.
 
     Nobody may change an answer.
     """
-    known: dict[tuple[Any, ...], tuple[Interval | None, Answer]] = {}
+    known: dict[int, tuple[Interval, Answer]] = {}
 
     @functools.wraps(function)
-    def ask(interval: Interval | None, *arguments: Any) -> Answer:
-        key = (id(interval), *arguments)
-        entry = known.get(key)
+    def ask(interval: Interval) -> Answer:
+        entry = known.get(id(interval))
         if entry is None or entry[0] is not interval:  # an id is free again once its owner is gone
             if len(known) >= REMEMBERED:
                 known.clear()
-            entry = known[key] = (interval, function(interval, *arguments))
+            entry = known[id(interval)] = (interval, function(interval))
         return entry[1]
 
     return ask
@@ -138,13 +137,13 @@ def powers_w(interval: Interval | None, component: str, status: Status) -> dict[
 
     What has no finite, positive power is left out; whether that is a fault is M09's to say.
     """
-    return _all_powers_w(interval).get((component, status), {})
+    return _all_powers_w(interval).get((component, status), {}) if interval else {}
 
 
 @remembered
-def _all_powers_w(interval: Interval | None) -> dict[tuple[str, Status], dict[str, float]]:
+def _all_powers_w(interval: Interval) -> dict[tuple[str, Status], dict[str, float]]:
     found: dict[tuple[str, Status], dict[str, float]] = {}
-    for part in interval.energy if interval and interval.duration_s > 0 else ():
+    for part in interval.energy if interval.duration_s > 0 else ():
         if part.energy_j is not None:
             power_w = part.energy_j / interval.duration_s
             if 0 < power_w < math.inf:

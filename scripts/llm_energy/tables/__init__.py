@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 
+from llm_energy.parallel import each
 from llm_energy.tables import (
     comparisons,
     components,
@@ -39,6 +40,8 @@ TABLES: dict[str, Callable[[Results], Table]] = {
     "failures": failures.table,
 }
 
+MANY_ROWS = 500  # from here on, several processes make tables faster than one
+
 
 def make(results: Results) -> dict[str, Table]:
     """Make every table.
@@ -50,14 +53,28 @@ def make(results: Results) -> dict[str, Table]:
     return {name: table(results) for name, table in TABLES.items()}
 
 
-def render(results: Results) -> Iterator[tuple[str, str]]:
-    """Yield every file by name and text: csv, md and tex of each table, and the summary."""
-    for name, table in make(results).items():
-        yield f"{name}.csv", table.csv
-        yield f"{name}.md", to_markdown(table.sheet)
-        yield f"{name}.tex", to_latex(table.sheet)
-        if name == "energy":
-            yield f"{name}.txt", summary(table.sheet)
+def render(results: Results, jobs: int = 1) -> Iterator[tuple[str, str]]:
+    """Yield every file by name and text: csv, md and tex of each table, and the summary.
+
+    The tables of a large sweep are made in ``jobs`` processes. Raises as ``make`` does.
+    """
+    results = replace(results, aggregates=tuple(ordered(results.aggregates)))
+    small = sum(len(aggregate.rows) for aggregate in results.aggregates) < MANY_ROWS
+
+    def files(name: str) -> dict[str, str]:
+        return _texts(name, TABLES[name](results))
+
+    for texts in each(files, [*TABLES], 1 if small else jobs, few=2):
+        yield from texts.items()
+
+
+def _texts(name: str, table: Table) -> dict[str, str]:
+    texts = {
+        f"{name}.csv": table.csv,
+        f"{name}.md": to_markdown(table.sheet),
+        f"{name}.tex": to_latex(table.sheet),
+    }
+    return texts | ({f"{name}.txt": summary(table.sheet)} if name == "energy" else {})
 
 
 def summary(sheet: Sheet) -> str:

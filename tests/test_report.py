@@ -16,6 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from report_sweep import HOSTILE
 
+from llm_energy.comparisons import comparisons
 from llm_energy.conversion import to_dict
 from llm_energy.files import write_json
 from llm_energy.headline import GROSS
@@ -88,6 +89,27 @@ def test_by_how_much_is_said_in_the_words_of_the_comparison():
     compared = comparison_example.comparison()
     found = answers(small(row(), row("int4", 0.41), comparisons=[compared]))
     assert found["By how much?"] == ("At b1, int4 uses 18 % less than float32, 95 % CI 12 to 23 %.")
+
+
+def test_the_first_screen_tells_a_pair_from_one_family_of_comparisons(tmp_path):
+    swept = report_sweep.sources(tmp_path, report_sweep.nothing_compared())
+    compared = comparisons(swept.metrics, swept.aggregates, swept.plan)
+    (advised,) = (r for r in compared.recommendations if r.backend == "pytorch" and r.best)
+    assert advised.best == ("m--pytorch--int4", "b8")
+    second = next(c for c in advised.candidates if c.cell == "m--pytorch--int8")
+    (own_family,) = (
+        c.verdict
+        for c in compared.comparisons
+        if (c.contrast, c.metric) == ("precision", GROSS)
+        and {c.reference.workload, c.other.workload} == {"b8"}
+        and {c.reference.cell, c.other.cell} == {advised.best[0], second.cell}
+        and c.energy_status == advised.energy_status
+    )
+    assert own_family != second.against_best
+    assert any(finding.endswith(second.against_best) for finding in compared.findings)
+    told = answers(replace(swept, comparisons=compared))["By how much?"]
+    assert second.against_best in told
+    assert own_family not in told
 
 
 def test_what_was_not_compared_says_so():

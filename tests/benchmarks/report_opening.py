@@ -28,9 +28,8 @@ FOLDER = scale.FOLDER
 def make(count: int) -> Path:
     """Generate a sweep of so many measurements and run every stage after measuring on it."""
     scale.generate(count)
-    for name, arguments in scale.stages():
-        if name != "tables":
-            scale.run(scale.ROOT / "scripts" / f"{name}.py", *arguments)
+    for jobs in scale.rounds():
+        scale.run(*([scale.ROOT / "scripts" / f"{name}.py", *given] for name, given in jobs))
     files = {
         kind: [FOLDER / backend / f"{file}.json" for backend in scale.BACKENDS]
         for kind, file in (
@@ -42,12 +41,11 @@ def make(count: int) -> Path:
     read = {kind: [f"--{kind}", *paths] for kind, paths in files.items()}
     plan, compared = ["--plan", FOLDER / "plan.json"], FOLDER / "comparisons.json"
     figures, page = FOLDER / "figures", FOLDER / "report.html"
-    comparing = [*read["metrics"], *read["aggregates"], *plan, "--out", compared]
     drawing = [*read["aggregates"], "--out-dir", figures]
     writing = [*plan, *(part for parts in read.values() for part in parts)]
     writing += ["--comparisons", compared, "--figures", figures, "--out", page]
-    for name, arguments in (("compare", comparing), ("figures", drawing), ("report", writing)):
-        taken_s, used_mb = scale.run(scale.ROOT / "scripts" / f"{name}.py", *arguments)
+    for name, arguments in (("figures", drawing), ("report", writing)):
+        taken_s, used_mb = scale.run([scale.ROOT / "scripts" / f"{name}.py", *arguments])
         print(f"{name:8} {taken_s:6.2f} s {used_mb:5.0f} MB")
     print(f"{page.name} has {page.stat().st_size / 1e6:.1f} MB")
     return page.resolve()

@@ -198,9 +198,9 @@ def _against_first(sources: Sources, best: AggregateRow) -> list[str]:
 
 def _against(sources: Sources, best: AggregateRow, other: AggregateRow) -> str:
     """Compare two rows in the words of the compare stage, else by their means, saying so."""
-    found = sources.comparison(best, other)
-    if found is not None:
-        return found.verdict.rstrip(".")
+    verdict = sources.verdict(best, other)
+    if verdict is not None:
+        return verdict.rstrip(".")
     percent = 100 * (1 - _mean(best) / _mean(other))
     return f"{percent:.0f} % less than {name(other)}, by means that were not compared in pairs"
 

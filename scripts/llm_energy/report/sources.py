@@ -75,6 +75,27 @@ class Sources:
         """Give the backends in the order of the plan."""
         return list(dict.fromkeys(cell["backend"] for cell in self.plan["cells"]))
 
+    def verdict(self, best: AggregateRow, other: AggregateRow) -> str | None:
+        """Say how the joules of two rows compare, None where they were not compared in pairs.
+
+        Where the first is recommended, in the words of its recommendation: a pair has another
+        interval in each family of comparisons that it is corrected in, and the main findings take
+        theirs from there.
+        """
+        scope = (best.energy_status, best.components)
+        advised = self._advised.get((*scope, place(best), place(other)))
+        found = self.comparison(best, other)
+        return advised or (found and found.verdict)
+
+    @cached_property
+    def _advised(self) -> dict[tuple[str, tuple[str, ...], Place, Place], str | None]:
+        return {
+            (one.energy_status, one.components, one.best, (c.cell, c.workload)): c.against_best
+            for one in self.comparisons.recommendations
+            if one.best
+            for c in one.candidates
+        }
+
     def comparison(self, one: AggregateRow, other: AggregateRow) -> Comparison | None:
         """Give the comparison of joules per output token between two rows, in either order."""
         return self._pairs.get((one.energy_status, frozenset((place(one), place(other)))))

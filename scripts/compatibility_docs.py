@@ -172,8 +172,14 @@ def _note(about: dict[str, Any], entry: dict[str, Any], citations: dict[str, Any
 
 
 def _state(about: dict[str, Any]) -> str:
-    state = about.get("unrun", "available")
-    return state + ("; needs an NVIDIA GPU" if about.get("device") == "cuda" else "")
+    parts = [about.get("unrun", "available")]
+    parts += ["needs an NVIDIA GPU"] if about.get("device") == "cuda" else []
+    flows = [
+        f"`{flow}`" + (" (needs an NVIDIA GPU)" if only.get("device") == "cuda" else "")
+        for flow, only in about.get("flows", {}).items()
+    ]
+    parts += [f"`flow` is {' or '.join(flows)}"] if flows else []
+    return "; ".join(parts)
 
 
 def _table(head: list[str], body: list[list[str]]) -> list[str]:

@@ -12,7 +12,6 @@ from typing import Any, Literal, TypeVar
 from llm_energy.errors import RecordError
 
 Record = TypeVar("Record")
-MOST_SHAPES = 1000  # that are remembered of one kind of record
 
 
 def to_dict(record: Any) -> Any:
@@ -62,7 +61,7 @@ def _converter(kind: Any) -> Converter:
     """Make, once a type, the function that checks and converts a JSON value of that type."""
     origin, arguments = typing.get_origin(kind), typing.get_args(kind)
     if kind is Any:
-        return lambda value: value
+        return _same
     if dataclasses.is_dataclass(kind):
         return _dataclass_converter(kind)
     if origin in (typing.Union, types.UnionType):
@@ -190,35 +189,34 @@ def _mapping_converter(kind: Any) -> Converter:
 def _dataclass_converter(kind: Any) -> Converter:
     """Convert a mapping to a record.
 
-    Records of one kind come in few shapes: the same keys, with values of the same types. Whether a
-    shape is allowed, and which of its values need a converter of their own, is found out once. And
-    a record gets its fields at once: through its own ``__init__``, which sets each by itself,
-    reading ten thousand measurements would take much longer.
+    A record's fields are set in one pass over the mapping: through its own ``__init__``, which sets
+    each by itself, reading ten thousand measurements would take much longer.
     """
-    shapes: dict[tuple[Any, ...], _Shape] = {}
-    fields = _Fields.of(kind)
+    hints = typing.get_type_hints(kind)
+    items = {name: _converter(hint) for name, hint in hints.items()}
+    steps = [(name, _scalar_types(hint) or (), items[name]) for name, hint in hints.items()]
     check = getattr(kind, "__post_init__", None)
 
     def convert(value: Any) -> Any:
         if not isinstance(value, dict):
             raise _Mismatch(f"found {type(value).__name__}, allowed a mapping")
-        key = (*value, *map(type, value.values()))
-        shape = shapes.get(key)
-        if shape is None:
-            shape = fields.shape(value)
-            if len(shapes) < MOST_SHAPES:
-                shapes[key] = shape
-        found, name = {**fields.blank, **value}, ""
-        for name, make in shape.absent:
-            found[name] = make()
+        todo = steps
+        if len(value) != len(steps):
+            absent = _absent(kind, value)
+            value = value | absent
+            todo = [(name, types, _same if name in absent else i) for name, types, i in steps]
+        record, name = object.__new__(kind), ""
+        own = record.__dict__
         try:
-            for name, item in shape.items:
-                found[name] = item(value[name])
+            for name, scalars, item in todo:
+                one = value[name]
+                own[name] = one if type(one) in scalars else item(one)
         except _Mismatch as mismatch:
             mismatch.path.append(f".{name}")
             raise
-        record = object.__new__(kind)
-        record.__dict__.update(found)
+        except KeyError:  # as many keys as there are fields, but others
+            _absent(kind, value)
+            raise
         if check is not None:
             try:
                 check(record)
@@ -229,53 +227,22 @@ def _dataclass_converter(kind: Any) -> Converter:
     return convert
 
 
-@dataclasses.dataclass(frozen=True)
-class _Shape:
-    """What is left to do for a mapping whose keys and scalars are known to be right."""
-
-    items: tuple[tuple[str, Converter], ...]
-    absent: tuple[tuple[str, Callable[[], Any]], ...]
+def _same(value: Any) -> Any:
+    return value
 
 
-@dataclasses.dataclass(frozen=True)
-class _Fields:
-    """The fields of a kind of record; ``blank`` has the plain defaults, ``made`` makes the others.
-
-    ``scalars`` are the types that a field takes as they are, empty where it needs its converter.
-    """
-
-    items: dict[str, Converter]
-    scalars: dict[str, frozenset[type]]
-    blank: dict[str, Any]
-    made: dict[str, Callable[[], Any]]
-    required: frozenset[str]
-
-    @classmethod
-    def of(cls, kind: Any) -> _Fields:
-        """Read them off a dataclass."""
-        hints = typing.get_type_hints(kind)
-        fields, missing = dataclasses.fields(kind), dataclasses.MISSING
-        made = {f.name: f.default_factory for f in fields if f.default_factory is not missing}
-        return cls(
-            items={name: _converter(hint) for name, hint in hints.items()},
-            scalars={name: _scalar_types(hint) or frozenset() for name, hint in hints.items()},
-            blank={f.name: None if f.default is missing else f.default for f in fields},
-            made=made,
-            required=frozenset(
-                f.name for f in fields if f.default is missing and f.name not in made
-            ),
-        )
-
-    def shape(self, value: dict[str, Any]) -> _Shape:
-        """Check the keys of a mapping and its scalars, and give what is left to do."""
-        if not self.required <= value.keys() <= self.items.keys():
-            raise _Mismatch(self._wrong_keys(value))
-        left = {n: self.items[n] for n, one in value.items() if type(one) not in self.scalars[n]}
-        absent = {name: make for name, make in self.made.items() if name not in value}
-        return _Shape(tuple(left.items()), tuple(absent.items()))
-
-    def _wrong_keys(self, value: dict[str, Any]) -> str:
-        unknown = [name for name in value if name not in self.items]
-        if unknown:
-            return f"unknown key {unknown[0]!r}, allowed {', '.join(self.items)}"
-        return f"missing key {next(n for n in self.items if n in self.required - value.keys())!r}"
+def _absent(kind: Any, value: dict[str, Any]) -> dict[str, Any]:
+    """Give the defaults of what a mapping lacks, or say which key it lacks or has besides."""
+    fields, missing = dataclasses.fields(kind), dataclasses.MISSING
+    names = [field.name for field in fields]
+    if unknown := [name for name in value if name not in names]:
+        raise _Mismatch(f"unknown key {unknown[0]!r}, allowed {', '.join(names)}")
+    found = {}
+    for field in fields:
+        if field.name in value:
+            continue
+        if field.default is missing and field.default_factory is missing:
+            raise _Mismatch(f"missing key {field.name!r}")
+        made = field.default_factory is not missing
+        found[field.name] = field.default_factory() if made else field.default
+    return found

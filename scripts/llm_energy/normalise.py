@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -66,10 +65,10 @@ def normalise(verdicts: Verdicts, jobs: int = 1) -> MetricsTable:
     names: tuple[str, ...] = ()
     references = reference_outputs(verdicts.verdicts)
     for found in each(lambda windows: _measured(windows, references), [*usable.values()], jobs):
-        for row, held in found:
+        for fields, held in found:
             names = tuple(held)
             key = keys.setdefault(tuple(held.values()), f"c{len(keys) + 1}")
-            rows.append(replace(row, conditions=key))
+            rows.append(Metrics(**fields, conditions=key))
     return MetricsTable(
         SCHEMA_VERSION,
         verdicts.sweep,
@@ -80,31 +79,38 @@ def normalise(verdicts: Verdicts, jobs: int = 1) -> MetricsTable:
     )
 
 
-def _measured(verdicts: list[Verdict], references: Outputs) -> list[tuple[Metrics, dict[str, str]]]:
-    """Give the rows of the windows of one measurement, each with its conditions."""
+def _measured(
+    verdicts: list[Verdict], references: Outputs
+) -> list[tuple[dict[str, Any], dict[str, str]]]:
+    """Give the fields of the rows of the windows of one measurement, each with its conditions."""
     measurement = _judged(verdicts[0])
     found = []
     for verdict in verdicts:
         window, workload = _of_verdict(measurement, verdict)
         held = window_conditions(measurement, window, workload)
-        for row in window_metrics(measurement, verdict, references):
-            found.append((row, held | energy_conditions(window, row.energy_status)))
+        for fields in _fields(measurement, verdict, references):
+            found.append((fields, held | energy_conditions(window, fields["energy_status"])))
     return found
 
 
-def window_metrics(
-    measurement: Measurement, verdict: Verdict, references: Outputs | None = None
-) -> Iterator[Metrics]:
-    """Give one row for the measured joules of a window and one for the estimated, never a sum.
+def window_metrics(measurement: Measurement, verdict: Verdict) -> Iterator[Metrics]:
+    """Give one row for the measured joules of a window and one for the estimated, never a sum."""
+    return (Metrics(**fields) for fields in _fields(measurement, verdict, {}))
 
-    ``references`` are the outputs in float32, by model and workload.
+
+def _fields(
+    measurement: Measurement, verdict: Verdict, references: Outputs
+) -> Iterator[dict[str, Any]]:
+    """Give the fields of these rows; ``references`` are outputs in float32, by model and workload.
+
+    In the form that crosses processes fastest.
     """
     window, workload = _of_verdict(measurement, verdict)
     shared = _of_window(measurement, window, workload, verdict)
-    shared["agreement_with_float32"] = agreement(measurement.spec, window, references or {})
+    shared["agreement_with_float32"] = agreement(measurement.spec, window, references)
     done = work(window)
     for status, total in sums(window.interval).items():
-        yield Metrics(**shared, **_of_joules(measurement, window, done, status, total))
+        yield shared | _of_joules(measurement, window, done, status, total)
 
 
 def _of_verdict(measurement: Measurement, verdict: Verdict) -> tuple[Window, Workload]:

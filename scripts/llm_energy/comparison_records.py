@@ -1,6 +1,6 @@
 """The record of the compare stage: pairs of cells with their ratios, and the views over a sweep.
 
-Conventions are those of ``records.py``. A ratio is always ``other / reference`` of one quantity;
+Conventions are those of ``records``. A ratio is always ``other / reference`` of one quantity;
 its interval by itself holds the truth in 95 of 100 cases. What is said in words is plain text, not
 markup: whoever shows it must escape it.
 """

@@ -1,0 +1,146 @@
+"""The raw record of one repeat: the host, the meter and the engine around its windows."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from typing import Any
+
+from llm_energy.records.interval import Interval
+from llm_energy.records.spec import Spec
+from llm_energy.records.window import Outcome, Window
+
+MAX_EXPONENT = 700.0  # the exponential of more overflows
+
+
+@dataclass(frozen=True)
+class Condition:
+    """One thing that should hold before a repeat begins, and whether it did."""
+
+    name: str
+    ok: bool
+    found: str
+    allowed: str
+
+
+@dataclass(frozen=True)
+class Preflight:
+    """The state of the host just before a repeat, and how long the repeat waited for it."""
+
+    wait_s: float
+    conditions: tuple[Condition, ...]
+
+
+@dataclass(frozen=True)
+class MeterReport:
+    """How well this host's sensors measured in one repeat.
+
+    ``counter_tick_s`` is, by board, the measured time between two changes of its energy counter,
+    None where it never moved. ``trace`` is the path of the power trace beside the measurement,
+    None with ``trace_reason``. ``simulated`` is True when a simulated host was metered: no joule of
+    such a repeat was ever drawn.
+    """
+
+    counter_tick_s: dict[str, float | None]
+    trace: str | None
+    trace_sha256: str | None
+    trace_reason: str | None
+    simulated: bool
+    package_versions: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Host:
+    """The machine and the software that measured, as the measuring process saw them.
+
+    ``settings`` are what the kernel is set to where it bears on energy: frequency governor,
+    simultaneous multithreading, turbo, swap, container. ``batch_job`` is the job of a batch system
+    that the process ran in, with the system's own name of the node; empty outside of one.
+    ``copy_bytes_per_s`` is how fast memory was copied before anything was metered (reads and writes
+    counted), timed only where processors do the work.
+    """
+
+    hostname: str
+    boot_id: str | None
+    os: str
+    kernel: str
+    cpu_model: str
+    cpu_count: int
+    memory_bytes: int
+    gpus: tuple[dict[str, Any], ...]
+    python: str
+    packages: dict[str, str]
+    git_commit: str | None
+    git_dirty: bool | None
+    settings: dict[str, Any] = field(default_factory=dict)
+    batch_job: dict[str, str] = field(default_factory=dict)
+    copy_bytes_per_s: float | None = None
+
+
+@dataclass(frozen=True)
+class Clock:
+    """One instant on both clocks, so that monotonic times can be placed on the calendar."""
+
+    monotonic_s: float
+    utc: str
+
+
+@dataclass(frozen=True)
+class Quality:
+    """How well the loaded model predicted a fixed text under teacher forcing, outside all windows.
+
+    ``total_nll`` is the negative log-likelihood of the ``tokens`` scored, in nats; None with its
+    ``reason``. Values compare only where ``token_ids_sha256`` is the same.
+    """
+
+    text: str
+    text_sha256: str
+    token_ids_sha256: str
+    tokens: int
+    total_nll: float | None
+    reason: str | None = None
+    bytes_per_token: float | None = None
+
+    @property
+    def nll_per_token(self) -> float | None:
+        """Give the mean negative log-likelihood of a token, in nats."""
+        return None if self.total_nll is None else self.total_nll / self.tokens
+
+    @property
+    def perplexity(self) -> float | None:
+        """Give the exponential of that, None where it is no finite number."""
+        nll = self.nll_per_token
+        return None if nll is None or nll > MAX_EXPONENT else math.exp(nll)
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """The raw record of one repeat; never edited afterwards.
+
+    ``effective`` is what the engine reports that it used. ``baselines`` are the intervals
+    ``deep_idle``, ``loaded_idle_before`` and ``loaded_idle_after`` as far as they were taken.
+    """
+
+    schema_version: int
+    spec: Spec
+    spec_sha256: str
+    outcome: Outcome
+    reason: str | None
+    clock: Clock
+    lock_wait_s: float
+    host: Host
+    weights_sha256: str
+    tokenizer_sha256: str
+    prompts_sha256: dict[str, str]
+    effective: dict[str, Any]
+    carbon_intensity: dict[str, Any] | None
+    baselines: tuple[Interval, ...]
+    load: Interval | None
+    windows: tuple[Window, ...]
+    end_s: float
+    preflight: Preflight | None = None
+    meter: MeterReport | None = None
+    quality: Quality | None = None
+    parameter_count: int | None = None
+    model_notes: tuple[str, ...] = ()
+    arrivals_sha256: dict[str, str] = field(default_factory=dict)

@@ -1,0 +1,250 @@
+"""What is concluded: verdicts on windows, their metrics, and aggregates over repeats."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from llm_energy.records.interval import Status
+from llm_energy.records.window import Outcome
+
+VerdictWord = Literal["valid", "degraded", "invalid"]
+Severity = Literal["note", "warning", "invalid"]
+
+
+@dataclass(frozen=True)
+class Flag:
+    """What one named check found, with the evidence for it and what to do about it."""
+
+    id: str
+    severity: Severity
+    evidence: dict[str, Any]
+    advice: str
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What may be concluded from one window; the worst flag decides.
+
+    A cell or window without a measured result has ``outcome`` other than ``ok``, ``verdict``
+    ``invalid`` and its ``reason``. ``measurement`` is the path of the file, None where none exists.
+    """
+
+    cell: str
+    repeat: int
+    workload: str
+    outcome: Outcome | Literal["missing"]
+    reason: str | None
+    measurement: str | None
+    measurement_sha256: str | None
+    verdict: VerdictWord
+    flags: tuple[Flag, ...]
+
+
+@dataclass(frozen=True)
+class Verdicts:
+    """All verdicts of one backend in one sweep."""
+
+    schema_version: int
+    sweep: str
+    backend: str
+    verdicts: tuple[Verdict, ...]
+
+
+@dataclass(frozen=True)
+class Metrics:
+    """One window, normalised: one row for the measured joules and one for the estimated ones.
+
+    ``energy_status`` says which of the two the row is; ``components`` which parts it sums
+    (``gpu``, ``cpu``, ``dram``). ``net`` is gross minus the loaded-idle power times the window,
+    null with ``net_reason`` where that baseline is missing. Latencies are means over requests.
+    ``flags`` are the ids of the window's flags. ``simulated`` joules were never drawn.
+
+    Standard uncertainties are of the counters' ticks and of the subtracted baseline (see
+    ``uncertainty.py``); an estimate has none, with ``uncertainty_reason``. By ``counter_lag_j`` the
+    counters are expected to show too little, ``loaded_idle_drift_w`` is the loaded-idle power after
+    minus before, and ``assumptions`` name what was taken for granted. Facility energy is gross
+    times the site's PUE. The steady state is that of continuous batching. Gross energy is split by
+    component as far as the row has it.
+
+    ``nll_per_token`` (nats) and ``perplexity``, its exponential, are of the quality text.
+    ``agreement_with_float32`` is the mean share of an output up to the first token that differs
+    from what the same model and backend give in float32; null with sampling. ``model_notes`` are
+    those of the model's manifest.
+
+    ``traffic`` is the mode of timed arrivals; joules and tokens are then those between the edges of
+    the window. ``work`` is the hash of what is asked apart from the traffic, ``series`` with the
+    traffic but for its rate. ``latencies_s`` are quantiles over requests (``ttft_p50`` and so on),
+    of inter-token latency over tokens, all counted from when the request was due.
+    """
+
+    cell: str
+    model: str
+    backend: str
+    precision: str
+    workload: str
+    batch_size: int
+    repeat: int
+    verdict: VerdictWord
+    flags: tuple[str, ...]
+    energy_status: Status
+    components: tuple[str, ...]
+    duration_s: float
+    passes: int
+    requests: int
+    prompt_tokens: int
+    output_tokens: int
+    gross_energy_j: float
+    net_energy_j: float | None
+    net_reason: str | None
+    mean_power_w: float
+    loaded_idle_power_w: float | None
+    energy_per_output_token_j: float | None
+    energy_per_total_token_j: float | None
+    energy_per_request_j: float | None
+    net_energy_per_output_token_j: float | None
+    co2e_g_per_output_token: float | None
+    output_tokens_per_s: float
+    ttft_s: float | None
+    tpot_s: float | None
+    e2e_latency_s: float | None
+    hostname: str
+    measurement: str
+    measurement_sha256: str
+    batching: str | None = None
+    simulated: bool = False
+    gross_energy_standard_uncertainty_j: float | None = None
+    net_energy_standard_uncertainty_j: float | None = None
+    uncertainty_reason: str | None = None
+    counter_lag_j: float | None = None
+    loaded_idle_drift_w: float | None = None
+    assumptions: tuple[str, ...] = ()
+    facility_energy_per_output_token_j: float | None = None
+    steady_state_energy_per_output_token_j: float | None = None
+    gpu_energy_per_output_token_j: float | None = None
+    cpu_energy_per_output_token_j: float | None = None
+    dram_energy_per_output_token_j: float | None = None
+    nll_per_token: float | None = None
+    perplexity: float | None = None
+    agreement_with_float32: float | None = None
+    model_notes: tuple[str, ...] = ()
+    conditions: str | None = None
+    requests_per_s: float | None = None
+    traffic: str | None = None
+    requested_rate_per_s: float | None = None
+    arrival_rate_per_s: float | None = None
+    achieved_rate_per_s: float | None = None
+    gap_cv: float | None = None
+    work: str | None = None
+    series: str | None = None
+    latencies_s: dict[str, float] = field(default_factory=dict)
+    energy_per_utf8_byte_j: float | None = None
+    floor_energy_per_output_token_j: float | None = None
+    roofline_energy_per_output_token_j: float | None = None
+    limited_energy_per_output_token_j: float | None = None
+    mbu: float | None = None
+    mfu: float | None = None
+    limits_source: str | None = None
+    limits_reason: str | None = None
+    limits_fault: str | None = None
+
+
+@dataclass(frozen=True)
+class MetricsTable:
+    """All metrics of one backend in one sweep, and every window that gave none, with its reason.
+
+    ``conditions`` are those under which windows were measured, by the key that a row names and
+    then by the names of ``comparability.FIELDS``.
+    """
+
+    schema_version: int
+    sweep: str
+    backend: str
+    rows: tuple[Metrics, ...]
+    without: tuple[Verdict, ...]
+    conditions: dict[str, dict[str, str]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Statistic:
+    """Mean, sample SD and 95 % intervals over ``n`` repeats; None where undefined.
+
+    ``ci_*`` is for comparisons on one board; it follows from ``standard_uncertainty`` with
+    ``degrees_of_freedom`` (None without a bound). ``absolute_ci_*`` adds the sensor's own error.
+    """
+
+    n: int
+    mean: float | None
+    sd: float | None
+    ci_low: float | None
+    ci_high: float | None
+    standard_uncertainty: float | None = None
+    degrees_of_freedom: float | None = None
+    absolute_ci_low: float | None = None
+    absolute_ci_high: float | None = None
+
+    @property
+    def cv(self) -> float | None:
+        """Give the coefficient of variation, the sample SD over the mean; None where undefined."""
+        return self.sd / self.mean if self.sd is not None and self.mean else None
+
+
+@dataclass(frozen=True)
+class Outlier:
+    """Repeats whose value of one metric lies far from the others', and the summary without them.
+
+    They are flagged and nothing else: the row's own statistics hold them.
+    """
+
+    metric: str
+    repeats: tuple[int, ...]
+    without: Statistic
+
+
+@dataclass(frozen=True)
+class AggregateRow:
+    """One cell and workload over its repeats. ``statistics`` is keyed by the metric's name.
+
+    ``excluded`` lists the repeats that did not enter, as (repeat, reason). A row whose cell gave no
+    usable window at all has ``n`` 0, ``outcome`` and ``reason``. ``flags`` and ``assumptions`` are
+    those of any repeat. ``not_needed`` repeats were left out on purpose, the interval being narrow
+    enough without them.
+    """
+
+    cell: str
+    model: str
+    backend: str
+    precision: str
+    workload: str
+    batch_size: int | None
+    outcome: str
+    reason: str | None
+    energy_status: Status
+    components: tuple[str, ...]
+    n: int
+    degraded: int
+    statistics: dict[str, Statistic]
+    excluded: tuple[tuple[int, str], ...]
+    flags: tuple[str, ...]
+    hosts: tuple[str, ...]
+    measurements: tuple[str, ...]
+    batching: str | None = None
+    simulated: bool = False
+    not_needed: tuple[int, ...] = ()
+    assumptions: tuple[str, ...] = ()
+    model_notes: tuple[str, ...] = ()
+    traffic: str | None = None
+    work: str | None = None
+    latencies_s: dict[str, Statistic] = field(default_factory=dict)
+    outliers: tuple[Outlier, ...] = ()
+
+
+@dataclass(frozen=True)
+class Aggregate:
+    """All rows of one backend; ``mixed_backends`` lists the backends pooled against advice."""
+
+    schema_version: int
+    sweep: str
+    backend: str
+    rows: tuple[AggregateRow, ...]
+    mixed_backends: tuple[str, ...] = field(default=())

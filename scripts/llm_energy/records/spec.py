@@ -1,0 +1,142 @@
+"""What is asked of a repeat: its workloads, the protocol, the meter, when requests arrive."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+ThermalPolicy = Literal["sustained", "cooldown", "none"]
+
+
+@dataclass(frozen=True)
+class Workload:
+    """What a cell is asked to do in one window, resolved: universal values and native arguments.
+
+    ``parameters`` holds the universal parameters by their config names, all of them, defaults
+    included. ``engine`` holds the native arguments of this workload's generation call.
+    ``arrivals_sha256`` is the hash of the Arrivals of its requests, None where all wait from the
+    start.
+    """
+
+    id: str
+    requests: int
+    parameters: dict[str, Any]
+    engine: dict[str, Any]
+    arrivals_sha256: str | None = None
+
+    @property
+    def batch_size(self) -> int:
+        """Give the batch size: exact for static batching, a hint for continuous batching."""
+        return self.parameters["batching"]["batch_size"]
+
+
+@dataclass(frozen=True)
+class Note:
+    """Say how one parameter was translated for one backend (see ``compatibility.py``)."""
+
+    parameter: str
+    status: str
+    message: str
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """How a repeat measures. Raising ``version`` is what invalidates older measurements.
+
+    ``warmup_trend`` bounds the drift of the last pass durations, relative to their mean.
+    ``thermal_policy`` says in which state a window begins: ``sustained`` waits, serving on, until
+    the boards' temperature moves less than ``thermal_slope_c_per_10s``; ``cooldown`` rests for
+    ``cooldown_duration_s``; ``none`` does neither. With ``target_ci_percent`` a cell's later
+    repeats are left out once the 95 % interval of its joules per output token is narrower.
+    """
+
+    version: int = 2
+    preflight_max_wait_s: float = 60.0
+    window_min_duration_s: float = 30.0
+    deep_idle_duration_s: float = 10.0
+    loaded_idle_duration_s: float = 10.0
+    warmup_min_passes: int = 2
+    warmup_max_passes: int = 10
+    warmup_cv: float = 0.05
+    warmup_trend: float = 0.02
+    thermal_policy: ThermalPolicy = "sustained"
+    thermal_slope_c_per_10s: float = 1.0
+    thermal_max_wait_s: float = 60.0
+    cooldown_duration_s: float = 0.0
+    target_ci_percent: float | None = None
+    min_repeats: int = 3
+
+
+@dataclass(frozen=True)
+class MeterSettings:
+    """What the meter may use, and how energy becomes CO2-equivalent.
+
+    ``sampling_period_s`` is the period of the power trace, None for no trace. ``pue`` is the power
+    usage effectiveness of the site, None where it is unknown; no joule of a measurement holds it.
+    """
+
+    codecarbon: bool = True
+    sampling_period_s: float | None = 0.1
+    pue: float | None = None
+    country_iso_code: str | None = None
+    carbon_intensity_g_per_kwh: float | None = None
+
+
+@dataclass(frozen=True)
+class Sharding:
+    """How one cell is spread over ``num_devices`` boards, or processes on a CPU."""
+
+    strategy: Literal["none", "tensor_parallel", "device_map", "data_parallel"] = "none"
+    num_devices: int = 1
+
+
+@dataclass(frozen=True)
+class Spec:
+    """Everything one repeat needs to know, frozen at plan time.
+
+    ``device`` is ``auto``, ``cpu`` or ``cuda``. ``engine`` holds the native arguments of the
+    engine's load call. ``seed`` orders the workloads and seeds the engine.
+    """
+
+    schema_version: int
+    sweep: str
+    cell: str
+    model: str
+    backend: str
+    precision: str
+    repeat: int
+    seed: int
+    device: str
+    engine: dict[str, Any]
+    workloads: tuple[Workload, ...]
+    notes: tuple[Note, ...]
+    protocol: Protocol
+    meter: MeterSettings
+    sharding: Sharding = field(default_factory=Sharding)
+
+
+@dataclass(frozen=True)
+class Arrivals:
+    """When requests arrive, in seconds after the begin of their traffic, on every backend alike.
+
+    The window is from ``begin_s`` to ``end_s``; what arrives before is the ramp. ``times_s`` is
+    empty in a closed loop, where a request arrives as soon as fewer than ``concurrency`` are under
+    way. ``tokens`` are (prompt, output) tokens by arrival, where a trace gives them.
+    """
+
+    mode: str
+    begin_s: float
+    end_s: float
+    times_s: tuple[float, ...] = ()
+    rate_per_s: float | None = None
+    concurrency: int | None = None
+    tokens: tuple[tuple[int, int], ...] = ()
+
+
+@dataclass(frozen=True)
+class ArrivalSet:
+    """The arrivals of every workload of a sweep that has timed traffic, by workload id."""
+
+    schema_version: int
+    sweep: str
+    workloads: dict[str, Arrivals]

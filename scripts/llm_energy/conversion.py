@@ -167,12 +167,12 @@ def _pair_converter(kinds: tuple[Any, ...]) -> Converter:
 
 
 def _mapping_converter(kind: Any) -> Converter:
-    item = _converter(kind)
+    item, scalars = _converter(kind), _scalar_types(kind)
 
     def convert(value: Any) -> dict[str, Any]:
         if not isinstance(value, dict):
             raise _Mismatch(f"found {type(value).__name__}, allowed a mapping")
-        if kind is Any:
+        if kind is Any or (scalars and scalars.issuperset(map(type, value.values()))):
             return dict(value)
         found, key = {}, ""
         try:

@@ -23,6 +23,12 @@ def summarise(values: Sequence[float]) -> Statistic:
     >>> summarise([1.0]).sd is None
     True
     """
+    return _summary(tuple(values))
+
+
+@functools.lru_cache(maxsize=1000)
+def _summary(values: tuple[float, ...]) -> Statistic:
+    """Summarise them, once where measured and estimated rows share their times and rates."""
     n = len(values)
     if n == 0:
         return Statistic(0, None, None, None, None)

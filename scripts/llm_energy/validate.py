@@ -217,10 +217,12 @@ class Surroundings:
 
         Where the process was of a newer version than the plan, it hashed keys that the file lacks.
         """
-        path = self.folder / "specs" / planned.cell / f"r{planned.repeat:02d}.json"
-        if not path.is_file():
+        path = f"{self.folder}/specs/{planned.cell}/r{planned.repeat:02d}.json"
+        try:
+            with open(path, "rb") as stream:
+                found = sha256_json(parse_json(stream.read(), path))
+        except FileNotFoundError:
             return None
-        found = sha256_json(read_json(path))
         if found != measurement.spec_sha256 and holds_already(path, measurement.spec):
             return measurement.spec_sha256
         return found

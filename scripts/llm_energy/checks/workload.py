@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -79,8 +80,7 @@ def other_prompt_length(case: Case) -> Finding | None:
     if wrong:
         return Finding({"count": len(wrong), "prompt_tokens": some(wrong)})
     context = number(case.measurement.effective, "max_model_len")
-    lengths = map(sum, zip(table.prompt_tokens, table.output_tokens, strict=True))
-    longest = max(lengths, default=0)
+    longest = max(map(operator.add, table.prompt_tokens, table.output_tokens), default=0)
     if context is None or context <= 0 or longest <= context:
         return None
     return Finding({"longest_request": longest, "max_model_len": context})
@@ -209,10 +209,13 @@ def degenerate(case: Case) -> Finding | None:
 
 def _requests(case: Case, column: str, wrong: Callable[[Any], bool]) -> Finding | None:
     """Collect the requests whose value in one column is wrong."""
-    table = case.window.requests
-    rows = zip(table.request_id, getattr(table, column), strict=True)
-    found = [(name, value) for name, value in rows if wrong(value)]
-    return Finding({"count": len(found), column: some(dict(found))}) if found else None
+    values = getattr(case.window.requests, column)
+    strange = set(filter(wrong, set(values)))  # most columns have few different values
+    if not strange:
+        return None
+    rows = zip(case.window.requests.request_id, values, strict=True)
+    found = [(name, value) for name, value in rows if value in strange]
+    return Finding({"count": len(found), column: some(dict(found))})
 
 
 def _pads_counted(case: Case) -> dict[str, int]:

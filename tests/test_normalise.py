@@ -266,6 +266,9 @@ def test_a_measurement_that_changed_since_is_refused(verdicts):
     path.write_text(path.read_text().replace("4000.0", "4.0"))
     with pytest.raises(LlmEnergyError, match=r"r01.json: it changed after it was judged"):
         normalise(verdicts)
+    path.unlink()
+    with pytest.raises(LlmEnergyError, match=r"r01.json: it changed after it was judged"):
+        normalise(verdicts)
 
 
 def test_the_windows_of_one_measurement_are_all_normalised(tmp_path):

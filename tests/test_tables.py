@@ -33,6 +33,13 @@ def files(aggregates, table="energy") -> dict[str, str]:
     return {suffix: text for name, suffix, text in named if name == table}
 
 
+def test_several_processes_make_the_same_tables(monkeypatch):
+    results = Results((builders.aggregate([builders.aggregate_row(), builders.unusable_row()]),))
+    one = list(render(results))
+    monkeypatch.setattr("llm_energy.tables.MANY_ROWS", 1)
+    assert list(render(results, jobs=2)) == one
+
+
 def test_a_number_has_its_interval_its_count_and_its_label():
     made = rendered()
     line = next(line for line in made["md"].splitlines() if line.startswith("| m "))

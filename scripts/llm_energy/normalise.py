@@ -121,7 +121,7 @@ def _of_verdict(measurement: Measurement, verdict: Verdict) -> tuple[Window, Wor
 
 def _judged(verdict: Verdict) -> Measurement:
     path = Path(verdict.measurement)
-    content = path.read_bytes()
+    content = path.read_bytes() if path.is_file() else b""
     if sha256_bytes(content) != verdict.measurement_sha256:
         raise LlmEnergyError(
             f"{path}: it changed after it was judged; run the validate stage again"

@@ -121,7 +121,9 @@ def _of_verdict(measurement: Measurement, verdict: Verdict) -> tuple[Window, Wor
 
 def _judged(verdict: Verdict) -> Measurement:
     path = Path(verdict.measurement)
-    content = path.read_bytes() if path.is_file() else b""
+    if not path.is_file():
+        raise LlmEnergyError(f"{path}: no such file, though it was judged")
+    content = path.read_bytes()
     if sha256_bytes(content) != verdict.measurement_sha256:
         raise LlmEnergyError(
             f"{path}: it changed after it was judged; run the validate stage again"

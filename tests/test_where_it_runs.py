@@ -208,7 +208,7 @@ def test_the_profile_of_another_batch_system_is_one_that_its_plugin_takes(projec
         pytest.skip("environment executors is not built here: run make test-envs")
     done = subprocess.run(
         [
-            environments.interpreter(ROOT, "executors").with_name("snakemake"),
+            *(environments.interpreter(ROOT, "executors"), "-m", "snakemake"),
             *("--profile", f"profiles/{system}", "--configfile", "sim.yaml", "--list-rules"),
         ],
         cwd=project.folder,

@@ -37,7 +37,9 @@ class Project:
         path.write_text(yaml.safe_dump(config, sort_keys=False), encoding="utf-8")
         return path.name
 
-    def snakemake(self, *arguments: str, check: bool = True) -> subprocess.CompletedProcess:
+    def snakemake(
+        self, *arguments: str, check: bool = True, **environment: str
+    ) -> subprocess.CompletedProcess:
         """Run ``snakemake --cores 1`` with ``arguments``; stdout and stderr come as one text."""
         result = subprocess.run(
             [sys.executable, "-m", "snakemake", "--cores", "1", *arguments],
@@ -47,7 +49,7 @@ class Project:
             stderr=subprocess.STDOUT,
             stdin=subprocess.DEVNULL,
             # Threads that spin while they wait take each other's time where other work goes on.
-            env=os.environ | {"OMP_WAIT_POLICY": "PASSIVE"},
+            env=os.environ | {"OMP_WAIT_POLICY": "PASSIVE"} | environment,
         )
         if check:
             assert result.returncode == 0, result.stdout
@@ -71,6 +73,12 @@ class Project:
         folder = self.folder / "local-models" / name
         subprocess.run([python, builder, folder, architecture], check=True, capture_output=True)
         return str(folder)
+
+
+def example(name: str) -> dict:
+    """Give the content of an example config."""
+    path = ROOT / "config" / "examples" / f"{name}.yaml"
+    return yaml.safe_load(path.read_text(encoding="utf-8"))
 
 
 def tiny_sweep(folder: str, **changes) -> dict:

@@ -8,8 +8,7 @@ from pathlib import Path
 
 import pytest
 import replay_runs
-import yaml
-from project import ROOT, Project
+from project import ROOT, Project, example
 
 from llm_energy import environments, plan
 from llm_energy.config import load_sweep
@@ -20,7 +19,7 @@ from llm_energy.replay import open_host
 from llm_energy.replay.truth import EngineTruth
 from llm_energy.tokenise import make_prompt_set
 
-EXAMPLE = yaml.safe_load((ROOT / "config" / "examples" / "replay.yaml").read_text("utf-8"))
+EXAMPLE = example("replay")
 MEASUREMENTS = "results/replay/replay/measurements"
 CELL = "simulated-8b--replay--bfloat16"
 

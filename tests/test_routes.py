@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import os
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import stand_in_conda
@@ -38,7 +39,10 @@ def table(project: Project) -> list[dict[str, str]]:
 
 @pytest.fixture(scope="module")
 def routes(tmp_path_factory):
-    """Run the sweep of both engines once by each route, on the same model."""
+    """Run the sweep of both engines by all routes at once, on the same model.
+
+    They share a host, so that each repeat is measured alone nevertheless.
+    """
     folder = tmp_path_factory.mktemp("routes")
     venvs, conda = Project(folder / "venvs"), Project(folder / "conda")
     slurm = ClusterProject(folder / "slurm")
@@ -47,16 +51,20 @@ def routes(tmp_path_factory):
         backends=BACKENDS,
         workloads=[{"id": "b2", "requests": 4, "batching": {"batch_size": 2}}],
     )
-    venvs.snakemake("--configfile", venvs.write_config("tiny", sweep))
-    with pytest.MonkeyPatch.context() as patch:
-        binaries = stand_in_conda.install(folder / "stand-in-conda")
-        patch.setenv("PATH", f"{binaries}{os.pathsep}{os.environ['PATH']}")
-        (conda.folder / ".venvs").unlink()
-        conda.output = conda.snakemake(
-            "--use-conda", "--configfile", conda.write_config("tiny", sweep)
-        ).stdout
-    with running_cluster():
-        slurm.submit("--configfile", slurm.write_config("tiny", sweep))
+    binaries = stand_in_conda.install(folder / "stand-in-conda")
+    path = f"{binaries}{os.pathsep}{os.environ['PATH']}"
+    (conda.folder / ".venvs").unlink()
+    for project in (venvs, conda, slurm):
+        project.write_config("tiny", sweep)
+    arguments = ("--configfile", "tiny.yaml")
+    with running_cluster(), ThreadPoolExecutor() as pool:
+        ends = [
+            pool.submit(conda.snakemake, "--use-conda", *arguments, PATH=path),
+            pool.submit(slurm.submit, *arguments),
+            pool.submit(venvs.snakemake, *arguments),
+        ]
+        for end in ends:
+            end.result()
         slurm.jobs_seen = jobs(slurm.folder)
     return dict(zip(ROUTES, (venvs, conda, slurm), strict=True))
 

@@ -6,14 +6,13 @@ import csv
 import math
 
 import pytest
-import yaml
-from project import ROOT, Project, tiny_sweep
+from project import ROOT, Project, example, tiny_sweep
 
 from llm_energy.environments import is_installed
 
 pytestmark = pytest.mark.engine
 
-EXAMPLE = yaml.safe_load((ROOT / "config" / "examples" / "traffic.yaml").read_text("utf-8"))
+EXAMPLE = example("traffic")
 FASTER = 8  # than the example, whose model is larger
 HORIZON_S = 2.5
 RATES = {

@@ -9,12 +9,11 @@ import shutil
 
 import pytest
 import yaml
-from project import ROOT, Project, tiny_sweep
+from project import ROOT, Project, example, tiny_sweep
 
 from llm_energy import environments
 
-EXAMPLE = yaml.safe_load((ROOT / "config" / "examples" / "precisions.yaml").read_text("utf-8"))
-PRECISIONS = EXAMPLE["precisions"]
+PRECISIONS = example("precisions")["precisions"]
 STAGES = ("validate", "normalise", "aggregate", "compare", "load", "sameness")
 SHOWN = ("tables", "figures", "report", "provenance")
 CHEAP = dict.fromkeys((*STAGES, *SHOWN, "all"), 1)
@@ -29,7 +28,7 @@ def swept(tmp_path_factory):
     Tests undo what they change.
     """
     project = Project(tmp_path_factory.mktemp("project") / "copy")
-    axes = {axis: EXAMPLE[axis] for axis in ("precisions", "workloads")}
+    axes = {axis: example("precisions")[axis] for axis in ("precisions", "workloads")}
     sweep = tiny_sweep(project.tiny_model("tiny", "llama"), **axes)
     config = project.write_config("tiny", sweep)
     project.output = project.snakemake("--configfile", config).stdout
@@ -72,8 +71,7 @@ def test_without_a_sensor_every_joule_says_that_it_is_estimated(swept):
     statuses = {
         energy["status"] for w in measurement["windows"] for energy in w["interval"]["energy"]
     }
-    with open(swept.folder / "results/tiny/tables/energy.csv", newline="") as stream:
-        labels = {row["energy_status"] for row in csv.DictReader(stream)}
+    labels = {row["energy_status"] for row in _rows(swept, "tiny", "energy")}
     assert labels == statuses - {"unavailable"}
     if "measured" not in statuses:
         assert "estimated" in swept.output.splitlines()[-3:][0] or "estimated" in swept.output
@@ -135,25 +133,55 @@ def test_a_deleted_measurement_is_the_only_one_measured_again(swept):
 
 @pytest.fixture(scope="module")
 def other(swept):
-    """Give the sweep of a model of another architecture, measured."""
-    sweep = tiny_sweep(swept.tiny_model("other", "gpt2"), name="other")
-    sweep["models"][0]["id"] = "other"
+    """Run the example of two backends on a model of another architecture, and on a broken one.
+
+    Instead of its second engine it has one that needs a GPU. Gives that sweep and its tables.
+    """
+    tiny = tiny_sweep(swept.tiny_model("other", "gpt2"))
+    model = tiny["models"][0] | {"id": "other"}
+    broken = {"id": "broken", "model_name": "broken"}
+    broken["source"] = {"kind": "folder", "path": str(_broken_model(swept))}
+    sweep = example("backends") | {key: tiny[key] for key in ("device", "protocol")}
+    sweep |= {"name": "other", "models": [model, broken]}
+    sweep["backends"] = ["pytorch", {"id": "tensorrt", "flow": "compiled"}]
     swept.snakemake("--configfile", swept.write_config("other", sweep))
-    return sweep
+    return sweep, {name: _rows(swept, "other", name) for name in ("energy", "failures")}
 
 
-def test_a_model_of_another_architecture_runs_by_config_alone(swept, other):
-    rows = swept.read("results/other/pytorch/aggregate.json")["rows"]
-    assert {row["model"] for row in rows} == {"other"}
-    assert all(row["n"] == 1 for row in rows)
+def test_a_model_of_another_architecture_runs_by_config_alone_beside_cells_that_cannot(other):
+    sweep, tables = other
+    rows = [row for row in tables["energy"] if row["cell"] == "other--pytorch--float32"]
+    assert {row["workload"] for row in rows} == {work["id"] for work in sweep["workloads"]}
+    assert {(row["outcome"], row["n"]) for row in rows} == {("ok", "1")}
+
+
+def test_a_cell_that_the_engine_cannot_load_is_a_row_with_its_reason(other):
+    sweep, tables = other
+    cell = "broken--pytorch--float32"
+    rows = [row for row in tables["energy"] if row["cell"] == cell]
+    assert {(row["outcome"], row["n"]) for row in rows} == {("unsupported", "0")}
+    reasons = [row["reason"] for row in tables["failures"] if row["cell"] == cell]
+    assert len(reasons) == len(sweep["workloads"])
+    assert all("no-such-architecture" in reason for reason in reasons)
+
+
+def test_cells_that_need_a_gpu_are_rows_with_their_reason(other):
+    sweep, tables = other
+    outcomes = {row["outcome"] for row in tables["energy"] if row["backend"] == "tensorrt"}
+    assert outcomes == {"unsupported"}
+    reasons = [row["reason"] for row in tables["failures"] if row["backend"] == "tensorrt"]
+    assert len(reasons) == len(sweep["models"]) * len(sweep["workloads"])
+    assert all("NVIDIA GPU" in reason for reason in reasons)
 
 
 def test_a_second_engine_is_measured_on_the_same_work_and_stands_apart(swept, other):
     name = environments.environment_name("vllm", "cpu")
     if not environments.is_installed(ROOT, name):
         pytest.skip(f"environment {name} is not built here")
-    config = swept.write_config("both", other | {"backends": ["pytorch", "vllm"]})
-    arguments = ("--configfile", config)
+    sweep, _ = other
+    backends = example("backends")["backends"]
+    sweep = sweep | {"models": sweep["models"][:1], "backends": backends}
+    arguments = ("--configfile", swept.write_config("both", sweep))
     assert swept.jobs(*arguments)["measure"] == 1
     swept.snakemake(*arguments)
 
@@ -166,42 +194,26 @@ def test_a_second_engine_is_measured_on_the_same_work_and_stands_apart(swept, ot
     )
     for key in ("prompts_sha256", "weights_sha256", "tokenizer_sha256"):
         assert ours[key] == theirs[key]
-    with open(swept.folder / "results/other/tables/sameness.csv", newline="") as stream:
-        rows = list(csv.DictReader(stream))
-    assert [row["workload"] for row in rows] == ["b1", "b4"]
+    rows = _rows(swept, "other", "sameness")
+    assert {row["workload"] for row in rows} == {work["id"] for work in sweep["workloads"]}
     for row in rows:
         assert (row["backends"], row["same_prompts"]) == ("pytorch vllm", "True")
         assert float(row["identical_requests"]) == 1.0
 
 
-def test_a_cell_that_fails_is_a_row_with_its_reason_and_costs_no_other_cell(swept):
-    models = [
-        swept.sweep["models"][0],
-        {
-            "id": "broken",
-            "model_name": "broken",
-            "source": {"kind": "folder", "path": str(_broken_model(swept))},
-        },
-    ]
-    sweep = tiny_sweep("", name="partly", models=models)
-    swept.snakemake("--configfile", swept.write_config("partly", sweep))
-    rows = swept.read("results/partly/pytorch/aggregate.json")["rows"]
-    outcomes = {row["model"]: (row["outcome"], row["n"]) for row in rows}
-    assert outcomes["tiny"] == ("ok", 1)
-    assert outcomes["broken"][0] in ("failed", "unsupported")
-    assert outcomes["broken"][1] == 0
-    assert all(row["reason"] for row in rows if row["model"] == "broken")
-    assert "broken" in (swept.folder / "results/partly/tables/energy.md").read_text()
-
-
 def _broken_model(project):
-    """Give a model whose weights do not fit its config, so that the engine fails at loading."""
+    """Give a model of an architecture that no engine knows."""
     folder = project.folder / "local-models" / "broken"
     shutil.copytree(project.folder / "local-models" / "tiny", folder)
     config = json.loads((folder / "config.json").read_text())
     config["model_type"] = "no-such-architecture"
     (folder / "config.json").write_text(json.dumps(config))
     return folder
+
+
+def _rows(project, sweep, table):
+    with open(project.folder / f"results/{sweep}/tables/{table}.csv", newline="") as stream:
+        return list(csv.DictReader(stream))
 
 
 def test_a_backend_that_is_not_installed_is_a_row_and_the_other_cells_run(swept):
@@ -214,37 +226,14 @@ def test_a_backend_that_is_not_installed_is_a_row_and_the_other_cells_run(swept)
     assert "make envs BACKENDS=pytorch" in shown
 
 
-def test_cells_that_need_a_gpu_are_rows_and_cost_no_other_cell(swept):
-    backends = ["pytorch", {"id": "tensorrt", "flow": "compiled"}]
-    config = swept.write_config("gpu", swept.sweep | {"backends": backends})
-    shown = swept.snakemake("--configfile", config).stdout
-    assert "tiny--tensorrt--float32: unsupported" in shown
-    with open(swept.folder / "results/tiny/tables/energy.csv", newline="") as stream:
-        found = {(row["backend"], row["outcome"]) for row in csv.DictReader(stream)}
-    assert found == {("pytorch", "ok"), ("tensorrt", "unsupported")}
-    with open(swept.folder / "results/tiny/tables/failures.csv", newline="") as stream:
-        reasons = [r["reason"] for r in csv.DictReader(stream) if r["backend"] == "tensorrt"]
-    assert len(reasons) == len(PRECISIONS) * 2
-    assert all("NVIDIA GPU" in reason for reason in reasons)
-
-
-def test_one_cell_of_a_real_language_model(swept):
-    sweep = tiny_sweep("", name="smollm2", precisions=["bfloat16"])
-    sweep["models"] = [
-        {
-            "id": "smollm2-135m",
-            "model_name": "HuggingFaceTB/SmolLM2-135M-Instruct",
-            "source": _default_model_source(swept),
-        }
-    ]
-    swept.snakemake("--configfile", swept.write_config("smollm2", sweep))
-    rows = swept.read("results/smollm2/pytorch/aggregate.json")["rows"]
-    assert {row["outcome"] for row in rows} == {"ok"}
+def test_the_example_of_one_experiment_on_a_real_language_model(swept):
+    few = {key: tiny_sweep("")[key] for key in ("device", "protocol")}
+    few |= {"max_output_tokens": 2, "min_output_tokens": 2}
+    default = yaml.safe_load((swept.folder / "config/config.yaml").read_text())
+    sweep = example("single") | few | {"models": default["models"]}
+    swept.snakemake("--configfile", swept.write_config("single", sweep))
+    (row,) = swept.read("results/single/pytorch/aggregate.json")["rows"]
+    assert (row["outcome"], row["precision"], row["workload"]) == ("ok", "float16", "default")
     manifest = swept.read("results/models/smollm2-135m/manifest.json")
     assert 130e6 < manifest["parameter_count"] < 180e6
     assert any("dequantised" in note for note in manifest["notes"])
-
-
-def _default_model_source(project):
-    default = yaml.safe_load((project.folder / "config/config.yaml").read_text())
-    return default["models"][0]["source"]

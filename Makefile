@@ -95,7 +95,7 @@ format: tools ## put the code into the project's style
 	ruff format .
 	snakefmt $(SNAKEFILES)
 
-# overhead_slurm.py is not here: it needs a cluster.
+# overhead_slurm.py starts a cluster of one node, which takes root and what test-tools installs.
 bench: envs tools ## measure what the pipeline itself costs (after make demo, on MODEL)
 	@test -d $(MODEL) || { echo "error: no folder $(MODEL): run make demo first" >&2; exit 1; }
 	@missed=; \

@@ -88,27 +88,31 @@ def _measured(
     for verdict in verdicts:
         window, workload = _of_verdict(measurement, verdict)
         held = window_conditions(measurement, window, workload)
-        for fields in _fields(measurement, verdict, references):
+        for fields in _fields(measurement, window, workload, verdict, references):
             found.append((fields, held | energy_conditions(window, fields["energy_status"])))
     return found
 
 
 def window_metrics(measurement: Measurement, verdict: Verdict) -> Iterator[Metrics]:
     """Give one row for the measured joules of a window and one for the estimated, never a sum."""
-    return (Metrics(**fields) for fields in _fields(measurement, verdict, {}))
+    window, workload = _of_verdict(measurement, verdict)
+    return (Metrics(**one) for one in _fields(measurement, window, workload, verdict, {}))
 
 
 def _fields(
-    measurement: Measurement, verdict: Verdict, references: Outputs
+    measurement: Measurement,
+    window: Window,
+    workload: Workload,
+    verdict: Verdict,
+    references: Outputs,
 ) -> Iterator[dict[str, Any]]:
     """Give the fields of these rows; ``references`` are outputs in float32, by model and workload.
 
     In the form that crosses processes fastest.
     """
-    window, workload = _of_verdict(measurement, verdict)
-    shared = _of_window(measurement, window, workload, verdict)
-    shared["agreement_with_float32"] = agreement(measurement.spec, window, references)
     done = work(window)
+    shared = _of_window(measurement, window, workload, verdict, done)
+    shared["agreement_with_float32"] = agreement(measurement.spec, window, references)
     for status, total in sums(window.interval).items():
         yield shared | _of_joules(measurement, window, done, status, total)
 
@@ -132,10 +136,10 @@ def _judged(verdict: Verdict) -> Measurement:
 
 
 def _of_window(
-    measurement: Measurement, window: Window, workload: Workload, verdict: Verdict
+    measurement: Measurement, window: Window, workload: Workload, verdict: Verdict, done: Work
 ) -> dict[str, Any]:
     """Give the fields of a window that are the same whichever joules a row is of."""
-    spec, done, quality = measurement.spec, work(window), measurement.quality
+    spec, quality = measurement.spec, measurement.quality
     duration_s, latency = window.interval.duration_s, latencies_s(window)
     return {
         "cell": spec.cell,

@@ -542,6 +542,7 @@ def test_a_flow_is_for_the_backend_that_has_more_than_one():
     assert run("tensorrt", flow="compiled").load["flow"] == "compiled"
     (refusal,) = run("tensorrt", device="cuda", flow="eager").refusals
     assert refusal.message == "flow: found eager, allowed pytorch, compiled"
+    assert len(run("tensorrt", device="cpu", flow="eager").refusals) == 2  # all at once
     assert run("vllm", flow="compiled").refusals
 
 

@@ -46,6 +46,11 @@ def matrix() -> dict[str, Any]:
     return read_yaml(MATRIX_PATH)
 
 
+def flows(backend: str) -> dict[str, dict[str, Any]]:
+    """Give the ways in which a backend runs a model, the default first; none if it has but one."""
+    return matrix()["backends"].get(backend, {}).get("flows", {})
+
+
 def translate(
     parameters: dict[str, Any],
     backend: str,
@@ -167,7 +172,7 @@ class _Work:
         self.about = matrix()["backends"][backend]
         self.version = version
         self.device = device
-        self.flow = flow or next(iter(self.about.get("flows", ())), None)
+        self.flow = flow or next(iter(flows(backend)), None)
         self.load: dict[str, Any] = copy.deepcopy(self.about["load"])
         self.generate: dict[str, Any] = {}
         self.notes: list[Note] = []
@@ -176,15 +181,14 @@ class _Work:
 
     def check_backend(self) -> None:
         """Refuse a device that the backend can't run on, or a flow that it doesn't have."""
-        name = self.about["name"]
-        if "flows" in self.about:
+        name, known = self.about["name"], flows(self.backend)
+        if known:
             self.load["flow"] = self.flow
-        if self.flow not in self.about.get("flows", (None,)):
-            allowed = ", ".join(self.about.get("flows", ())) or f"none, {name} has but one way"
+        if self.flow not in (known or (None,)):
+            allowed = ", ".join(known) or f"none, {name} has but one way"
             message = f"flow: found {self.flow}, allowed {allowed}"
             self.refusals.append(Note("flow", "unsupported", message))
-            return
-        flow = self.about.get("flows", {}).get(self.flow, {})
+        flow = known.get(self.flow, {})
         if "cuda" in (self.about.get("device"), flow.get("device")) and self.device != "cuda":
             what = f"flow {self.flow} of {name}" if "device" in flow else name
             message = f"{what} needs an NVIDIA GPU; the device here is {self.device}"

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from llm_energy.compatibility import matrix
+from llm_energy.compatibility import flows
 from llm_energy.config_errors import Key, Problem, dotted, found
 from llm_energy.environments import SIMULATED
 from llm_energy.traffic import MODES, expected_requests, takes_lengths
@@ -76,10 +76,10 @@ def _duplicate_ids(entries: list[dict[str, Any]]) -> Iterator[Problem]:
 
 def _flows(config: dict[str, Any]) -> Iterator[Problem]:
     for backend in config["backends"]:
-        flows = matrix()["backends"].get(backend["id"], {}).get("flows", {})
-        if backend.get("flow") not in (None, *flows):
+        known = flows(backend["id"])
+        if backend.get("flow") not in (None, *known):
             allowed = (
-                f"allowed {' or '.join(flows)}" if flows else "which has but one; leave it out"
+                f"allowed {' or '.join(known)}" if known else "which has but one; leave it out"
             )
             text = f"found {found(backend['flow'])} for the backend '{backend['id']}', {allowed}"
             yield ((*backend["at"], "flow"), text)

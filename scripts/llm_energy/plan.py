@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from llm_energy import environments
-from llm_energy.compatibility import Translation, merge_loads, translate
+from llm_energy.compatibility import Translation, flows, merge_loads, translate
 from llm_energy.config import BackendEntry, ModelEntry, PrecisionEntry, Sweep, WorkloadEntry
 from llm_energy.conversion import to_dict
 from llm_energy.duplicates import duplicates
@@ -96,13 +96,17 @@ class Plan:
             engine_build_path(self.sweep, planned.backend, planned.id)
             for planned in self.planned
             if cell in (None, planned.id)
-            and planned.backend == "tensorrt"
-            and any(spec.engine.get("flow") == "compiled" for spec in planned.specs.values())
+            and any(_is_built(spec) for spec in planned.specs.values())
         ]
 
     def spec(self, cell: str, repeat: str) -> Spec:
         """Give the spec of one cell and repeat; KeyError where the plan has none."""
         return {c.id: c for c in self.cells}[cell].specs[repeat]
+
+
+def _is_built(spec: Spec) -> bool:
+    """Tell whether the engine of a spec is built by a rule of its own before it is measured."""
+    return flows(spec.backend).get(spec.engine.get("flow"), {}).get("built", False)
 
 
 def make_plan(sweep: Sweep, engine: Callable[[BackendEntry], Engine]) -> Plan:

@@ -6,17 +6,18 @@ import functools
 import gc
 import time
 import weakref
+from functools import partial
 
 import pytest
 from subject import PROMPT, Subject
 
 from llm_energy import backends
-from llm_energy.backends import pytorch, pytorch_compiled, pytorch_weights
+from llm_energy.backends import pytorch, pytorch_batches, pytorch_compiled, pytorch_weights
 from llm_energy.errors import OutOfMemory, Unsupported
 from llm_energy.records import SCHEMA_VERSION, MeterSettings, Protocol, Spec
 
 torch = pytest.importorskip("torch")
-CompileConfig = pytest.importorskip("transformers").CompileConfig
+transformers = pytest.importorskip("transformers")
 pytestmark = pytest.mark.engine
 
 LENGTHS = (3, 12, 1, 9, 6, 10)
@@ -220,7 +221,7 @@ def raise_memory_error():
     [
         (raise_cuda_error, "CUDA out of memory"),
         (raise_memory_error, "MemoryError"),
-        (functools.partial(torch.empty, 2**55), ".*DefaultCPUAllocator"),
+        (partial(torch.empty, 2**55), ".*DefaultCPUAllocator"),
     ],
     ids=["cuda", "python", "cpu-allocator"],
 )
@@ -338,31 +339,76 @@ def test_a_folder_without_a_causal_model_is_refused(tmp_path):
 # the flow compiled
 
 
+def on_any_device():
+    """Trace steps into graphs on a CPU too, but make no kernels of them: that takes minutes."""
+    config = transformers.CompileConfig(backend="eager", mode="default")
+    config._compile_all_devices = True
+    return config
+
+
 @pytest.fixture
 def compiled(subject, monkeypatch):
-    """Let the loaded model trace its decoding steps into graphs, on a CPU too, but run them as
-    they are: to make kernels of them takes minutes there."""
-    config = CompileConfig(dynamic=False, backend="eager", mode="default")
-    config._compile_all_devices = True
-    steps = pytorch_compiled.CompiledSteps(torch, subject.engine.model, config)
+    """Let the loaded model compile its decoding steps."""
+    steps = pytorch_compiled.CompiledSteps(torch, subject.engine.model, on_any_device())
     monkeypatch.setattr(subject.engine, "_compiled", steps)
     yield subject
     steps.forget()
 
 
-def test_compiled_steps_give_the_ids_of_uncompiled_ones(subject, compiled, monkeypatch):
-    with monkeypatch.context() as uncompiled:
-        uncompiled.setattr(subject.engine, "_compiled", None)
-        subject.prepare(PROMPTS, batch_size=4)
-        expected = [one.output_token_ids for one in subject.engine.generate()]
-        assert subject.engine.events() == {}
-    compiled.prepare(PROMPTS, batch_size=4)
-    found = [one.output_token_ids for one in compiled.engine.generate()]
-    assert found == expected
+def test_compiled_steps_give_the_ids_of_uncompiled_ones(compiled):
+    expected = uncompiled(compiled)
+    assert compiled.ids(PROMPTS, batch_size=4) == expected
     once = compiled.engine.events()["compilations"]
     assert once >= 2  # a full batch, and what is left over
     assert [one.output_token_ids for one in compiled.engine.generate()] == expected
     assert compiled.engine.events()["compilations"] == once
+
+
+@pytest.mark.parametrize(
+    "asked", [{"do_sample": True, "top_k": 20}, {"repetition_penalty": 1.5}], ids=str
+)
+def test_compiled_steps_choose_tokens_as_uncompiled_ones(compiled, asked):
+    assert compiled.ids(PROMPTS, batch_size=4, **asked) == uncompiled(compiled, **asked)
+
+
+def test_compiled_steps_end_where_uncompiled_ones_end(compiled, monkeypatch):
+    stops = sorted({ids[3] for ids in uncompiled(compiled)})
+    monkeypatch.setattr(compiled.engine, "_eos_token_ids", stops)
+    monkeypatch.setattr(compiled.engine, "_eos_set", frozenset(stops))
+    expected = uncompiled(compiled, min_output_tokens=1)
+    assert max(map(len, expected)) < 8
+    served = compiled.serve(PROMPTS, batch_size=4, min_output_tokens=1)
+    assert [one.output_token_ids for one in served] == expected
+    assert {one.finish_reason for one in served} == {"stop"}
+    for one in served:
+        assert len(one.token_times_s) == len(one.output_token_ids)
+        assert list(one.token_times_s) == sorted(one.token_times_s)
+
+
+def uncompiled(subject, **asked):
+    """Give the ids of the flow eager."""
+    with pytest.MonkeyPatch.context() as eager:
+        eager.setattr(subject.engine, "_compiled", None)
+        ids = subject.ids(PROMPTS, batch_size=4, **asked)
+        assert subject.engine.events() == {}
+        return ids
+
+
+def test_a_sliding_window_is_not_compiled_anew_at_each_step(compiled):
+    sizes = {"vocab_size": 64, "hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1}
+    heads = {"num_attention_heads": 2, "num_key_value_heads": 1, "sliding_window": 4}
+    model = transformers.MistralForCausalLM(transformers.MistralConfig(**sizes, **heads)).eval()
+    steps = pytorch_compiled.CompiledSteps(torch, model, on_any_device())
+    ids, clock = torch.arange(3, 9)[None], pytorch_batches.StepClock()
+    asked = transformers.GenerationConfig(
+        max_new_tokens=20, pad_token_id=0, compile_config=steps.config
+    )
+    expected = model.generate(ids, generation_config=asked)
+    steps.prepare([1], expected.shape[1])
+    kept = {"past_key_values": steps.cache(1), "custom_generate": partial(steps.decode, clock)}
+    assert torch.equal(model.generate(ids, generation_config=asked, **kept), expected)
+    assert 0 < steps.compilations() <= 3
+    steps.forget()
 
 
 def test_every_workload_is_compiled_for_itself(compiled):

@@ -7,6 +7,7 @@ import gc
 import logging
 import time
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -211,13 +212,18 @@ class Backend:
 
     def _run(self, batch: Batch, clock: StepClock) -> tuple[Any, list[float]]:
         """Generate for one batch; give its sequences, prompts included, and the tokens' times."""
-        kept = {"past_key_values": self._compiled.cache(len(batch.rows))} if self._compiled else {}
+        compiled = {}
+        if self._compiled:
+            compiled = {
+                "past_key_values": self._compiled.cache(len(batch.rows)),
+                "custom_generate": partial(self._compiled.decode, clock),
+            }
         sequences = self.model.generate(
             batch.input_ids,
             attention_mask=batch.attention_mask,
             generation_config=self._config_of(batch),
             streamer=clock,
-            **kept,
+            **compiled,
         )
         return sequences, clock.times_s[1:]
 

@@ -82,6 +82,7 @@ class Backend:
         self._requests: tuple[Request, ...] = ()
         self._prompts: list[Any] = []
         self._events: Counter[str] = Counter()
+        self._preempted: set[str] = set()  # by the engine's own ids, which no pass uses again
 
     @reporting_out_of_memory
     def load(self, spec: Spec, model_folder: Path) -> dict[str, Any]:
@@ -159,7 +160,7 @@ class Backend:
         for request, sampling in zip(requests, self._samplings, strict=True):
             self._check_request(request, sampling.max_tokens)
         self._concurrency = min(workload.batch_size, config.scheduler_config.max_num_seqs)
-        self._requests, self._events = tuple(requests), Counter()
+        self._requests, self._events, self._preempted = tuple(requests), Counter(), set()
         self._prompts = self._engine.renderer.render_cmpl(
             [TokensPrompt(prompt_token_ids=list(r.prompt_token_ids)) for r in requests]
         )
@@ -177,7 +178,9 @@ class Backend:
 
         The engine holds as many requests as the largest workload needs, so a smaller batch size is
         kept here, by handing over the next request when one has ended. A step returns when its
-        tokens are on the host, so the last one returns when all work is done.
+        tokens are on the host, so the last one returns when all work is done. Where vLLM schedules
+        asynchronously, the first step of a pass gives nothing yet, each later one gives the tokens
+        of the one before, and a request that ends at an end token leaves a step under way.
         """
         arrival_s = time.monotonic()
         waiting = deque(range(len(self._prompts)))
@@ -248,12 +251,13 @@ class Backend:
         """Let the engine do one step, and give what it finished."""
         finished = [output for output in self._engine.step() if output.finished]
         times.note()
-        running = self._engine.engine_core.engine_core.scheduler.running
+        scheduler = self._engine.engine_core.engine_core.scheduler
         self._events["steps"] += 1
-        self._events["running"] += len(running) + len(finished)
+        self._events["running"] += len(scheduler.running) + len(finished)
+        # A preempted request waits to be computed again: more work than was asked for, so it is
+        # counted. Not each version of vLLM tells of it in the request's metrics.
+        self._preempted.update(r.request_id for r in scheduler.waiting if r.num_preemptions)
         for output in finished:
-            # A preempted request is computed again: more work than was asked for, so it is counted.
-            self._events["preempted_requests"] += output.metrics.num_preemptions > 0
             self._events["cached_prompt_tokens"] += output.num_cached_tokens or 0
         return finished
 
@@ -262,7 +266,7 @@ class Backend:
         counted = self._events
         return {
             "steps": counted["steps"],
-            "preempted_requests": counted["preempted_requests"],
+            "preempted_requests": len(self._preempted),
             "cached_prompt_tokens": counted["cached_prompt_tokens"],
             "mean_running_requests": counted["running"] / counted["steps"]
             if counted["steps"]

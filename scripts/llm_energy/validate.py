@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,6 +16,7 @@ from llm_energy.checks import (
     FileState,
     Key,
     Remaining,
+    Scope,
     Trace,
     of_scope,
     trace_of,
@@ -136,48 +138,47 @@ def _not_planned(cell: dict[str, Any]) -> dict[Key, Verdict]:
 
 def _judge(planned: Planned, around: Surroundings) -> Iterator[tuple[Verdict, Trace | None]]:
     """Judge the windows of one measurement by the file and window checks."""
-    path = Path(planned.path)
     measurement, sha256, problem = None, None, None
-    if exists := path.is_file():
-        content = path.read_bytes()
+    if exists := os.path.isfile(planned.path):
+        with open(planned.path, "rb") as stream:
+            content = stream.read()
         sha256 = sha256_bytes(content)
         measurement, problem = _read(content, planned)
-    state = FileState(planned.path, exists, problem)
-    blank = Verdict(
-        planned.cell,
-        planned.repeat,
-        "",
-        "failed" if exists else "missing",
-        problem or "there is no such file",
-        planned.path if exists else None,
-        sha256,
-        "invalid",
-        tuple(c.flag(f) for c in of_scope("file") if (f := c.find(state)) is not None),
-    )
-    windows = {window.workload: window for window in measurement.windows} if measurement else {}
-    spec_sha256 = around.spec_sha256(planned, measurement) if measurement else None
+    path = planned.path if exists else None
+
+    def verdict(
+        workload: str, outcome: str, reason: str | None, flags: tuple[Flag, ...] = ()
+    ) -> Verdict:
+        # One that was not needed is no fault and no exclusion; flags are weighed once all are in.
+        word = "valid" if outcome == NOT_NEEDED else "invalid"
+        place = (planned.cell, planned.repeat, workload)
+        return Verdict(*place, outcome, reason, path, sha256, word, flags)
+
+    faults = _flags("file", FileState(planned.path, exists, problem))
+    if measurement is None:
+        outcome, reason = ("failed", problem) if exists else ("missing", "there is no such file")
+        for workload in planned.workloads:
+            yield verdict(workload, outcome, reason, faults), None
+        return
+    windows = {window.workload: window for window in measurement.windows}
+    spec_sha256 = around.spec_sha256(planned, measurement)
     for workload in planned.workloads:
-        verdict = replace(blank, workload=workload)
-        if measurement is None:
-            yield verdict, None
-        elif workload not in windows:
+        window = windows.get(workload)
+        if window is None:
             ended = measurement.outcome if measurement.outcome != "ok" else "missing"
             reason = measurement.reason or "the repeat ended before this workload"
-            yield _without_result(verdict, ended, reason), None
-        elif windows[workload].outcome != "ok":
-            window = windows[workload]
-            yield _without_result(verdict, window.outcome, window.reason), None
+            yield verdict(workload, ended, reason, faults), None
+        elif window.outcome != "ok":
+            yield verdict(workload, window.outcome, window.reason, faults), None
         else:
-            current = around.current(planned.model, workload, spec_sha256)
-            case = Case(measurement, windows[workload], current)
-            flags = [c.flag(f) for c in of_scope("window") if (f := c.find(case)) is not None]
-            yield replace(verdict, outcome="ok", reason=None, flags=tuple(flags)), trace_of(case)
+            case = Case(measurement, window, around.current(planned.model, workload, spec_sha256))
+            yield verdict(workload, "ok", None, _flags("window", case)), trace_of(case)
 
 
-def _without_result(verdict: Verdict, outcome: str, reason: str | None) -> Verdict:
-    """Say why a window has no result; one that was not needed is no fault and no exclusion."""
-    word = "valid" if outcome == NOT_NEEDED else "invalid"
-    return replace(verdict, outcome=outcome, reason=reason, verdict=word)
+def _flags(scope: Scope, evidence: FileState | Case) -> tuple[Flag, ...]:
+    """Give the flags of the checks of one scope that find something."""
+    found = ((check, check.find(evidence)) for check in of_scope(scope))
+    return tuple(check.flag(finding) for check, finding in found if finding is not None)
 
 
 def _read(content: bytes, planned: Planned) -> tuple[Measurement | None, str | None]:

@@ -11,7 +11,6 @@ from typing import TypeVar
 from llm_energy.records import Interval, Measurement, Status, Window
 
 Answer = TypeVar("Answer")
-REMEMBERED = 200  # answers: those on the intervals of one measurement
 ORDER = ("gpu", "cpu", "dram")
 STATUSES: tuple[Status, ...] = ("measured", "estimated")
 LOADED_IDLE = ("loaded_idle_before", "loaded_idle_after")
@@ -38,18 +37,17 @@ class Sum:
 def remembered(function: Callable[[Interval], Answer]) -> Callable[[Interval], Answer]:
     """Answer again what was asked of the same interval: the checks of a window ask dozens of times.
 
-    Nobody may change an answer.
+    The answer stays with the interval, beside its fields, as that of a ``cached_property`` does.
+    Nobody may change it.
     """
-    known: dict[int, tuple[Interval, Answer]] = {}
+    name = f"_{function.__name__}"
 
     @functools.wraps(function)
     def ask(interval: Interval) -> Answer:
-        entry = known.get(id(interval))
-        if entry is None or entry[0] is not interval:  # an id is free again once its owner is gone
-            if len(known) >= REMEMBERED:
-                known.clear()
-            entry = known[id(interval)] = (interval, function(interval))
-        return entry[1]
+        known = vars(interval)
+        if name not in known:
+            known[name] = function(interval)
+        return known[name]
 
     return ask
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 
 from llm_energy.checks.accounting import baseline, powers_w
 from llm_energy.checks.catalogue import Case, Finding, check
@@ -39,9 +39,9 @@ def other_processes(case: Case) -> Finding | None:
 
     Processes that were there while idling alone are a warning: they bear on the net energy only.
     """
-    if found := _foreign(case, case.window.interval):
-        return Finding({"processes": found})
     metered = powers_w(case.window.interval, "gpu", "measured")
+    if found := _foreign(metered, case.window.interval):
+        return Finding({"processes": found})
     deep = baseline(case.measurement, "deep_idle")
     busy = {
         s.device: s.utilization_percent
@@ -50,7 +50,7 @@ def other_processes(case: Case) -> Finding | None:
     }
     if busy:
         return Finding({"utilization_percent_before_load": busy})
-    idling = {i.name: found for i in case.measurement.baselines if (found := _foreign(case, i))}
+    idling = {i.name: found for i in case.measurement.baselines if (found := _foreign(metered, i))}
     return Finding({"processes_while_idle": idling}, "warning") if idling else None
 
 
@@ -188,9 +188,8 @@ def not_settled(case: Case) -> Finding | None:
     return Finding({"wait_s": window.thermal_wait_s, "slope_c_per_10s": slope})
 
 
-def _foreign(case: Case, interval: Interval) -> dict[str, list[int]]:
+def _foreign(metered: Container[str], interval: Interval) -> dict[str, list[int]]:
     """Give the foreign processes on the metered boards in an interval."""
-    metered = powers_w(case.window.interval, "gpu", "measured")
     return {
         b.device: list(b.foreign_processes)
         for b in interval.boards

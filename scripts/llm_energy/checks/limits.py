@@ -49,14 +49,14 @@ class WindowLimits:
 def window_limits(case: Case) -> WindowLimits | str:
     """Give the limits of one window, or the reason why they are not known."""
     measurement, duration_s = case.measurement, case.window.interval.duration_s
-    served = served_work(case)
-    if not duration_s > 0 or not served.output_tokens:
+    if not duration_s > 0 or not work(case.window).output_tokens:
         return "no output token in the window"
     if measurement.effective.get("speculative_method"):
         return "speculative decoding reads less than once a token"
     needed = demand(case)
     if needed is None:
         return "the model's architecture or its resident bytes are not recorded"
+    served = served_work(case)
     gpus = [part for part in case.window.interval.energy if part.component == "gpu"]
     if measurement.effective.get("device_uuids") or any(p.energy_j is not None for p in gpus):
         return _of_boards(case, needed, served)

@@ -59,7 +59,7 @@ def early_stop(case: Case) -> Finding | None:
 def cut_answers(case: Case) -> Finding | None:
     """Find a free output length that over 30 % of the requests did not end by themselves in."""
     reasons = case.window.requests.finish_reason
-    cut = sum(reason == "length" for reason in reasons)
+    cut = reasons.count("length")
     if case.forced_output_tokens is not None or cut <= CUT_SHARE * len(reasons):
         return None
     return Finding({"cut": cut, "of": len(reasons)})
@@ -75,13 +75,15 @@ def cut_answers(case: Case) -> Finding | None:
 def other_prompt_length(case: Case) -> Finding | None:
     """Find requests whose prompt has not as many tokens as the prompt set gave it, or no room."""
     wanted, table = case.current.prompt_tokens, case.window.requests
-    pairs = zip(table.request_id, table.prompt_tokens, strict=True)
-    wrong = {name: n for name, n in pairs if wanted is not None and n != wanted.get(name)}
-    if wrong:
-        return Finding({"count": len(wrong), "prompt_tokens": some(wrong)})
+    if wanted is not None:
+        pairs = zip(table.request_id, table.prompt_tokens, strict=True)
+        if wrong := {name: n for name, n in pairs if n != wanted.get(name)}:
+            return Finding({"count": len(wrong), "prompt_tokens": some(wrong)})
     context = number(case.measurement.effective, "max_model_len")
+    if context is None or context <= 0:
+        return None
     longest = max(map(operator.add, table.prompt_tokens, table.output_tokens), default=0)
-    if context is None or context <= 0 or longest <= context:
+    if longest <= context:
         return None
     return Finding({"longest_request": longest, "max_model_len": context})
 

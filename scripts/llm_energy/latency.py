@@ -26,20 +26,26 @@ def latencies_s(window: Window) -> dict[str, list[float]]:
     table, traffic = window.requests, window.traffic
     starts_s = table.service_start_s or (None,) * len(table.request_id)
     columns = (table.arrival_s, starts_s, table.first_token_s, table.last_token_s)
-    rows = zip(*columns, table.output_tokens, strict=True)
+    columns = (*columns, table.output_tokens)
     if traffic is not None:
-        rows = (row for row in rows if traffic.begin_s <= row[0] < traffic.end_s)
-    rows = list(rows)
+        counted = [traffic.begin_s <= due_s < traffic.end_s for due_s in table.arrival_s]
+        columns = (tuple(itertools.compress(column, counted)) for column in columns)
+    dues_s, starts_s, firsts_s, lasts_s, tokens = columns
     return {
-        "ttft": [first - due for due, _, first, _, _ in rows if first is not None],
+        "ttft": _since(dues_s, firsts_s),
         "tpot": [
             (last - first) / (n - 1)
-            for _, _, first, last, n in rows
+            for first, last, n in zip(firsts_s, lasts_s, tokens, strict=True)
             if first is not None and last is not None and n > 1
         ],
-        "e2e": [last - due for due, _, _, last, _ in rows if last is not None],
-        "queueing": [start - due for due, start, _, _, _ in rows if start is not None],
+        "e2e": _since(dues_s, lasts_s),
+        "queueing": _since(dues_s, starts_s),
     }
+
+
+def _since(dues_s: Sequence[float], ends_s: Sequence[float | None]) -> list[float]:
+    """Give how long after it was due each request came as far, those left out that never did."""
+    return [end - due for due, end in zip(dues_s, ends_s, strict=True) if end is not None]
 
 
 def quantiles_s(window: Window, latencies: Mapping[str, Sequence[float]]) -> dict[str, float]:

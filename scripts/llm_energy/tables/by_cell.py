@@ -6,6 +6,8 @@ import csv
 import io
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, fields
+from itertools import chain
+from operator import attrgetter
 from typing import NamedTuple
 
 from llm_energy.checks import CATALOGUE
@@ -29,6 +31,8 @@ PLACE = (
     *("outcome", "reason", "simulated"),
 )
 PARTS = tuple(field.name for field in fields(Statistic))
+parts_of = attrgetter(*PARTS)
+NO_PARTS = (None,) * len(PARTS)
 N = Column("n", "n", "number", "n")
 ENERGY = Column("energy", "Energy")
 
@@ -247,7 +251,7 @@ def _values(aggregates: Sequence[Aggregate], statistics: Sequence[str]) -> Itera
             yield [
                 *(aggregate.sweep, *(getattr(row, name) for name in PLACE), row.energy_status),
                 *(" ".join(row.components), row.n, row.degraded),
-                *(one and getattr(one, part) for one in found for part in PARTS),
+                *chain.from_iterable(parts_of(one) if one else NO_PARTS for one in found),
                 "; ".join(f"{repeat}: {reason}" for repeat, reason in row.excluded),
                 *(len(row.not_needed), "; ".join(row.assumptions), " ".join(row.flags)),
                 *(" ".join(row.hosts), " ".join(row.measurements)),

@@ -15,6 +15,7 @@ from llm_energy.tables.by_cell import (
     N,
     block_title,
     framed,
+    parts_of,
     place,
     remarks,
 )
@@ -105,4 +106,4 @@ def _values(aggregates: Sequence[Aggregate]) -> Iterator[list[object]]:
         }
         found |= {tuple(key.split("_")): statistic for key, statistic in row.latencies_s.items()}
         for (name, statistic), value in sorted(found.items()):
-            yield [*own, name, statistic, *(getattr(value, part) for part in PARTS)]
+            yield [*own, name, statistic, *parts_of(value)]

@@ -26,7 +26,7 @@ def each(
         return
     # A fork hands the function over as it is, closures included.
     with multiprocessing.get_context("fork").Pool(jobs, _take, (function,)) as pool:
-        yield from pool.imap(_call, items, chunksize=max(1, min(100, len(items) // (4 * jobs))))
+        yield from pool.imap(_call, items, chunksize=max(1, min(25, len(items) // (4 * jobs))))
 
 
 def _take(function: Callable[[Any], Any]) -> None:

@@ -1,14 +1,20 @@
 """Time the stages from validation to tables on generated measurements, and weigh them in memory.
 
-Makes sweeps of 1,000 and of 10,000 healthy measurements (two backends, five repeats, one window of
-48 requests each), runs all rules from ``validate`` to ``tables`` as Snakemake does with ``--cores
-all``, and compares the whole with one Python process that reads and ``json.loads``-es the same
-files. Jobs come in the order of the workflow: one that takes several processes gets every core,
-those that need one core and do not wait for each other run side by side.
-The exit status says whether the floors hold: at most 5 times that, growth with an exponent of at
+Makes sweeps of 1,000 and of 10,000 healthy measurements (two backends, five repeats, one window
+each), runs all rules from ``validate`` to ``tables`` as Snakemake does with ``--cores all``, and
+compares the whole with one Python process that reads and ``json.loads``-es the same files. Jobs
+come in the order of the workflow: one that takes several processes gets every core, those that need
+one core and do not wait for each other run side by side.
+
+A window has as many requests as the mean window of a sweep that was measured on an H100: 308 in
+``docs/measurements/h100-llama-3.1-8b.tar.gz``, where that number is read (some 9 at batch size 1,
+some 900 at 128). Passes are of two requests each; ``--passes`` makes other windows. What a window
+takes whatever its size weighs more in small ones, so their whole takes more readings.
+
+The exit status says whether the floors hold: at most 5 times reading, growth with an exponent of at
 most 1.05 from the smaller to the larger sweep, and never more than 600 MB in one stage.
 
-    .venvs/workflow/bin/python tests/benchmarks/scale.py
+    .venvs/workflow/bin/python tests/benchmarks/scale.py [--passes 24]
 """
 
 from __future__ import annotations
@@ -19,11 +25,13 @@ import json
 import math
 import os
 import sys
+import tarfile
 import tempfile
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from statistics import fmean
 
 ROOT = Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(ROOT / "scripts"), str(ROOT / "tests")]
@@ -36,6 +44,7 @@ from llm_energy.files import sha256_json  # noqa: E402
 BACKENDS, REPEATS, WORKLOADS = ("pytorch", "vllm"), 5, ("b1",)
 MOST_TIMES, MOST_EXPONENT, MOST_MB = 5.0, 1.05, 600
 FOLDER = Path("results/test")
+ARCHIVE = ROOT / "docs/measurements/h100-llama-3.1-8b.tar.gz"
 CORES = len(os.sched_getaffinity(0))
 READ = """
 import json, sys
@@ -43,6 +52,16 @@ for path in open(sys.argv[1], encoding="utf-8").read().splitlines():
     with open(path, encoding="utf-8") as stream:
         json.loads(stream.read())
 """
+
+
+def archived_requests() -> Iterator[int]:
+    """Give how many requests each measured window of the archived sweep has."""
+    with tarfile.open(ARCHIVE) as files:
+        for file in files:
+            if "/measurements/" in file.name and file.name.endswith(".json"):
+                for window in json.load(files.extractfile(file))["windows"]:
+                    if window["outcome"] == "ok":
+                        yield len(window["requests"]["request_id"])
 
 
 def generate(count: int) -> int:
@@ -156,9 +175,11 @@ def main() -> int:
     """Run the benchmark; exit 1 where a floor does not hold."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--counts", type=int, nargs=2, default=[1000, 10000])
-    parser.add_argument("--passes", type=int, default=24, help="a window's, of two requests each")
+    parser.add_argument("--passes", type=int, help="a window's, instead of as many as archived")
     arguments = parser.parse_args()
-    builders.PASSES = arguments.passes
+    passes = arguments.passes or round(fmean(archived_requests()) / builders.REQUESTS)
+    builders.PASSES = passes
+    print(f"windows of {passes} passes, {passes * builders.REQUESTS} requests")
     found = []
     for count in arguments.counts:
         with tempfile.TemporaryDirectory() as folder:

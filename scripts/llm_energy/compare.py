@@ -8,7 +8,6 @@ from dataclasses import replace
 
 from llm_energy.comparability import in_words
 from llm_energy.comparison_records import Comparison, ComparisonOutcome, Family
-from llm_energy.outliers import outlying
 from llm_energy.paired import (
     ALPHA,
     Ratio,
@@ -186,7 +185,7 @@ def _notes(pair: Pair) -> Iterable[str]:
             flags = sorted({flag for k in used for flag in series.rows[k].flags})
             share = f"{len(used)} of {len(pair.logs)} repeats degraded"
             yield f"{series.cell}: {share} ({', '.join(flags)})"
-        for k in outlying(series.values(pair.metric)):
+        for k in series.outliers(pair.metric):
             yield f"{series.cell}: repeat {k} is an outlier"
     boards = {pair.reference.conditions[k].get("boards") for k in pair.logs}
     if len(boards) > 1:

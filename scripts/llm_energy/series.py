@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 
 from llm_energy.comparability import differences, in_words
 from llm_energy.comparison_records import Contrast, Difference, LeftOut, Side
+from llm_energy.outliers import outlying
 from llm_energy.records import Metrics, MetricsTable, Status
 
 
@@ -47,6 +48,7 @@ class Series:
     rows: dict[int, Metrics] = field(default_factory=dict)
     conditions: dict[int, Mapping[str, str]] = field(default_factory=dict)
     _values: dict[str, dict[int, float]] = field(default_factory=dict, compare=False, repr=False)
+    _outliers: dict[str, tuple[int, ...]] = field(default_factory=dict, compare=False, repr=False)
 
     @property
     def kind(self) -> tuple[Status, tuple[str, ...]]:
@@ -61,6 +63,12 @@ class Series:
                 k: value for k, value in found.items() if value is not None and value > 0
             }
         return self._values[metric.name]
+
+    def outliers(self, metric: Metric) -> tuple[int, ...]:
+        """Give the repeats whose value of one metric lies far from the others'."""
+        if metric.name not in self._outliers:
+            self._outliers[metric.name] = outlying(self.values(metric))
+        return self._outliers[metric.name]
 
     def side(self, metric: Metric) -> Side:
         """Describe the series as one side of a comparison."""

@@ -160,17 +160,16 @@ def with_intervals(
     terms = [own, (drift, math.inf)] if drift else [own]
     half = _widest(terms, lag)
     degrees = effective_degrees_of_freedom(terms)
-    found = replace(
-        statistic,
-        ci_low=mean - half,
-        ci_high=mean + half,
-        standard_uncertainty=combined(terms),
-        degrees_of_freedom=degrees if math.isfinite(degrees) else None,
-    )
-    if sensor_relative is None:
-        return found
-    half = _widest([*terms, (sensor_relative * mean, math.inf)], lag)
-    return replace(found, absolute_ci_low=mean - half, absolute_ci_high=mean + half)
+    found = {
+        "ci_low": mean - half,
+        "ci_high": mean + half,
+        "standard_uncertainty": combined(terms),
+        "degrees_of_freedom": degrees if math.isfinite(degrees) else None,
+    }
+    if sensor_relative is not None:
+        half = _widest([*terms, (sensor_relative * mean, math.inf)], lag)
+        found |= {"absolute_ci_low": mean - half, "absolute_ci_high": mean + half}
+    return replace(statistic, **found)
 
 
 def _scatter_too_little(statistic: Statistic, window: float) -> bool:

@@ -394,6 +394,11 @@ def uncompiled(subject, **asked):
         return ids
 
 
+def test_one_token_needs_no_compiled_step(compiled):
+    for one in compiled.serve(PROMPTS, batch_size=4, max_output_tokens=1):
+        assert len(one.token_times_s) == len(one.output_token_ids) == 1
+
+
 def test_a_sliding_window_is_not_compiled_anew_at_each_step(compiled):
     sizes = {"vocab_size": 64, "hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1}
     heads = {"num_attention_heads": 2, "num_key_value_heads": 1, "sliding_window": 4}

@@ -181,8 +181,6 @@ class Backend:
                 start_s = time.monotonic()
                 served.append((batch, start_s, *self._run(batch, StepClock())))
         self._synchronise()
-        if self._compiled:
-            self._compiled.check()
         answers: dict[int, Completion] = {}
         for batch, start_s, *output in served:
             arrivals_s = [arrival_s] * len(batch.rows)

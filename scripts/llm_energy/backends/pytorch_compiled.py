@@ -64,9 +64,11 @@ class CompiledSteps:
 
         A ``custom_generate`` of transformers, once ``clock`` is bound. A batch that ends before its
         longest length has computed one step more than it needed: that it ended is seen a step late.
+        Raises Unsupported for what transformers does not compile.
         """
         torch, given = self._torch, model.prepare_inputs_for_generation
         width, longest = input_ids.shape[1], generation_config.max_length
+        step = self._compiled(inputs, generation_config)
         scores = self._scores(model, given(input_ids, is_first_iteration=True, **inputs))
         # Of the whole cache, so that it keeps its size: the model itself masks what is to come.
         mask = inputs.get("attention_mask")
@@ -74,44 +76,51 @@ class CompiledSteps:
         room = torch.ones_like(mask[:, :1]).expand(-1, longest - width)
         inputs["attention_mask"] = torch.cat([mask, room], dim=1)
         positions = inputs.pop("position_ids", None)
-        compilable = model._valid_auto_compile_criteria(inputs, generation_config)
-        step = model.get_compiled_call(generation_config.compile_config) if compilable else model
         going_on = torch.ones_like(input_ids[:, 0], dtype=torch.bool)
         looks = cycle([_Look(torch, input_ids.device), _Look(torch, input_ids.device)])
         before = None
-        for length in range(width + 1, longest + 1):
-            scores = logits_processor(input_ids, scores)
-            if generation_config.do_sample:
-                tokens = torch.multinomial(scores.softmax(-1), num_samples=1)[:, 0]
-            else:
-                tokens = scores.argmax(-1)
-            tokens = torch.where(going_on, tokens, generation_config.pad_token_id)
-            input_ids = torch.cat([input_ids, tokens[:, None]], dim=1)
-            going_on = going_on & ~stopping_criteria(input_ids, None)
-            look = next(looks)
-            look.queue(going_on.any())
-            if before is not None and not before.wait(clock):
-                return input_ids
-            before = look
-            if length < longest:
-                if positions is not None:
-                    inputs["position_ids"] = positions = positions[:, -1:] + 1
-                scores = self._scores(step, given(input_ids, next_sequence_length=1, **inputs))
-        before.wait(clock)
+        with model._optimize_model_for_decode():
+            for length in range(width + 1, longest + 1):
+                scores = logits_processor(input_ids, scores)
+                if generation_config.do_sample:
+                    tokens = torch.multinomial(scores.softmax(-1), num_samples=1)[:, 0]
+                else:
+                    tokens = scores.argmax(-1)
+                tokens = torch.where(going_on, tokens, generation_config.pad_token_id)
+                input_ids = torch.cat([input_ids, tokens[:, None]], dim=1)
+                going_on = going_on & ~stopping_criteria(input_ids, None)
+                look = next(looks)
+                look.queue(going_on.any())
+                if length == width + 1:  # at once, for the time to the first token
+                    before, look = look, None
+                if before is not None and not before.wait(clock):
+                    return input_ids
+                before = look
+                if length < longest:
+                    if positions is not None:
+                        inputs["position_ids"] = positions = positions[:, -1:] + 1
+                    last = given(input_ids, next_sequence_length=1, **inputs)
+                    scores = self._scores(step, last)
+        if before is not None:
+            before.wait(clock)
         return input_ids
+
+    def _compiled(self, inputs: dict[str, Any], generation_config: Any) -> Any:
+        """Give the compiled forward pass, or raise Unsupported where transformers makes none."""
+        model = self._model
+        if model._valid_auto_compile_criteria(inputs, generation_config):
+            step = model.get_compiled_call(generation_config.compile_config)
+            if step != model.__call__:
+                return step
+        raise Unsupported(
+            f"transformers does not compile {type(model).__name__} with these settings; "
+            "use the flow eager"
+        )
 
     def _scores(self, forward: Any, inputs: dict[str, Any]) -> Any:
         """Give the last position's scores, (rows, vocabulary), where no graph overwrites them."""
         logits = forward(**inputs, return_dict=True).logits
         return logits[:, -1].to(self._torch.float32, copy=True)
-
-    def check(self) -> None:
-        """Raise Unsupported if nothing was compiled, for which transformers has its reasons."""
-        if not self.compilations():
-            raise Unsupported(
-                f"transformers does not compile {type(self._model).__name__} with these settings; "
-                "use the flow eager"
-            )
 
     def compilations(self) -> int:
         """Give how many graphs have been compiled so far for this workload."""

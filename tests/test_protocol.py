@@ -326,6 +326,19 @@ def test_without_a_steady_state_the_reason_says_how_many_requests_it_needs():
     assert "needs 4 requests or more, this workload has 3" in window.steady_state.reason
 
 
+def test_copies_of_a_model_have_no_steady_state_in_common():
+    class Copies(ContinuousBackend):
+        def generate(self, mark=None):
+            return super().generate(lambda *marked: None)
+
+    clock, asked = Clock(), continuous(requests=4)
+    spread = {"sharding": {"strategy": "data_parallel", "num_devices": 2}}
+    (workload,) = asked.workloads
+    workload = replace(workload, parameters=workload.parameters | spread)
+    repeat, _, _ = measure(replace(asked, workloads=(workload,)), Copies(clock), clock)
+    assert "each copy" in repeat.windows[0].steady_state.reason
+
+
 def test_a_batch_that_never_filled_up_has_its_own_reason():
     clock = Clock()
 

@@ -88,8 +88,7 @@ def run_repeat(
     ``quality_text`` is scored after all that is metered; ``outputs`` is the folder that must have
     room. ``keep`` is called with all that is finished after the load and after each window,
     ``step`` before each stretch; neither is called inside one. What the engine cannot do, and what
-    it fails at, is an
-    outcome and not an exception.
+    it fails at, is an outcome and not an exception; the engine is closed in any case.
     """
     settings = spec.protocol
     bench = _Bench(settings, backend, meter, step, clock, sleep)
@@ -107,29 +106,30 @@ def run_repeat(
             repeat = replace(repeat, baselines=(*repeat.baselines, interval.record))
 
     idle("deep_idle", settings.deep_idle_duration_s)
-    step("load")
-    with outcome() as failure, meter.interval("load") as interval:
-        effective = backend.load(spec, model_folder)
-    if failure.outcome != "ok":
-        backend.close()
-        return replace(repeat, outcome=failure.outcome, reason=failure.reason)
-    meter.restrict(effective["device_uuids"])
-    in_use = look.judge([board.device for board in meter.glance().boards])
-    repeat = replace(repeat, effective=effective, load=interval.record, preflight=in_use)
-    keep(repeat)
-
-    idle("loaded_idle_before", settings.loaded_idle_duration_s)
-    for order, workload in enumerate(spec.workloads):
-        timed = arrivals.get(workload.id)
-        window = _measure_workload(bench, order, workload, requests[workload.id], timed)
-        repeat = replace(repeat, windows=(*repeat.windows, window))
+    try:
+        step("load")
+        with outcome() as failure, meter.interval("load") as interval:
+            effective = backend.load(spec, model_folder)
+        if failure.outcome != "ok":
+            return replace(repeat, outcome=failure.outcome, reason=failure.reason)
+        meter.restrict(effective["device_uuids"])
+        in_use = look.judge([board.device for board in meter.glance().boards])
+        repeat = replace(repeat, effective=effective, load=interval.record, preflight=in_use)
         keep(repeat)
-    idle("loaded_idle_after", settings.loaded_idle_duration_s)
-    if quality_text:
-        step("quality")
-        repeat = replace(repeat, quality=measure_quality(backend, quality_text))
-    backend.close()
-    return repeat
+
+        idle("loaded_idle_before", settings.loaded_idle_duration_s)
+        for order, workload in enumerate(spec.workloads):
+            timed = arrivals.get(workload.id)
+            window = _measure_workload(bench, order, workload, requests[workload.id], timed)
+            repeat = replace(repeat, windows=(*repeat.windows, window))
+            keep(repeat)
+        idle("loaded_idle_after", settings.loaded_idle_duration_s)
+        if quality_text:
+            step("quality")
+            repeat = replace(repeat, quality=measure_quality(backend, quality_text))
+        return repeat
+    finally:
+        backend.close()
 
 
 def _measure_workload(

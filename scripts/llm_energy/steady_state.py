@@ -51,6 +51,8 @@ def _name(label: str, index: int) -> str:
 
 def _why_none(workload: Workload) -> str:
     batch_size, requests = workload.batch_size, workload.requests
+    if workload.parameters.get("sharding", {}).get("strategy") == "data_parallel":
+        return "each copy of the model fills its own batch, at its own time"
     if requests < batch_size + 2:
         return (
             f"a steady state at batch size {batch_size} needs {batch_size + 2} requests or more, "

@@ -30,9 +30,10 @@ The validate stage gives every window a verdict, and its worst flag decides:
 - **note**: what a reader should know; the window stays `valid`.
 
 The severity below is the usual one; what a check finds may be milder or worse where it says so. A
-check sees one window, one file, all windows of a backend (sweep), or what is left of a cell
-(repeats). One that lacks its evidence, as in an older measurement, finds nothing. Each has at least
-one fault that it must find and one healthy twin that it must pass, in `tests/check_pairs_*.py`.
+check sees one window, one file, all windows of a backend that are not invalid already (sweep) or
+those as well (host), or what is left of a cell (repeats). One that lacks its evidence, as in an
+older measurement, finds nothing. Each has at least one fault that it must find and one healthy twin
+that it must pass, in `tests/check_pairs_*.py`.
 """
 NOT_CHECKED = """\
 ## Not checked, and why

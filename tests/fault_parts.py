@@ -270,6 +270,15 @@ def cut_last(plan_path: Path, paths: list[Path]) -> None:
     paths[-1].write_text(text[: len(text) // 2], encoding="utf-8")
 
 
+def archive(plan_path: Path, paths: list[Path]) -> None:
+    """Take away what a measurement is held against, so that only others of its kind are left."""
+    for path in (
+        *plan_path.parents[1].glob("models/*/*.json"),
+        *plan_path.parent.glob("prompts/*"),
+    ):
+        path.unlink()
+
+
 def change_specs(plan_path: Path, paths: list[Path]) -> None:
     for path in plan_path.parent.glob("specs/*/*.json"):
         write_json(path, {"changed": True})

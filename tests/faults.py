@@ -15,6 +15,7 @@ from typing import Any
 
 from fault_parts import (
     Sweep,
+    archive,
     asking,
     at_begin,
     at_middle,
@@ -147,6 +148,8 @@ FORCED = asking(output_tokens=64, least_tokens=64)
 FREE = asking(output_tokens=64, least_tokens=1)
 FLOAT, QUANTISED = asking(in_8_bits=False), asking(in_8_bits=True)
 STEADY = asking(batch_size=8, requests=16, output_tokens=64, least_tokens=64, strategy="static")
+# Without a data sheet no physical floor is known that too few joules would fall below.
+ONLY_UNKNOWN_BOARDS = both(on_host(packages=()), on_boards(name="unknown"))
 LIKE_AN_ANCHOR = both(STEADY, FLOAT, asking(devices=1, prompt_tokens=(60,)))
 
 FAULTS: dict[str, tuple[Fault, ...]] = {
@@ -248,8 +251,11 @@ FAULTS: dict[str, tuple[Fault, ...]] = {
     "E13": (Fault(suits=FREE, setting=on_engine(never_stops=True)),),
     "E14": (Fault(setting=on_engine(cut_share=0.1)),),
     "E15": (
-        Fault(record=lambda m: replace(m, prompts_sha256={w: "x" for w in m.prompts_sha256})),
-        Fault(record=lambda m: replace(m, weights_sha256="x" * 64)),
+        Fault(
+            record=lambda m: replace(m, prompts_sha256={w: "x" for w in m.prompts_sha256}),
+            files=archive,
+        ),
+        Fault(record=lambda m: replace(m, weights_sha256="x" * 64), files=archive),
     ),
     "E16": (Fault(setting=on_engine(generation={"repetition_penalty": 1.2})),),
     "E17": (Fault(suits=both(BATCHED, FORCED), setting=asking(prompt_tokens=(10,) * 7 + (2000,))),),
@@ -290,8 +296,8 @@ FAULTS: dict[str, tuple[Fault, ...]] = {
     ),
     "E30": (Fault(during=leftover),),
     "E31": (
-        Fault(suits=on_host(packages=()), setting=on_boards(gain=0.1)),
-        Fault(suits=on_host(packages=()), setting=on_boards(gain=8.0)),
+        Fault(suits=ONLY_UNKNOWN_BOARDS, setting=on_boards(gain=0.1)),
+        Fault(suits=ONLY_UNKNOWN_BOARDS, setting=on_engine(pace=8.0)),
     ),
     "E32": (Fault(setting=reporting(engine_version="1.2.1+stand.in")),),
     "P01": (Fault(sweep=one_boot),),

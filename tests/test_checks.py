@@ -1,8 +1,9 @@
 """Each check finds the fault that it is for, and says nothing of its healthy twin.
 
 A pair is (faulty, expected, healthy). For a check of one window, of a file or of the repeats that
-are left, ``expected`` is the severity of the one finding. For a check of a sweep, faulty and
-healthy are lists of traces, and ``expected`` gives the severity by the repeats that are flagged.
+are left, ``expected`` is the severity of the one finding. For a check of windows together, faulty
+and healthy are lists of traces, and ``expected`` gives the severity by the repeats that are
+flagged.
 """
 
 from __future__ import annotations
@@ -37,11 +38,14 @@ PAIRS = check_pairs_meter_machine.PAIRS | check_pairs_engine_pipeline.PAIRS
 KNOWN = {"M": 21, "H": 12, "E": 30, "P": 8}
 
 
-def pairs(sweep: bool) -> list:
+TOGETHER = ("host", "sweep")
+
+
+def pairs(together: bool) -> list:
     return [
         pytest.param(CATALOGUE[id], *pair, id=f"{id}-{k}")
         for id, found in PAIRS.items()
-        if (CATALOGUE[id].scope == "sweep") is sweep
+        if (CATALOGUE[id].scope in TOGETHER) is together
         for k, pair in enumerate(found)
     ]
 
@@ -50,7 +54,7 @@ def test_every_check_has_a_fault_and_a_healthy_twin():
     assert CATALOGUE.keys() == PAIRS.keys()
 
 
-@pytest.mark.parametrize(("check", "faulty", "severity", "healthy"), pairs(sweep=False))
+@pytest.mark.parametrize(("check", "faulty", "severity", "healthy"), pairs(together=False))
 def test_a_fault_is_found_and_its_twin_is_not(check, faulty, severity, healthy):
     assert check.find(healthy) is None
     flag = check.flag(check.find(faulty))
@@ -58,7 +62,7 @@ def test_a_fault_is_found_and_its_twin_is_not(check, faulty, severity, healthy):
     assert canonical_json(flag.evidence)  # evidence is finite JSON
 
 
-@pytest.mark.parametrize(("check", "faulty", "expected", "healthy"), pairs(sweep=True))
+@pytest.mark.parametrize(("check", "faulty", "expected", "healthy"), pairs(together=True))
 def test_a_fault_of_a_sweep_is_found_and_its_twin_is_not(check, faulty, expected, healthy):
     assert list(check.find(healthy)) == []
     flags = [(trace.key.repeat, check.flag(finding)) for trace, finding in check.find(faulty)]
@@ -127,7 +131,8 @@ def test_an_older_measurement_is_not_accused_of_what_it_lacks():
     # Those with all there is to know stand beside them in one sweep.
     newer = builders.measurement(builders.spec(repeat=13))
     traces.append(trace_of(Case(newer, newer.windows[0])))
-    assert [check.id for check in of_scope("sweep") if list(check.find(traces))] == []
+    checks = [check for scope in TOGETHER for check in of_scope(scope)]
+    assert [check.id for check in checks if list(check.find(traces))] == []
 
 
 def test_every_check_says_what_it_is():

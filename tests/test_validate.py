@@ -241,6 +241,39 @@ def test_overlap_takes_both_windows_out(tmp_path):
     assert ids(found[2], "warning") == {"P03"}
 
 
+STALE = {"prompts_sha256": {"b1": "x" * 64}}
+
+
+def slipped(k: int) -> dict:
+    """Give a repeat whose sensor takes mJ for J."""
+    start_s = 1000.0 * k + 20
+    joules = builders.energy(builders.WINDOW_S, gpu_w=1000 * builders.GPU_W)
+    interval = builders.interval("window", start_s, builders.WINDOW_S, joules)
+    return {"windows": (builders.window(start_s=start_s, interval=interval),)}
+
+
+@pytest.mark.parametrize(
+    ("first", "why"),
+    [
+        (STALE, "P06"),
+        (slipped(1), "M21"),
+        (STALE | {"host": builders.host(hostname="another", boot_id="another")}, "P06"),
+        (STALE | {"host": builders.host(packages={"torch": "1.0"})}, "P06"),
+    ],
+    ids=["other prompts", "other unit", "other host", "other software"],
+)
+def test_a_stale_repeat_costs_only_itself(tmp_path, first, why):
+    found = judge(tmp_path, repeats(first, {}, {}))
+    assert why in ids(found[0], "invalid")
+    assert [v.verdict for v in found] == ["invalid", "degraded", "degraded"]
+    assert [ids(v, "warning") for v in found[1:]] == [{"P03"}, {"P03"}]
+
+
+def test_an_invalid_window_was_open_on_the_host_all_the_same(tmp_path):
+    found = judge(tmp_path, repeats(STALE, {"start_s": 1010.0}, {}))
+    assert [ids(v, "invalid") for v in found] == [{"P06", "P01"}, {"P01"}, set()]
+
+
 def test_other_backends_are_left_to_their_own_verdicts(tmp_path):
     both = [*repeats({}, {}), *repeats({}, {}, backend="vllm")]
     found = judge(tmp_path, both, backend="vllm")

@@ -81,9 +81,8 @@ def validate(sweep: str, backend: str, plan_path: Path, jobs: int = 1) -> Verdic
             for verdict, trace in next(judged):
                 verdicts[_key(verdict)] = verdict
                 traces += [trace] if trace else []
-    for check in of_scope("sweep"):
-        for trace, finding in check.find(traces):
-            _add(verdicts, trace.key, check.flag(finding))
+    _judge_together("host", traces, verdicts)
+    _judge_together("sweep", [t for t in traces if _is_usable(verdicts[t.key])], verdicts)
     _judge_repeats(cells, verdicts)
     return Verdicts(SCHEMA_VERSION, sweep, backend, tuple(map(_conclude, verdicts.values())))
 
@@ -250,6 +249,13 @@ class Surroundings:
             prompts_sha256=prompts.sha256.get(workload) if prompts else None,
             prompt_tokens=requests and {r.id: len(r.prompt_token_ids) for r in requests},
         )
+
+
+def _judge_together(scope: Scope, traces: list[Trace], verdicts: dict[Key, Verdict]) -> None:
+    """Apply the checks that hold windows against each other."""
+    for check in of_scope(scope):
+        for trace, finding in check.find(traces):
+            _add(verdicts, trace.key, check.flag(finding))
 
 
 def _judge_repeats(cells: list[dict[str, Any]], verdicts: dict[Key, Verdict]) -> None:

@@ -5,7 +5,9 @@ gives a Finding, or None when all is well:
 
 - ``file``: a FileState -> Finding | None, for each measurement that the plan asks for;
 - ``window``: a Case -> Finding | None, for each window with a measured result;
-- ``sweep``: a sequence of Traces -> (Trace, Finding) pairs, once over all windows of a backend;
+- ``host``: a sequence of Traces -> (Trace, Finding) pairs, once over all windows of a backend, also
+  those that are invalid already, since they too took up the host;
+- ``sweep``: the same without these, since what is wrong with one window says nothing of the others;
 - ``repeats``: a Remaining -> Finding | None, for each cell and workload, after all exclusions.
 
 A check without the evidence that it needs finds nothing: older measurements hold less. A failure
@@ -23,7 +25,7 @@ from typing import Any, Literal, NamedTuple
 from llm_energy.checks.accounting import sums, work
 from llm_energy.records import Flag, Host, Measurement, Severity, VerdictWord, Window, Workload
 
-Scope = Literal["file", "window", "sweep", "repeats"]
+Scope = Literal["file", "window", "host", "sweep", "repeats"]
 Pairs = tuple[tuple[str, str], ...]  # names and values, sorted
 
 # What belongs to how a board is set up; the rest of what is recorded of it says what it did.

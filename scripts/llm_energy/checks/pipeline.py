@@ -22,7 +22,7 @@ EXPLAINED = {
 
 @check(
     "P01",
-    "sweep",
+    "host",
     "invalid",
     "windows overlap on one host",
     "Something measured beside the pipeline's lock: measure one thing at a time on a host.",
@@ -47,7 +47,7 @@ def overlapping_windows(traces: Sequence[Trace]) -> Iterator[tuple[Trace, Findin
 
 @check(
     "P02",
-    "sweep",
+    "host",
     "warning",
     "order not random",
     "Let the pipeline choose the order; drift of the host cannot be told from a cell's energy.",

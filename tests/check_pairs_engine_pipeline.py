@@ -563,6 +563,12 @@ PIPELINE = {
             BOTH,
             traces({"start_s": 0.0}, {"start_s": 39.0, "host": builders.host(boot_id="boot-2")}),
         ),
+        # Containers on one kernel have names of their own, and its boot in common.
+        (
+            traces({"start_s": 0.0}, {"start_s": 39.0, "host": builders.host(hostname="pod-2")}),
+            BOTH,
+            traces({"start_s": 0.0}, {"start_s": 40.0, "host": builders.host(hostname="pod-2")}),
+        ),
         (
             traces({"start_s": 0.0}, {"start_s": 0.0}),
             BOTH,

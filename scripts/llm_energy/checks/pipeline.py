@@ -28,13 +28,13 @@ EXPLAINED = {
     "Something measured beside the pipeline's lock: measure one thing at a time on a host.",
 )
 def overlapping_windows(traces: Sequence[Trace]) -> Iterator[tuple[Trace, Finding]]:
-    """Find windows that were open at the same time on one host since its start.
+    """Find windows of one backend that were open at the same time on one host since its start.
 
-    Monotonic times of one boot are comparable; a host that gives no boot id is left out.
+    Monotonic times of one boot are comparable, also where containers give the host several names;
+    a host that gives no boot id is left out. Backends are judged each by itself, so windows of two
+    are not held against each other.
     """
-    placed = [t for t in traces if t.boot_id is not None]
-    placed.sort(key=lambda t: (t.hostname, t.boot_id, t.start_s, t.key))
-    for _, group in groupby(placed, key=lambda t: (t.hostname, t.boot_id)):
+    for group in _by_boot(traces):
         last: Trace | None = None
         for trace in group:
             if last is not None and trace.start_s < last.end_s:
@@ -55,13 +55,10 @@ def overlapping_windows(traces: Sequence[Trace]) -> Iterator[tuple[Trace, Findin
 def ordered(traces: Sequence[Trace]) -> Iterator[tuple[Trace, Finding]]:
     """Find cells that were measured in one order in every block, or each cell in one stretch.
 
-    Per host and boot, since only there the times say what came first. Flagged is what a random
-    order gives less than once in a thousand times, so small sweeps are never flagged.
+    Per boot, since only there the times say what came first. Flagged is what a random order gives
+    less than once in a thousand times, so small sweeps are never flagged.
     """
-    placed = [t for t in traces if t.boot_id is not None]
-    placed.sort(key=lambda t: (t.hostname, t.boot_id, t.start_s, t.key))
-    for _, group in groupby(placed, key=lambda t: (t.hostname, t.boot_id)):
-        here = list(group)
+    for here in _by_boot(traces):
         runs = list(dict.fromkeys((t.key.cell, t.key.repeat) for t in here))
         for finding in (_same_order(runs), _one_stretch_each([cell for cell, _ in runs])):
             if finding is not None:
@@ -131,6 +128,14 @@ def stale(case: Case) -> Finding | None:
 def broken_record(state: FileState) -> Finding | None:
     """Find a file that is no JSON, not of this schema version, or not consistent in itself."""
     return Finding({"problem": state.problem}) if state.exists and state.problem else None
+
+
+def _by_boot(traces: Sequence[Trace]) -> Iterator[list[Trace]]:
+    """Give the windows of each boot of a host, by when they began."""
+    placed = [t for t in traces if t.boot_id is not None]
+    placed.sort(key=lambda t: (t.boot_id, t.start_s, t.key))
+    for _, group in groupby(placed, key=lambda t: t.boot_id):
+        yield list(group)
 
 
 def _same_order(runs: Sequence[tuple[str, int]]) -> Finding | None:

@@ -23,7 +23,9 @@ def exclusive_host(name: str = HOST_LOCK) -> Iterator[float]:
 
     It is a name among Linux's abstract sockets (unix(7)): the same one for every user and under
     every TMPDIR that a batch system gives its jobs. The kernel drops it when the process ends,
-    however it ends, so none is ever left behind.
+    however it ends, so none is ever left behind. Such names belong to a network namespace
+    (network_namespaces(7)): containers that have their own don't see each other's lock, and what
+    overlapped there is for check P01 to find.
     """
     begin = time.monotonic()
     with _socket() as lock:

@@ -20,6 +20,7 @@ WORKLOADS = (builders.workload("b1"), builders.workload("b8"))
 ASKED = builders.spec(
     repeat=4, workloads=WORKLOADS, protocol=Protocol(target_ci_percent=3.0, min_repeats=3)
 )
+IN_4_BITS = {"load_in_4bit": True, "load_in_8bit": False}
 TOKENS = builders.REQUESTS * builders.PASSES * builders.OUTPUT_TOKENS
 
 
@@ -142,6 +143,18 @@ def other_weights(folder: Path) -> None:
     write(folder, 2, weights_sha256="x" * 64)
 
 
+def other_prompts(folder: Path) -> None:
+    measured = builders.measurement(replace(ASKED, repeat=2))
+    columns = {"prompt_tokens": (builders.PROMPT_TOKENS - 1,) * 4}
+    write(
+        folder,
+        2,
+        windows=tuple(
+            replace(w, requests=replace(w.requests, **columns)) for w in measured.windows
+        ),
+    )
+
+
 def no_record(folder: Path) -> None:
     (folder / "r02.json").write_text('{"schema_version": 1')
 
@@ -151,7 +164,16 @@ def not_needed(folder: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "spoil", [failed_window, invalid_window, other_spec, other_weights, no_record, not_needed]
+    "spoil",
+    [
+        failed_window,
+        invalid_window,
+        other_spec,
+        other_weights,
+        other_prompts,
+        no_record,
+        not_needed,
+    ],
 )
 def test_a_repeat_that_would_not_enter_the_mean_does_not_count(tmp_path, spoil):
     for repeat in (1, 2, 3):
@@ -159,6 +181,18 @@ def test_a_repeat_that_would_not_enter_the_mean_does_not_count(tmp_path, spoil):
     assert [len(values) for values in earlier(tmp_path).values()] == [3, 3]
     spoil(tmp_path)
     assert [len(values) for values in earlier(tmp_path).values()] == [2, 2]
+
+
+def test_what_validate_calls_invalid_by_the_files_around_it_does_not_count(tmp_path):
+    quantised = [
+        replace(w, parameters=w.parameters | {"quantization": IN_4_BITS}) for w in WORKLOADS
+    ]
+    asked = replace(ASKED, workloads=tuple(quantised))
+    for repeat, weight_bytes in ((1, 3000), (2, 4000), (3, 3000)):
+        measured = builders.measurement(replace(asked, repeat=repeat))
+        effective = measured.effective | {"weight_bytes": weight_bytes}
+        write(tmp_path, repeat, spec=measured.spec, effective=effective)
+    assert [len(values) for values in earlier(tmp_path, asked).values()] == [2, 2]
 
 
 def test_repeats_that_metered_different_components_are_not_thrown_together(tmp_path):

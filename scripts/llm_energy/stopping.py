@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from llm_energy.checks import Case, Current, of_scope, verdict_word
+from llm_energy.checks import Case, current_of, of_scope, verdict_word
 from llm_energy.checks.accounting import sums, work
 from llm_energy.errors import RecordError
 from llm_energy.records import (
@@ -143,9 +143,6 @@ def _usable(
         return False
     if not (sums(window.interval) and work(window).output_tokens):
         return False
-    now = Current(
-        weights_sha256=manifest.weights_sha256, prompts_sha256=prompts.sha256[window.workload]
-    )
-    case = Case(measurement, window, now)
+    case = Case(measurement, window, current_of(manifest, prompts, window.workload))
     flags = [c.flag(f) for c in of_scope("window") if (f := c.find(case)) is not None]
     return verdict_word(flags) != "invalid"

@@ -18,6 +18,7 @@ from llm_energy.checks import (
     Remaining,
     Scope,
     Trace,
+    current_of,
     of_scope,
     trace_of,
     verdict_word,
@@ -241,14 +242,7 @@ class Surroundings:
                 read_record(ModelManifest, manifest) if manifest.is_file() else None,
                 read_record(PromptSet, prompts) if prompts.is_file() else None,
             )
-        manifest, prompts = self._models[model]
-        requests = prompts.requests.get(workload) if prompts else None
-        return Current(
-            weights_sha256=manifest.weights_sha256 if manifest else None,
-            parameter_count=manifest.parameter_count if manifest else None,
-            prompts_sha256=prompts.sha256.get(workload) if prompts else None,
-            prompt_tokens=requests and {r.id: len(r.prompt_token_ids) for r in requests},
-        )
+        return current_of(*self._models[model], workload)
 
 
 def _judge_together(scope: Scope, traces: list[Trace], verdicts: dict[Key, Verdict]) -> None:

@@ -23,7 +23,17 @@ from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
 from llm_energy.checks.accounting import sums, work
-from llm_energy.records import Flag, Host, Measurement, Severity, VerdictWord, Window, Workload
+from llm_energy.records import (
+    Flag,
+    Host,
+    Measurement,
+    ModelManifest,
+    PromptSet,
+    Severity,
+    VerdictWord,
+    Window,
+    Workload,
+)
 
 Scope = Literal["file", "window", "host", "sweep", "repeats"]
 Pairs = tuple[tuple[str, str], ...]  # names and values, sorted
@@ -192,6 +202,17 @@ def verdict_word(flags: Iterable[Flag]) -> VerdictWord:
     if "invalid" in severities:
         return "invalid"
     return "degraded" if "warning" in severities else "valid"
+
+
+def current_of(manifest: ModelManifest | None, prompts: PromptSet | None, workload: str) -> Current:
+    """Take from a model's files what a window of ``workload`` is held against, its spec aside."""
+    requests = prompts.requests.get(workload) if prompts else None
+    return Current(
+        weights_sha256=manifest.weights_sha256 if manifest else None,
+        parameter_count=manifest.parameter_count if manifest else None,
+        prompts_sha256=prompts.sha256.get(workload) if prompts else None,
+        prompt_tokens=requests and {r.id: len(r.prompt_token_ids) for r in requests},
+    )
 
 
 def trace_of(case: Case) -> Trace:

@@ -7,13 +7,16 @@ from dataclasses import replace
 import builders
 import pytest
 from check_cases import CURRENT, case
-from hypothesis import given, settings
+from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
 from llm_energy.checks import CATALOGUE, EXPLAINED, of_scope
 from llm_energy.checks.reported import in_flight, integers, number
 from llm_energy.checks.settings import generation_differences, greedy
-from llm_energy.files import canonical_json
+from llm_energy.files import canonical_json, read_json, write_json
+from llm_energy.normalise import normalise
+from llm_energy.records import MetricsTable, read_record, write_rows
+from llm_energy.validate import validate
 
 NAMES = [
     *("device", "dtype", "quantization", "weight_bytes", "hf_device_map", "kv_cache_dtype"),
@@ -59,6 +62,66 @@ def test_no_check_fails_over_what_an_engine_reports(effective, generation, event
         finding = check.find(judged)
         if finding is not None:
             assert canonical_json(check.flag(finding).evidence)
+
+
+PLAIN = st.one_of(st.none(), st.booleans(), st.integers(-2, 2**40), st.sampled_from(WORDS))
+SCORE = st.fixed_dictionaries(
+    {"text": st.just("t"), "text_sha256": st.just("a"), "token_ids_sha256": st.just("b")}
+    | {"tokens": st.integers(-1, 2), "total_nll": st.none() | st.floats(-1e300, 1e300)}
+    | {"bytes_per_token": st.none() | st.floats(-1.0, 10.0).filter(lambda x: not 0 < x < 1e-3)}
+)
+
+
+def altered(healthy: dict) -> st.SearchStrategy:
+    """Give a mapping of which some values are another or gone, also those of its mappings."""
+    changed = st.sampled_from(sorted(healthy))
+    if not healthy:
+        return st.just(healthy)
+    inner = [name for name, value in healthy.items() if isinstance(value, dict)]
+    nested = st.sampled_from(inner).flatmap(
+        lambda name: altered(healthy[name]).map(lambda value: healthy | {name: value})
+    )
+    return st.one_of(
+        st.just(healthy),
+        st.tuples(changed, PLAIN | PASSED | st.just([])).map(lambda pair: healthy | dict([pair])),
+        changed.map(lambda gone: {k: v for k, v in healthy.items() if k != gone}),
+        *([nested] if inner else []),
+    )
+
+
+PARAMETERS = builders.workload(
+    sharding={"strategy": "none", "num_devices": 1}, traffic_simulation={"mode": "offline"}
+).parameters
+
+
+@settings(max_examples=150, deadline=None, phases=[Phase.explicit, Phase.reuse, Phase.generate])
+@given(
+    parameters=altered(PARAMETERS),
+    gpu=altered(builders.gpu()),
+    used=altered({"batching": {"strategy": "continuous", "batch_sizes": [2]}, "generation": {}}),
+    quality=st.none() | SCORE,
+    grams=PLAIN,
+)
+def test_no_stage_fails_over_what_a_record_says(
+    tmp_path_factory, parameters, gpu, used, quality, grams
+):
+    root = tmp_path_factory.mktemp("sweep")
+    spec = builders.spec(workloads=(replace(builders.workload(), parameters=parameters),))
+    other = builders.measurement(builders.spec(repeat=2))
+    plan = builders.write_sweep(root, [builders.measurement(spec), other])
+    path = plan.parent / f"pytorch/measurements/{spec.cell}/r01.json"
+    data = read_json(path) | {"quality": quality, "carbon_intensity": {"g_per_kwh": grams}}
+    data["host"]["gpus"] = [gpu]
+    data["windows"][0]["effective"] = used
+    # Without a limit read in the window, that of the board's description counts.
+    data["windows"][0]["interval"]["boards"] = []
+    write_json(path, data)
+    verdicts = validate("test", "pytorch", plan)
+    assert all(f.evidence["problem"] for f in verdicts.verdicts[0].flags if f.id == "P07")
+    assert verdicts.verdicts[1].verdict != "invalid"
+    table = normalise(verdicts)
+    write_rows(root / "metrics.json", table)
+    assert read_record(MetricsTable, root / "metrics.json") == table
 
 
 @pytest.mark.parametrize("group", [("E", 30), ("P", 8)], ids=["engine", "pipeline"])

@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from llm_energy.errors import LlmEnergyError
-from llm_energy.files import read_json, sha256_file, write_json
+from llm_energy.files import read_json, sha256_file, sha256_json, write_json
 from llm_energy.records import Verdicts, read_record, write_record
 from llm_energy.validate import validate
 
@@ -168,11 +168,35 @@ def test_all_that_breaks_the_schema_is_told(tmp_path):
     assert "$.windows[0].passes: 'two' is not of type 'integer'" in reason
 
 
+SCORED = {"text": "t", "text_sha256": "a", "token_ids_sha256": "b", "total_nll": 5.0}
+
+
+def asking(**parameters):
+    """Change what the spec asks for, and the hash of the spec with it."""
+
+    def change(data: dict) -> None:
+        data["spec"]["workloads"][0]["parameters"].update(parameters)
+        data["spec_sha256"] = sha256_json(data["spec"])
+
+    return change
+
+
 @pytest.mark.parametrize(
     ("change", "told"),
     [
         (lambda d: d["spec"].update(seed=99), "not the one that spec_sha256 was taken of"),
         (lambda d: d["carbon_intensity"].update(g_per_kwh="x"), "g_per_kwh is 'x', not a number"),
+        (lambda d: d["carbon_intensity"].update(g_per_kwh=True), "g_per_kwh is True, not a number"),
+        (
+            lambda d: d["host"]["gpus"][0].update(uuid=["a"]),
+            "host.gpus[0].uuid: ['a'] is not of type 'string'",
+        ),
+        (
+            lambda d: d.update(quality=SCORED | {"tokens": 0}),
+            "quality.total_nll is of 0 tokens",
+        ),
+        (asking(batching=None), "b1: parameters.batching.batch_size is None, allowed int"),
+        (asking(quantization=None), "b1: parameters.quantization is None, allowed dict"),
         (
             lambda d: d["spec"].update(repeat=2),
             "repeat 2, the plan expects m--pytorch",

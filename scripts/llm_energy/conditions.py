@@ -6,6 +6,7 @@ import statistics
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+from llm_energy.checks.reported import mapping, number
 from llm_energy.comparability import UNRECORDED
 from llm_energy.compatibility import is_greedy
 from llm_energy.files import sha256_json
@@ -35,7 +36,7 @@ def window_conditions(
         "decoding": _decoding(parameters),
         "precision": spec.precision,
         "batch_size": str(workload.batch_size),
-        "batching": batching(window, workload) or UNRECORDED,
+        "batching": batching(window, workload),
         "traffic": _arrivals(parameters.get("traffic_simulation")),
         "sharding": _sharding(parameters.get("sharding")),
         "protocol": f"version {protocol.version}, thermal policy {protocol.thermal_policy}",
@@ -59,10 +60,10 @@ def energy_conditions(window: Window, status: Status) -> dict[str, str]:
     }
 
 
-def batching(window: Window, workload: Workload) -> str | None:
+def batching(window: Window, workload: Workload) -> str:
     """Give the batching strategy that the engine reports, else the one it was asked for."""
-    asked = workload.parameters["batching"].get("strategy")
-    return window.effective.get("batching", {}).get("strategy", asked)
+    reported = mapping(window.effective, "batching").get("strategy")
+    return reported if isinstance(reported, str) else workload.parameters["batching"]["strategy"]
 
 
 def lengths(tokens: Sequence[int]) -> str:
@@ -109,7 +110,7 @@ def _arrivals(traffic: dict[str, Any] | None) -> str:
 def _sharding(sharding: dict[str, Any] | None) -> str:
     if not sharding or sharding.get("strategy") == "none":
         return "none"
-    return f"{sharding['strategy']} over {sharding.get('num_devices')}"
+    return f"{sharding.get('strategy')} over {sharding.get('num_devices')}"
 
 
 def _engine(backend: str, used: dict[str, Any]) -> str:
@@ -126,5 +127,5 @@ def _values(boards: Iterable[dict[str, Any]], name: str) -> str:
 def _power_limits(interval: Interval, described: Sequence[dict[str, Any]]) -> str:
     """Give the limits that the boards had inside the window, else those when it was described."""
     inside = {w for board in interval.boards for w in board.power_limit_w if w is not None}
-    found = inside or {board.get("power_limit_w") for board in described}
+    found = inside or {number(board, "power_limit_w") for board in described}
     return ", ".join(sorted(f"{w:g}" for w in found if w is not None)) or "none"

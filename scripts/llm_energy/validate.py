@@ -23,6 +23,7 @@ from llm_energy.checks import (
     trace_of,
     verdict_word,
 )
+from llm_energy.checks.reported import number
 from llm_energy.errors import LlmEnergyError, RecordError
 from llm_energy.files import parse_json, read_json, sha256_bytes, sha256_json
 from llm_energy.parallel import each
@@ -34,6 +35,7 @@ from llm_energy.records import (
     PromptSet,
     Verdict,
     Verdicts,
+    Workload,
     holds_already,
     parse_record,
     read_record,
@@ -43,6 +45,20 @@ from llm_energy.records import (
 NOT_NEEDED = "not_needed"
 # Beside what is no record: too deep for the parser, and numbers of thousands of digits.
 UNREADABLE = (RecordError, RecursionError, ValueError)
+
+# What checks and conditions read of a workload's parameters, and the types that it may have.
+PARAMETERS = {
+    "fp_precision": (str,),
+    "min_output_tokens": (int,),
+    "max_output_tokens": (int,),
+    "decoder.do_sample": (bool,),
+    "decoder.temperature": (float, int),
+    "batching.batch_size": (int,),
+    "batching.strategy": (str,),
+    "quantization": (dict,),
+    "sharding": (dict, type(None)),
+    "traffic_simulation": (dict, type(None)),
+}
 
 
 @dataclass(frozen=True)
@@ -100,9 +116,17 @@ def consistent(measurement: Measurement, planned: Planned, spec_sha256: str) -> 
         )
     if spec_sha256 != measurement.spec_sha256:
         return "its spec is not the one that spec_sha256 was taken of"
+    for workload in spec.workloads:
+        if problem := _unusable(workload):
+            return f"spec.workloads {workload.id}: {problem}"
     intensity = measurement.carbon_intensity
-    if intensity is not None and not isinstance(intensity.get("g_per_kwh"), (int, float)):
+    if intensity is not None and number(intensity, "g_per_kwh") is None:
         return f"carbon_intensity.g_per_kwh is {intensity.get('g_per_kwh')!r}, not a number"
+    if (quality := measurement.quality) is not None:
+        if quality.total_nll is not None and quality.tokens < 1:
+            return f"quality.total_nll is of {quality.tokens} tokens, allowed 1 or more"
+        if quality.bytes_per_token is not None and not quality.bytes_per_token > 0:
+            return f"quality.bytes_per_token is {quality.bytes_per_token}, allowed above 0"
     names = [window.workload for window in measurement.windows]
     if len(set(names)) < len(names):
         return f"two windows of one workload: {', '.join(names)}"
@@ -118,6 +142,22 @@ def consistent(measurement: Measurement, planned: Planned, spec_sha256: str) -> 
         lengths = {len(column) for name, column in columns if column or name not in optional}
         if len(lengths) > 1:
             return f"window {window.workload} has request columns of unequal length"
+        if window.traffic and not window.traffic.end_s > window.traffic.begin_s:
+            return f"window {window.workload} has traffic that ends before it begins"
+    return None
+
+
+def _unusable(workload: Workload) -> str | None:
+    """Say what the stages need of a workload and it does not give, or None."""
+    for path, (kind, *others) in PARAMETERS.items():
+        value: Any = workload.parameters
+        for name in path.split("."):
+            value = value.get(name) if isinstance(value, dict) else None
+        if type(value) not in (kind, *others):
+            return f"parameters.{path} is {value!r}, allowed {kind.__name__}"
+    for name, count in (("requests", workload.requests), ("batch_size", workload.batch_size)):
+        if count < 1:
+            return f"{name} is {count}, allowed 1 or more"
     return None
 
 

@@ -64,7 +64,9 @@ def far_from_anchor(case: Case) -> Finding | None:
         return None
     if DTYPE_BYTES.get(str(case.measurement.effective.get("dtype"))) != 2:
         return None
-    names = {str(gpu["name"]) for gpu in case.measurement.host.gpus if gpu.get("uuid") in boards}
+    names = {
+        str(gpu.get("name")) for gpu in case.measurement.host.gpus if gpu.get("uuid") in boards
+    }
     anchor = anchors.anchor_of(names.pop(), len(boards), resident) if len(names) == 1 else None
     published_j = anchors.at_batch_size(anchor, in_flight(case)) if anchor else None
     if anchor is None or published_j is None:

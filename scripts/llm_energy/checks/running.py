@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from itertools import pairwise
 
 from llm_energy.checks.catalogue import Case, Finding, check
-from llm_energy.checks.reported import finite, is_continuous, number
+from llm_energy.checks.reported import finite, is_continuous, mapping, number
 
 SLOW_PASS = 3.0  # times the median of the others
 # What a slow pass must have cost of the window, so that no jitter of short passes counts.
@@ -147,7 +147,7 @@ def unequal_boards(case: Case) -> Finding | None:
     Where whole layers lie on each board one works at a time, and this says nothing.
     """
     interval = case.window.interval
-    sharding = case.workload.parameters.get("sharding") or {}
+    sharding = mapping(case.workload.parameters, "sharding")
     parts = [e for e in interval.energy if e.component == "gpu" and e.energy_j is not None]
     if len(parts) < 2 or sharding.get("strategy") == "device_map" or not interval.duration_s > 0:
         return None

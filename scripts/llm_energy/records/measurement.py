@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass, field
 from typing import Any
 
+from llm_energy.errors import RecordError
 from llm_energy.records.interval import Interval
 from llm_energy.records.spec import Spec
 from llm_energy.records.window import Outcome, Window
@@ -75,6 +76,11 @@ class Host:
     settings: dict[str, Any] = field(default_factory=dict)
     batch_job: dict[str, str] = field(default_factory=dict)
     copy_bytes_per_s: float | None = None
+
+    def __post_init__(self) -> None:
+        for uuid in (gpu.get("uuid") for gpu in self.gpus):
+            if uuid is not None and not isinstance(uuid, str):
+                raise RecordError(f"gpus: uuid is {uuid!r}, allowed str")
 
 
 @dataclass(frozen=True)

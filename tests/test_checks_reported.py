@@ -124,11 +124,10 @@ def test_no_stage_fails_over_what_a_record_says(
     assert read_record(MetricsTable, root / "metrics.json") == table
 
 
-@pytest.mark.parametrize("group", [("E", 30), ("P", 8)], ids=["engine", "pipeline"])
-def test_every_failure_has_a_check_or_an_explanation(group):
-    letter, count = group
-    for id in (f"{letter}{k:02d}" for k in range(1, count + 1)):
-        assert (id in CATALOGUE) != (id in EXPLAINED), id
+@pytest.mark.parametrize("letter", "EHMP")
+def test_every_failure_has_a_check_or_an_explanation(letter):
+    found = sorted(id for id in (*CATALOGUE, *EXPLAINED) if id[0] == letter)
+    assert found == [f"{letter}{k:02d}" for k in range(1, len(found) + 1)]
 
 
 @pytest.mark.parametrize("value", [None, True, "3", [3], float("nan"), float("inf")])

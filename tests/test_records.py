@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from llm_energy.checks.accounting import sums
 from llm_energy.conversion import from_dict, to_dict
 from llm_energy.errors import RecordError
 from llm_energy.files import canonical_json, read_json, write_json
@@ -20,6 +21,7 @@ from llm_energy.records import (
     Statistic,
     Verdict,
     read_record,
+    rows_text,
     write_record,
 )
 
@@ -127,3 +129,10 @@ def test_not_a_number_is_not_written(tmp_path):
 def test_a_file_is_the_record_and_nothing_else(tmp_path):
     write_record(tmp_path / "r01.json", builders.metrics())
     assert list(read_json(tmp_path / "r01.json")) == [f.name for f in dataclasses.fields(Metrics)]
+
+
+def test_what_is_remembered_of_a_record_is_not_written():
+    record = builders.measurement()
+    before = rows_text(record)
+    assert sums(record.windows[0].interval)
+    assert rows_text(record) == before

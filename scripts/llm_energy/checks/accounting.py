@@ -40,7 +40,7 @@ def remembered(function: Callable[[Interval], Answer]) -> Callable[[Interval], A
     The answer stays with the interval, beside its fields, as that of a ``cached_property`` does.
     Nobody may change it.
     """
-    name = f"_{function.__name__}"
+    name = f"_{function.__module__}.{function.__qualname__}"
 
     @functools.wraps(function)
     def ask(interval: Interval) -> Answer:

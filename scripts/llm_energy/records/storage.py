@@ -55,7 +55,7 @@ def rows_text(record: Any) -> str:
     The encoder takes records as they are, and is the fast one, since it indents nothing.
     """
     fields = []
-    for name, value in vars(record).items():
+    for name, value in _fields(record).items():
         if isinstance(value, tuple) and value:
             text = "[\n" + ",\n".join(map(_ENCODE, value)) + "\n]"
         else:
@@ -64,4 +64,9 @@ def rows_text(record: Any) -> str:
     return "{\n" + ",\n".join(fields) + "\n}\n"
 
 
-_ENCODE = json.JSONEncoder(ensure_ascii=False, allow_nan=False, default=vars).encode
+def _fields(record: Any) -> dict[str, Any]:
+    """Give a record's own fields; what is remembered of it stands beside them, underlined."""
+    return {name: value for name, value in vars(record).items() if name[0] != "_"}
+
+
+_ENCODE = json.JSONEncoder(ensure_ascii=False, allow_nan=False, default=_fields).encode

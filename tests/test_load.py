@@ -9,16 +9,19 @@ from random import Random
 
 import builders
 import pytest
+from scipy.stats import linregress, t
 from test_traffic import measured_on_host
 
 from llm_energy.load import fits, load_curves
 from llm_energy.normalise import window_metrics
 from llm_energy.records import Statistic
 from llm_energy.tables import make
+from llm_energy.tables.load import ONE_REPEAT
 from llm_energy.tables.sheet import Results
 
 P_LOADED_W, PER_TOKEN_J = 120.0, 0.4
 RATES = {"r1": 50.0, "r2": 100.0, "r4": 200.0}
+WINDOW_SD_W, REPEAT_SD_W = 0.5, 2.0
 
 
 def window(workload: str, repeat: int = 1, noise_w: float = 0.0, **changes):
@@ -29,6 +32,7 @@ def window(workload: str, repeat: int = 1, noise_w: float = 0.0, **changes):
         workload=workload,
         traffic="poisson",
         series="s",
+        requested_rate_per_s=float(workload[1:]),
         output_tokens_per_s=tokens_per_s,
         mean_power_w=P_LOADED_W + PER_TOKEN_J * tokens_per_s + noise_w,
         loaded_idle_power_w=100.0,
@@ -40,28 +44,107 @@ def lines(rows):
     return list(fits([builders.metrics_table(rows)]))
 
 
+def fit_sheet(rows):
+    aggregate = builders.aggregate([aggregated("r1", 0.9, 1)])
+    curves = load_curves([aggregate], [builders.metrics_table(rows)])
+    return make(Results((aggregate,), load=curves))["load-fit"].sheet
+
+
 def test_the_line_finds_the_floor_and_the_marginal_joule() -> None:
     [fit] = lines([window(workload, repeat) for workload in RATES for repeat in (1, 2)])
     assert fit.loaded_power_w.value == pytest.approx(P_LOADED_W)
     assert fit.marginal_energy_per_output_token_j.value == pytest.approx(PER_TOKEN_J)
-    assert (fit.windows, fit.workloads) == (6, tuple(RATES))
+    assert (fit.windows, fit.workloads, fit.repeats) == (6, tuple(RATES), (1, 2))
     assert fit.r_squared == pytest.approx(1.0)
     assert fit.worst_residual == pytest.approx(0.0, abs=1e-9)
     assert fit.loaded_idle_power_w == pytest.approx(100.0)
 
 
-def test_its_intervals_hold_the_truth_in_95_of_100_cases() -> None:
-    random, held = Random(5), {"loaded_power_w": 0, "marginal_energy_per_output_token_j": 0}
+def share_held(rates: int, repeats: int, missing: int = 0, draws: int = 1000) -> dict[str, float]:
+    """Give how often the intervals hold the truth where whole repeats draw more or less.
+
+    ``missing`` windows are left out of each draw, at random.
+    """
+    random = Random(1)
     truth = {"loaded_power_w": P_LOADED_W, "marginal_energy_per_output_token_j": PER_TOKEN_J}
-    runs = 400
-    for _ in range(runs):
-        rows = [window(w, r, random.gauss(0, 3)) for w in RATES for r in (1, 2, 3)]
+    held = dict.fromkeys(truth, 0)
+    exact = [
+        window("r1", repeat, requested_rate_per_s=k, output_tokens_per_s=50.0 * k)
+        for repeat in range(1, repeats + 1)
+        for k in range(1, rates + 1)
+    ]
+    for _ in range(draws):
+        offsets_w = [random.gauss(0, REPEAT_SD_W) for _ in range(repeats)]
+        rows = [
+            replace(
+                row,
+                mean_power_w=P_LOADED_W
+                + PER_TOKEN_J * row.output_tokens_per_s
+                + offsets_w[row.repeat - 1]
+                + random.gauss(0, WINDOW_SD_W),
+            )
+            for row in random.sample(exact, len(exact) - missing)
+        ]
         [fit] = lines(rows)
-        for name in held:
+        for name, true in truth.items():
             found = getattr(fit, name)
-            held[name] += found.low <= truth[name] <= found.high
-    for count in held.values():
-        assert 0.92 * runs <= count <= 0.98 * runs
+            held[name] += found.low <= true <= found.high
+    return {name: count / draws for name, count in held.items()}
+
+
+@pytest.mark.parametrize("rates", [2, 4, 8])
+def test_its_intervals_hold_the_truth_in_95_of_100_cases(rates) -> None:
+    """What a whole repeat draws more, it draws at all of its rates."""
+    for share in share_held(rates, repeats=5).values():
+        assert 0.93 <= share <= 0.97
+
+
+def test_where_windows_are_missing_the_intervals_hold_it_no_less_often() -> None:
+    for share in share_held(rates=4, repeats=5, missing=6).values():
+        assert share >= 0.93
+
+
+def test_the_line_of_a_single_repeat_has_the_interval_of_least_squares() -> None:
+    """Against scipy's regression: value and standard error times t of n - 2."""
+    rows = [window(w, noise_w=noise_w) for w, noise_w in zip(RATES, (1, -2, 1), strict=True)]
+    [fit] = lines(rows)
+    line = linregress([r.output_tokens_per_s for r in rows], [r.mean_power_w for r in rows])
+    half_w = t.ppf(0.975, 1) * line.intercept_stderr
+    assert fit.loaded_power_w.value == pytest.approx(line.intercept)
+    assert fit.loaded_power_w.high == pytest.approx(line.intercept + half_w)
+    assert fit.r_squared == pytest.approx(line.rvalue**2)
+    assert fit.repeats == (1,)
+    sheet = fit_sheet(rows)
+    assert [line.cells["n"] for line in sheet.lines] == ["1"]
+    assert ONE_REPEAT in sheet.notes
+
+
+def test_each_repeat_counts_as_one_however_many_windows_it_has() -> None:
+    rows = [window(w) for w in RATES]
+    rows += [window(w, 2, noise_w=6.0) for w in ("r1", "r4")]
+    [fit] = lines(rows)
+    assert fit.loaded_power_w.value == pytest.approx(P_LOADED_W + 3.0)
+    assert (fit.windows, fit.repeats) == (5, (1, 2))
+
+
+def test_what_repeats_differ_by_is_no_residual() -> None:
+    [fit] = lines([window(w, r, noise_w=10.0 * r) for w in RATES for r in (1, 2, 3)])
+    assert fit.r_squared == pytest.approx(1.0)
+    assert fit.worst_residual == pytest.approx(0.0, abs=1e-9)
+
+
+def test_two_windows_in_a_repeat_show_no_residual() -> None:
+    [fit] = lines([window(w, r, noise_w=10.0 * r) for w in ("r1", "r4") for r in (1, 2)])
+    assert fit.loaded_power_w.value == pytest.approx(P_LOADED_W + 15.0)
+    assert (fit.r_squared, fit.worst_residual) == (None, None)
+
+
+def test_a_repeat_at_one_rate_is_left_out_by_name() -> None:
+    rows = [window(w, r) for w in RATES for r in (1, 2)] + [window("r1", 3, noise_w=99.0)]
+    [fit] = lines(rows)
+    assert (fit.windows, fit.repeats, fit.without_line) == (6, (1, 2), (3,))
+    assert fit.loaded_power_w.value == pytest.approx(P_LOADED_W)
+    assert "Repeat 3 left out: its windows are at too few rates for a line" in fit_sheet(rows).notes
 
 
 def test_a_curve_shows_in_the_residual() -> None:
@@ -80,10 +163,26 @@ def test_a_power_that_never_changes_is_all_floor() -> None:
 def test_without_enough_windows_the_reason_stands_in_for_the_line() -> None:
     [fit] = lines([window("r1"), window("r1", 2), window("r1", 3)])
     assert fit.loaded_power_w is None
-    assert fit.reason == "a line needs 3 windows at 2 rates or more; there are 3 at 1"
+    assert fit.reason == (
+        "a line needs 2 rates in a repeat, and its interval 3 windows there or a second such "
+        "repeat; found windows: 3, rates: 1, repeats: 3"
+    )
     behind = [window("r1"), window("r2"), window("r4", flags=("E28",))]
     [fit] = lines(behind)
-    assert fit.reason.endswith("there are 2 at 2, and 1 that fell behind")
+    assert fit.reason.endswith("found windows: 2, rates: 2, repeats: 1, and fallen behind: 1")
+
+
+def test_workloads_of_one_rate_are_one_rate_however_long_they_last() -> None:
+    longer = replace(window("r1"), workload="longer", output_tokens_per_s=51.0)
+    [fit] = lines([window("r1"), longer, replace(longer, workload="ramped")])
+    assert fit.loaded_power_w is None
+    assert "rates: 1" in fit.reason
+
+
+def test_rates_that_are_served_alike_are_one_rate() -> None:
+    """At very low rates no token may come in any window."""
+    [fit] = lines([window(w, output_tokens_per_s=0.0) for w in RATES])
+    assert "rates: 1" in fit.reason
 
 
 def test_only_like_windows_share_a_line() -> None:

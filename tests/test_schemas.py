@@ -48,7 +48,20 @@ EXAMPLES = {
         1,
         "test",
         (LoadPoint("c", "w", "measured", ("gpu",), 0.5),),
-        (LoadFit("b", "c", "poisson", "measured", ("gpu",), ("w",), 3, Estimate(1.0, 0.5, 1.5)),),
+        (
+            LoadFit(
+                "b",
+                "c",
+                "poisson",
+                "measured",
+                ("gpu",),
+                ("w",),
+                3,
+                (1,),
+                (2,),
+                Estimate(1, 0.5, 1.5),
+            ),
+        ),
     ),
     "engine-build": builders.engine_build(),
 }

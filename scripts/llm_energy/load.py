@@ -1,21 +1,33 @@
 """How energy depends on load: joules at each rate of arrivals, and a line through them.
 
 A service that is on pays for being ready, and pays more for each token. Over a window of length T
-with n output tokens, E = P_loaded T + e n; so its mean power is P_loaded + e n / T, a straight line
+with k output tokens, E = P_loaded T + e k; so its mean power is P_loaded + e k / T, a straight line
 over the tokens per second. Its intercept is the power of an engine that waits, its slope the joules
 that one more token costs, its share of a prompt included. As far as larger batches make tokens
 cheaper the line bends, which the largest residual tells.
+
+The windows of one repeat share a process and the state of its board, so they are not independent:
+each repeat gives one line, and the intervals come from how far the lines of repeats lie apart. A
+t-interval over groups holds its truth also where some know their lines worse than others, since
+they have fewer windows (R. Ibragimov and U. K. Müller, Journal of Business & Economic Statistics
+28(4), 2010, doi:10.1198/jbes.2009.08046).
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Any
+from statistics import fmean
+from typing import TYPE_CHECKING, Any
 
 from llm_energy.load_records import Estimate, LoadCurves, LoadFit, LoadPoint
 from llm_energy.records import SCHEMA_VERSION, Aggregate, AggregateRow, Metrics, MetricsTable
+from llm_energy.statistics import summarise
+
+if TYPE_CHECKING:
+    from statsmodels.regression.linear_model import RegressionResults
 
 LEAST_WINDOWS, LEAST_RATES = 3, 2
+RATES = ("requested_rate_per_s", "output_tokens_per_s")
 BEHIND = "E28"  # the check of engines that fall behind their traffic
 
 
@@ -51,7 +63,7 @@ def _utilisation(row: AggregateRow, rows: Sequence[AggregateRow]) -> float | Non
 
 
 def fits(tables: Iterable[MetricsTable]) -> Iterator[LoadFit]:
-    """Give one line for each cell, traffic and set of components.
+    """Give the mean line of the repeats of each cell, traffic and set of components.
 
     Windows in which the engine fell behind its traffic are left out: their tokens are not those
     that were asked for.
@@ -72,42 +84,89 @@ def _fit(
     components: tuple[str, ...],
     rows: Sequence[Metrics],
 ) -> LoadFit:
-    used = [row for row in rows if BEHIND not in row.flags]
+    by_repeat: dict[int, list[Metrics]] = {}
+    for row in rows:
+        if BEHIND not in row.flags:
+            by_repeat.setdefault(row.repeat, []).append(row)
+    lying = {n: own for n, own in by_repeat.items() if _rates(own) >= LEAST_RATES}
+    enough = len(lying) > 1 or any(len(own) >= LEAST_WINDOWS for own in lying.values())
+    used = [row for own in (lying if enough else by_repeat).values() for row in own]
     workloads = tuple(dict.fromkeys(row.workload for row in used))
-    common = (backend, cell, traffic, status, components, workloads, len(used))
-    if len(used) < LEAST_WINDOWS or len(workloads) < LEAST_RATES:
+    repeats = tuple(sorted({row.repeat for row in used}))
+    common = (backend, cell, traffic, status, components, workloads, len(used), repeats)
+    if not enough:
         reason = (
-            f"a line needs {LEAST_WINDOWS} windows at {LEAST_RATES} rates or more; there are "
-            f"{len(used)} at {len(workloads)}"
+            f"a line needs {LEAST_RATES} rates in a repeat, and its interval {LEAST_WINDOWS} "
+            f"windows there or a second such repeat; found windows: {len(used)}, "
+            f"rates: {_rates(used)}, repeats: {len(repeats)}"
         )
-        if behind := len(rows) - len(used):
-            reason += f", and {behind} that fell behind"
+        if behind := sum(BEHIND in row.flags for row in rows):
+            reason += f", and fallen behind: {behind}"
         return LoadFit(*common, reason=reason)
-    power_w, per_token_j, r_squared, residuals_w = _line(
-        [row.output_tokens_per_s for row in used], [row.mean_power_w for row in used]
-    )
-    idle_w = [row.loaded_idle_power_w for row in used if row.loaded_idle_power_w is not None]
-    shares = [abs(r) / row.mean_power_w for r, row in zip(residuals_w, used, strict=True)]
+    lines = {n: _line(own) for n, own in lying.items()}
+    power_w, per_token_j = _estimates([*lines.values()])
+    r_squared, worst = _straightness([(own, lines[n]) for n, own in lying.items()])
+    idle_w = {r.repeat: w for r in used if (w := r.loaded_idle_power_w) is not None}
     return LoadFit(
         *common,
+        without_line=tuple(sorted(by_repeat.keys() - lying.keys())),
         loaded_power_w=power_w,
         marginal_energy_per_output_token_j=per_token_j,
         r_squared=r_squared,
-        worst_residual=max(shares),
-        loaded_idle_power_w=sum(idle_w) / len(idle_w) if idle_w else None,
+        worst_residual=worst,
+        loaded_idle_power_w=fmean(idle_w.values()) if idle_w else None,
     )
 
 
-def _line(
-    tokens_per_s: Sequence[float], power_w: Sequence[float]
-) -> tuple[Estimate, Estimate, float | None, list[float]]:
-    """Fit power over tokens per second by ordinary least squares, with t-intervals."""
+def _rates(rows: Sequence[Metrics]) -> int:
+    """Give at how many rates windows lie, both as asked for and as served.
+
+    Workloads of one rate may differ in the length of ramp and horizon.
+    """
+    asked, served = ({getattr(row, name) for row in rows} for name in RATES)
+    return min(len(asked), len(served))
+
+
+def _line(rows: Sequence[Metrics]) -> RegressionResults:
+    """Fit the power of windows over their tokens per second by ordinary least squares."""
     import numpy
     from statsmodels.api import OLS, add_constant
 
-    found = OLS(numpy.asarray(power_w), add_constant(numpy.asarray(tokens_per_s))).fit()
-    pairs = zip(found.params, found.conf_int(alpha=0.05), strict=True)
-    intercept, slope = (Estimate(float(v), float(low), float(high)) for v, (low, high) in pairs)
-    # Powers that do not differ at all, as some estimates are, leave nothing to explain.
-    r_squared = float(found.rsquared) if max(power_w) > min(power_w) else None
-    return intercept, slope, r_squared, found.resid.tolist()
+    tokens_per_s = numpy.asarray([row.output_tokens_per_s for row in rows])
+    return OLS([row.mean_power_w for row in rows], add_constant(tokens_per_s)).fit()
+
+
+def _estimates(lines: Sequence[RegressionResults]) -> tuple[Estimate, Estimate]:
+    """Give intercept and slope with their t-intervals over repeats.
+
+    Of a single repeat they are those of its line, and say nothing of what another would give.
+    """
+    if len(lines) == 1:
+        [line] = lines
+        ends = zip(line.params, *line.conf_int(alpha=0.05).T, strict=True)
+    else:
+        over = [summarise(values) for values in zip(*(line.params for line in lines), strict=True)]
+        ends = ((one.mean, one.ci_low, one.ci_high) for one in over)
+    intercept, slope = (Estimate(*map(float, one)) for one in ends)
+    return intercept, slope
+
+
+def _straightness(
+    found: Sequence[tuple[Sequence[Metrics], RegressionResults]],
+) -> tuple[float | None, float | None]:
+    """Give what the lines explain of the variance inside repeats, and the worst residual.
+
+    Repeats of two windows are left out, since a line goes through any two. Powers that do not
+    differ at all, as some estimates are, leave nothing to explain.
+    """
+    judged = [(rows, line) for rows, line in found if len(rows) >= LEAST_WINDOWS]
+    shares = [
+        abs(left_w) / row.mean_power_w
+        for rows, line in judged
+        for row, left_w in zip(rows, line.resid, strict=True)
+    ]
+    r_squared = None
+    if any(len({row.mean_power_w for row in rows}) > 1 for rows, _ in judged):
+        total = sum(line.centered_tss for _, line in judged)
+        r_squared = float(1 - sum(line.ssr for _, line in judged) / total)
+    return r_squared, float(max(shares)) if shares else None

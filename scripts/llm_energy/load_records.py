@@ -1,4 +1,4 @@
-"""What the load stage says: where each rate lies, and the line through the windows of a cell."""
+"""What the load stage says: where each rate lies, and the line of a cell's power over its load."""
 
 from __future__ import annotations
 
@@ -31,10 +31,14 @@ class Estimate:
 
 @dataclass(frozen=True)
 class LoadFit:
-    """The line through the windows of one cell, or the ``reason`` why there is none.
+    """The mean of the lines of a cell's repeats, or the ``reason`` why there is none.
 
-    ``worst_residual`` is the largest distance of a window's power from the line, as a share of that
-    power. ``loaded_idle_power_w`` is what the baselines of the same repeats measured.
+    ``repeats`` are those whose lines it is the mean of, ``windows`` how many these go through, and
+    ``without_line`` the repeats with too few rates for one. Intervals are over repeats; with one
+    repeat they are of its line. ``r_squared`` is the share of the power's variance inside repeats
+    that their lines explain, ``worst_residual`` the largest distance of a window's power from the
+    line of its repeat, as a share of that power; both are None where no repeat has more than two
+    windows. ``loaded_idle_power_w`` is what the baselines of the same repeats measured.
     """
 
     backend: str
@@ -44,6 +48,8 @@ class LoadFit:
     components: tuple[str, ...]
     workloads: tuple[str, ...]
     windows: int
+    repeats: tuple[int, ...]
+    without_line: tuple[int, ...] = ()
     loaded_power_w: Estimate | None = None
     marginal_energy_per_output_token_j: Estimate | None = None
     r_squared: float | None = None

@@ -1,4 +1,4 @@
-"""Say how energy depends on load: where each rate lies, and the line through the windows of a cell.
+"""Say how energy depends on load: where each rate lies, and the line of a cell's power over it.
 
 INPUT  results/<sweep>/<backend>/{metrics,aggregate}.json
 OUTPUT results/<sweep>/load.json

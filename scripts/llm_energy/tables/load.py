@@ -53,19 +53,28 @@ FIT = (
     Column("marginal", "e (J/output token)", "number"),
     Column("marginal_range", "95 %", "number"),
     Column("idle", "loaded idle (W)", "number"),
+    N,
     Column("windows", "Windows", "number"),
     Column("r_squared", "R²", "number"),
     Column("residual", "Residual", "number"),
     ENERGY,
 )
 FIT_EXPLANATION = (
-    "E = P_loaded T + e n, fitted to all windows of a cell as mean power over output tokens per "
-    "second (ordinary least squares, t-intervals). P_loaded is what the engine draws however few "
-    "tokens it makes; e is what one more output token costs at these lengths, its share of the "
-    "prompt included. Residual is the largest distance of a window from the line: where it is "
-    "large, a token's cost depends on the load and one e does not describe it. Windows that fell "
-    "behind their traffic (E28) are left out."
+    "E = P_loaded T + e k, k output tokens in T seconds, fitted to the windows of each repeat as "
+    "mean power over output tokens per second (ordinary least squares). Values are means over n "
+    "repeats with their 95 % t-intervals; with one repeat these are of its line alone. P_loaded is "
+    "what the engine draws however few tokens it makes; e is what one more output token costs at "
+    "these lengths, its share of the prompt included. R² is the share of the variance inside "
+    "repeats that their lines explain. Residual is the largest distance of a window from the line "
+    "of its repeat: where it is large, a token's cost depends on the load and one e does not "
+    "describe it. Two windows in a repeat show neither. Windows that fell behind their traffic "
+    "(E28) are left out."
 )
+ONE_REPEAT = (
+    "Of one repeat: the intervals say how well its windows lie on a line, and nothing of what "
+    "another repeat would give."
+)
+TOO_FEW_RATES = "its windows are at too few rates for a line"
 NOTHING = "Nothing to show: no workload of this sweep has timed traffic."
 
 
@@ -101,7 +110,8 @@ def fits(results: Results) -> Table:
         (backend, tuple(_fit(fit, notes) for fit in found if fit.backend == backend))
         for backend in backends
     ]
-    heads = ["backend", "cell", "traffic", "energy_status", "components", "workloads", "windows"]
+    heads = ["backend", "cell", "traffic", "energy_status", "components", "workloads"]
+    heads += ["n", "windows", "excluded"]
     for name in ("loaded_power_w", "marginal_energy_per_output_token_j"):
         heads += [f"{name}_{part}" for part in ("value", "low", "high")]
     heads += ["r_squared", "worst_residual", "loaded_idle_power_w", "reason"]
@@ -153,6 +163,7 @@ def _fit(fit: LoadFit, notes: Footnotes) -> Line:
         ),
         "marginal_range": _range(fit.marginal_energy_per_output_token_j),
         "idle": three_digits(fit.loaded_idle_power_w),
+        "n": str(len(fit.repeats)),
         "windows": str(fit.windows),
         "r_squared": three_digits(fit.r_squared),
         "residual": ABSENT if fit.worst_residual is None else f"{fit.worst_residual:.1%}",
@@ -160,6 +171,9 @@ def _fit(fit: LoadFit, notes: Footnotes) -> Line:
     }
     sources = tuple((fit.cell, workload) for workload in fit.workloads)
     told = [f"No line: {fit.reason}."] if fit.reason else []
+    if not fit.reason and len(fit.repeats) == 1:
+        told.append(ONE_REPEAT)
+    told += [f"Repeat {repeat} left out: {TOO_FEW_RATES}" for repeat in fit.without_line]
     return Line(f"{fit.cell} {fit.traffic}", cells, sources, notes.marks(told))
 
 
@@ -171,7 +185,8 @@ def _fit_values(fit: LoadFit) -> list[object]:
     estimates = (fit.loaded_power_w, fit.marginal_energy_per_output_token_j)
     return [
         *(fit.backend, fit.cell, fit.traffic, fit.energy_status, " ".join(fit.components)),
-        *(" ".join(fit.workloads), fit.windows),
+        *(" ".join(fit.workloads), len(fit.repeats), fit.windows),
+        "; ".join(f"{repeat}: {TOO_FEW_RATES}" for repeat in fit.without_line),
         *(one and getattr(one, part) for one in estimates for part in ("value", "low", "high")),
         *(fit.r_squared, fit.worst_residual, fit.loaded_idle_power_w, fit.reason),
     ]

@@ -64,6 +64,13 @@ def archived_requests() -> Iterator[int]:
                         yield len(window["requests"]["request_id"])
 
 
+def set_passes(passes: int | None = None) -> None:
+    """Make windows of so many passes, or else of as many requests as archived ones have."""
+    passes = passes or round(fmean(archived_requests()) / builders.REQUESTS)
+    builders.PASSES = passes
+    print(f"windows of {passes} passes, {passes * builders.REQUESTS} requests")
+
+
 def generate(count: int) -> int:
     """Write a sweep of so many measurements below the working directory; give their mean size."""
     precisions = [f"p{k:04d}" for k in range(count // (len(BACKENDS) * REPEATS))]
@@ -164,11 +171,17 @@ def measure(count: int) -> tuple[float, float, float]:
         names = ", ".join(name for name, _ in jobs)
         print(f"  {names:24} {taken_s:6.2f} s {used_mb:5.0f} MB")
         total_s, peak_mb = total_s + taken_s, max(peak_mb, used_mb)
-    verdicts = json.loads((FOLDER / "pytorch/verdicts.json").read_text())["verdicts"]
-    if wrong := [v for v in verdicts if v["verdict"] == "invalid"]:
+    if wrong := invalid():
         sys.exit(f"error: {len(wrong)} generated windows are invalid: {wrong[0]}")
     print(f"  {'all':24} {total_s:6.2f} s {peak_mb:5.0f} MB, {total_s / read_s:.1f} times reading")
     return total_s, read_s, peak_mb
+
+
+def invalid() -> list[dict[str, object]]:
+    """Give the verdicts of every backend by which a generated window is invalid."""
+    files = [FOLDER / backend / "verdicts.json" for backend in BACKENDS]
+    verdicts = [v for file in files for v in json.loads(file.read_text())["verdicts"]]
+    return [v for v in verdicts if v["verdict"] == "invalid"]
 
 
 def main() -> int:
@@ -177,9 +190,7 @@ def main() -> int:
     parser.add_argument("--counts", type=int, nargs=2, default=[1000, 10000])
     parser.add_argument("--passes", type=int, help="a window's, instead of as many as archived")
     arguments = parser.parse_args()
-    passes = arguments.passes or round(fmean(archived_requests()) / builders.REQUESTS)
-    builders.PASSES = passes
-    print(f"windows of {passes} passes, {passes * builders.REQUESTS} requests")
+    set_passes(arguments.passes)
     found = []
     for count in arguments.counts:
         with tempfile.TemporaryDirectory() as folder:

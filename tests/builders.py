@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -10,6 +10,7 @@ from typing import Any
 from llm_energy.conversion import to_dict
 from llm_energy.engine_build import EngineBuild
 from llm_energy.files import sha256_json, write_json
+from llm_energy.normalise import window_fields
 from llm_energy.records import (
     SCHEMA_VERSION,
     Aggregate,
@@ -367,6 +368,11 @@ def verdict(measurement: Measurement | None = None, **changes: Any) -> Verdict:
         flags=(),
     )
     return replace(healthy, **changes)
+
+
+def window_metrics(measurement: Measurement, verdict: Verdict) -> Iterator[Metrics]:
+    """Give the rows of one window as the normalise stage does, without files around it."""
+    return (Metrics(**fields) for fields, _ in window_fields(measurement, verdict, {}))
 
 
 def metrics(

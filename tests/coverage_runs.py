@@ -12,7 +12,6 @@ import replay_runs
 
 from llm_energy.aggregate import aggregate
 from llm_energy.meter import open_meter
-from llm_energy.normalise import window_metrics
 from llm_energy.protocol import run_repeat
 from llm_energy.records import Metrics, Statistic
 from llm_energy.replay.host import SimulatedHost
@@ -105,7 +104,7 @@ def _repeat(truth: Truth, seed: int) -> Known:
     )
     meter.close()
     host.close()
-    (row,) = window_metrics(measured, builders.verdict(measured))
+    (row,) = builders.window_metrics(measured, builders.verdict(measured))
     begin_s, end_s = found.windows[0].interval.start_s, found.windows[0].interval.end_s
     (board,) = host.boards
 

@@ -13,7 +13,6 @@ from llm_energy.checks.catalogue import Case
 from llm_energy.checks.limits import COPIED, window_limits
 from llm_energy.copying import copy_bytes_per_s
 from llm_energy.distance import limits
-from llm_energy.normalise import window_metrics
 from llm_energy.series import collect
 
 USED = {
@@ -85,7 +84,10 @@ def test_limits_reach_the_metrics_and_the_view_as_means_over_repeats():
     for repeat in (1, 2):
         one = case().measurement
         one = replace(one, spec=replace(one.spec, repeat=repeat))
-        rows += [replace(row, repeat=repeat) for row in window_metrics(one, builders.verdict(one))]
+        rows += [
+            replace(row, repeat=repeat)
+            for row in builders.window_metrics(one, builders.verdict(one))
+        ]
     (found,) = limits(collect([builders.metrics_table(rows)]))
     assert (found.n, found.reason, found.fault) == (2, None, None)
     assert found.energy_j == pytest.approx(4000 / 32)
@@ -97,7 +99,9 @@ def test_an_estimated_window_says_why_it_has_no_distance():
     on_cpu = {"device_uuids": [], "dtype": "float32"}
     host = builders.host(gpus=(), copy_bytes_per_s=1e11)
     one = case(builders.estimated_only(40.0), on_cpu, host).measurement
-    (found,) = limits(collect([builders.metrics_table(window_metrics(one, builders.verdict(one)))]))
+    (found,) = limits(
+        collect([builders.metrics_table(builders.window_metrics(one, builders.verdict(one)))])
+    )
     assert found.times_floor is None
     assert found.reason == "the joules of what did the work were not all measured"
     assert found.mbu is not None

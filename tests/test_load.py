@@ -13,7 +13,6 @@ from scipy.stats import linregress, t
 from test_traffic import measured_on_host
 
 from llm_energy.load import fits, load_curves
-from llm_energy.normalise import window_metrics
 from llm_energy.records import Statistic
 from llm_energy.tables import make
 from llm_energy.tables.load import ONE_REPEAT
@@ -240,7 +239,7 @@ def test_a_simulated_host_lies_between_its_idle_and_its_busy_power() -> None:
     for rate in (0.5, 1.0, 2.0, 4.0):
         measurement, _ = measured_on_host("dynamic", mode="poisson", rate_per_s=rate, id=f"r{rate}")
         verdict = builders.verdict(measurement)
-        rows += [r for r in window_metrics(measurement, verdict) if r.components]
+        rows += [r for r in builders.window_metrics(measurement, verdict) if r.components]
     [fit] = lines(rows)
     assert 100 < fit.loaded_power_w.value < 500
     assert fit.marginal_energy_per_output_token_j.low > 0

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from llm_energy.errors import LlmEnergyError
-from llm_energy.normalise import normalise, window_metrics
+from llm_energy.normalise import normalise
 from llm_energy.records import (
     ComponentEnergy,
     MeterSettings,
@@ -29,7 +29,7 @@ from llm_energy.validate import validate
 def rows(window=None, **changes):
     windows = (builders.window(**(window or {})),)
     measured = builders.measurement(windows=windows, **changes)
-    return list(window_metrics(measured, builders.verdict(measured)))
+    return list(builders.window_metrics(measured, builders.verdict(measured)))
 
 
 def test_measured_and_estimated_joules_are_two_rows():
@@ -164,7 +164,7 @@ def test_pue_enters_once_and_only_where_it_is_given():
 
 def rows_of(spec):
     measured = builders.measurement(spec)
-    return list(window_metrics(measured, builders.verdict(measured)))
+    return list(builders.window_metrics(measured, builders.verdict(measured)))
 
 
 def test_the_steady_state_stands_beside_the_whole_window():

@@ -15,7 +15,7 @@ from llm_energy.aggregate import aggregate
 from llm_energy.agreement import reference_outputs
 from llm_energy.errors import LlmEnergyError, OutOfMemory
 from llm_energy.files import sha256_file
-from llm_energy.normalise import normalise, window_metrics
+from llm_energy.normalise import normalise
 from llm_energy.protocol import run_repeat
 from llm_energy.quality import BUILTIN, PASSAGE_TOKENS, is_score_of, make_text, measure_quality
 from llm_energy.records import Quality, QualityText, Request, Verdicts, write_record
@@ -159,11 +159,11 @@ def test_a_hopeless_model_has_no_finite_perplexity():
 
 def test_the_score_enters_every_row_of_the_metrics():
     scored = builders.measurement(quality=Quality("t", "s", "i", 4, 8.0))
-    rows = list(window_metrics(scored, builders.verdict(scored)))
+    rows = list(builders.window_metrics(scored, builders.verdict(scored)))
     assert {row.nll_per_token for row in rows} == {2.0}
     assert {row.perplexity for row in rows} == {math.exp(2.0)}
     unscored = builders.measurement()
-    assert next(window_metrics(unscored, builders.verdict(unscored))).nll_per_token is None
+    assert next(builders.window_metrics(unscored, builders.verdict(unscored))).nll_per_token is None
 
 
 def measured(folder, precision, repeat=1, ids=((1, 2, 3, 4), (5, 6, 7, 8)), parameters=GREEDY):
@@ -225,7 +225,7 @@ def test_the_quality_table_tells_what_the_models_manifest_says():
     measured = builders.measurement(
         quality=Quality("t", "s", "i", 4, 8.0), model_notes=builders.manifest(notes=(note,)).notes
     )
-    rows = window_metrics(measured, builders.verdict(measured))
+    rows = builders.window_metrics(measured, builders.verdict(measured))
     plan = builders.plan([("pytorch", "float32")], repeats=1)
     done = aggregate([builders.metrics_table(rows)], plan, {})
     sheet = quality_table.table(Results((done,))).sheet

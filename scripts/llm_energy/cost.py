@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -61,11 +61,6 @@ def _window_s(workload: Workload, protocol: Protocol) -> float:
     if traffic:
         lasts_s = traffic["ramp_s"] + traffic["horizon_s"]
     return lasts_s + protocol.cooldown_duration_s
-
-
-def least_total_s(specs: Iterable[Spec]) -> float:
-    """Give the shortest time that the repeats of these specs can take together."""
-    return math.fsum(map(least_repeat_s, specs))
 
 
 def sweep_costs(plan: Mapping[str, Any], power_w: float | None = None) -> list[CellCost]:

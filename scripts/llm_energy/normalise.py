@@ -84,43 +84,26 @@ def _measured(
 ) -> list[tuple[dict[str, Any], dict[str, str]]]:
     """Give the fields of the rows of the windows of one measurement, each with its conditions."""
     measurement = _judged(verdicts[0])
-    found = []
-    for verdict in verdicts:
-        window, workload = _of_verdict(measurement, verdict)
-        held = window_conditions(measurement, window, workload)
-        for fields in _fields(measurement, window, workload, verdict, references):
-            found.append((fields, held | energy_conditions(window, fields["energy_status"])))
-    return found
+    return [found for one in verdicts for found in window_fields(measurement, one, references)]
 
 
-def window_metrics(measurement: Measurement, verdict: Verdict) -> Iterator[Metrics]:
-    """Give one row for the measured joules of a window and one for the estimated, never a sum."""
-    window, workload = _of_verdict(measurement, verdict)
-    return (Metrics(**one) for one in _fields(measurement, window, workload, verdict, {}))
+def window_fields(
+    measurement: Measurement, verdict: Verdict, references: Outputs
+) -> Iterator[tuple[dict[str, Any], dict[str, str]]]:
+    """Give the fields of one row for the measured joules and one for the estimated, never a sum.
 
-
-def _fields(
-    measurement: Measurement,
-    window: Window,
-    workload: Workload,
-    verdict: Verdict,
-    references: Outputs,
-) -> Iterator[dict[str, Any]]:
-    """Give the fields of these rows; ``references`` are outputs in float32, by model and workload.
-
-    In the form that crosses processes fastest.
+    Each with its conditions, in the form that crosses processes fastest. ``references`` are outputs
+    in float32, by model and workload.
     """
+    window = next(w for w in measurement.windows if w.workload == verdict.workload)
+    workload = next(w for w in measurement.spec.workloads if w.id == verdict.workload)
     done = work(window)
     shared = _of_window(measurement, window, workload, verdict, done)
     shared["agreement_with_float32"] = agreement(measurement.spec, window, references)
+    held = window_conditions(measurement, window, workload)
     for status, total in sums(window.interval).items():
-        yield shared | _of_joules(measurement, window, done, status, total)
-
-
-def _of_verdict(measurement: Measurement, verdict: Verdict) -> tuple[Window, Workload]:
-    """Give the window that was judged, and what it was asked to do."""
-    window = next(w for w in measurement.windows if w.workload == verdict.workload)
-    return window, next(w for w in measurement.spec.workloads if w.id == verdict.workload)
+        fields = shared | _of_joules(measurement, window, done, status, total)
+        yield fields, held | energy_conditions(window, status)
 
 
 def _judged(verdict: Verdict) -> Measurement:

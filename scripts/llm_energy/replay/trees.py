@@ -16,7 +16,6 @@ from llm_energy.replay.truth import PackageTruth, Truth
 
 TICKS_PER_S = os.sysconf("SC_CLK_TCK")
 SECTOR_BYTES = 512
-PAGE_BYTES = 4096
 KIB = 1024
 
 

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 from llm_energy.cli import run_stage
+from llm_energy.errors import LlmEnergyError
 from llm_energy.files import read_json, write_text
 from llm_energy.records import Measurement, read_record
 from llm_energy.sameness import compare, render_csv, render_markdown
@@ -25,14 +26,21 @@ def main(argv: list[str] | None = None) -> int:
         there = [path for path in paths if Path(path).exists()]
         try:
             rows = compare(map(read_json, there))
-        except (AttributeError, KeyError, TypeError):
-            for path in there:
-                read_record(Measurement, path)  # says which of them is no measurement, and why
-            raise
+        except (LlmEnergyError, AttributeError, KeyError, TypeError):
+            # One of them is no measurement, which is for its verdict to say.
+            rows = compare(map(read_json, filter(_is_measurement, there)))
         write_text(arguments.out_dir / "sameness.csv", render_csv(rows))
         write_text(arguments.out_dir / "sameness.md", render_markdown(rows))
 
     return run_stage(write)
+
+
+def _is_measurement(path: str) -> bool:
+    try:
+        read_record(Measurement, path)
+    except LlmEnergyError:
+        return False
+    return True
 
 
 if __name__ == "__main__":

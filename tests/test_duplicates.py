@@ -9,7 +9,10 @@ import pytest
 
 from llm_energy.duplicates import duplicates
 
-MODELS = {"m": {"id": "m", "model_name": "x"}, "n": {"id": "n", "model_name": "y"}}
+MODELS = {
+    id: {"id": id, "model_name": name, "source": {"kind": "folder", "path": name}}
+    for id, name in (("m", "x"), ("n", "y"))
+}
 PROMPTS = {"requests": 2, "prompts": {"source": "builtin"}}
 
 
@@ -84,3 +87,9 @@ def test_two_names_of_one_model_are_one_model():
     pair = spec(workload("a")), spec(workload("a"), model="n")
     assert told(*pair) == []
     assert len(told(*pair, models=MODELS | {"n": MODELS["m"] | {"id": "n"}})) == 1
+
+
+def test_a_simulated_model_is_another_in_another_precision():
+    source = {"id": "m", "source": {"kind": "simulated", "parameter_count": 8}}
+    pair = [spec(precision=precision, cell=precision) for precision in ("bfloat16", "int8")]
+    assert told(*pair, models={"m": source}) == []

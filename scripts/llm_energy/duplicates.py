@@ -34,7 +34,9 @@ def duplicates(
                 text = f"workloads {' and '.join(names)} resolve to the same work"
                 found.setdefault(text, []).append(spec.backend)
         source = {key: value for key, value in models[spec.model].items() if key != "id"}
-        loaded = canonical_json([source, spec.backend, spec.device, spec.engine])
+        # A simulated model is told its precision by no engine argument.
+        told = spec.precision if source["source"]["kind"] == "simulated" else None
+        loaded = canonical_json([source, spec.backend, spec.device, spec.engine, told])
         cells.setdefault((loaded, tuple(sorted(works))), []).append(spec.cell)
     sentences = [
         f"{text} ({', '.join(dict.fromkeys(backends))})" for text, backends in found.items()

@@ -90,8 +90,13 @@ def settings(sysfs: Path = SYSFS, procfs: Path = PROCFS) -> dict[str, Any]:
 
 
 def installed_packages() -> dict[str, str]:
-    """Give name and version of every package that this process could import."""
-    found = {d.metadata["Name"]: d.version for d in importlib.metadata.distributions()}
+    """Give name and version of every package that this process could import.
+
+    Of a package that lies twice on the import path, Python takes the first.
+    """
+    found: dict[str, str] = {}
+    for package in importlib.metadata.distributions():
+        found.setdefault(package.metadata["Name"], package.version)
     return dict(sorted(found.items()))
 
 

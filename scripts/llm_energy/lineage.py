@@ -200,9 +200,12 @@ def _broken_links(provenance: Provenance, plan: dict[str, Any]) -> Iterator[tupl
         for path, spec in zip(cell["measurements"], cell["specs"], strict=True):
             if path not in provenance.files:
                 continue
+            if not Path(spec).is_file():
+                yield spec, f"it is gone, and {path} was measured by it"
+                continue
             measured = read_json(path)
             obeyed = measured.get("spec_sha256") if isinstance(measured, dict) else None
-            if not obeyed or not Path(spec).is_file() or sha256_json(read_json(spec)) == obeyed:
+            if not obeyed or sha256_json(read_json(spec)) == obeyed:
                 continue
             if not holds_already(spec, parse_record(Spec, measured["spec"], path)):
                 yield spec, f"{path} obeyed a spec with the SHA-256 {obeyed}"

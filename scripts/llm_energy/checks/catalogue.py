@@ -196,6 +196,12 @@ def of_scope(scope: Scope) -> Sequence[Check]:
     return _BY_SCOPE[scope]
 
 
+def flags_of(scope: Scope, evidence: Any) -> tuple[Flag, ...]:
+    """Give the flags of the checks of one scope that find something in what they look at."""
+    found = ((check, check.find(evidence)) for check in of_scope(scope))
+    return tuple(check.flag(finding) for check, finding in found if finding is not None)
+
+
 def verdict_word(flags: Iterable[Flag]) -> VerdictWord:
     """Give the verdict that the worst of the flags decides; notes change nothing."""
     severities = {flag.severity for flag in flags}

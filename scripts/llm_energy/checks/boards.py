@@ -198,9 +198,12 @@ def _foreign(metered: Container[str], interval: Interval) -> dict[str, list[int]
 
 
 def _throttled_shares(case: Case) -> Iterator[tuple[str, dict[str, float]]]:
-    """Give, by board and cause, the share of the window for which its clocks were held down."""
+    """Give, by board and cause, the share of the window for which its clocks were held down.
+
+    The counters move in steps, of which a window can hold one more than it is long.
+    """
     interval = case.window.interval
     if interval.duration_s > 0:
         for board in interval.boards:
-            shares = {c: s / interval.duration_s for c, s in board.throttled_s.items()}
+            shares = {c: min(s / interval.duration_s, 1.0) for c, s in board.throttled_s.items()}
             yield board.device, shares

@@ -13,7 +13,7 @@ NARROWEST = 8
 def to_text(sheet: Sheet, remark: str | None = None) -> str:
     """Set the columns that have a brief head, with the label, ``remark`` and the notes below.
 
-    A note that every row has is told once and marked on none.
+    A note that every row has is told once and marked on none, and no column is kept for no marks.
     """
     columns = [column for column in sheet.columns if column.brief is not None]
     numbers = {k for k, column in enumerate(columns) if column.kind == "number"}
@@ -26,6 +26,8 @@ def to_text(sheet: Sheet, remark: str | None = None) -> str:
             cells = [row.cells[column.name] for column in columns]
             own = [note for note in row.notes if note not in everywhere]
             table.append([*cells, ",".join(map(str, own))])
+        if not any(row[-1] for row in table[1:]):
+            table = [row[:-1] for row in table]
         lines += ["", f"[{title}]", *_aligned(table, numbers)]
     lines += ["", sheet.label] + ([remark] if remark else [])
     notes = {k: " ".join(note.split()) for k, note in enumerate(sheet.notes, 1)}

@@ -217,6 +217,25 @@ def test_the_reference_is_the_first_usable_repeat(tmp_path):
     assert reference_outputs([first, second]) == {("m", "b1"): {"q0": (9,), "q1": (9,)}}
 
 
+def test_no_reference_is_an_unusable_window_of_a_usable_repeat(tmp_path):
+    def judged_windows(number, ids):
+        windows = tuple(builders.window(id, output_token_ids={"q0": ids}) for id in ("b1", "b2"))
+        workloads = tuple(builders.workload(id) for id in ("b1", "b2"))
+        asked = builders.spec("float32", number, workloads=workloads)
+        path = tmp_path / f"{number}.json"
+        record = builders.measurement(asked, windows=windows)
+        write_record(path, record)
+        judged = replace(builders.verdict(record), measurement=str(path))
+        return judged, replace(judged, workload="b2")
+
+    (usable, unusable), later = judged_windows(1, (1,)), judged_windows(2, (2,))
+    unusable = replace(unusable, verdict="invalid")
+    expected = {("m", "b1"): {"q0": (1,)}}
+    assert reference_outputs([usable, unusable]) == expected
+    expected[("m", "b2")] = {"q0": (2,)}
+    assert reference_outputs([usable, unusable, *later]) == expected
+
+
 # what a table must say beside it
 
 

@@ -14,19 +14,23 @@ Outputs = dict[tuple[str, str], dict[str, tuple[int, ...]]]
 
 
 def reference_outputs(verdicts: Iterable[Verdict]) -> Outputs:
-    """Give the outputs in float32, by model and workload, of the first usable repeat of each.
+    """Give the outputs in float32, by model and workload, of the first usable window of each.
 
     Reads one measurement a model where all is well; ``verdicts`` are of one backend.
     """
-    found: Outputs = {}
+    first: dict[tuple[str, str], str] = {}
     for verdict in verdicts:
         model, _, precision = verdict.cell.split("--")
-        place = (model, verdict.workload)
         usable = verdict.outcome == "ok" and verdict.verdict != "invalid"
-        if precision == REFERENCE and usable and place not in found:
-            measurement = read_record(Measurement, verdict.measurement)
-            for window in measurement.windows:
-                found.setdefault((model, window.workload), window.output_token_ids)
+        if precision == REFERENCE and usable:
+            first.setdefault((model, verdict.workload), verdict.measurement)
+    found: Outputs = {}
+    for path in dict.fromkeys(first.values()):
+        measurement = read_record(Measurement, path)
+        for window in measurement.windows:
+            place = (measurement.spec.model, window.workload)
+            if first.get(place) == path:
+                found[place] = window.output_token_ids
     return found
 
 

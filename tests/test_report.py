@@ -82,7 +82,7 @@ def test_the_cheapest_is_named_with_the_digits_that_its_interval_supports():
     assert found["Which cell is cheapest?"].startswith(
         "m in int4 on pytorch at batch size 1 (b1): 0.403 ± 0.012 J per output token."
     )
-    assert found["How sure is that?"].startswith("To ± 3 %, its 95 % interval over 5 repeats.")
+    assert found["How sure is that?"].startswith("To ± 3.0 %, its 95 % interval over 5 repeats.")
 
 
 def test_by_how_much_is_said_in_the_words_of_the_comparison():
@@ -107,9 +107,22 @@ def test_the_first_screen_tells_a_pair_from_one_family_of_comparisons(tmp_path):
     )
     assert own_family != second.against_best
     assert any(finding.endswith(second.against_best) for finding in compared.findings)
-    told = answers(replace(swept, comparisons=compared))["By how much?"]
-    assert second.against_best in told
-    assert own_family not in told
+    told = answers(replace(swept, comparisons=compared))
+    assert second.against_best in told["By how much?"]
+    assert own_family not in told["By how much?"]
+    assert ("cannot be told" in told["Which cell is cheapest?"]) is bool(advised.ties)
+
+
+@pytest.mark.parametrize("outcome", ["less", "more", "not_distinguishable", "too_few_pairs"])
+def test_the_cheapest_is_named_with_those_that_cannot_be_told_from_it(outcome):
+    compared = replace(comparison_example.comparison(), outcome=outcome)
+    found = answers(small(row(), row("int4", 0.41), comparisons=[compared]))
+    told = "which cannot be told from float32 on pytorch at b1." in found["Which cell is cheapest?"]
+    assert told is (outcome in ("not_distinguishable", "too_few_pairs"))
+
+
+def test_a_wide_interval_is_written_without_an_exponent():
+    assert answers(small(row(half=1.05)))["How sure is that?"].startswith("To ± 210 %")
 
 
 def test_what_was_not_compared_says_so():

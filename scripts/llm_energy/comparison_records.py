@@ -18,6 +18,7 @@ Contrast = Literal["precision", "batch_size", "model", "backend", "choice", "swe
 ComparisonOutcome = Literal[
     "less", "more", "not_distinguishable", "too_few_pairs", "not_comparable"
 ]
+UNTOLD = ("not_distinguishable", "too_few_pairs")
 
 
 @dataclass(frozen=True)

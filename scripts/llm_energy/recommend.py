@@ -6,14 +6,13 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
 from llm_energy.compare import compare
-from llm_energy.comparison_records import Candidate, Comparison, Recommendation
+from llm_energy.comparison_records import UNTOLD, Candidate, Comparison, Recommendation
 from llm_energy.records import AggregateRow
 from llm_energy.series import GROSS, Series, pair
 from llm_energy.wording import number, plus_minus
 
 QUALITY = "nll_per_token"
 MAX_DROP = "max_quality_drop_percent"
-UNTOLD = ("not_distinguishable", "too_few_pairs")
 # The bounds on latencies, by the names of the config and of the metrics.
 LATENCIES = {
     "max_ttft_s": ("ttft_s", "time to first token"),

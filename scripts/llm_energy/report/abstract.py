@@ -11,9 +11,11 @@ from llm_energy.headline import GROSS
 from llm_energy.records import AggregateRow, Flag, Statistic
 from llm_energy.report.sources import Sources, counted, listed, most_common, place
 from llm_energy.statistics import absolute_quantity, quantity
+from llm_energy.wording import number
 
 COMPONENT_NAMES = {"gpu": "GPU", "cpu": "CPU", "dram": "memory"}
 MOST_REASONS = 3
+MOST_TIES = 2
 WORST_FIRST = ("invalid", "warning", "note")
 
 
@@ -64,7 +66,7 @@ def abstract(sources: Sources) -> list[Statement]:
     return [
         Statement(
             "Which cell is cheapest?",
-            "; ".join(_cost(row) for row in best) + ".",
+            "; ".join(_cost(sources, row) for row in best) + ".",
             tuple(
                 text
                 for row in best
@@ -87,10 +89,14 @@ def name(row: AggregateRow) -> str:
     return f"{row.precision} on {row.backend} at {row.workload}"
 
 
-def _cost(row: AggregateRow) -> str:
+def _cost(sources: Sources, row: AggregateRow) -> str:
+    """Say what a row costs, and of which rows nobody can tell whether they cost less."""
+    ties = [name(other) for other in sources.ties(row)]
+    shown = ties[:MOST_TIES] + [f"{len(ties) - MOST_TIES} more"] * (len(ties) > MOST_TIES)
     return (
         f"{row.model} in {row.precision} on {row.backend} at batch size {row.batch_size} "
         f"({row.workload}): {quantity(row.statistics[GROSS])} J per output token"
+        + (f", which cannot be told from {listed(shown)}" if ties else "")
     )
 
 
@@ -222,10 +228,10 @@ def _interval(statistic: Statistic) -> str:
     half = 100 * (statistic.ci_high - statistic.ci_low) / 2 / statistic.mean
     if statistic.n == 1:
         return (
-            f"to ± {half:.2g} %, the uncertainty of the meter alone: with one repeat, nothing is "
-            "known of what another would give"
+            f"to ± {number(half)} %, the uncertainty of the meter alone: with one repeat, nothing "
+            "is known of what another would give"
         )
-    return f"to ± {half:.2g} %, its 95 % interval over {counted(statistic.n, 'repeat')}"
+    return f"to ± {number(half)} %, its 95 % interval over {counted(statistic.n, 'repeat')}"
 
 
 def _doubts(sources: Sources, row: AggregateRow) -> list[str]:

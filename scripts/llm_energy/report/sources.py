@@ -9,7 +9,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from llm_energy.comparison_records import Comparison, Comparisons
+from llm_energy.comparison_records import UNTOLD, Comparison, Comparisons, Recommendation
 from llm_energy.files import read_json
 from llm_energy.headline import GROSS, headline_rows, representatives
 from llm_energy.records import (
@@ -82,18 +82,30 @@ class Sources:
         interval in each family of comparisons that it is corrected in, and the main findings take
         theirs from there.
         """
-        scope = (best.energy_status, best.components)
-        advised = self._advised.get((*scope, place(best), place(other)))
+        advised = self._advised.get((best.energy_status, best.components, place(best)))
+        told = advised and {(c.cell, c.workload): c.against_best for c in advised.candidates}
         found = self.comparison(best, other)
-        return advised or (found and found.verdict)
+        return (told and told.get(place(other))) or (found and found.verdict)
+
+    def ties(self, best: AggregateRow) -> list[AggregateRow]:
+        """Give the rows that the compare stage could not tell from this one by their joules.
+
+        Where it is recommended they are those of its recommendation, as in ``verdict``.
+        """
+        scope = (best.energy_status, best.components)
+        advised = self._advised.get((*scope, place(best)))
+        kin = [row for row in self.rows if (row.energy_status, row.components) == scope]
+        if advised:
+            return [row for row in kin if place(row) in advised.ties]
+        compared = ((row, self.comparison(best, row)) for row in kin if row is not best)
+        return [row for row, one in compared if one and one.outcome in UNTOLD]
 
     @cached_property
-    def _advised(self) -> dict[tuple[str, tuple[str, ...], Place, Place], str | None]:
+    def _advised(self) -> dict[tuple[str, tuple[str, ...], Place], Recommendation]:
         return {
-            (one.energy_status, one.components, one.best, (c.cell, c.workload)): c.against_best
+            (one.energy_status, one.components, one.best): one
             for one in self.comparisons.recommendations
             if one.best
-            for c in one.candidates
         }
 
     def comparison(self, one: AggregateRow, other: AggregateRow) -> Comparison | None:

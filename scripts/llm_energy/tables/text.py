@@ -13,28 +13,28 @@ NARROWEST = 8
 def to_text(sheet: Sheet, remark: str | None = None) -> str:
     """Set the columns that have a brief head, with the label, ``remark`` and the notes below.
 
-    A note that every row has is told once and marked on none, and no column is kept for no marks.
+    A note that every row has is told once and marked on none, the others are counted from 1, and no
+    column is kept for no marks.
     """
     columns = [column for column in sheet.columns if column.brief is not None]
     numbers = {k for k, column in enumerate(columns) if column.kind == "number"}
     heads = [column.brief for column in columns] + ["Notes"]
     everywhere = _on_every_row(sheet)
+    own = [k for k in range(1, len(sheet.notes) + 1) if k not in everywhere]
+    marks = {k: str(mark) for mark, k in enumerate(own, 1)}
     lines = [sheet.title]
     for title, rows in sheet.blocks:
         table = [heads]
         for row in rows:
             cells = [row.cells[column.name] for column in columns]
-            own = [note for note in row.notes if note not in everywhere]
-            table.append([*cells, ",".join(map(str, own))])
+            table.append([*cells, ",".join(marks[k] for k in row.notes if k in marks)])
         if not any(row[-1] for row in table[1:]):
             table = [row[:-1] for row in table]
         lines += ["", f"[{title}]", *_aligned(table, numbers)]
     lines += ["", sheet.label] + ([remark] if remark else [])
     notes = {k: " ".join(note.split()) for k, note in enumerate(sheet.notes, 1)}
-    for k in everywhere:
-        lines += textwrap.wrap(f"Every row: {notes.pop(k)}", TEXT_WIDTH, subsequent_indent="   ")
-    for k, note in notes.items():
-        lines += textwrap.wrap(f"{k}. {note}", TEXT_WIDTH, subsequent_indent="   ")
+    for mark, k in [("Every row:", k) for k in everywhere] + [(f"{marks[k]}.", k) for k in own]:
+        lines += textwrap.wrap(f"{mark} {notes[k]}", TEXT_WIDTH, subsequent_indent="   ")
     return "\n".join(lines) + "\n"
 
 

@@ -3,17 +3,27 @@
 from __future__ import annotations
 
 import math
+import statistics
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from llm_energy.comparability import FIELDS, UNRECORDED, differences, in_words
 from llm_energy.errors import LlmEnergyError
 from llm_energy.paired import ALPHA, CONFIDENCE, holm
 from llm_energy.records import MetricsTable
-from llm_energy.series import GROSS, SPEED, Metric, Series, collect
-from llm_energy.wording import change, interval, number
+from llm_energy.series import GROSS, NET, SPEED, Metric, Series, collect
+from llm_energy.tables import text
+from llm_energy.tables.sheet import Column, Footnotes, Line, Sheet
+from llm_energy.uncertainty import (
+    SENSOR_RELATIVE,
+    Term,
+    combined,
+    drift_standard,
+    effective_degrees_of_freedom,
+)
+from llm_energy.wording import change, interval
 
-METRICS = (GROSS, SPEED)
+METRICS = (GROSS, NET, SPEED)
 
 
 @dataclass(frozen=True)
@@ -21,8 +31,8 @@ class Changed:
     """One cell and workload in two sweeps, for one metric.
 
     ``ratio`` is later over earlier, with its 95 % interval by itself; ``p_adjusted`` is corrected
-    by Holm over all rows of the metric. ``beyond_noise`` is None where that cannot be said, and
-    ``remark`` then says why; else it names what was different around the measurements.
+    by Holm over all rows of the metric. ``beyond_noise`` is None where that cannot be said;
+    ``remarks`` say why, and what was different around the measurements.
     """
 
     cell: str
@@ -30,19 +40,21 @@ class Changed:
     metric: str
     energy_status: str
     n: tuple[int, int]
-    ratio: float | None
-    ci_low: float | None
-    ci_high: float | None
-    p_adjusted: float | None
-    beyond_noise: bool | None
-    remark: str
+    ratio: float | None = None
+    ci_low: float | None = None
+    ci_high: float | None = None
+    p_adjusted: float | None = None
+    beyond_noise: bool | None = None
+    remarks: tuple[str, ...] = ()
 
 
 def compare_sweeps(earlier: Sequence[MetricsTable], later: Sequence[MetricsTable]) -> list[Changed]:
     """Compare every cell, workload and kind of joules that both sweeps have.
 
-    Repeats of two sweeps share no block, so they are compared by Welch's t test on the logarithms
-    (scipy). Raises LlmEnergyError where the sweeps have no cell in common.
+    Repeats of two sweeps share no block, so they are compared by Welch's t test on the logarithms,
+    with what repeats do not show as further terms: the drift of the idle power in net energy, and
+    the sensors' own error where two sweeps were not metered by the same ones. Raises LlmEnergyError
+    where the sweeps have no cell in common.
     """
     first, second = (
         {(s.cell, s.workload, *s.kind): s for s in collect(tables)} for tables in (earlier, later)
@@ -66,42 +78,63 @@ def compare_sweeps(earlier: Sequence[MetricsTable], later: Sequence[MetricsTable
 def _changed(first: Series, second: Series, metric: Metric) -> tuple[Changed, float | None]:
     """Give a row without its verdict, and its p-value."""
     logs = [[math.log(v) for v in side.values(metric).values()] for side in (first, second)]
-    names = list(_differing(first, second, metric))
-    blank = {
-        "cell": first.cell,
-        "workload": first.workload,
-        "metric": metric.name,
-        "energy_status": first.status if metric.energy else "",
-        "n": (len(logs[0]), len(logs[1])),
-        "p_adjusted": None,
-        "beyond_noise": None,
-    }
-    nothing = {"ratio": None, "ci_low": None, "ci_high": None}
-    if names:
-        told = f"not comparable: {'; '.join(names)}"
-        return Changed(**blank, **nothing, remark=told), None
+    status = first.status if metric.energy else ""
+    counts = (len(logs[0]), len(logs[1]))
+    row = Changed(first.cell, first.workload, metric.name, status, counts)
+    if names := list(_differing(first, second, metric)):
+        return replace(row, remarks=(f"not comparable: {'; '.join(names)}",)), None
     if not all(logs):
-        return Changed(**blank, **nothing, remark="one sweep has no value"), None
-    ratio = math.exp(sum(logs[1]) / len(logs[1]) - sum(logs[0]) / len(logs[0]))
-    remark = "; ".join(_surroundings(first, second))
-    if min(map(len, logs)) < 2 or all(len(set(side)) == 1 for side in logs):
+        return replace(row, remarks=("one sweep has no value",)), None
+    log_ratio = sum(logs[1]) / counts[1] - sum(logs[0]) / counts[0]
+    sensors = list(_other_sensors(first, second, metric))
+    row = replace(row, ratio=math.exp(log_ratio), remarks=(*sensors, *_surroundings(first, second)))
+    if min(counts) < 2 or all(len(set(side)) == 1 for side in logs):
         few = "an interval takes two repeats that differ in each sweep"
-        given = nothing | {"ratio": ratio}
-        return Changed(**blank, **given, remark="; ".join(filter(None, (few, remark)))), None
-    from scipy.stats import ttest_ind
+        return replace(row, remarks=(few, *row.remarks)), None
+    repeats = [_of_repeats(side) for side in logs]
+    shared = [(_drift(side, metric), math.inf) for side in (first, second)]
+    shared += [(SENSOR_RELATIVE, math.inf)] * 2 if sensors else []
+    half, p = _tested(log_ratio, repeats, shared)
+    ends = {"ci_low": math.exp(log_ratio - half), "ci_high": math.exp(log_ratio + half)}
+    return replace(row, **ends), p
 
-    test = ttest_ind(logs[1], logs[0], equal_var=False)
-    low, high = (math.exp(end) for end in test.confidence_interval(CONFIDENCE))
-    row = Changed(**blank, ratio=ratio, ci_low=low, ci_high=high, remark=remark)
-    return row, float(test.pvalue)
+
+def _of_repeats(logs: Sequence[float]) -> Term:
+    """Give the standard uncertainty of the mean of logarithms, and its degrees of freedom."""
+    return statistics.stdev(logs) / math.sqrt(len(logs)), len(logs) - 1
+
+
+def _drift(side: Series, metric: Metric) -> float:
+    """Give the relative uncertainty that the idle power's mean drift leaves in net energy."""
+    if metric is not NET:
+        return 0.0
+    rows = [side.rows[repeat] for repeat in side.values(metric)]
+    drift_j = math.fsum((row.loaded_idle_drift_w or 0.0) * row.duration_s for row in rows)
+    return drift_standard(drift_j / math.fsum(row.net_energy_j for row in rows))
+
+
+def _tested(
+    log_ratio: float, repeats: Sequence[Term], shared: Sequence[Term]
+) -> tuple[float, float]:
+    """Give the half-width of the 95 % interval and the p-value of no difference.
+
+    By the repeats alone (which is Welch's test) and with what they share, whichever is more
+    cautious: Welch and Satterthwaite take a well-known term as more degrees of freedom.
+    """
+    from scipy.special import stdtr, stdtrit
+
+    halves, p_values = [], []
+    for terms in (repeats, [*repeats, *shared]):
+        u, degrees = combined(terms), effective_degrees_of_freedom(terms)
+        halves.append(u * float(stdtrit(degrees, (1 + CONFIDENCE) / 2)))
+        p_values.append(2 * float(stdtr(degrees, -abs(log_ratio) / u)))
+    return max(halves), max(p_values)
 
 
 def _concluded(row: Changed, adjusted: float | None) -> Changed:
     if adjusted is None:
         return row
-    return Changed(
-        **{**vars(row), "p_adjusted": adjusted, "beyond_noise": adjusted < ALPHA},
-    )
+    return replace(row, p_adjusted=adjusted, beyond_noise=adjusted < ALPHA)
 
 
 def _differing(first: Series, second: Series, metric: Metric) -> Iterable[str]:
@@ -110,51 +143,82 @@ def _differing(first: Series, second: Series, metric: Metric) -> Iterable[str]:
         yield in_words(found)
 
 
+def _other_sensors(first: Series, second: Series, metric: Metric) -> Iterable[str]:
+    """Name what brought its own sensors to each sweep: boards, or hosts for CPU and memory.
+
+    A sensor's error cancels only where both sweeps were metered by it; no such error is known of
+    estimates.
+    """
+    if not metric.energy or first.status != "measured":
+        return
+    for name in dict.fromkeys("boards" if c == "gpu" else "host" for c in first.components):
+        if _recorded(first, name) != _recorded(second, name):
+            yield (
+                f"the {name.removesuffix('s')}s differ: the absolute error of each one's sensors, "
+                f"about {100 * SENSOR_RELATIVE:g} %, counts as noise"
+            )
+
+
 def _surroundings(first: Series, second: Series) -> Iterable[str]:
     """Name what may differ between sweeps and does: the first place to look for a cause."""
     for name, field in FIELDS.items():
         if "sweep" in field.varies:
-            before, after = (
-                ", ".join(dict.fromkeys(c.get(name, UNRECORDED) for c in side.conditions.values()))
-                for side in (first, second)
-            )
+            before, after = (_recorded(side, name) for side in (first, second))
             if before != after:
                 yield f"{field.title}: {before}, then {after}"
 
 
-HEAD = ("Cell", "Workload", "", "n", "Change", "Beyond noise", "What else changed")
-UNITS = {metric.name: metric.unit for metric in METRICS}
+def _recorded(side: Series, name: str) -> str:
+    """Give the values of one condition over all repeats."""
+    return ", ".join(sorted({c.get(name, UNRECORDED) for c in side.conditions.values()}))
+
+
+COLUMNS = tuple(
+    Column(head, None, brief=head)
+    for head in ("Workload", "Quantity", "n", "Change", "95 % CI", "Beyond noise")
+)
+UNITS = {metric.name: metric.unit.replace(" per ", "/") for metric in METRICS}
 
 
 def to_text(rows: Sequence[Changed], earlier: str, later: str) -> str:
-    """Give a short table for the terminal, and one sentence that sums it up."""
-    from tabulate import tabulate
-
-    words = {True: "yes", False: "no", None: "-"}
-    table = [
-        (
-            row.cell,
-            row.workload,
-            f"{row.energy_status} {UNITS[row.metric]}".strip(),
-            f"{row.n[0]}, {row.n[1]}",
-            _change(row),
-            words[row.beyond_noise],
-            row.remark,
-        )
-        for row in rows
-    ]
+    """Give a table for the terminal, block by block of a cell, and one sentence that sums it up."""
+    notes = Footnotes()
+    blocks: dict[str, list[Line]] = {}
+    for cell in dict.fromkeys(row.cell for row in rows):
+        for row in (row for row in rows if row.cell == cell):
+            title = ", ".join(filter(None, (cell, row.energy_status)))
+            blocks.setdefault(title, []).append(_line(row, notes))
     beyond = [row for row in rows if row.beyond_noise]
     told = [row for row in rows if row.beyond_noise is not None]
     summary = (
-        f"{len(beyond)} of {len(told)} changed beyond noise (Holm's correction, each metric by "
+        f"{len(beyond)} of {len(told)} changed beyond noise (Holm's correction, each quantity by "
         f"itself); {len(rows) - len(told)} of {len(rows)} cannot be said."
     )
-    return f"From {earlier} to {later}\n\n{tabulate(table, HEAD)}\n\n{summary}\n"
+    sheet = Sheet(
+        name="sweeps",
+        title=f"Earlier: {earlier}\nLater:   {later}",
+        label=summary,
+        explanation="",
+        columns=COLUMNS,
+        blocks=tuple((title, tuple(lines)) for title, lines in blocks.items()),
+        notes=notes.texts,
+    )
+    return text.to_text(sheet)
 
 
-def _change(row: Changed) -> str:
-    if row.ratio is None:
-        return "-"
-    if row.ci_low is None:
-        return f"{number(100 * (row.ratio - 1))} %"
-    return f"{change(row.ratio)}, {interval(row.ci_low, row.ci_high)}"
+def _line(row: Changed, notes: Footnotes) -> Line:
+    words = {True: "yes", False: "no", None: "-"}
+    ends = "-"
+    if row.ci_low is not None:
+        ends = interval(row.ci_low, row.ci_high).removeprefix("95 % CI ")
+    cells = (
+        row.workload,
+        UNITS[row.metric],
+        f"{row.n[0]}, {row.n[1]}",
+        "-" if row.ratio is None else change(row.ratio),
+        ends,
+        words[row.beyond_noise],
+    )
+    named = {column.name: cell for column, cell in zip(COLUMNS, cells, strict=True)}
+    place = (row.cell, row.workload)
+    return Line("/".join(place), named, (place,), notes.marks(row.remarks))

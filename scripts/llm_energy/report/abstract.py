@@ -245,7 +245,7 @@ def _doubts(sources: Sources, row: AggregateRow) -> list[str]:
         )
     if row.degraded:
         told.append(
-            f"{row.degraded} of its {counted(row.n, 'repeat')} carry a warning (see below)."
+            f"A warning is on {row.degraded} of its {counted(row.n, 'repeat')} (see below)."
         )
     if statistic.n == 2:
         told.append("Two repeats say little: measure five for a result to publish.")
@@ -308,7 +308,8 @@ def _missing(sources: Sources) -> Statement:
         words = listed(f"{count} {word}" for word, count in kinds.most_common())
         answer = f"{len(lost)} of {counted(len(cells), 'cell')} gave no usable window: {words}."
     else:
-        answer = f"No cell: all {counted(len(cells), 'cell')} gave usable windows."
+        all_of_them = f"all {counted(len(cells), 'cell')}" if len(cells) > 1 else "the only cell"
+        answer = f"No cell: {all_of_them} gave usable windows."
     return Statement("What failed or is missing?", answer, tuple(details))
 
 

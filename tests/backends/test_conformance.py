@@ -209,6 +209,15 @@ def test_events_count_from_prepare_on_and_can_be_written(backend):
     assert json.loads(json.dumps(second)) == second
 
 
+def test_means_are_of_what_came_since_they_were_last_asked_for(backend):
+    backend.prepare(MIXED, batch_size=2)
+    backend.engine.generate()
+    counted, idle = backend.engine.events(), backend.engine.events()
+    assert counted.keys() == idle.keys()
+    for name, value in idle.items():
+        assert value == (counted[name] if isinstance(value, int) else None)
+
+
 # time
 
 

@@ -106,7 +106,7 @@ class Backend(Protocol):
         """Give what the engine counted since ``prepare``: preempted requests, cached tokens, ...
 
         Integers are counts that only grow, so two calls give what happened in between; other values
-        are means or states. Called outside windows.
+        are means since the last call, or states. Called before and after a window, never inside.
         """
 
     def close(self) -> None:

@@ -156,7 +156,7 @@ class Backend:
         return completions
 
     def events(self) -> dict[str, Any]:
-        """Give what the engine counted since ``prepare``, over all passes; means are by step."""
+        """Give the engine's counts since ``prepare``, and means by step since the last call."""
         return {
             "cached_prompt_tokens": self._events["cached_prompt_tokens"],
             "requests_without_engine_times": self._events["requests_without_engine_times"],

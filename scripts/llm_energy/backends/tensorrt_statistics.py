@@ -14,7 +14,7 @@ TIMEOUT_S = 0.5
 
 
 class Statistics:
-    """What an engine's iterations add up to, since ``begin``."""
+    """What an engine's iterations add up to."""
 
     def __init__(self, llm: Any) -> None:
         self._llm = llm
@@ -27,19 +27,22 @@ class Statistics:
         self._sums, self._fullest = Counter(), 0.0
 
     def events(self) -> dict[str, Any]:
-        """Give counts as integers, means and shares as floats, None before the first iteration.
+        """Give counts since ``begin`` as integers, means and shares since the last call as floats.
 
-        Means are over the iterations in which a request ran; the KV cache's use is the share of its
-        blocks. How many iterations there were is no count of work: the engine also spins idle.
+        These are None without an iteration since. Means are over the iterations in which a request
+        ran; the KV cache's use is the share of its blocks. How many iterations there were is no
+        count of work: the engine also spins idle.
         """
         self._read()
         steps = self._sums["steps"]
-        return {
+        found = {
             "preempted_requests": self._sums["paused"],
             "mean_running_requests": self._sums["running"] / steps if steps else None,
             "mean_kv_cache_use": self._sums["use"] / steps if steps else None,
             "largest_kv_cache_use": self._fullest if steps else None,
         }
+        self._sums, self._fullest = Counter(paused=self._sums["paused"]), 0.0
+        return found
 
     def _read(self) -> None:
         for entry in self._llm.get_stats(timeout=TIMEOUT_S):

@@ -82,6 +82,7 @@ class Backend:
         self._requests: tuple[Request, ...] = ()
         self._prompts: list[Any] = []
         self._events: Counter[str] = Counter()
+        self._looked: Counter[str] = Counter()  # the events when they were last asked for
         self._preempted: set[str] = set()  # by the engine's own ids, which no pass uses again
 
     @reporting_out_of_memory
@@ -160,7 +161,8 @@ class Backend:
         for request, sampling in zip(requests, self._samplings, strict=True):
             self._check_request(request, sampling.max_tokens)
         self._concurrency = min(workload.batch_size, config.scheduler_config.max_num_seqs)
-        self._requests, self._events, self._preempted = tuple(requests), Counter(), set()
+        self._requests, self._preempted = tuple(requests), set()
+        self._events, self._looked = Counter(), Counter()
         self._prompts = self._engine.renderer.render_cmpl(
             [TokensPrompt(prompt_token_ids=list(r.prompt_token_ids)) for r in requests]
         )
@@ -262,15 +264,15 @@ class Backend:
         return finished
 
     def events(self) -> dict[str, Any]:
-        """Give what the engine counted since ``prepare``, over all passes; the mean is by step."""
-        counted = self._events
+        """Give the engine's counts since ``prepare``, and the mean by step since the last call."""
+        counted, before = self._events, self._looked
+        steps, running = (counted[name] - before[name] for name in ("steps", "running"))
+        self._looked = counted.copy()
         return {
             "steps": counted["steps"],
             "preempted_requests": len(self._preempted),
             "cached_prompt_tokens": counted["cached_prompt_tokens"],
-            "mean_running_requests": counted["running"] / counted["steps"]
-            if counted["steps"]
-            else None,
+            "mean_running_requests": running / steps if steps else None,
         }
 
     @reporting_out_of_memory

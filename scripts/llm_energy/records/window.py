@@ -121,8 +121,7 @@ class Window:
     whole passes over the workload's requests inside it, and ``pass_ends_s`` says when each ended.
     ``output_token_ids`` are those of the first pass, by request id. ``thermal_wait_s`` is how long
     the thermal policy held the window back, ``temperature_slope_c_per_10s`` the slope at its begin.
-    ``events`` is what the engine counted inside the window (preemptions, cache hits and the like);
-    its means and states are of the workload, warm-up included.
+    ``events`` is what the engine counted inside the window (preemptions, cache hits and the like).
     ``inter_token`` counts the gaps between a request's tokens. With timed ``traffic`` a window has
     no passes; it is the part between the edges of a longer metered stretch, ramp and drain
     included, of which boards, host and events are.

@@ -52,6 +52,7 @@ class SimulatedEngine:
         self._requests: tuple[Request, ...] = ()
         self._passes = 0
         self._events: dict[str, int] = {}
+        self._looked: dict[str, int] = {}  # the events when they were last asked for
         self._stalls: list[tuple[float, float]] = []
 
     def load(self, spec: Spec, model_folder: Path) -> dict[str, Any]:
@@ -104,6 +105,7 @@ class SimulatedEngine:
         self._events = dict.fromkeys(
             ("steps", "preempted_requests", "cached_prompt_tokens", "running_request_steps"), 0
         )
+        self._looked = dict(self._events)
         batching: dict[str, Any] = {"strategy": "continuous" if self._continuous else "static"}
         if self._continuous or self._traffic:
             batching["max_requests_in_flight"] = self._batch_size
@@ -154,11 +156,12 @@ class SimulatedEngine:
         return [self._completion(a.prompt, answer, a.time_s) for a, answer in served]
 
     def events(self) -> dict[str, Any]:
-        """Give what was counted since ``prepare``."""
-        counted = dict(self._events)
-        running = counted.pop("running_request_steps")
-        mean = running / counted["steps"] if counted["steps"] else None
-        return counted | {"mean_running_requests": mean}
+        """Give the counts since ``prepare``, and the mean by step since the last call."""
+        counted, before = dict(self._events), self._looked
+        self._looked = dict(counted)
+        running = counted.pop("running_request_steps") - before["running_request_steps"]
+        steps = counted["steps"] - before["steps"]
+        return counted | {"mean_running_requests": running / steps if steps else None}
 
     def score(self, passages: Sequence[Sequence[int]]) -> list[list[float]]:
         """Find every token equally likely: as likely as the truth says, less so when quantised."""

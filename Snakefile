@@ -77,6 +77,7 @@ workflow.localrules(*(rule.name for rule in workflow.rules if rule.name not in S
 
 onstart:
     check_executor()
+    atexit.unregister(put_back)
 
 
 onsuccess:

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import copy
 import csv
+import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -87,6 +90,54 @@ def test_the_pipeline_finds_the_truth(swept) -> None:
 
 def test_a_second_run_does_nothing(swept) -> None:
     assert "Nothing to be done" in swept.snakemake("--configfile", "replay.yaml").stdout
+
+
+OTHERS = {
+    "dry run": ("--dry-run", "--config", "random_seed=7"),
+    "dry run with more": ("--dry-run", "--no-hooks", "--config", "protocol={repeats: 3}"),
+    "nothing to do": ("--config", "policy={same_node_per_block: true}"),
+    "not a run": ("--list-rules", "--config", "random_seed=7"),
+}
+
+
+@pytest.mark.parametrize("arguments", OTHERS.values(), ids=OTHERS)
+def test_a_sweep_with_results_keeps_its_plan_until_a_job_starts(swept, arguments) -> None:
+    before = files_of(swept)
+    assert before
+    shown = swept.snakemake("--configfile", "replay.yaml", *arguments).stdout
+    assert files_of(swept) == before
+    if "--dry-run" in arguments:
+        assert re.search(r"^measure +[12]$", shown, re.MULTILINE)
+    else:
+        assert "Nothing to be done" in shown or "--list-rules" in arguments
+    verified(swept)
+
+
+@pytest.mark.parametrize("hooks", [(), ("--no-hooks",)], ids=["hooks", "no hooks"])
+def test_a_run_that_starts_jobs_keeps_the_plan_that_they_obeyed(swept, tmp_path, hooks) -> None:
+    project = Project(tmp_path / "copy")
+    for part in ("results", ".snakemake", "replay.yaml"):
+        subprocess.run(["cp", "-a", swept.folder / part, project.folder], check=True)
+    bounds = f"recommendation={{max_ttft_s: {len(hooks) + 2}}}"
+    project.snakemake("--configfile", "replay.yaml", *hooks, "--config", bounds)
+    assert (
+        project.read("results/replay/plan.json")["recommendation"]["max_ttft_s"] == len(hooks) + 2
+    )
+    verified(project)
+
+
+def files_of(project: Project) -> dict[Path, tuple[bytes, int] | None]:
+    """Give the content and the time of every file of the results, and every folder."""
+    return {
+        path: (path.read_bytes(), path.stat().st_mtime_ns) if path.is_file() else None
+        for path in (project.folder / "results").rglob("*")
+    }
+
+
+def verified(project: Project) -> None:
+    """Verify the sweep as a user does."""
+    command = [sys.executable, "scripts/lineage.py", "results/replay", "--verify"]
+    subprocess.run(command, cwd=project.folder, check=True)
 
 
 def test_the_page_of_the_sweep_is_there_and_named_at_the_end(swept) -> None:

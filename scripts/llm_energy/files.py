@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import hashlib
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +34,26 @@ def write_bytes(path: str | Path, content: bytes) -> None:
         temporary.unlink(missing_ok=True)
 
 
+def contents(paths: Iterable[Path]) -> dict[Path, tuple[bytes, int] | None]:
+    """Give what each file holds and when it was written, or None, for ``restore``."""
+    return {
+        path.absolute(): (path.read_bytes(), path.stat().st_mtime_ns) if path.is_file() else None
+        for path in paths
+    }
+
+
+def restore(before: dict[Path, tuple[bytes, int] | None]) -> None:
+    """Make files again what ``contents`` found, their times included; those it did not find go."""
+    for path, found in before.items():
+        if found is None and path.exists():
+            path.unlink()
+            with contextlib.suppress(OSError):  # others are in there
+                path.parent.rmdir()
+        elif found and path.stat().st_mtime_ns != found[1]:
+            write_bytes(path, found[0])
+            os.utime(path, ns=(found[1], found[1]))
+
+
 def canonical_json(value: Any) -> str:
     """Give the one JSON text of ``value``: sorted keys, no spaces, no NaN.
 
@@ -52,11 +73,9 @@ def write_json(path: str | Path, value: Any) -> None:
     write_text(path, _json_text(value))
 
 
-def write_changed_json(path: str | Path, value: Any) -> None:
-    """Write ``value`` as ``write_json`` does, but leave a file that says the same already alone."""
-    path, text = Path(path), _json_text(value)
-    if not path.is_file() or path.read_text(encoding="utf-8") != text:
-        write_text(path, text)
+def is_written(path: Path, value: Any) -> bool:
+    """Tell whether a file is there as ``write_json`` would write ``value``."""
+    return path.is_file() and path.read_text(encoding="utf-8") == _json_text(value)
 
 
 def _json_text(value: Any) -> str:

@@ -19,7 +19,7 @@ from llm_energy.conversion import to_dict
 from llm_energy.duplicates import duplicates
 from llm_energy.engine_build import engine_build_path
 from llm_energy.errors import ConfigError
-from llm_energy.files import read_json, sha256_json, write_changed_json
+from llm_energy.files import is_written, read_json, sha256_json, write_json
 from llm_energy.records import (
     SCHEMA_VERSION,
     ArrivalSet,
@@ -384,21 +384,37 @@ def grid(plan: Plan) -> dict[str, Any]:
     }
 
 
-def write_plan(plan: Plan, folder: Path) -> None:
-    """Write the grid, every spec and every prompt request below ``folder``, where they changed.
+def changes(plan: Plan, folder: Path) -> dict[Path, Any]:
+    """Give the grid, each spec and each prompt request that ``folder`` lacks or has otherwise.
 
     A spec that an older version wrote stays if it says the same, and so do its measurements.
     """
-    for cell in plan.cells:
-        for repeat, spec in cell.specs.items():
-            path = folder / spec_path(plan.sweep, cell.id, repeat)
-            if not holds_already(path, spec):
-                write_changed_json(path, to_dict(spec))
-    for model, request in plan.prompt_requests.items():
-        write_changed_json(folder / f"results/{plan.sweep}/prompts/{model}.request.json", request)
+    specs = {
+        folder / spec_path(plan.sweep, cell.id, repeat): spec
+        for cell in plan.cells
+        for repeat, spec in cell.specs.items()
+    }
+    changed = {p: to_dict(spec) for p, spec in specs.items() if not holds_already(p, spec)}
+    others: dict[Path, Any] = {
+        folder / f"results/{plan.sweep}/prompts/{model}.request.json": request
+        for model, request in plan.prompt_requests.items()
+    }
     if plan.arrivals.workloads:
-        write_changed_json(folder / arrivals_path(plan.sweep), to_dict(plan.arrivals))
-    write_changed_json(folder / f"results/{plan.sweep}/plan.json", grid(plan))
+        others[folder / arrivals_path(plan.sweep)] = to_dict(plan.arrivals)
+    others[folder / f"results/{plan.sweep}/plan.json"] = grid(plan)
+    return changed | {p: value for p, value in others.items() if not is_written(p, value)}
+
+
+def write_plan(plan: Plan, folder: Path) -> None:
+    """Write the grid, every spec and every prompt request below ``folder``, where they changed."""
+    for path, value in changes(plan, folder).items():
+        write_json(path, value)
+
+
+def has_results(sweep: str, folder: Path) -> bool:
+    """Tell whether anything of a sweep was measured, or its tables were made."""
+    found = ("*/measurements/*/r*.json", "provenance.json")
+    return any(any(folder.glob(f"results/{sweep}/{part}")) for part in found)
 
 
 def describe(plan: Plan) -> str:

@@ -4,6 +4,7 @@ INPUT  the config as Snakemake merged it; or, with `--config measured=<sweep>`, 
 OUTPUT PLAN, and the functions that rules use for inputs, parameters and environments
 """
 
+import atexit
 import json
 import re
 import sys
@@ -15,7 +16,7 @@ sys.path.insert(0, SCRIPTS)
 from llm_energy import archive, environments, plan, tables, tools
 from llm_energy.config import load_sweep
 from llm_energy.errors import LlmEnergyError
-from llm_energy.files import write_changed_json
+from llm_energy.files import contents, is_written, restore, write_json
 
 # With conda or containers Snakemake provides the environments, else they are the venvs that
 # `make envs` builds.
@@ -48,6 +49,27 @@ def planned_sweep():
     sweep = plan.with_device(sweep, None if workflow.is_main_process else Path())
     engine = plan.installed_engine(ROOT, sweep.device, PROVIDED)
     return sweep, plan.make_plan(sweep, engine)
+
+
+def freeze():
+    """Write what changed of the plan; `put_back` undoes it where results are of what was there."""
+    changed = plan.changes(PLAN, Path())
+    path = Path(f"results/{PLAN.sweep}/config.json")
+    if not is_written(path, config):
+        changed[path] = config
+    if plan.has_results(PLAN.sweep, Path()):
+        BEFORE.update(contents(changed))
+        atexit.register(put_back)
+    for path, value in changed.items():
+        write_json(path, value)
+
+
+def put_back():
+    """Put the plan back as it was, at the end of a process that starts no job."""
+    settings = workflow.execution_settings
+    # With --no-hooks no `onstart` tells that jobs start: then only a dry run surely starts none.
+    if workflow.dryrun or settings is None or not settings.no_hooks:
+        restore(BEFORE)
 
 
 def check_executor():
@@ -190,6 +212,8 @@ def any_of(names):
 
 
 SWEEP, PLAN = or_exit(planned_sweep)
+# The files of the plan that parsing changed, as they were.
+BEFORE = {}
 TABLES = list(tables.TABLES)
 TABLE_MODULES = glob_wildcards(f"{SCRIPTS}/llm_energy/tables/{{module}}.py").module
 FIGURE_MODULES = glob_wildcards(f"{SCRIPTS}/llm_energy/figures/{{module}}.py").module

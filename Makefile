@@ -48,7 +48,7 @@ demo: envs ## run the default sweep end to end and print its table
 
 paper: .venvs/workflow/.installed ## tables and figures from measurements alone: SWEEP=name or ARCHIVE=path
 	@.venvs/workflow/bin/python scripts/paper.py \
-	  $(if $(ARCHIVE),--archive '$(ARCHIVE)',--sweep '$(or $(SWEEP),demo)')
+	  $(if $(ARCHIVE),--archive "$$ARCHIVE",--sweep '$(or $(SWEEP),demo)')
 
 verify: .venvs/workflow/.installed ## verify that nothing which the tables of SWEEP rest on has changed
 	@.venvs/workflow/bin/python scripts/lineage.py 'results/$(or $(SWEEP),demo)' --verify

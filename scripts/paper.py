@@ -41,7 +41,9 @@ def _make(sweep: str | None, archive: Path | None) -> None:
     command += ["--cores", "1", "--forceall", "paper", "--config", f"measured={sweep}"]
     if subprocess.run(command, stdin=subprocess.DEVNULL).returncode:
         raise LlmEnergyError(f"sweep {sweep}: see above; logs are in {folder / 'logs' / sweep}")
-    print(f"Tables and figures: {folder / 'results' / sweep}")
+    made = folder / "results" / sweep
+    print((made / "tables" / "energy.txt").read_text(encoding="utf-8"))
+    print(f"Tables and figures: {made}\nReport: {made / 'report.html'}")
 
 
 def _stem(archive: Path) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -55,7 +56,9 @@ def project(tmp_path_factory):
 def test_an_archive_gives_its_tables_twice_with_the_same_bytes(project):
     said = paper(project, "--archive", str(ARCHIVE))
     made = project / "paper" / ARCHIVE.name.removesuffix(".tar.gz") / "results" / SWEEP
-    assert f"Tables and figures: {made.relative_to(project)}" in said
+    told = re.findall(r"^(?:Files|Report|Tables and figures): (.+)", said, re.MULTILINE)
+    assert [project / path for path in told] == [made, made / "report.html"]
+    assert "0.1108 ± 0.0051" in said
     assert "0.1108 ± 0.0051" in (made / "tables" / "energy.md").read_text(encoding="utf-8")
     first = contents(made)
     assert {"provenance.json", "tables/energy.tex"} <= set(first)
@@ -88,6 +91,23 @@ def test_a_stage_that_fails_ends_with_where_the_reason_stands(project):
         stage.write_text(text, encoding="utf-8")
     assert f"Not all stages ended well: logs/{SWEEP}/ says why." in said
     assert "Traceback" not in said
+
+
+def test_make_hands_the_path_of_an_archive_on_as_it_is(tmp_path):
+    python = tmp_path / ".venvs" / "workflow" / "bin" / "python"
+    python.parent.mkdir(parents=True)
+    python.write_text('#!/bin/sh\nprintf "%s\\n" "$@"\n', encoding="utf-8")
+    python.chmod(0o755)
+    built = (".venvs/workflow/.installed", "--file", str(ROOT / "Makefile"))
+    told = subprocess.run(
+        ["make", "--silent", "paper", "ARCHIVE=it's here/a.tar", "--assume-old", *built],
+        cwd=tmp_path,
+        env={"PATH": os.environ["PATH"]},
+        text=True,
+        capture_output=True,
+        check=True,
+    ).stdout
+    assert told.splitlines() == ["scripts/paper.py", "--archive", "it's here/a.tar"]
 
 
 # the archive

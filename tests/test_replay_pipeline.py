@@ -110,6 +110,7 @@ def test_a_sweep_with_results_keeps_its_plan_until_a_job_starts(swept, arguments
         assert re.search(r"^measure +[12]$", shown, re.MULTILINE)
     else:
         assert "Nothing to be done" in shown or "--list-rules" in arguments
+    assert shown.count("measurements are of another") == ("random_seed=7" in arguments)
     verified(swept)
 
 

@@ -7,7 +7,7 @@ loaded or written until ``write_plan``.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Container, Iterable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -350,6 +350,11 @@ def measurement_path(sweep: str, backend: str, cell: str, repeat: str) -> str:
     return f"results/{sweep}/{backend}/measurements/{cell}/{repeat}.json"
 
 
+def request_path(sweep: str, model: str) -> str:
+    """Give the path of what the prompts stage must make for a model."""
+    return f"results/{sweep}/prompts/{model}.request.json"
+
+
 def arrivals_path(sweep: str) -> str:
     """Give the path of the arrivals of a sweep's timed traffic."""
     return f"results/{sweep}/arrivals.json"
@@ -396,7 +401,7 @@ def changes(plan: Plan, folder: Path) -> dict[Path, Any]:
     }
     changed = {p: to_dict(spec) for p, spec in specs.items() if not holds_already(p, spec)}
     others: dict[Path, Any] = {
-        folder / f"results/{plan.sweep}/prompts/{model}.request.json": request
+        folder / request_path(plan.sweep, model): request
         for model, request in plan.prompt_requests.items()
     }
     if plan.arrivals.workloads:
@@ -415,6 +420,24 @@ def has_results(sweep: str, folder: Path) -> bool:
     """Tell whether anything of a sweep was measured, or its tables were made."""
     found = ("*/measurements/*/r*.json", "provenance.json")
     return any(any(folder.glob(f"results/{sweep}/{part}")) for part in found)
+
+
+def measured_anew(plan: Plan, changed: Container[Path], folder: Path) -> str | None:
+    """Say how many measurements the files that ``changed`` make a run take anew; None for none."""
+    found = 0
+    for cell in plan.planned:
+        request = folder / request_path(plan.sweep, cell.model)
+        for repeat in cell.specs:
+            files = (folder / spec_path(plan.sweep, cell.id, repeat), request)
+            measured = folder / measurement_path(plan.sweep, cell.backend, cell.id, repeat)
+            found += measured.exists() and any(p in changed and p.exists() for p in files)
+    if not found:
+        return None
+    return (
+        f"Sweep {plan.sweep}: {found} of its measurements are of another config; a run takes them "
+        "anew and keeps the old ones beside them (.superseded-<n>.json), which no table has. To "
+        "have both, give this config another `name`."
+    )
 
 
 def describe(plan: Plan) -> str:

@@ -52,7 +52,10 @@ def planned_sweep():
 
 
 def freeze():
-    """Write what changed of the plan; `put_back` undoes it where results are of what was there."""
+    """Write what changed of the plan, and say what that makes a run measure anew.
+
+    Where there are results, `put_back` undoes it unless a job starts.
+    """
     changed = plan.changes(PLAN, Path())
     path = Path(f"results/{PLAN.sweep}/config.json")
     if not is_written(path, config):
@@ -60,6 +63,8 @@ def freeze():
     if plan.has_results(PLAN.sweep, Path()):
         BEFORE.update(contents(changed))
         atexit.register(put_back)
+    if line := plan.measured_anew(PLAN, changed, Path()):
+        print(line, file=sys.stderr)
     for path, value in changed.items():
         write_json(path, value)
 

@@ -220,6 +220,28 @@ def test_single_key_keeps_the_entry_that_it_names():
     assert [(m.id, m.revision) for m in sweep.models] == [("b", "r")]
 
 
+@pytest.mark.parametrize(
+    ("name", "meant"),
+    [
+        ("smollm2-135", "smollm2-135m"),
+        ("SmolLM2-135M", "smollm2-135m"),
+        ("smollm2-135m-instruct", "HuggingFaceTB/SmolLM2-135M-Instruct"),
+    ],
+)
+def test_a_name_that_is_nearly_an_entry_s_is_not_asked_of_the_hub(name, meant):
+    models = [{"id": "smollm2-135m", "model_name": "HuggingFaceTB/SmolLM2-135M-Instruct"}]
+    with pytest.raises(ConfigError, match=rf"model_name: .*; did you mean '{meant}'\?$"):
+        sweep_of(models=models, model_name=name)
+
+
+@pytest.mark.parametrize("name", ["gpt2", "other/smollm2-135m", "smollm2-135m"])
+def test_a_name_unlike_every_entry_s_or_with_an_owner_is_taken(name):
+    (model,) = sweep_of(
+        models=[{"id": "smollm2-135m", "model_name": "a/b"}], model_name=name
+    ).models
+    assert name in (model.id, model.model_name)
+
+
 def test_top_level_parameter_replaces_workloads_that_set_it_otherwise():
     workloads = [{"id": "b1", "batching": {"batch_size": 1}}, {"id": "b8", "requests": 16}]
     kept = sweep_of(workloads=workloads, max_output_tokens=7).workloads

@@ -7,11 +7,12 @@ from pathlib import Path
 from typing import Any
 
 from llm_energy.compatibility import flows
-from llm_energy.config_errors import Key, Problem, dotted, found
+from llm_energy.config_errors import Key, Problem, did_you_mean, dotted, found
 from llm_energy.environments import SIMULATED
 from llm_energy.traffic import MODES, expected_requests, takes_lengths
 
 MOST_ARRIVALS = 1_000_000
+NEAR = 0.7  # how alike two names are, of 1, for one to be a slip for the other
 
 # Which keys of `source` a kind needs, and which it may have.
 SOURCE_KEYS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
@@ -36,6 +37,8 @@ def semantic_problems(
         problems += _duplicate_ids(config[axis])
     for model in config["models"]:
         problems += _source(model, root)
+    if not {("models",), ("model_name",)} & broken:
+        problems += _near_name(written)
     problems += _simulation(config)
     problems += _flows(config)
     for precision in config["precisions"]:
@@ -72,6 +75,22 @@ def _duplicate_ids(entries: list[dict[str, Any]]) -> Iterator[Problem]:
                 f"{dotted(first[entry['id']])}, allowed once; give each entry its own id",
             )
         first.setdefault(entry["id"], entry["at"])
+
+
+def _near_name(written: dict[str, Any]) -> Iterator[Problem]:
+    """Find a single model's name that is nearly that of an entry, and would be asked of the hub.
+
+    All but a few old names there have an owner, so one without is more likely a slip.
+    """
+    name = written.get("model_name", "/")
+    entries = [entry for entry in written.get("models", ()) if isinstance(entry, dict)]
+    known = [entry.get(key) for entry in entries for key in ("id", "model_name")]
+    if "/" not in name and name not in known and (meant := did_you_mean(name, known, NEAR)):
+        yield (
+            ("model_name",),
+            f"found {found(name)}, allowed the id or model_name of an entry of 'models', a name on "
+            f"the hub with its owner, or a folder such as ./{name}{meant}",
+        )
 
 
 def _flows(config: dict[str, Any]) -> Iterator[Problem]:

@@ -94,15 +94,25 @@ def _remedy(error: ValidationError) -> str:
     return ""
 
 
-def did_you_mean(word: str, choices: Sequence[Any]) -> str:
+# What is meant by a word whose letters are closer to those of another choice.
+_MEANT = {"gpu": "cuda"}
+
+
+def did_you_mean(word: str, choices: Sequence[Any], cutoff: float = 0.55) -> str:
     """Give the ending of a sentence that names the closest choice, or nothing if none is close.
 
     >>> did_you_mean("pytroch", ["pytorch", "vllm"])
     "; did you mean 'pytorch'?"
+    >>> did_you_mean("GPU", ["auto", "cpu", "cuda"])
+    "; did you mean 'cuda'?"
     """
-    names = [choice for choice in choices if isinstance(choice, str)]
-    close = difflib.get_close_matches(word.lower(), names, n=1, cutoff=0.55)
-    return f"; did you mean '{close[0]}'?" if close else ""
+    names = {choice.lower(): choice for choice in choices if isinstance(choice, str)}
+    meant = _MEANT.get(word.lower())
+    if meant in names:
+        close = [meant]
+    else:
+        close = difflib.get_close_matches(word.lower(), names, n=1, cutoff=cutoff)
+    return f"; did you mean '{names[close[0]]}'?" if close else ""
 
 
 # words for values, rules and places

@@ -54,7 +54,8 @@ def _from_hub(model: dict[str, Any], work: Path, files: Path) -> dict[str, Any]:
     except Exception as error:  # its errors share no base class
         raise LlmEnergyError(
             f"model {model['id']}: cannot fetch {name!r} at revision {revision or 'main'!r} from "
-            f"the hub ({type(error).__name__}: {_first_line(error)}). Check the name, the revision "
+            f"the hub ({type(error).__name__}: {_first_line(error)}). Check the name"
+            f"{'' if '/' in name else ' (most on the hub are owner/name)'}, the revision "
             "and the network; log in with HF_TOKEN if the model is gated; or download it elsewhere "
             "and name the folder: source: {kind: folder, path: ...}"
         ) from None

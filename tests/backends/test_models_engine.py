@@ -120,6 +120,7 @@ def test_hub_faults_are_one_message_with_a_remedy(repository: Path, tmp_path: Pa
             "no safetensors weights; found README.md, chat_template.jinja": entry("hub"),
             "(RevisionNotFoundError": entry("hub", "v9"),
             "(RepositoryNotFoundError": {**entry("hub"), "model_name": "some/other"},
+            "most on the hub are owner/name": {**entry("hub"), "model_name": "tiny"},
         }
         for message, model in cases.items():
             done = stage(model, tmp_path / "r", HF_ENDPOINT=address, **home)

@@ -51,6 +51,9 @@ def runs(tmp_path_factory) -> dict[str, tuple[int, str]]:
     (folder / "model").mkdir()
     texts = {mistake["id"]: text_with(mistake) for mistake in MISTAKES}
     texts |= {"valid": BASE, "no-yaml": "models: [\n", "no-mapping": "- models\n"}
+    texts["taken"] = BASE.replace("name: base", "name: taken")
+    (folder / "results").mkdir()
+    (folder / "results" / "taken").write_text("a file in the place of the folder")
     for name, text in texts.items():
         (folder / f"{name}.yaml").write_text(text, encoding="utf-8")
     result = subprocess.run(
@@ -79,6 +82,17 @@ def test_file_that_is_no_config_ends_in_status_1(name, runs):
     assert status == 1
     assert "Config file" in output
     assert "Traceback" not in output
+
+
+def test_results_that_cannot_be_written_end_in_one_message_and_status_1(runs):
+    status, output = runs["taken"]
+    assert status == 1
+    [line] = [line for line in output.splitlines() if line.startswith("error: ")]
+    assert line.startswith("error: results/taken")
+    assert "cannot write" in line
+    assert "make it a folder that you may write to" in line
+    for trace in ("Traceback", ".smk", "NotADirectoryError"):
+        assert trace not in output
 
 
 def test_valid_config_is_planned(runs):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import re
@@ -11,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from llm_energy import files
-from llm_energy.errors import RecordError
+from llm_energy.errors import LlmEnergyError, RecordError
 
 
 def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path):
@@ -21,6 +22,31 @@ def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path):
         files.write_json(path, {"a": float("nan")})
     assert files.read_json(path) == {"a": 1}
     assert os.listdir(tmp_path) == ["record.json"]
+
+
+@pytest.mark.parametrize("taken", ["results", "results/sweep"])
+def test_a_folder_that_cannot_be_written_is_named_with_the_remedy(tmp_path, taken):
+    (tmp_path / taken).parent.mkdir(exist_ok=True)
+    (tmp_path / taken).write_text("a file in the place of the folder")
+    folder = tmp_path / "results" / "sweep"
+    with pytest.raises(LlmEnergyError) as caught:
+        files.write_json(folder / "plan.json", {})
+    said = str(caught.value)
+    assert said.startswith(f"{folder}: cannot write plan.json there (")
+    assert said.endswith("make it a folder that you may write to, with space left")
+    with pytest.raises(RecordError, match="cannot be read"):
+        files.read_json(folder / "plan.json")
+
+
+@pytest.mark.parametrize("number", [errno.EROFS, errno.EACCES, errno.ENOSPC])
+def test_what_the_system_refuses_is_in_the_message(tmp_path, monkeypatch, number):
+    def refuse(*_):
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(os, "fsync", refuse)
+    with pytest.raises(LlmEnergyError, match=re.escape(f"({os.strerror(number)})")):
+        files.write_text(tmp_path / "energy.txt", "text")
+    assert os.listdir(tmp_path) == []
 
 
 def test_reading_names_the_file_that_is_missing_or_broken(tmp_path):

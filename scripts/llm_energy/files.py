@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
-from llm_energy.errors import RecordError
+from llm_energy.errors import LlmEnergyError, RecordError
 
 
 def write_text(path: str | Path, text: str) -> None:
@@ -20,8 +20,18 @@ def write_text(path: str | Path, text: str) -> None:
 
 
 def write_bytes(path: str | Path, content: bytes) -> None:
-    """Write ``content`` as ``write_text`` does."""
+    """Write as ``write_text`` does; LlmEnergyError where the folder does not take the file."""
     path = Path(path)
+    try:
+        _replace(path, content)
+    except OSError as error:
+        raise LlmEnergyError(
+            f"{path.parent}: cannot write {path.name} there ({error.strerror}); make it a folder "
+            "that you may write to, with space left"
+        ) from None
+
+
+def _replace(path: Path, content: bytes) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
@@ -75,7 +85,10 @@ def write_json(path: str | Path, value: Any) -> None:
 
 def is_written(path: Path, value: Any) -> bool:
     """Tell whether a file is there as ``write_json`` would write ``value``."""
-    return path.is_file() and path.read_text(encoding="utf-8") == _json_text(value)
+    try:
+        return path.read_text(encoding="utf-8") == _json_text(value)
+    except (OSError, UnicodeDecodeError):
+        return False
 
 
 def _json_text(value: Any) -> str:
@@ -83,12 +96,14 @@ def _json_text(value: Any) -> str:
 
 
 def read_json(path: str | Path) -> Any:
-    """Read JSON; a file that is missing or no JSON raises a RecordError that names it."""
+    """Read JSON; a file that cannot be read or is no JSON raises a RecordError that names it."""
     try:
         with open(path, "rb") as stream:
             return parse_json(stream.read(), path)
     except FileNotFoundError:
         raise RecordError(f"{path}: no such file") from None
+    except OSError as error:
+        raise RecordError(f"{path}: cannot be read ({error.strerror})") from None
 
 
 def parse_json(content: bytes, path: str | Path) -> Any:

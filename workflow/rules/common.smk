@@ -63,8 +63,8 @@ def freeze():
     if plan.has_results(PLAN.sweep, Path()):
         BEFORE.update(contents(changed))
         atexit.register(put_back)
-    if line := plan.measured_anew(PLAN, changed, Path()):
-        print(line, file=sys.stderr)
+        if line := plan.measured_anew(PLAN, changed, Path()):
+            print(line, file=sys.stderr)
     for path, value in changed.items():
         write_json(path, value)
 

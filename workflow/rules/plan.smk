@@ -10,5 +10,5 @@ sweep that has results is put back as it was when no job starts: after a dry run
 """
 
 if workflow.is_main_process:
-    freeze()
+    or_exit(freeze)
     print(plan.describe(PLAN), file=sys.stderr)

@@ -236,9 +236,11 @@ def test_a_name_that_is_nearly_an_entry_s_is_not_asked_of_the_hub(name, meant):
 
 @pytest.mark.parametrize("name", ["gpt2", "other/smollm2-135m", "smollm2-135m"])
 def test_a_name_unlike_every_entry_s_or_with_an_owner_is_taken(name):
-    (model,) = sweep_of(
-        models=[{"id": "smollm2-135m", "model_name": "a/b"}], model_name=name
-    ).models
+    models = [
+        {"id": "smollm2-135m", "model_name": "a/b"},
+        {"id": "gpt2-xl", "model_name": "openai-community/gpt2-xl"},
+    ]
+    (model,) = sweep_of(models=models, model_name=name).models
     assert name in (model.id, model.model_name)
 
 

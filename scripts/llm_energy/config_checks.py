@@ -12,7 +12,7 @@ from llm_energy.environments import SIMULATED
 from llm_energy.traffic import MODES, expected_requests, takes_lengths
 
 MOST_ARRIVALS = 1_000_000
-NEAR = 0.85  # how alike two names are, of 1, for one to be a slip for the other
+NEAR = 0.74  # how alike two names are, of 1, for one to be a slip for the other
 
 # Which keys of `source` a kind needs, and which it may have.
 SOURCE_KEYS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {

@@ -119,6 +119,14 @@ def test_rows_sort_by_a_click_and_by_the_keyboard(page):
     assert column(page, 1) == rising
 
 
+def test_numbers_keep_the_zeros_that_are_known(page):
+    head = page.locator("#limit-table thead th").all_inner_texts()
+    place = next(
+        k for k, text in enumerate(head, 1) if text.startswith("\N{MULTIPLICATION SIGN} floor")
+    )
+    assert "5.0" in page.locator(f"#limit-table tbody tr > :nth-child({place})").all_inner_texts()
+
+
 def test_a_filter_acts_on_the_table_and_on_the_plots(page):
     find, precision = page.get_by_label("Find").first, page.get_by_label("Precision").first
     count = page.locator("#result-filters output")

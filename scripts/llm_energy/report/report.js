@@ -15,7 +15,12 @@
     return element;
   }
   const badge = (word) => make("span", { class: `badge ${word}` }, word);
-  const digits = (value, count = 3) => (value === null ? "–" : String(Number(value.toPrecision(count))));
+  // So many significant digits, zeros at the end included and never with an exponent.
+  const digits = (value, count = 3) => {
+    if (!value) return value === null ? "–" : "0";
+    const [, power] = value.toExponential(count - 1).split("e");
+    return Number(value.toPrecision(count)).toFixed(Math.max(0, count - 1 - power));
+  };
   const unique = (values) => [...new Set(values)];
   const clamped = (text) => make("span", { class: "clamped", title: text.length > 120 ? text : null }, text);
   const link = (cell, text) => make("a", { href: `#cell=${encodeURIComponent(cell)}` }, text);

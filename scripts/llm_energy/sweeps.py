@@ -184,10 +184,10 @@ def to_text(rows: Sequence[Changed], earlier: str, later: str) -> str:
     """Give a table for the terminal, block by block of a cell, and one sentence that sums it up."""
     notes = Footnotes()
     blocks: dict[str, list[Line]] = {}
-    for cell in dict.fromkeys(row.cell for row in rows):
-        for row in (row for row in rows if row.cell == cell):
-            title = ", ".join(filter(None, (cell, row.energy_status)))
-            blocks.setdefault(title, []).append(_line(row, notes))
+    rank = {cell: k for k, cell in enumerate(dict.fromkeys(row.cell for row in rows))}
+    for row in sorted(rows, key=lambda row: rank[row.cell]):
+        title = ", ".join(filter(None, (row.cell, row.energy_status)))
+        blocks.setdefault(title, []).append(_line(row, notes))
     beyond = [row for row in rows if row.beyond_noise]
     told = [row for row in rows if row.beyond_noise is not None]
     summary = (

@@ -82,10 +82,10 @@ class Sources:
         interval in each family of comparisons that it is corrected in, and the main findings take
         theirs from there.
         """
-        advised = self._advised.get((best.energy_status, best.components, place(best)))
-        told = advised and {(c.cell, c.workload): c.against_best for c in advised.candidates}
-        found = self.comparison(best, other)
-        return (told and told.get(place(other))) or (found and found.verdict)
+        advised, found = self._recommendation_of(best), self.comparison(best, other)
+        candidates = advised.candidates if advised else ()
+        told = (c.against_best for c in candidates if (c.cell, c.workload) == place(other))
+        return next(told, None) or (found and found.verdict)
 
     def ties(self, best: AggregateRow) -> list[AggregateRow]:
         """Give the rows that the compare stage could not tell from this one by their joules.
@@ -93,12 +93,15 @@ class Sources:
         Where it is recommended they are those of its recommendation, as in ``verdict``.
         """
         scope = (best.energy_status, best.components)
-        advised = self._advised.get((*scope, place(best)))
         kin = [row for row in self.rows if (row.energy_status, row.components) == scope]
-        if advised:
+        if advised := self._recommendation_of(best):
             return [row for row in kin if place(row) in advised.ties]
         compared = ((row, self.comparison(best, row)) for row in kin if row is not best)
         return [row for row, one in compared if one and one.outcome in UNTOLD]
+
+    def _recommendation_of(self, row: AggregateRow) -> Recommendation | None:
+        """Give the recommendation of this row, if it is recommended."""
+        return self._advised.get((row.energy_status, row.components, place(row)))
 
     @cached_property
     def _advised(self) -> dict[tuple[str, tuple[str, ...], Place], Recommendation]:

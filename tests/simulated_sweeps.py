@@ -13,7 +13,8 @@ from llm_energy.compare import compare
 from llm_energy.comparison_records import Comparison
 from llm_energy.contrasts import pairs_of
 from llm_energy.records import Metrics, MetricsTable
-from llm_energy.series import GROSS, collect
+from llm_energy.records.metrics import GROSS
+from llm_energy.series import collect
 
 BACKENDS = ("pytorch", "vllm")
 PRECISIONS = ("bfloat16", "int8", "int4")
@@ -111,7 +112,7 @@ class Sweep:
     def compared(self, seed: int) -> list[Comparison]:
         """Draw one sweep and compare its cells in joules per output token."""
         pairs = pairs_of(collect(self.measured(seed)), self.plan())
-        return compare(pair for pair in pairs if pair.metric is GROSS)[0]
+        return compare(pair for pair in pairs if pair.metric.name == GROSS)[0]
 
     def true_ratio(self, found: Comparison) -> float:
         """Give the ratio that a comparison should find."""

@@ -15,8 +15,9 @@ from llm_energy import figures
 from llm_energy.conversion import to_dict
 from llm_energy.figures import energy, load, style
 from llm_energy.files import read_json, write_json
-from llm_energy.headline import GROSS, headline_rows
+from llm_energy.headline import headline_rows
 from llm_energy.records import Statistic
+from llm_energy.records.metrics import GROSS
 from llm_energy.timeline import timeline
 
 ROOT = Path(__file__).resolve().parent.parent

@@ -19,8 +19,8 @@ from report_sweep import HOSTILE
 from llm_energy.comparisons import comparisons
 from llm_energy.conversion import to_dict
 from llm_energy.files import write_json
-from llm_energy.headline import GROSS
 from llm_energy.records import Statistic, write_record
+from llm_energy.records.metrics import GROSS
 from llm_energy.report import Sources, abstract, content, render, script_hash, script_json
 from llm_energy.report.methods import methods
 

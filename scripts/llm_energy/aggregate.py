@@ -8,7 +8,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from llm_energy.checks.accounting import ORDER
 from llm_energy.errors import LlmEnergyError
 from llm_energy.outliers import outlying
 from llm_energy.records import (
@@ -23,6 +22,7 @@ from llm_energy.records import (
     Verdict,
     read_record,
 )
+from llm_energy.records.metrics import GROSS, METRICS, NET, SPEED, SUMMARISED
 from llm_energy.statistics import summarise
 from llm_energy.uncertainty import (
     SENSOR_RELATIVE,
@@ -31,39 +31,7 @@ from llm_energy.uncertainty import (
     without_drift,
 )
 
-OF_GROSS = (
-    "energy_per_output_token_j",
-    "energy_per_total_token_j",
-    "energy_per_request_j",
-    "energy_per_utf8_byte_j",
-    "facility_energy_per_output_token_j",
-    "co2e_g_per_output_token",
-    "gross_energy_j",
-    "mean_power_w",
-)
-OF_NET = ("net_energy_per_output_token_j", "net_energy_j")
-STEADY_STATE = "steady_state_energy_per_output_token_j"
-OF_COMPONENTS = tuple(f"{name}_energy_per_output_token_j" for name in ORDER)
-SUMMARISED = (
-    *OF_GROSS,
-    *OF_NET,
-    STEADY_STATE,
-    *OF_COMPONENTS,
-    "loaded_idle_power_w",
-    "duration_s",
-    "output_tokens_per_s",
-    "requests_per_s",
-    "requested_rate_per_s",
-    "arrival_rate_per_s",
-    "achieved_rate_per_s",
-    "ttft_s",
-    "tpot_s",
-    "e2e_latency_s",
-    "nll_per_token",
-    "perplexity",
-    "agreement_with_float32",
-)
-SEARCHED = ("energy_per_output_token_j", "net_energy_per_output_token_j", "output_tokens_per_s")
+SEARCHED = (GROSS, NET, SPEED)
 MIXED = "mixed_backends"
 
 
@@ -273,13 +241,14 @@ def _summarise(rows: list[Metrics], name: str) -> Statistic:
     found = summarise([getattr(row, name) for row in rows])
     if not rows or any(row.counter_lag_j is None or not row.gross_energy_j for row in rows):
         return found
-    if name == STEADY_STATE:  # it begins and ends amid the same work, so no lag is expected of it
+    kind = METRICS[name].kind
+    if kind == "steady_state":  # it begins and ends amid the same work, so no lag is expected of it
         return with_intervals(found, sensor_relative=SENSOR_RELATIVE)
-    if name in OF_GROSS:
+    if kind == "gross":
         scales = [getattr(row, name) / row.gross_energy_j for row in rows]
         standards_j = [row.gross_energy_standard_uncertainty_j for row in rows]
         drifts_j = [0.0] * len(rows)
-    elif name in OF_NET:
+    elif kind == "net":
         scales = [1.0 if name == "net_energy_j" else 1 / row.output_tokens for row in rows]
         drifts_j = [(row.loaded_idle_drift_w or 0.0) * row.duration_s for row in rows]
         standards_j = [

@@ -71,7 +71,7 @@ def _family(id: str, members: Sequence[Pair]) -> tuple[list[Comparison], Family]
     first = members[0]
     known = noise.degrees > 0
     place = " on ".join(id.split("/")[1:3] if first.contrast not in ("model", "backend") else [])
-    title = f"{first.metric.unit} {TITLES[first.contrast]}"
+    title = f"{first.metric.label} {TITLES[first.contrast]}"
     return comparisons, Family(
         id=id,
         contrast=first.contrast,
@@ -147,7 +147,7 @@ def _comparison(
         degrees_of_freedom=test.degrees if test else None,
         notes=tuple(_notes(pair)),
     )
-    return replace(found, verdict=verdict(found, metric.verb, metric.unit, compared))
+    return replace(found, verdict=verdict(found, metric.verb, metric.label, compared))
 
 
 def verdict(found: Comparison, verb: str, unit: str, compared: int) -> str:

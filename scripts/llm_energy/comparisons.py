@@ -21,7 +21,8 @@ from llm_energy.distance import limits
 from llm_energy.errors import LlmEnergyError
 from llm_energy.recommend import recommendations
 from llm_energy.records import SCHEMA_VERSION, Aggregate, AggregateRow, MetricsTable
-from llm_energy.series import GROSS, Series, collect
+from llm_energy.records.metrics import GROSS, METRICS
+from llm_energy.series import Series, collect
 from llm_energy.wording import change, number
 
 # The work of a request, as far as two choices for it must agree in it.
@@ -127,13 +128,13 @@ def findings(
     if refused:
         yield f"{refused} of {len(compared)} pairs are not comparable; each says in what it differs"
     undecided = [
-        one for one in compared if one.outcome == "not_distinguishable" and one.metric == GROSS.name
+        one for one in compared if one.outcome == "not_distinguishable" and one.metric == GROSS
     ]
     if undecided:
         least = max(one.smallest_detectable_percent for one in undecided)
         yield (
-            f"{len(undecided)} pairs cannot be told apart in J per output token; differences of "
-            f"up to {number(least)} % may have been missed"
+            f"{len(undecided)} pairs cannot be told apart in {METRICS[GROSS].label}; differences "
+            f"of up to {number(least)} % may have been missed"
         )
 
 
@@ -147,7 +148,7 @@ def _of_backends(compared: Sequence[Comparison]) -> Iterable[str]:
     """Sum up each pair of backends over all that they both did."""
     pairs: dict[tuple[str, str, str], list[Comparison]] = {}
     for one in compared:
-        if one.contrast == "backend" and one.metric == GROSS.name:
+        if one.contrast == "backend" and one.metric == GROSS:
             key = (one.reference.model, one.reference.backend, one.other.backend)
             pairs.setdefault(key, []).append(one)
     for (model, reference, other), found in pairs.items():

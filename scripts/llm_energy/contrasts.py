@@ -8,20 +8,10 @@ from typing import Any
 
 from llm_energy.comparability import UNRECORDED
 from llm_energy.comparison_records import Contrast
-from llm_energy.series import (
-    GROSS,
-    NET,
-    PER_BYTE,
-    PER_REQUEST,
-    SPEED,
-    Metric,
-    Pair,
-    Series,
-    matched,
-    pair,
-)
+from llm_energy.records.metrics import GROSS, METRICS, NET, PER_BYTE, PER_REQUEST, SPEED
+from llm_energy.series import Pair, Series, matched, pair
 
-METRICS: dict[Contrast, tuple[Metric, ...]] = {
+COMPARED: dict[Contrast, tuple[str, ...]] = {
     "precision": (GROSS, NET, SPEED),
     "batch_size": (GROSS, NET, SPEED),
     "model": (GROSS, NET, PER_REQUEST, PER_BYTE, SPEED),
@@ -69,7 +59,7 @@ def pairs_of(series: Iterable[Series], plan: dict[str, Any]) -> Iterator[Pair]:
 def _pairs(
     contrast: Contrast, reference: Sequence[Series], other: Sequence[Series]
 ) -> Iterator[Pair]:
-    for metric in METRICS[contrast]:
+    for metric in (METRICS[name] for name in COMPARED[contrast]):
         for first, second in matched(reference, other, metric):
             if found := pair(contrast, metric, first, second):
                 yield found

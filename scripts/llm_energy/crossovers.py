@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Literal
 
 from llm_energy.comparison_records import Comparison, Crossover, CrossoverPoint
-from llm_energy.series import GROSS
+from llm_energy.records.metrics import GROSS
 from llm_energy.wording import number
 
 Kind = Literal["saves", "costs", "starts_saving", "stops_saving", "several", "undecided"]
@@ -20,7 +20,7 @@ def crossovers(comparisons: Iterable[Comparison]) -> list[Crossover]:
     """Follow each precision against the first one of its model, backend and scope."""
     lines: dict[tuple, list[Comparison]] = {}
     for one in comparisons:
-        if one.contrast == "precision" and one.metric == GROSS.name and one.ratio is not None:
+        if one.contrast == "precision" and one.metric == GROSS and one.ratio is not None:
             side = one.reference
             # Pairs stand in the order of the plan, so each line begins at the first precision.
             key = (one.family, side.precision, one.other.precision)

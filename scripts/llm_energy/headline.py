@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from llm_energy.records import Aggregate, AggregateRow
-
-GROSS = "energy_per_output_token_j"
+from llm_energy.records.metrics import GROSS
 
 
 def headline_rows(aggregates: Iterable[Aggregate]) -> list[AggregateRow]:

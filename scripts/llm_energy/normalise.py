@@ -10,7 +10,6 @@ from typing import Any
 from llm_energy.agreement import Outputs, agreement, reference_outputs
 from llm_energy.checks.accounting import (
     LOADED_IDLE,
-    ORDER,
     Sum,
     Work,
     baseline,
@@ -39,6 +38,7 @@ from llm_energy.records import (
     Workload,
     parse_record,
 )
+from llm_energy.records.metrics import OF_COMPONENT
 from llm_energy.uncertainty import Budget, window_budget
 from llm_energy.units import kilowatt_hours_from_joules
 
@@ -188,9 +188,8 @@ def _of_joules(
         ),
         "steady_state_energy_per_output_token_j": _steady_state_j(window, status, total),
     }
-    for name in ORDER:
-        per_token_j = _per(total.component_j.get(name), output_tokens)
-        found[f"{name}_energy_per_output_token_j"] = per_token_j
+    for component, name in OF_COMPONENT.items():
+        found[name] = _per(total.component_j.get(component), output_tokens)
     if status != "measured":
         return found | {"uncertainty_reason": ESTIMATE_HAS_NO_BOUND}
     budget = _budget(measurement, window.interval, total)

@@ -8,16 +8,17 @@ from dataclasses import replace
 from llm_energy.compare import compare
 from llm_energy.comparison_records import UNTOLD, Candidate, Comparison, Recommendation
 from llm_energy.records import AggregateRow
-from llm_energy.series import GROSS, Series, pair
+from llm_energy.records.metrics import GROSS, METRICS
+from llm_energy.series import Series, pair
 from llm_energy.wording import number, plus_minus
 
 QUALITY = "nll_per_token"
 MAX_DROP = "max_quality_drop_percent"
 # The bounds on latencies, by the names of the config and of the metrics.
 LATENCIES = {
-    "max_ttft_s": ("ttft_s", "time to first token"),
-    "max_tpot_s": ("tpot_s", "time per output token"),
-    "max_e2e_latency_s": ("e2e_latency_s", "end-to-end latency"),
+    "max_ttft_s": "ttft_s",
+    "max_tpot_s": "tpot_s",
+    "max_e2e_latency_s": "e2e_latency_s",
 }
 
 Place = tuple[str, str]  # cell, workload
@@ -39,7 +40,9 @@ def recommendations(
     pairs = []
     for (first, chosen), *others in ordered:
         if not first.refused:
-            found = (pair("choice", GROSS, series(chosen), series(row)) for _, row in others)
+            found = (
+                pair("choice", METRICS[GROSS], series(chosen), series(row)) for _, row in others
+            )
             pairs += [one for one in found if one]
     against = {
         (one.reference.cell, one.reference.workload, one.other.cell, one.other.workload): one
@@ -95,14 +98,15 @@ def _recommendation(
 
 
 def _candidate(row: AggregateRow, least: float | None, bounds: Mapping[str, float]) -> Candidate:
-    energy, quality = row.statistics[GROSS.name], _mean(row, QUALITY)
+    energy, quality = row.statistics[GROSS], _mean(row, QUALITY)
     drop = 100 * (quality / least - 1) if least and quality is not None else None
     refused = []
     if drop is not None and drop > bounds.get(MAX_DROP, drop):
         allowed = number(bounds[MAX_DROP])
         refused.append(f"its quality drop of {number(drop)} % is above {allowed} %")
-    latencies = {name: m for name, _ in LATENCIES.values() if (m := _mean(row, name)) is not None}
-    for bound, (name, words) in LATENCIES.items():
+    latencies = {name: m for name in LATENCIES.values() if (m := _mean(row, name)) is not None}
+    for bound, name in LATENCIES.items():
+        words = METRICS[name].label
         if bound in bounds and name not in latencies:
             refused.append(f"its {words} is not known")
         elif bound in bounds and latencies[name] > bounds[bound]:

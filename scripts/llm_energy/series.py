@@ -10,24 +10,7 @@ from llm_energy.comparability import differences, in_words
 from llm_energy.comparison_records import Contrast, Difference, LeftOut, Side
 from llm_energy.outliers import outlying
 from llm_energy.records import Metrics, MetricsTable, Status
-
-
-@dataclass(frozen=True)
-class Metric:
-    """A quantity that is compared: its unit in words, and what it is a quantity of."""
-
-    name: str
-    unit: str
-    verb: str
-    energy: bool = True
-    per_token: bool = True
-
-
-GROSS = Metric("energy_per_output_token_j", "J per output token", "uses")
-NET = Metric("net_energy_per_output_token_j", "net J per output token", "uses")
-PER_REQUEST = Metric("energy_per_request_j", "J per request", "uses", per_token=False)
-PER_BYTE = Metric("energy_per_utf8_byte_j", "J per UTF-8 byte", "uses", per_token=False)
-SPEED = Metric("output_tokens_per_s", "output tokens/s", "gives", energy=False)
+from llm_energy.records.metrics import Metric
 
 
 @dataclass(frozen=True)

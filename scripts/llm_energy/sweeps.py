@@ -11,7 +11,8 @@ from llm_energy.comparability import FIELDS, UNRECORDED, differences, in_words
 from llm_energy.errors import LlmEnergyError
 from llm_energy.paired import ALPHA, CONFIDENCE, holm
 from llm_energy.records import MetricsTable
-from llm_energy.series import GROSS, NET, SPEED, Metric, Series, collect
+from llm_energy.records.metrics import GROSS, METRICS, NET, SPEED, Metric
+from llm_energy.series import Series, collect
 from llm_energy.tables import text
 from llm_energy.tables.sheet import Column, Footnotes, Line, Sheet
 from llm_energy.uncertainty import (
@@ -23,7 +24,7 @@ from llm_energy.uncertainty import (
 )
 from llm_energy.wording import change, interval
 
-METRICS = (GROSS, NET, SPEED)
+COMPARED = (GROSS, NET, SPEED)
 
 
 @dataclass(frozen=True)
@@ -66,7 +67,7 @@ def compare_sweeps(earlier: Sequence[MetricsTable], later: Sequence[MetricsTable
             "kind of joules in common"
         )
     rows: list[Changed] = []
-    for metric in METRICS:
+    for metric in (METRICS[name] for name in COMPARED):
         places = {(k[0], k[1]): k for k in reversed(common)}  # a rate counts once
         keys = common if metric.energy else list(reversed(places.values()))
         found = [_changed(first[key], second[key], metric) for key in keys]
@@ -106,7 +107,7 @@ def _of_repeats(logs: Sequence[float]) -> Term:
 
 def _drift(side: Series, metric: Metric) -> float:
     """Give the relative uncertainty that the idle power's mean drift leaves in net energy."""
-    if metric is not NET:
+    if metric.name != NET:
         return 0.0
     rows = [side.rows[repeat] for repeat in side.values(metric)]
     drift_j = math.fsum((row.loaded_idle_drift_w or 0.0) * row.duration_s for row in rows)
@@ -177,7 +178,6 @@ COLUMNS = tuple(
     Column(head, None, brief=head)
     for head in ("Workload", "Quantity", "n", "Change", "95 % CI", "Beyond noise")
 )
-UNITS = {metric.name: metric.unit.replace(" per ", "/") for metric in METRICS}
 
 
 def to_text(rows: Sequence[Changed], earlier: str, later: str) -> str:
@@ -213,7 +213,7 @@ def _line(row: Changed, notes: Footnotes) -> Line:
         ends = interval(row.ci_low, row.ci_high).removeprefix("95 % CI ")
     cells = (
         row.workload,
-        UNITS[row.metric],
+        METRICS[row.metric].head,
         f"{row.n[0]}, {row.n[1]}",
         "-" if row.ratio is None else change(row.ratio),
         ends,

@@ -12,21 +12,9 @@ from llm_energy.comparison_records import (
     Ranking,
 )
 from llm_energy.records import Aggregate, AggregateRow, Statistic
+from llm_energy.records.metrics import DENOMINATORS, GROSS, METRICS, SPEED
 
-HEADLINE = "energy_per_output_token_j"
-DENOMINATORS = {
-    HEADLINE: "J per output token",
-    "energy_per_total_token_j": "J per total token",
-    "energy_per_request_j": "J per request",
-    "energy_per_utf8_byte_j": "J per UTF-8 byte",
-    "net_energy_per_output_token_j": "net J per output token",
-}
-AGAINST = {
-    "e2e_latency_s": "less",
-    "ttft_s": "less",
-    "tpot_s": "less",
-    "output_tokens_per_s": "more",
-}
+AGAINST = ("e2e_latency_s", "ttft_s", "tpot_s", SPEED)
 SHOWN = 10  # changes of places
 NEAR = 20  # places by the headline, beyond which two rows are not looked at for a change
 
@@ -37,7 +25,7 @@ def usable(aggregates: Iterable[Aggregate]) -> Iterator[AggregateRow]:
         measured = {(r.cell, r.workload) for r in aggregate.rows if r.energy_status == "measured"}
         for row in aggregate.rows:
             hidden = row.energy_status == "estimated" and (row.cell, row.workload) in measured
-            if row.n and not hidden and _mean(row, HEADLINE) is not None:
+            if row.n and not hidden and _mean(row, GROSS) is not None:
                 yield row
 
 
@@ -51,7 +39,7 @@ def rankings(rows: Iterable[AggregateRow]) -> list[Ranking]:
 
 def _ranking(backend, status, components, rows: list[AggregateRow]) -> Ranking:
     metrics = [name for name in DENOMINATORS if any(_mean(row, name) is not None for row in rows)]
-    rows = sorted(rows, key=lambda row: _mean(row, HEADLINE))
+    rows = sorted(rows, key=lambda row: _mean(row, GROSS))
     ranks: list[dict[str, int]] = [{} for _ in rows]
     for name in metrics:
         known = [k for k, row in enumerate(rows) if _mean(row, name) is not None]
@@ -87,14 +75,14 @@ def _changes(
     """
     for k, first in enumerate(rows):
         for second in rows[k + 1 : k + NEAR]:
-            if not _apart(first, second, HEADLINE):
+            if not _apart(first, second, GROSS):
                 continue
             for name in metrics:
                 if _apart(second, first, name):
-                    words = DENOMINATORS[name]
+                    words = METRICS[name].label
                     statement = (
                         f"{first.cell} at {first.workload} uses less than {second.cell} at "
-                        f"{second.workload} by {DENOMINATORS[HEADLINE]}, and more by {words}"
+                        f"{second.workload} by {METRICS[GROSS].label}, and more by {words}"
                     )
                     places = (first.cell, first.workload), (second.cell, second.workload)
                     far = _mean(first, name) / _mean(second, name)
@@ -117,16 +105,17 @@ def fronts(groups: Iterable[tuple[str, Sequence[AggregateRow]]]) -> list[ParetoF
     """
     found = []
     for work, rows in groups:
-        for against, better in AGAINST.items():
+        for against in AGAINST:
             known = [row for row in rows if _mean(row, against) is not None]
             if len(known) > 1:
-                found.append(_front(work, known, against, better))
+                found.append(_front(work, known, against))
     return found
 
 
-def _front(work: str, rows: Sequence[AggregateRow], against: str, better: str) -> ParetoFront:
+def _front(work: str, rows: Sequence[AggregateRow], against: str) -> ParetoFront:
+    better = METRICS[against].better
     sign = 1 if better == "less" else -1
-    order = sorted(rows, key=lambda row: (_mean(row, HEADLINE), sign * _mean(row, against)))
+    order = sorted(rows, key=lambda row: (_mean(row, GROSS), sign * _mean(row, against)))
     by_row: dict[int, tuple[str, str] | None] = {}
     best: AggregateRow | None = None
     for row in order:  # by rising energy, so only what is faster than all before is on the front
@@ -148,7 +137,7 @@ def _front(work: str, rows: Sequence[AggregateRow], against: str, better: str) -
 
 
 def _point(row: AggregateRow, against: str, dominated_by: tuple[str, str] | None) -> ParetoPoint:
-    energy, other = row.statistics[HEADLINE], row.statistics[against]
+    energy, other = row.statistics[GROSS], row.statistics[against]
     return ParetoPoint(
         cell=row.cell,
         workload=row.workload,

@@ -9,9 +9,9 @@ from dataclasses import dataclass, field
 from typing import TypeVar
 
 from llm_energy.records import Interval, Measurement, Status, Window
+from llm_energy.records.metrics import COMPONENTS
 
 Answer = TypeVar("Answer")
-ORDER = ("gpu", "cpu", "dram")
 STATUSES: tuple[Status, ...] = ("measured", "estimated")
 LOADED_IDLE = ("loaded_idle_before", "loaded_idle_after")
 
@@ -31,7 +31,8 @@ class Sum:
     def components(self) -> tuple[str, ...]:
         """Give the names of the components, each once, GPU first."""
         names = {component for component, _ in self.parts}
-        return tuple(sorted(names, key=lambda n: (ORDER.index(n) if n in ORDER else len(ORDER), n)))
+        known = [name for name in COMPONENTS if name in names]
+        return (*known, *sorted(names - COMPONENTS.keys()))
 
 
 def remembered(function: Callable[[Interval], Answer]) -> Callable[[Interval], Answer]:

@@ -13,8 +13,9 @@ from typing import Any
 
 from llm_energy.figures import course, energy, load, style
 from llm_energy.files import write_bytes, write_json
-from llm_energy.headline import GROSS, headline_rows, representatives
+from llm_energy.headline import headline_rows, representatives
 from llm_energy.records import Aggregate, AggregateRow, Measurement, read_record
+from llm_energy.records.metrics import GROSS
 from llm_energy.timeline import timeline
 
 MOST_PANELS, MOST_ROWS = 24, 120

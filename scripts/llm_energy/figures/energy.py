@@ -7,19 +7,14 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 from llm_energy.figures import style
-from llm_energy.headline import GROSS
 from llm_energy.records import AggregateRow
+from llm_energy.records.metrics import COMPONENTS, GROSS, METRICS, OF_COMPONENT, SPEED
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 CONTINUOUS, ASIDE = "continuous", 1.1  # how far beside the others, as a factor of the batch size
-ENERGY_LABEL = "J per output token (gross)"
-COMPONENTS = ("gpu", "cpu", "dram")
-TRADES = (  # statistic, label, whether less of it is better
-    ("output_tokens_per_s", "output tokens/s", False),
-    ("e2e_latency_s", "end-to-end latency (s)", True),
-)
+TRADES = (SPEED, "e2e_latency_s")
 
 
 Groups = Mapping[str, Sequence[AggregateRow]]  # rows by the title of their panel
@@ -40,7 +35,7 @@ def by_batch(groups: Groups) -> Figure:
             for size, row in zip(sizes, joined, strict=True):
                 style.point(axes, size, row.statistics[GROSS], look, style.is_estimated(row))
         _batch_axis(axes, sorted({row.batch_size for row in own}))
-        style.energy_axis(axes, [row.statistics[GROSS] for row in own], ENERGY_LABEL)
+        style.energy_axis(axes, [row.statistics[GROSS] for row in own], style.ENERGY_LABEL)
     style.legend(figure, list(looks.items()), any(map(style.is_estimated, rows)))
     return figure
 
@@ -60,7 +55,7 @@ def by_backend(groups: Groups) -> Figure:
         axes.set_xticks(list(places.values()), list(places))
         axes.set_xlim(-0.6, len(places) - 0.4)
         axes.grid(False, axis="x")
-        axes.set_ylabel(ENERGY_LABEL)
+        axes.set_ylabel(style.ENERGY_LABEL)
     _bar_legend(figure, {name: look.colour for name, look in looks.items()}, rows)
     return figure
 
@@ -74,7 +69,7 @@ def by_component(groups: Groups) -> Figure:
         for place, row in enumerate(own):
             base = 0.0
             for name in COMPONENTS:
-                part = row.statistics.get(f"{name}_{GROSS}")
+                part = row.statistics.get(OF_COMPONENT[name])
                 if part is None or part.mean is None:
                     continue
                 axes.barh(
@@ -94,7 +89,7 @@ def by_component(groups: Groups) -> Figure:
         axes.set_xlim(0, None)
         axes.invert_yaxis()
         axes.grid(False, axis="y")
-        axes.set_xlabel(ENERGY_LABEL)
+        axes.set_xlabel(style.ENERGY_LABEL)
     used = {
         name: style.COMPONENT_COLOURS[name]
         for name in COMPONENTS
@@ -151,7 +146,7 @@ def trade(panels: Mapping[str, Trade]) -> Figure:
             axes.set_xscale("log")
             style.plain_numbers(axes.xaxis)
         axes.set_xlabel(f"{label}, {'less' if less_is_better else 'more'} is better")
-        style.energy_axis(axes, [row.statistics[GROSS] for row in own], ENERGY_LABEL)
+        style.energy_axis(axes, [row.statistics[GROSS] for row in own], style.ENERGY_LABEL)
     style.legend(figure, list(looks.items()), any(map(style.is_estimated, rows)))
     return figure
 
@@ -169,10 +164,11 @@ def trades(groups: Groups) -> dict[str, Trade]:
     """Give for each group a panel per quantity to trade energy against, where it is known."""
     found = {}
     for title, own in groups.items():
-        for name, label, less_is_better in TRADES:
+        for metric in (METRICS[name] for name in TRADES):
+            name = metric.name
             rows = [row for row in own if row.statistics[name].mean is not None]
             if rows:
-                found[f"{title}: {name}"] = Trade(rows, name, label, less_is_better)
+                found[f"{title}: {name}"] = Trade(rows, name, metric.axis, metric.better == "less")
     return found
 
 

@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from llm_energy.figures import style
-from llm_energy.figures.energy import ENERGY_LABEL, GROSS
 from llm_energy.records import AggregateRow
+from llm_energy.records.metrics import GROSS, METRICS
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -49,7 +49,7 @@ def over_load(panels: Mapping[str, Sequence[AggregateRow]]) -> Figure:
             for (rate_per_s, _), row in zip(ends, own, strict=True):
                 estimated = style.is_estimated(row)
                 style.point(axes, rate_per_s, row.statistics[GROSS], look, estimated)
-        axes.set_xlabel("requests per second")
-        style.energy_axis(axes, [row.statistics[GROSS] for row in rows], ENERGY_LABEL)
+        axes.set_xlabel(METRICS[RATE].axis)
+        style.energy_axis(axes, [row.statistics[GROSS] for row in rows], style.ENERGY_LABEL)
     style.legend(figure, list(looks.items()), any(map(style.is_estimated, every)))
     return figure

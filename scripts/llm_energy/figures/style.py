@@ -12,6 +12,7 @@ from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 from llm_energy.records import AggregateRow, Statistic
+from llm_energy.records.metrics import GROSS, METRICS
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 
 COLOURS = ("#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9", "#7F7F7F")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
+ENERGY_LABEL = f"{METRICS[GROSS].label} (gross)"
 COMPONENT_COLOURS = {"gpu": "#0072B2", "cpu": "#E69F00", "dram": "#009E73"}
 HATCH, MOST_NAMED = "////", 14  # names in a legend
 PANELS_A_ROW, PANEL_INCHES = 3, (3.1, 2.5)

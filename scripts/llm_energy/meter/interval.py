@@ -6,8 +6,9 @@ import dataclasses
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
-from llm_energy.meter.sensors import COMPONENTS, Sensor
+from llm_energy.meter.sensors import Sensor
 from llm_energy.records import ComponentEnergy, Interval
+from llm_energy.records.metrics import COMPONENTS
 
 
 @dataclasses.dataclass(frozen=True)

@@ -6,8 +6,6 @@ from typing import Any, Protocol
 
 from llm_energy.records import ComponentEnergy
 
-COMPONENTS = ("gpu", "cpu", "dram")
-
 
 class Sensor(Protocol):
     """Turn any two of its readings into the energy between them.

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from llm_energy.checks import CATALOGUE
+from llm_energy.records.metrics import METRICS
 from llm_energy.report import abstract, cells, charts, content, methods
 from llm_energy.report.sources import Sources, read_sources
 
@@ -65,6 +66,7 @@ def page_data(sources: Sources) -> tuple[dict[str, Any], dict[str, dict[str, Any
     data = {
         "sweep": sources.plan["sweep"],
         "large": len(rows) > MOST_DRAWN_AT_ONCE,
+        "heads": {name: metric.head for name, metric in METRICS.items()},
         "rows": rows,
         "parts": content.part_records(sources),
         "windows": content.window_table(sources, flags),

@@ -7,13 +7,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from llm_energy.checks import CATALOGUE
-from llm_energy.headline import GROSS
 from llm_energy.records import AggregateRow, Flag, Statistic
+from llm_energy.records.metrics import COMPONENTS, GROSS, METRICS
 from llm_energy.report.sources import Sources, counted, listed, most_common, place
 from llm_energy.statistics import absolute_quantity, quantity
 from llm_energy.wording import number
 
-COMPONENT_NAMES = {"gpu": "GPU", "cpu": "CPU", "dram": "memory"}
 MOST_REASONS = 3
 MOST_TIES = 2
 WORST_FIRST = ("invalid", "warning", "note")
@@ -95,7 +94,7 @@ def _cost(sources: Sources, row: AggregateRow) -> str:
     shown = ties[:MOST_TIES] + [f"{len(ties) - MOST_TIES} more"] * (len(ties) > MOST_TIES)
     return (
         f"{row.model} in {row.precision} on {row.backend} at batch size {row.batch_size} "
-        f"({row.workload}): {quantity(row.statistics[GROSS])} J per output token"
+        f"({row.workload}): {quantity(row.statistics[GROSS])} {METRICS[GROSS].label}"
         + (f", which cannot be told from {listed(shown)}" if ties else "")
     )
 
@@ -259,10 +258,10 @@ def _estimated(sources: Sources) -> Statement:
         for component in row.components:
             parts.setdefault(component, Counter())[row.energy_status] += 1
     by_status = {
-        status: [COMPONENT_NAMES.get(c, c) for c, seen in parts.items() if seen[status]]
+        status: [COMPONENTS.get(c, c) for c, seen in parts.items() if seen[status]]
         for status in ("measured", "estimated")
     }
-    absent = [COMPONENT_NAMES[component] for component in COMPONENT_NAMES if component not in parts]
+    absent = [COMPONENTS[component] for component in COMPONENTS if component not in parts]
     measured, estimated = listed(by_status["measured"]), listed(by_status["estimated"])
     if not estimated:
         answer = f"Nothing: the joules ({measured}) come from sensors."

@@ -9,10 +9,9 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from llm_energy.figures.style import COLOURS, COMPONENT_COLOURS
-from llm_energy.report.content import COMPONENTS
+from llm_energy.figures.style import COLOURS, COMPONENT_COLOURS, ENERGY_LABEL
+from llm_energy.records.metrics import COMPONENTS, GROSS, METRICS, SPEED
 
-ENERGY = "J per output token (gross)"
 SHAPES = ("circle", "square", "triangle-up", "diamond", "triangle-down", "cross", "triangle-right")
 SPREAD = 5  # values over a wider factor than this are shown on a logarithmic axis
 MOST_BARS = 40
@@ -33,28 +32,28 @@ def charts(rows: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
             "Mean gross joules per output token with 95 % intervals. A hollow point is an "
             "estimate, a dashed line continuous batching.",
             no_rows,
-            lambda: _batch(alt, rows, _axis(alt, ENERGY, energies)),
+            lambda: _batch(alt, rows, _axis(alt, ENERGY_LABEL, energies)),
         ),
         "backend": (
             "Energy by backend",
             "Mean gross joules per output token of the same work on each backend, with 95 % "
             f"intervals; the {MOST_BARS} cheapest of the rows shown.",
             no_rows or one_backend,
-            lambda: _backend(alt, rows, _axis(alt, ENERGY, energies)),
+            lambda: _backend(alt, rows, _axis(alt, ENERGY_LABEL, energies)),
         ),
         "throughput": (
             "Energy against throughput",
             "Down and to the right is better. On the grey line lies what no other cell and "
             "workload of the model beats in both.",
             no_rows,
-            lambda: _trade(alt, rows, "tps", "output tokens/s", "descending"),
+            lambda: _trade(alt, rows, "tps", METRICS[SPEED].axis, "descending"),
         ),
         "latency": (
             "Energy against latency",
             "Down and to the left is better. On the grey line lies what no other cell and "
             "workload of the model beats in both.",
             no_rows or (None if any(row["e2e"] for row in rows) else "no latency was recorded"),
-            lambda: _trade(alt, rows, "e2e", "end-to-end latency of a request (s)", "ascending"),
+            lambda: _trade(alt, rows, "e2e", METRICS["e2e_latency_s"].axis, "ascending"),
         ),
         "components": (
             "Energy by component",
@@ -188,7 +187,7 @@ def _trade(alt, rows: Sequence[Mapping[str, Any]], field: str, title: str, order
         .transform_filter(f"isValid(datum.{field})")
         .encode(
             x=alt.X(f"{field}:Q", **_axis(alt, title, [row[field] for row in known])),
-            y=alt.Y("e:Q", **_axis(alt, ENERGY, [row["e"] for row in known])),
+            y=alt.Y("e:Q", **_axis(alt, ENERGY_LABEL, [row["e"] for row in known])),
             color=_colour(alt, rows),
             opacity=opacity,
         )
@@ -222,7 +221,7 @@ def _components(alt, names: Sequence[str]):
         .transform_filter("isValid(datum.j)")
         .mark_bar()
         .encode(
-            x=alt.X("sum(j):Q", title=ENERGY),
+            x=alt.X("sum(j):Q", title=ENERGY_LABEL),
             y=alt.Y("label:N", title=None, sort=alt.SortField("e"), axis=alt.Axis(labelLimit=200)),
             color=alt.Color("component:N", title=None, scale=parts, sort=names),
             order=alt.Order("component:N", sort="descending"),
@@ -231,7 +230,7 @@ def _components(alt, names: Sequence[str]):
                 "label:N",
                 "component:N",
                 "status:N",
-                alt.Tooltip("j:Q", title="J/output token", format=".3"),
+                alt.Tooltip("j:Q", title=METRICS[GROSS].head, format=".3"),
             ],
         )
         .properties(height=alt.Step(18))
@@ -288,8 +287,8 @@ def _tooltip(alt) -> list:
         "backend:N",
         "precision:N",
         "workload:N",
-        alt.Tooltip("gross:N", title="J/output token"),
-        alt.Tooltip("rate:N", title="tokens/s"),
+        alt.Tooltip("gross:N", title=METRICS[GROSS].head),
+        alt.Tooltip("rate:N", title=METRICS[SPEED].head),
         alt.Tooltip("n:Q", title="repeats"),
         alt.Tooltip("status:N", title="energy"),
     ]

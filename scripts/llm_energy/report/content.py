@@ -9,18 +9,11 @@ from typing import Any
 
 from llm_energy.comparison_records import Comparison, Limits
 from llm_energy.files import canonical_json
-from llm_energy.headline import GROSS
 from llm_energy.records import AggregateRow, Metrics, Statistic, Verdict
+from llm_energy.records.metrics import GROSS, METRICS, NET, OF_COMPONENT, PER_REQUEST, SPEED
 from llm_energy.report.sources import Sources, listed, place
 from llm_energy.statistics import mean_only, quantity
 
-COMPONENTS = ("gpu", "cpu", "dram")
-TRACE_POINTS_IN_ALL, FEWEST, MOST = (
-    40_000,
-    40,
-    400,
-)  # so that a page of a thousand cells stays light
-REQUESTS_SHOWN = 5
 DRAWN_FLOOR = 20  # an interval that reaches below zero is drawn down to a twentieth of its mean
 
 
@@ -67,7 +60,7 @@ def row_record(row: AggregateRow) -> dict[str, Any]:
         "excluded": len(row.excluded),
         "outliers": [
             f"repeat {listed(map(str, found.repeats))} far from the others; without: "
-            f"{quantity(found.without)} J/output token"
+            f"{quantity(found.without)} {METRICS[GROSS].unit}"
             for found in row.outliers
             if found.metric == GROSS
         ],
@@ -75,17 +68,17 @@ def row_record(row: AggregateRow) -> dict[str, Any]:
         "lo": None if gross.ci_low is None else short(max(gross.ci_low, gross.mean / DRAWN_FLOOR)),
         "hi": short(gross.ci_high),
         "gross": quantity(gross),
-        "net": quantity(statistic("net_energy_per_output_token_j")),
-        "net_j": short(statistic("net_energy_per_output_token_j").mean),
-        "request": quantity(statistic("energy_per_request_j")),
-        "request_j": short(statistic("energy_per_request_j").mean),
-        "rate": mean_only(statistic("output_tokens_per_s")),
-        "tps": short(statistic("output_tokens_per_s").mean),
+        "net": quantity(statistic(NET)),
+        "net_j": short(statistic(NET).mean),
+        "request": quantity(statistic(PER_REQUEST)),
+        "request_j": short(statistic(PER_REQUEST).mean),
+        "rate": mean_only(statistic(SPEED)),
+        "tps": short(statistic(SPEED).mean),
         "ttft_text": mean_only(statistic("ttft_s")),
         "ttft": short(statistic("ttft_s").mean),
         "e2e_text": mean_only(statistic("e2e_latency_s")),
         "e2e": short(statistic("e2e_latency_s").mean),
-        **{name: short(statistic(f"{name}_{GROSS}").mean) for name in COMPONENTS},
+        **{part: short(statistic(name).mean) for part, name in OF_COMPONENT.items()},
     }
 
 
@@ -102,9 +95,9 @@ def part_records(sources: Sources) -> list[dict[str, Any]]:
             "status": row.energy_status,
             "e": short(row.statistics[GROSS].mean),
             **{
-                name: short(row.statistics[f"{name}_{GROSS}"].mean)
-                for name in COMPONENTS
-                if f"{name}_{GROSS}" in row.statistics
+                part: short(row.statistics[name].mean)
+                for part, name in OF_COMPONENT.items()
+                if name in row.statistics
             },
         }
         for row in sources.every_row
@@ -178,24 +171,12 @@ def _window(verdict: Verdict, metrics: Metrics | None) -> dict[str, Any]:
     return values
 
 
-METRICS = {
-    GROSS: "J/output token",
-    "net_energy_per_output_token_j": "net J/output token",
-    "energy_per_total_token_j": "J/token",
-    "energy_per_request_j": "J/request",
-    "output_tokens_per_s": "tokens/s",
-    "ttft_s": "TTFT",
-    "tpot_s": "TPOT",
-    "e2e_latency_s": "latency",
-}
-
-
 def comparison_records(comparisons: Sequence[Comparison]) -> list[dict[str, Any]]:
     """Give what the table of comparisons shows, the ones that could be told apart first."""
     return [
         {
             "contrast": c.contrast.replace("_", " "),
-            "metric": METRICS.get(c.metric, c.metric.replace("_", " ")),
+            "metric": METRICS[c.metric].head,
             "reference": f"{c.reference.cell} {c.reference.workload}",
             "other": f"{c.other.cell} {c.other.workload}",
             "outcome": c.outcome.replace("_", " "),

@@ -11,7 +11,7 @@ from typing import Any
 
 from llm_energy.comparison_records import UNTOLD, Comparison, Comparisons, Recommendation
 from llm_energy.files import read_json
-from llm_energy.headline import GROSS, headline_rows, representatives
+from llm_energy.headline import headline_rows, representatives
 from llm_energy.records import (
     Aggregate,
     AggregateRow,
@@ -22,6 +22,7 @@ from llm_energy.records import (
     Verdicts,
     read_record,
 )
+from llm_energy.records.metrics import GROSS
 
 Place = tuple[str, str]  # (cell, workload)
 

@@ -13,6 +13,7 @@ from typing import NamedTuple
 from llm_energy.checks import CATALOGUE
 from llm_energy.errors import LlmEnergyError
 from llm_energy.records import Aggregate, AggregateRow, Statistic
+from llm_energy.records.metrics import METRICS
 from llm_energy.statistics import ABSENT, quantity
 from llm_energy.tables.sheet import Column, Footnotes, Line, Results, Sheet, Table, row_id, title
 
@@ -41,21 +42,23 @@ ENERGY = Column("energy", "Energy")
 class Measure:
     """A column of one statistic; ``meaning`` explains it below the table.
 
-    An ``optional`` one stands there only where a row has something in it.
+    A ``brief`` one is in the terminal as well. An ``optional`` one stands there only where a row
+    has something in it. Its head is the metric's own where no other is given.
     """
 
     name: str
-    head: str
     statistic: str
     write: Callable[[Statistic], str] = quantity
-    brief: str | None = None
+    brief: bool = False
     optional: bool = False
     meaning: str = ""
+    head: str | None = None
 
     @property
     def column(self) -> Column:
         """Give the column on the page."""
-        return Column(self.name, self.head, "number", self.brief)
+        head = self.head or METRICS[self.statistic].head
+        return Column(self.name, head, "number", head if self.brief else None)
 
     def of(self, row: AggregateRow) -> str:
         """Give the cell of a row."""

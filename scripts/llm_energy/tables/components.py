@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+from llm_energy.records.metrics import OF_COMPONENT
 from llm_energy.tables.by_cell import Measure, statistics_table
 from llm_energy.tables.sheet import Results, Table
 
 MEASURES = tuple(
-    Measure(name, f"{head} J/output token", f"{name}_energy_per_output_token_j", optional=True)
-    for name, head in (("gpu", "GPU"), ("cpu", "CPU"), ("dram", "memory"))
+    Measure(component, name, optional=True) for component, name in OF_COMPONENT.items()
 )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from llm_energy.records import Aggregate, AggregateRow
+from llm_energy.records.metrics import FACILITY, GROSS, NET, SPEED, STEADY_STATE
 from llm_energy.statistics import absolute_quantity, mean_only
 from llm_energy.tables.by_cell import (
     CELL,
@@ -21,11 +22,9 @@ from llm_energy.tables.by_cell import (
 )
 from llm_energy.tables.sheet import Column, Footnotes, Line, Results, Sheet, Table, row_id, title
 
-GROSS = "energy_per_output_token_j"
 MEASURES = (
-    Measure("gross", "J/output token", GROSS, brief="J/output token"),
+    Measure("gross", GROSS, brief=True),
     Measure(
-        "absolute",
         "absolute",
         GROSS,
         absolute_quantity,
@@ -33,25 +32,24 @@ MEASURES = (
         meaning="Absolute is the same mean with the error of the boards' own sensors in its "
         "interval: 5 % as a standard uncertainty (Yang, Adamek and Armour, SC'24, "
         "arXiv:2312.02741). It is the one to quote beyond one board.",
+        head="absolute",
     ),
-    Measure("net", "net J/output token", "net_energy_per_output_token_j"),
+    Measure("net", NET),
     Measure(
         "steady_state",
-        "steady-state J/output token",
-        "steady_state_energy_per_output_token_j",
+        STEADY_STATE,
         optional=True,
         meaning="Steady state is the joules over the output tokens of the time in which the batch "
         "was full; the prefill of requests that join it is inside.",
     ),
     Measure(
         "facility",
-        "facility J/output token",
-        "facility_energy_per_output_token_j",
+        FACILITY,
         optional=True,
         meaning="Facility is gross times the site's power usage effectiveness (PUE).",
     ),
-    Measure("tokens_per_s", "tok/s", "output_tokens_per_s", mean_only, "tok/s"),
-    Measure("ttft", "TTFT (s)", "ttft_s", mean_only, "TTFT (s)"),
+    Measure("tokens_per_s", SPEED, mean_only, brief=True),
+    Measure("ttft", "ttft_s", mean_only, brief=True),
 )
 STATUS = Column("status", None, brief="Energy")
 EXPLANATION = (

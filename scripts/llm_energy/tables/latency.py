@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 
 from llm_energy.latency import PERCENTILES, QUANTITIES
 from llm_energy.records import Aggregate, AggregateRow
+from llm_energy.records.metrics import METRICS
 from llm_energy.statistics import ABSENT, mean_only, quantity
 from llm_energy.tables.by_cell import (
     CELL,
@@ -21,12 +22,13 @@ from llm_energy.tables.by_cell import (
 )
 from llm_energy.tables.sheet import Column, Footnotes, Line, Results, Table, row_id
 
-NAMES = {"ttft": "TTFT", "tpot": "TPOT", "itl": "ITL", "e2e": "end to end", "queueing": "queueing"}
 MEANS = {"ttft": "ttft_s", "tpot": "tpot_s", "e2e": "e2e_latency_s"}
+NAMES = {"itl": "ITL", "queueing": "queueing"}
+NAMES |= {quantity: METRICS[name].short for quantity, name in MEANS.items()}
 COLUMNS = (
     *CELL,
     Column("traffic", "Traffic"),
-    Column("rate", "requests/s", "number"),
+    Column("rate", METRICS["requests_per_s"].head, "number"),
     Column("latency", "Latency (s)"),
     Column("mean", "mean", "number"),
     *(Column(f"p{percent}", f"p{percent}", "number") for percent in PERCENTILES),
@@ -34,12 +36,12 @@ COLUMNS = (
 )
 EXPLANATION = (
     "Latencies count from when a request was due, so what it waited is inside: TTFT to its first "
-    "token, end to end to its last one, queueing to the begin of its service. TPOT is the time "
+    "token, end-to-end to its last one, queueing to the begin of its service. TPOT is the time "
     "from first to last token over the tokens after the first. ITL is the gap between two tokens "
     "of a request; its quantiles are over tokens, within half a percent, all others over requests. "
     "Each repeat gives one quantile; shown is the mean over n repeats ± half its 95 % interval. Of "
     "fewer than 100 requests p99 is little but the longest one. Offline, all requests are due at "
-    "the start of a pass; requests/s are those that were served."
+    "the start of a pass; served/s counts the requests that were served in a second."
 )
 NOTHING = "Nothing to show: no engine of this sweep told when its tokens came."
 

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 from llm_energy.load_records import Estimate, LoadFit, LoadPoint
 from llm_energy.records import Aggregate, AggregateRow
+from llm_energy.records.metrics import GROSS, METRICS, PER_REQUEST, SPEED
 from llm_energy.statistics import ABSENT, mean_only, quantity, three_digits
 from llm_energy.tables.by_cell import (
     CELL,
@@ -24,17 +25,16 @@ Key = tuple[str, str, str, tuple[str, ...]]
 WRITTEN = {
     "arrival_rate_per_s": mean_only,
     "requests_per_s": mean_only,
-    "output_tokens_per_s": mean_only,
+    SPEED: mean_only,
     "mean_power_w": quantity,
-    "energy_per_output_token_j": quantity,
-    "energy_per_request_j": quantity,
+    GROSS: quantity,
+    PER_REQUEST: quantity,
 }
-HEADS = ("requests/s", "served/s", "tok/s", "W", "J/output token", "J/request")
 COLUMNS = (
     *CELL,
     Column("traffic", "Traffic"),
     Column("utilisation", "Utilisation", "number"),
-    *(Column(name, head, "number") for name, head in zip(WRITTEN, HEADS, strict=True)),
+    *(Column(name, METRICS[name].head, "number") for name in WRITTEN),
     N,
     ENERGY,
 )
@@ -50,9 +50,9 @@ FIT = (
     Column("traffic", "Traffic"),
     Column("loaded", "P_loaded (W)", "number"),
     Column("loaded_range", "95 %", "number"),
-    Column("marginal", "e (J/output token)", "number"),
+    Column("marginal", f"e ({METRICS[GROSS].unit})", "number"),
     Column("marginal_range", "95 %", "number"),
-    Column("idle", "loaded idle (W)", "number"),
+    Column("idle", METRICS["loaded_idle_power_w"].head, "number"),
     N,
     Column("windows", "Windows", "number"),
     Column("r_squared", "R²", "number"),

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from llm_energy.records import AggregateRow
+from llm_energy.records.metrics import GROSS
 from llm_energy.tables.by_cell import Measure, remarks, statistics_table
 from llm_energy.tables.sheet import Results, Table
 
-ENERGY = Measure("gross", "J/output token", "energy_per_output_token_j")
+ENERGY = Measure("gross", GROSS)
 MEASURES = (
-    Measure("nll", "NLL per token (nat)", "nll_per_token", optional=True),
-    Measure("perplexity", "perplexity", "perplexity", optional=True),
-    Measure("agreement", "agreement with float32", "agreement_with_float32", optional=True),
+    Measure("nll", "nll_per_token", optional=True),
+    Measure("perplexity", "perplexity", optional=True),
+    Measure("agreement", "agreement_with_float32", optional=True),
 )
 
 

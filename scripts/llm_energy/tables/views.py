@@ -4,18 +4,12 @@ from __future__ import annotations
 
 from llm_energy.comparison_records import Candidate, Limits, RankedRow, Recommendation
 from llm_energy.records import AggregateRow, Statistic
+from llm_energy.records.metrics import DENOMINATORS, GROSS, METRICS, OF_COMPONENT
 from llm_energy.statistics import ABSENT, quantity, three_digits
 from llm_energy.tables.by_cell import Frame, framed
 from llm_energy.tables.sheet import Column, Footnotes, Line, Results, Table, row_id
 
 PLACE = (Column("cell", "Cell"), Column("workload", "Workload"))
-DENOMINATORS = {
-    "energy_per_output_token_j": "J/output token",
-    "energy_per_total_token_j": "J/total token",
-    "energy_per_request_j": "J/request",
-    "energy_per_output_byte_j": "J/output byte",
-    "net_energy_per_output_token_j": "net J/output token",
-}
 DENOMINATORS_EXPLANATION = (
     "The same gross joules over several denominators, and the net ones: the mean over the repeats "
     "± half its 95 % interval. Ranks are within the block, the least joules first, one for each "
@@ -24,12 +18,12 @@ DENOMINATORS_EXPLANATION = (
 LIMITS = (
     *PLACE,
     Column("n", "n", "number"),
-    Column("energy", "boards' J/output token", "number"),
-    Column("floor", "floor J/output token", "number"),
-    Column("roofline", "roofline J/output token", "number"),
+    Column("energy", METRICS[OF_COMPONENT["gpu"]].head, "number"),
+    Column("floor", METRICS["floor_energy_per_output_token_j"].head, "number"),
+    Column("roofline", METRICS["roofline_energy_per_output_token_j"].head, "number"),
     Column("times_floor", "times floor", "number"),
-    Column("mbu", "MBU", "number"),
-    Column("mfu", "MFU", "number"),
+    Column("mbu", METRICS["mbu"].head, "number"),
+    Column("mfu", METRICS["mfu"].head, "number"),
 )
 LIMITS_EXPLANATION = (
     "Floor is the least energy that moving and computing the bits of a token takes, roofline what "
@@ -38,7 +32,7 @@ LIMITS_EXPLANATION = (
 )
 RECOMMENDED = (
     *PLACE,
-    Column("energy", "J/output token", "number"),
+    Column("energy", METRICS[GROSS].head, "number"),
     Column("drop", "quality drop (%)", "number"),
     Column("latency", "Latency (s)"),
     Column("words", "In words", "prose"),
@@ -56,7 +50,6 @@ def denominators(results: Results) -> Table:
     rankings = compared.rankings if compared else ()
     statistics = _statistics(results)
     metrics = [m for m in DENOMINATORS if any(m in ranking.metrics for ranking in rankings)]
-    metrics += sorted({m for ranking in rankings for m in ranking.metrics} - set(metrics))
     blocks, values = [], []
     for ranking in rankings:
         kind = (ranking.energy_status, ranking.components)
@@ -79,7 +72,7 @@ def denominators(results: Results) -> Table:
         blocks.append((f"{ranking.backend}, {kind[0]}: {', '.join(kind[1])}", tuple(lines)))
     columns = (
         *PLACE,
-        *(Column(metric, DENOMINATORS.get(metric, metric), "number") for metric in metrics),
+        *(Column(metric, METRICS[metric].head, "number") for metric in metrics),
         Column("ranks", "Ranks"),
     )
     heads = ["backend", "energy_status", "components", "cell", "workload"]
@@ -98,7 +91,7 @@ def limits(results: Results) -> Table:
     """Give each cell's distance from what physics and its hardware allow."""
     compared, notes = results.comparisons, Footnotes()
     found = compared.limits if compared else ()
-    metric = "gpu_energy_per_output_token_j"
+    metric = OF_COMPONENT["gpu"]
     statistics = {
         key[:2]: found[metric]
         for key, found in _statistics(results).items()
@@ -204,5 +197,4 @@ def _latency(metric: str, value_s: float) -> str:
     >>> _latency("ttft_s", 0.25), _latency("e2e_latency_s", 1.5)
     ('TTFT 0.250', 'end-to-end 1.50')
     """
-    names = {"ttft_s": "TTFT", "tpot_s": "TPOT", "e2e_latency_s": "end-to-end"}
-    return f"{names.get(metric, metric)} {three_digits(value_s)}"
+    return f"{METRICS[metric].short} {three_digits(value_s)}"

@@ -10,7 +10,7 @@ from llm_energy.cli import run_stage
 from llm_energy.comparison_records import Comparisons
 from llm_energy.files import write_text
 from llm_energy.load_records import LoadCurves
-from llm_energy.records import Aggregate, read_record
+from llm_energy.records import Aggregate, Verdicts, check_titles, read_record
 from llm_energy.tables import Results, render
 
 
@@ -19,6 +19,9 @@ def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument(
         "--aggregates", type=Path, nargs="+", required=True, help="one aggregate per backend"
+    )
+    parser.add_argument(
+        "--verdicts", type=Path, nargs="*", default=[], help="the verdicts: the checks' titles"
     )
     parser.add_argument("--comparisons", type=Path, help="what the compare stage found")
     parser.add_argument("--load", type=Path, help="what the load stage found")
@@ -30,7 +33,9 @@ def main(argv: list[str] | None = None) -> int:
         aggregates = tuple(read_record(Aggregate, path) for path in arguments.aggregates)
         compared = arguments.comparisons and read_record(Comparisons, arguments.comparisons)
         load = arguments.load and read_record(LoadCurves, arguments.load)
-        for name, text in render(Results(aggregates, compared, load), arguments.jobs):
+        titles = check_titles(read_record(Verdicts, path) for path in arguments.verdicts)
+        results = Results(aggregates, compared, load, titles)
+        for name, text in render(results, arguments.jobs):
             write_text(arguments.out_dir / name, text)
 
     return run_stage(write)

@@ -149,6 +149,7 @@ def test_a_finding_may_change_the_severity():
     check = CATALOGUE["M03"]
     assert check.flag(Finding({})).severity == "note"
     assert check.flag(Finding({}, "invalid")).severity == "invalid"
+    assert check.flag(Finding({})).title == check.title
 
 
 def test_evidence_that_is_not_finite_becomes_text():

@@ -28,7 +28,10 @@ EXAMPLES = {
     "model-manifest": builders.manifest(),
     "prompt-set": builders.prompt_set(),
     "verdicts": Verdicts(
-        1, "test", "pytorch", (builders.verdict(flags=(Flag("M03", "note", {"a": 1}, "Wait."),)),)
+        1,
+        "test",
+        "pytorch",
+        (builders.verdict(flags=(Flag("M03", "note", {"a": 1}, "Wait.", "short"),)),),
     ),
     "metrics": builders.metrics_table([builders.metrics()], [builders.verdict()]),
     "aggregate": builders.aggregate(

@@ -14,7 +14,7 @@ from llm_energy.errors import LlmEnergyError
 from llm_energy.files import read_json, sha256_file
 from llm_energy.host import git_state
 from llm_energy.load_records import LoadCurves
-from llm_energy.records import SCHEMA_VERSION, Aggregate, read_record
+from llm_energy.records import SCHEMA_VERSION, Aggregate, Verdicts, check_titles, read_record
 from llm_energy.tables import Results, make
 
 NAME = "provenance.json"
@@ -97,11 +97,13 @@ def backends(plan: dict[str, Any]) -> list[str]:
 def results_of(folder: Path, plan: dict[str, Any]) -> Results:
     """Read what the tables of a sweep are made from."""
     aggregates = [read_record(Aggregate, folder / b / "aggregate.json") for b in backends(plan)]
+    verdicts = [read_record(Verdicts, folder / b / "verdicts.json") for b in backends(plan)]
     compared, load = folder / "comparisons.json", folder / "load.json"
     return Results(
         tuple(aggregates),
         read_record(Comparisons, compared) if compared.is_file() else None,
         read_record(LoadCurves, load) if load.is_file() else None,
+        check_titles(verdicts),
     )
 
 

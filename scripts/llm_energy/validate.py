@@ -10,7 +10,6 @@ from typing import Any
 
 from llm_energy import schemas
 from llm_energy.checks import (
-    CATALOGUE,
     Case,
     Current,
     FileState,
@@ -323,9 +322,9 @@ def _conclude(verdict: Verdict) -> Verdict:
     """Set the verdict of a measured window from its flags, and say why where it is invalid."""
     if verdict.outcome != "ok":
         return verdict
-    ids = dict.fromkeys(flag.id for flag in verdict.flags if flag.severity == "invalid")
+    found = {flag.id: flag.title for flag in verdict.flags if flag.severity == "invalid"}
     return replace(
         verdict,
         verdict=verdict_word(verdict.flags),
-        reason="; ".join(f"{id} {CATALOGUE[id].title}" for id in ids) or None,
+        reason="; ".join(f"{id} {title}" for id, title in found.items()) or None,
     )

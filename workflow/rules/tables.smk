@@ -1,6 +1,6 @@
 """Print what was found, each backend in its own block.
 
-INPUT  results/<sweep>/<backend>/aggregate.json, results/<sweep>/{comparisons,load}.json
+INPUT  results/<sweep>/<backend>/{aggregate,verdicts}.json, results/<sweep>/{comparisons,load}.json
 OUTPUT results/<sweep>/tables/<table>.{csv,md,tex}, results/<sweep>/tables/energy.txt
 """
 
@@ -14,6 +14,7 @@ rule tables:
             module=["statistics", *(f"tables/{name}" for name in TABLE_MODULES)],
         ),
         aggregates=expand("results/{{sweep}}/{backend}/aggregate.json", backend=PLAN.backends),
+        verdicts=expand("results/{{sweep}}/{backend}/verdicts.json", backend=PLAN.backends),
         load="results/{sweep}/load.json",
         comparisons="results/{sweep}/comparisons.json",
     output:
@@ -38,6 +39,7 @@ rule tables:
         r"""
         {params.python:q} {input.script:q} \
             --aggregates {input.aggregates:q} \
+            --verdicts {input.verdicts:q} \
             --load {input.load:q} \
             --comparisons {input.comparisons:q} \
             --jobs {threads:q} \

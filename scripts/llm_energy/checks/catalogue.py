@@ -168,7 +168,8 @@ class Check:
     def flag(self, finding: Finding) -> Flag:
         """Turn a finding into the flag that a verdict carries; what is not finite becomes text."""
         evidence = _finite(finding.evidence)
-        return Flag(self.id, finding.severity or self.severity, evidence, self.advice)
+        severity = finding.severity or self.severity
+        return Flag(self.id, severity, evidence, self.advice, self.title)
 
 
 CATALOGUE: dict[str, Check] = {}

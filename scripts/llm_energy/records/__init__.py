@@ -42,6 +42,7 @@ from llm_energy.records.results import (
     Verdict,
     Verdicts,
     VerdictWord,
+    check_titles,
 )
 from llm_energy.records.spec import (
     Arrivals,
@@ -119,6 +120,7 @@ __all__ = [
     "Verdicts",
     "Window",
     "Workload",
+    "check_titles",
     "holds_already",
     "parse_record",
     "read_record",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -14,12 +15,16 @@ Severity = Literal["note", "warning", "invalid"]
 
 @dataclass(frozen=True)
 class Flag:
-    """What one named check found, with the evidence for it and what to do about it."""
+    """What one named check found, with the evidence for it and what to do about it.
+
+    ``title`` is that of the check as it was when it judged; empty in verdicts of older versions.
+    """
 
     id: str
     severity: Severity
     evidence: dict[str, Any]
     advice: str
+    title: str = ""
 
 
 @dataclass(frozen=True)
@@ -49,6 +54,12 @@ class Verdicts:
     sweep: str
     backend: str
     verdicts: tuple[Verdict, ...]
+
+
+def check_titles(tables: Iterable[Verdicts]) -> dict[str, str]:
+    """Return, by id, the titles of the checks that found something, as the verdicts have them."""
+    flags = (flag for table in tables for verdict in table.verdicts for flag in verdict.flags)
+    return {flag.id: flag.title for flag in flags if flag.title}
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,6 @@ import json
 from pathlib import Path
 from typing import Any
 
-from llm_energy.checks import CATALOGUE
 from llm_energy.records.metrics import METRICS
 from llm_energy.report import abstract, cells, charts, content, methods
 from llm_energy.report.sources import Sources, read_sources
@@ -71,7 +70,7 @@ def page_data(sources: Sources) -> tuple[dict[str, Any], dict[str, dict[str, Any
         "parts": content.part_records(sources),
         "windows": content.window_table(sources, flags),
         "flags": flags.records,
-        "checks": {id: check.title for id, check in CATALOGUE.items()},
+        "checks": sources.titles,
         "comparisons": content.comparison_records(sources.comparisons.comparisons),
         "limits": content.limit_records(sources.comparisons.limits),
         "cells": cells.cell_records(sources),

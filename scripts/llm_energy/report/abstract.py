@@ -6,7 +6,6 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from llm_energy.checks import CATALOGUE
 from llm_energy.records import AggregateRow, Flag, Statistic
 from llm_energy.records.metrics import COMPONENTS, GROSS, METRICS
 from llm_energy.report.sources import Sources, counted, listed, most_common, place
@@ -109,7 +108,7 @@ def warnings(sources: Sources) -> list[Warned]:
         Warned(
             id,
             severity,
-            CATALOGUE[id].title if id in CATALOGUE else id,
+            sources.titles.get(id, id),
             flags[0][1].advice,
             len(flags),
             tuple(dict.fromkeys(cell for cell, _ in flags)),

@@ -115,6 +115,7 @@ class Flags:
     def number(self, flag: Any) -> int:
         """Give the number of a flag, a new one where it was never seen."""
         record = dataclasses.asdict(flag)
+        del record["title"]  # the page has it once for each check
         key = canonical_json(record)
         if key not in self._numbers:
             self._numbers[key] = len(self.records)

@@ -20,6 +20,7 @@ from llm_energy.records import (
     MetricsTable,
     Verdict,
     Verdicts,
+    check_titles,
     read_record,
 )
 from llm_energy.records.metrics import GROSS
@@ -57,6 +58,11 @@ class Sources:
     def judged(self) -> list[Verdict]:
         """Give the verdicts on all windows, those without a measurement included."""
         return [verdict for table in self.verdicts for verdict in table.verdicts]
+
+    @cached_property
+    def titles(self) -> dict[str, str]:
+        """Return, by id, the titles of the checks that found something."""
+        return check_titles(self.verdicts)
 
     @cached_property
     def repeats(self) -> dict[str, Measurement]:

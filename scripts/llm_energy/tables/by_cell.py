@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from itertools import chain
 from operator import attrgetter
 from typing import NamedTuple
 
-from llm_energy.checks import CATALOGUE
 from llm_energy.errors import LlmEnergyError
 from llm_energy.records import Aggregate, AggregateRow, Statistic
 from llm_energy.records.metrics import METRICS
@@ -133,8 +132,8 @@ def place(row: AggregateRow) -> dict[str, str]:
     }
 
 
-def remarks(row: AggregateRow) -> list[str]:
-    """Give the footnotes of a row, the most important first."""
+def remarks(row: AggregateRow, titles: Mapping[str, str]) -> list[str]:
+    """Return the footnotes of a row, the most important first; ``titles`` are of its flags."""
     if row.n == 0:
         return [row.reason or row.outcome]
     found = []
@@ -142,7 +141,7 @@ def remarks(row: AggregateRow) -> list[str]:
         found.append("Estimated by a model, not measured by a sensor.")
     if row.degraded:
         found.append("Degraded: at least one repeat carries a warning; see verdicts.json.")
-    found += [_meaning(flag) for flag in row.flags if flag not in TOLD_ELSEWHERE]
+    found += [meaning(flag, titles) for flag in row.flags if flag not in TOLD_ELSEWHERE]
     if row.not_needed:
         found.append(f"Stopped early at n = {row.n}: the interval was narrow enough.")
     found += [f"Repeat {repeat} left out: {reason}" for repeat, reason in row.excluded]
@@ -151,10 +150,11 @@ def remarks(row: AggregateRow) -> list[str]:
     return found
 
 
-def _meaning(flag: str) -> str:
+def meaning(flag: str, titles: Mapping[str, str]) -> str:
+    """Say what a flag means: by its title, and by its id alone where no verdict had one."""
     if flag in MEANINGS:
         return MEANINGS[flag]
-    return f"{flag}: {CATALOGUE[flag].title}." if flag in CATALOGUE else flag
+    return f"{flag}: {titles[flag]}." if flag in titles else flag
 
 
 def statistics_table(
@@ -164,11 +164,11 @@ def statistics_table(
     explanation: str,
     measures: Sequence[Measure],
     beside: Sequence[Measure] = (),
-    remarked: Callable[[AggregateRow], list[str]] = remarks,
+    more: Callable[[AggregateRow], list[str]] = lambda row: [],
 ) -> Table:
     """Give a table of some statistics: a row for each cell, workload and energy status with any.
 
-    Those ``beside`` are shown in the rows that the others make; ``remarked`` gives the footnotes.
+    Those ``beside`` are shown in the rows that the others make; ``more`` gives further footnotes.
     """
     aggregates, notes = results.aggregates, Footnotes()
     chosen = [
@@ -177,6 +177,13 @@ def statistics_table(
     ]
     rows = [row for _, found in chosen for row in found]
     shown = (*beside, *filled(measures, rows))
+
+    def line(row: AggregateRow) -> Line:
+        source = (row.cell, row.workload)
+        cells = place(row) | {measure.name: measure.of(row) for measure in shown}
+        told = [*remarks(row, results.titles), *more(row)]
+        return Line(row_id(source), cells, (source,), notes.marks(told))
+
     sheet = Sheet(
         name=name,
         title=title(subject, aggregates[0].sweep, is_simulated(aggregates)),
@@ -184,24 +191,13 @@ def statistics_table(
         explanation=" ".join([explanation, *(m.meaning for m in shown if m.meaning)]),
         columns=(*CELL, *(measure.column for measure in shown), N, ENERGY),
         blocks=tuple(
-            (block_title(aggregate), tuple(_line(row, shown, notes, remarked) for row in found))
+            (block_title(aggregate), tuple(line(row) for row in found))
             for aggregate, found in chosen
             if found
         ),
         notes=notes.texts,
     )
     return Table(sheet, to_csv(aggregates, [measure.statistic for measure in shown]))
-
-
-def _line(
-    row: AggregateRow,
-    measures: Sequence[Measure],
-    notes: Footnotes,
-    remarked: Callable[[AggregateRow], list[str]],
-) -> Line:
-    source = (row.cell, row.workload)
-    cells = place(row) | {measure.name: measure.of(row) for measure in measures}
-    return Line(row_id(source), cells, (source,), notes.marks(remarked(row)))
 
 
 class Frame(NamedTuple):

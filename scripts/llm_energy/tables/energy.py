@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from llm_energy.records import Aggregate, AggregateRow
 from llm_energy.records.metrics import FACILITY, GROSS, NET, SPEED, STEADY_STATE
@@ -66,16 +66,16 @@ def table(results: Results) -> Table:
     """Give the table; its CSV has every statistic that there is."""
     rows = [row for aggregate in results.aggregates for row in aggregate.rows]
     names = tuple(dict.fromkeys(name for row in rows for name in row.statistics))
-    return Table(sheet(results.aggregates), to_csv(results.aggregates, names))
+    return Table(sheet(results), to_csv(results.aggregates, names))
 
 
-def sheet(aggregates: Sequence[Aggregate]) -> Sheet:
+def sheet(results: Results) -> Sheet:
     """Give one row a cell and workload.
 
     A row with estimated joules is left out where the same workload has measured ones; the CSV has
     both.
     """
-    notes = Footnotes()
+    aggregates, notes = results.aggregates, Footnotes()
     chosen = [(aggregate, *_shown(aggregate)) for aggregate in aggregates]
     rows = [row for _, shown, _ in chosen for row in shown]
     measures = filled(MEASURES, rows)
@@ -86,7 +86,10 @@ def sheet(aggregates: Sequence[Aggregate]) -> Sheet:
         explanation=" ".join([EXPLANATION, *(m.meaning for m in measures if m.meaning)]),
         columns=(*CELL, *(measure.column for measure in measures), N, ENERGY, STATUS),
         blocks=tuple(
-            (block_title(aggregate), tuple(_line(row, hidden, measures, notes) for row in shown))
+            (
+                block_title(aggregate),
+                tuple(_line(row, hidden, measures, notes, results.titles) for row in shown),
+            )
             for aggregate, shown, hidden in chosen
         ),
         notes=notes.texts,
@@ -112,13 +115,14 @@ def _line(
     hidden: dict[tuple[str, str], AggregateRow],
     measures: Sequence[Measure],
     notes: Footnotes,
+    titles: Mapping[str, str],
 ) -> Line:
     source = (row.cell, row.workload)
     cells = place(row) | {measure.name: measure.of(row) for measure in measures}
     cells["status"] = cells["energy"].partition(":")[0]
     if not row.n:
         cells["gross"] = row.outcome
-    told = remarks(row)
+    told = remarks(row, titles)
     if row.n and source in hidden:
         parts = ", ".join(hidden[source].components)
         told.append(f"Estimated joules of {parts} are in energy.csv and not added here.")

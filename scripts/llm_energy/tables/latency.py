@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from llm_energy.latency import PERCENTILES, QUANTITIES
 from llm_energy.records import Aggregate, AggregateRow
@@ -16,9 +16,9 @@ from llm_energy.tables.by_cell import (
     N,
     block_title,
     framed,
+    meaning,
     parts_of,
     place,
-    remarks,
 )
 from llm_energy.tables.sheet import Column, Footnotes, Line, Results, Table, row_id
 
@@ -52,7 +52,9 @@ def table(results: Results) -> Table:
     blocks = [
         (
             block_title(aggregate),
-            tuple(line for row in _once(aggregate.rows) for line in _lines(row, notes)),
+            tuple(
+                line for row in _once(aggregate.rows) for line in _lines(row, notes, results.titles)
+            ),
         )
         for aggregate in results.aggregates
     ]
@@ -71,14 +73,14 @@ def _once(rows: Sequence[AggregateRow]) -> list[AggregateRow]:
     return list(found.values())
 
 
-def _lines(row: AggregateRow, notes: Footnotes) -> Iterator[Line]:
+def _lines(row: AggregateRow, notes: Footnotes, titles: Mapping[str, str]) -> Iterator[Line]:
     source = (row.cell, row.workload)
     common = place(row) | {
         "traffic": row.traffic or "offline",
         "rate": _mean(row, "requests_per_s"),
     }
     # The remarks on joules say nothing about times.
-    marks = notes.marks(text for text in remarks(row) if text.startswith("E28"))
+    marks = notes.marks(meaning(flag, titles) for flag in row.flags if flag == "E28")
     for name in QUANTITIES:
         quantiles = {f"p{p}": row.latencies_s.get(f"{name}_p{p}") for p in PERCENTILES}
         if any(quantiles.values()):

@@ -85,7 +85,10 @@ def points(results: Results) -> Table:
     blocks = [
         (
             block_title(aggregate),
-            tuple(_line(row, found[key], notes) for key, row in _rows(aggregate, found)),
+            tuple(
+                _line(row, found[key], notes.marks(remarks(row, results.titles)))
+                for key, row in _rows(aggregate, found)
+            ),
         )
         for aggregate in results.aggregates
     ]
@@ -129,7 +132,7 @@ def _rows(aggregate: Aggregate, found: dict[Key, LoadPoint]) -> Iterator[tuple[K
     return ((key, row) for row in aggregate.rows if (key := _key(row)) in found)
 
 
-def _line(row: AggregateRow, point: LoadPoint, notes: Footnotes) -> Line:
+def _line(row: AggregateRow, point: LoadPoint, marks: tuple[int, ...]) -> Line:
     source = (row.cell, row.workload)
     cells = place(row) | {
         "traffic": row.traffic or "offline",
@@ -138,7 +141,7 @@ def _line(row: AggregateRow, point: LoadPoint, notes: Footnotes) -> Line:
     for name, write in WRITTEN.items():
         statistic = row.statistics.get(name)
         cells[name] = write(statistic) if statistic else ABSENT
-    return Line(row_id(source), cells, (source,), notes.marks(remarks(row)))
+    return Line(row_id(source), cells, (source,), marks)
 
 
 def _values(row: AggregateRow, point: LoadPoint) -> list[object]:

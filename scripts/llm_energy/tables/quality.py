@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from llm_energy.records import AggregateRow
 from llm_energy.records.metrics import GROSS
-from llm_energy.tables.by_cell import Measure, remarks, statistics_table
+from llm_energy.tables.by_cell import Measure, statistics_table
 from llm_energy.tables.sheet import Results, Table
 
 ENERGY = Measure("gross", GROSS)
@@ -26,10 +26,10 @@ def table(results: Results) -> Table:
         "the first token that differs from what the same model gives in float32.",
         MEASURES,
         beside=(ENERGY,),
-        remarked=_remarks,
+        more=_of_model,
     )
 
 
-def _remarks(row: AggregateRow) -> list[str]:
-    """Add what the model's manifest says, such as that its weights had been rounded before."""
-    return [*remarks(row), *(f"The model: {note}." for note in row.model_notes)]
+def _of_model(row: AggregateRow) -> list[str]:
+    """Return what the model's manifest says, such as that its weights had been rounded before."""
+    return [f"The model: {note}." for note in row.model_notes]

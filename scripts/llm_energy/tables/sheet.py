@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from typing import Literal
 
 from llm_energy.comparison_records import Comparisons
@@ -73,11 +73,15 @@ class Table:
 
 @dataclass(frozen=True)
 class Results:
-    """All that tables are made from: what was aggregated, backend by backend, and compared."""
+    """All that tables are made from: what was aggregated, backend by backend, and compared.
+
+    ``titles`` are those of the checks, by their ids.
+    """
 
     aggregates: tuple[Aggregate, ...]
     comparisons: Comparisons | None = None
     load: LoadCurves | None = None
+    titles: Mapping[str, str] = field(default_factory=dict)
 
 
 class Footnotes:

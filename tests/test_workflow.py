@@ -105,14 +105,26 @@ def test_a_changed_parameter_measures_every_cell_again(swept):
     assert swept.jobs("--configfile", config) == {"measure": 5, **CHEAP}
 
 
-def test_an_edited_table_script_makes_only_the_tables_again(swept):
-    script = swept.folder / "scripts" / "tables.py"
-    text = script.read_text(encoding="utf-8")
-    script.write_text(text + "\n# edited\n", encoding="utf-8")
+AFTER_METRICS = dict.fromkeys((*STAGES[1:5], *SHOWN, "all"), 1)
+
+
+@pytest.mark.parametrize(
+    ("name", "jobs"),
+    [
+        ("tables.py", {"tables": 1, "provenance": 1, "all": 1}),
+        ("llm_energy/report/report.css", {"report": 1, "all": 1}),
+        ("llm_energy/latency.py", AFTER_METRICS),
+        ("llm_energy/records/window.py", CHEAP),
+    ],
+)
+def test_an_edited_file_makes_again_what_it_decides_and_measures_nothing(swept, name, jobs):
+    path = swept.folder / "scripts" / name
+    text = path.read_text(encoding="utf-8")
+    path.write_text(text + "\n", encoding="utf-8")
     try:
-        assert swept.jobs("--configfile", "tiny.yaml") == {"tables": 1, "provenance": 1, "all": 1}
+        assert swept.jobs("--configfile", "tiny.yaml") == jobs
     finally:
-        swept.snakemake("--configfile", "tiny.yaml")
+        path.write_text(text, encoding="utf-8")
 
 
 def test_an_edited_measuring_script_measures_nothing_again(swept):

@@ -9,10 +9,7 @@ rule aggregate:
     """Give mean, spread and interval of every cell and workload of one backend."""
     input:
         script=f"{SCRIPTS}/aggregate.py",
-        modules=expand(
-            f"{SCRIPTS}/llm_energy/{{module}}.py",
-            module=["aggregate", "outliers", "statistics", "uncertainty"],
-        ),
+        modules=modules_behind("aggregate.py"),
         plan="results/{sweep}/plan.json",
         metrics="results/{sweep}/{backend}/metrics.json",
     output:

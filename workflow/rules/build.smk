@@ -42,7 +42,7 @@ rule builds:
     """Write what compiling the engines took, apart from the energy of inference."""
     input:
         script=f"{SCRIPTS}/builds.py",
-        module=f"{SCRIPTS}/llm_energy/tables/builds.py",
+        modules=modules_behind("builds.py"),
         builds=PLAN.engine_builds(),
     output:
         multiext("results/{sweep}/tables/builds", ".csv", ".md"),

@@ -17,6 +17,7 @@ from llm_energy import archive, environments, plan, tables, tools
 from llm_energy.config import load_sweep
 from llm_energy.errors import LlmEnergyError
 from llm_energy.files import contents, is_written, restore, write_json
+from llm_energy.imports import modules_behind
 
 # With conda or containers Snakemake provides the environments, else they are the venvs that
 # `make envs` builds.
@@ -220,11 +221,6 @@ SWEEP, PLAN = or_exit(planned_sweep)
 # The files of the plan that parsing changed, as they were.
 BEFORE = {}
 TABLES = list(tables.TABLES)
-TABLE_MODULES = glob_wildcards(f"{SCRIPTS}/llm_energy/tables/{{module}}.py").module
-FIGURE_MODULES = glob_wildcards(f"{SCRIPTS}/llm_energy/figures/{{module}}.py").module
-REPORT_PARTS = glob_wildcards(
-    f"{SCRIPTS}/llm_energy/report/{{part,[a-z_]+[.](py|js|css|html[.]j2)}}"
-).part
 ENVIRONMENTS, PREPARING = {}, None
 if SWEEP:
     ENVIRONMENTS = {

@@ -9,23 +9,7 @@ rule compare:
     """Pair cells block by block, and put the sweep in order: crossovers, fronts, recommendation."""
     input:
         script=f"{SCRIPTS}/compare.py",
-        modules=expand(
-            f"{SCRIPTS}/llm_energy/{{module}}.py",
-            module=[
-                "comparability",
-                "compare",
-                "comparisons",
-                "contrasts",
-                "crossovers",
-                "distance",
-                "outliers",
-                "paired",
-                "recommend",
-                "series",
-                "views",
-                "wording",
-            ],
-        ),
+        modules=modules_behind("compare.py"),
         plan="results/{sweep}/plan.json",
         metrics=expand("results/{{sweep}}/{backend}/metrics.json", backend=PLAN.backends),
         aggregates=expand("results/{{sweep}}/{backend}/aggregate.json", backend=PLAN.backends),

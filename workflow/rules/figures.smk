@@ -11,10 +11,7 @@ rule figures:
     """Draw every figure that the sweep has data for."""
     input:
         script=f"{SCRIPTS}/figures.py",
-        modules=expand(
-            f"{SCRIPTS}/llm_energy/{{module}}.py",
-            module=["headline", "timeline", *(f"figures/{name}" for name in FIGURE_MODULES)],
-        ),
+        modules=modules_behind("figures.py"),
         aggregates=expand("results/{{sweep}}/{backend}/aggregate.json", backend=PLAN.backends),
     output:
         report(

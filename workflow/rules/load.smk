@@ -9,7 +9,7 @@ rule load:
     """Separate what an engine draws while it waits from what a token costs."""
     input:
         script=f"{SCRIPTS}/load.py",
-        modules=multiext(f"{SCRIPTS}/llm_energy/", "load.py", "load_records.py"),
+        modules=modules_behind("load.py"),
         metrics=expand("results/{{sweep}}/{backend}/metrics.json", backend=PLAN.backends),
         aggregates=expand("results/{{sweep}}/{backend}/aggregate.json", backend=PLAN.backends),
     output:

@@ -9,19 +9,7 @@ rule normalise:
     """Normalise every valid or degraded window of a backend."""
     input:
         script=f"{SCRIPTS}/normalise.py",
-        modules=expand(
-            f"{SCRIPTS}/llm_energy/{{module}}.py",
-            module=[
-                "normalise",
-                "agreement",
-                "bounds",
-                "checks/accounting",
-                "checks/limits",
-                "conditions",
-                "latency",
-                "uncertainty",
-            ],
-        ),
+        modules=modules_behind("normalise.py"),
         verdicts="results/{sweep}/{backend}/verdicts.json",
         measurements=measurements,
     output:

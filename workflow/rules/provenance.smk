@@ -9,7 +9,7 @@ rule provenance:
     """Hash the files of the sweep, and name the cells and workloads behind every row."""
     input:
         script=f"{SCRIPTS}/provenance.py",
-        module=f"{SCRIPTS}/llm_energy/provenance.py",
+        modules=modules_behind("provenance.py"),
         plan="results/{sweep}/plan.json",
         measurements=PLAN.measurements(),
         results=outputs(rules.aggregate, backend=PLAN.backends),

@@ -10,15 +10,7 @@ rule report:
     """Make the report: one HTML file that needs no network."""
     input:
         script=f"{SCRIPTS}/report.py",
-        modules=expand(
-            f"{SCRIPTS}/llm_energy/{{module}}",
-            module=[
-                "headline.py",
-                "timeline.py",
-                "statistics.py",
-                *(f"report/{name}" for name in REPORT_PARTS),
-            ],
-        ),
+        modules=modules_behind("report.py"),
         plan="results/{sweep}/plan.json",
         comparisons="results/{sweep}/comparisons.json",
         figures="results/{sweep}/figures",

@@ -9,7 +9,7 @@ rule sameness:
     """Compare prompts, weights, lengths and output ids between backends."""
     input:
         script=f"{SCRIPTS}/sameness.py",
-        module=f"{SCRIPTS}/llm_energy/sameness.py",
+        modules=modules_behind("sameness.py"),
         plan="results/{sweep}/plan.json",
         measurements=PLAN.measurements(),
     output:

@@ -9,10 +9,7 @@ rule tables:
     """Write every table for spreadsheets, for people and for papers."""
     input:
         script=f"{SCRIPTS}/tables.py",
-        modules=expand(
-            f"{SCRIPTS}/llm_energy/{{module}}.py",
-            module=["statistics", *(f"tables/{name}" for name in TABLE_MODULES)],
-        ),
+        modules=modules_behind("tables.py"),
         aggregates=expand("results/{{sweep}}/{backend}/aggregate.json", backend=PLAN.backends),
         verdicts=expand("results/{{sweep}}/{backend}/verdicts.json", backend=PLAN.backends),
         load="results/{sweep}/load.json",

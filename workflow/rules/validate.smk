@@ -9,31 +9,7 @@ rule validate:
     """Check a backend's measurements against their schema and the catalogue of faults."""
     input:
         script=f"{SCRIPTS}/validate.py",
-        modules=expand(
-            f"{SCRIPTS}/llm_energy/{{module}}.py",
-            module=[
-                "validate",
-                "schemas",
-                "anchors",
-                "bounds",
-                "checks/accounting",
-                "checks/boards",
-                "checks/bounds",
-                "checks/limits",
-                "checks/catalogue",
-                "checks/energy",
-                "checks/engine",
-                "checks/machine",
-                "checks/meter",
-                "checks/pipeline",
-                "checks/power_trace",
-                "checks/reported",
-                "checks/running",
-                "checks/sessions",
-                "checks/settings",
-                "checks/workload",
-            ],
-        ),
+        modules=modules_behind("validate.py"),
         plan="results/{sweep}/plan.json",
         measurements=measurements,
     output:

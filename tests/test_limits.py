@@ -9,8 +9,8 @@ import pytest
 from test_bounds import LLAMA_8B, PARAMETERS, TABLE, WEIGHT_BYTES
 
 from llm_energy import backends
-from llm_energy.checks.catalogue import Case
 from llm_energy.checks.limits import COPIED, window_limits
+from llm_energy.checks.reported import Case
 from llm_energy.copying import copy_bytes_per_s
 from llm_energy.distance import limits
 from llm_energy.series import collect

@@ -5,8 +5,7 @@ from __future__ import annotations
 import statistics
 from collections.abc import Iterable
 
-from llm_energy.compatibility import is_greedy
-from llm_energy.records import Measurement, Spec, Verdict, Window, read_record
+from llm_energy.records import Measurement, Spec, Verdict, Window, is_greedy, read_record
 from llm_energy.sameness import common_prefix
 
 REFERENCE = "float32"  # the id of the precision that the others of a backend are held against

@@ -18,7 +18,7 @@ from packaging.version import InvalidVersion, Version
 from llm_energy.environments import SIMULATED
 from llm_energy.errors import ConfigError
 from llm_energy.files import read_yaml
-from llm_energy.records import Note
+from llm_energy.records import Note, is_greedy
 
 MATRIX_PATH = Path(__file__).with_name("compatibility.yaml")
 STATUSES = ("supported", "mapped", "hint", "implicit", "unsupported")
@@ -104,12 +104,6 @@ def merge_loads(translations: Sequence[Translation]) -> dict[str, Any]:
     if problems:
         raise ConfigError(list(dict.fromkeys(problems)))
     return merged
-
-
-def is_greedy(parameters: dict[str, Any]) -> bool:
-    """Tell whether the likeliest token is always taken; a temperature of 0 asks for that too."""
-    decoder = parameters["decoder"]
-    return not decoder["do_sample"] or decoder["temperature"] == 0
 
 
 # a condition is (holds, what to say where it doesn't); a row's `only_when` names one

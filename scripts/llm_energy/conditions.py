@@ -8,9 +8,8 @@ from typing import Any
 
 from llm_energy.checks.reported import mapping, number
 from llm_energy.comparability import UNRECORDED
-from llm_energy.compatibility import is_greedy
 from llm_energy.files import sha256_json
-from llm_energy.records import Interval, Measurement, Status, Window, Workload
+from llm_energy.records import Interval, Measurement, Status, Window, Workload, is_greedy
 
 HASH_DIGITS = 12
 

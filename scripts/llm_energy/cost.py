@@ -14,10 +14,9 @@ from pathlib import Path
 from typing import Any
 
 from llm_energy.checks.accounting import sums
-from llm_energy.progress import readable_duration
 from llm_energy.records import Measurement, MetricsTable, Protocol, Spec, Workload, read_record
 from llm_energy.statistics import t_quantile
-from llm_energy.units import kilowatt_hours_from_joules
+from llm_energy.units import kilowatt_hours_from_joules, readable_duration
 
 MOST_REPEATS = 99
 LATEST = 3  # repeats of a cell that its time and power are taken from

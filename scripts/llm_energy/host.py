@@ -7,11 +7,11 @@ import os
 import platform
 import re
 import socket
-import subprocess
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from llm_energy.git import git_state
 from llm_energy.records import Host
 
 SYSFS, PROCFS = Path("/sys"), Path("/proc")
@@ -192,16 +192,3 @@ def _cpu_model() -> str:
     except OSError:
         pass
     return platform.processor() or platform.machine()
-
-
-def git_state(repository: Path) -> tuple[str | None, bool | None]:
-    """Give the commit and whether tracked files differ from it; (None, None) outside git."""
-
-    def git(*arguments: str) -> str:
-        command = ["git", "-C", str(repository), *arguments]
-        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
-
-    try:
-        return git("rev-parse", "HEAD"), bool(git("status", "--porcelain", "--untracked-files=no"))
-    except (OSError, subprocess.CalledProcessError):
-        return None, None

@@ -17,8 +17,8 @@ from llm_energy.checks.accounting import (
     sums,
     work,
 )
-from llm_energy.checks.catalogue import Case
 from llm_energy.checks.limits import window_limits
+from llm_energy.checks.reported import Case
 from llm_energy.conditions import batching, energy_conditions, window_conditions
 from llm_energy.errors import LlmEnergyError
 from llm_energy.files import parse_json, sha256_bytes, sha256_json

@@ -6,6 +6,8 @@ import sys
 from collections.abc import Sequence
 from typing import TextIO
 
+from llm_energy.units import readable_duration
+
 BAR_WIDTH = 16
 
 
@@ -54,17 +56,3 @@ def estimate_left_s(durations_s: Sequence[float], left: int) -> float | None:
     if not durations_s:
         return None
     return sum(durations_s) / len(durations_s) * left
-
-
-def readable_duration(duration_s: float) -> str:
-    """Write a duration for people.
-
-    >>> readable_duration(42.4), readable_duration(100), readable_duration(7300)
-    ('42 s', '1 min 40 s', '2 h 2 min')
-    """
-    seconds = round(duration_s)
-    if seconds < 60:
-        return f"{seconds} s"
-    if seconds < 3600:
-        return f"{seconds // 60} min {seconds % 60} s"
-    return f"{seconds // 3600} h {seconds % 3600 // 60} min"

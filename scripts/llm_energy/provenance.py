@@ -12,7 +12,7 @@ from llm_energy import environments
 from llm_energy.comparison_records import Comparisons
 from llm_energy.errors import LlmEnergyError
 from llm_energy.files import read_json, sha256_file
-from llm_energy.host import git_state
+from llm_energy.git import git_state
 from llm_energy.load_records import LoadCurves
 from llm_energy.records import SCHEMA_VERSION, Aggregate, Verdicts, check_titles, read_record
 from llm_energy.tables import Results, make

@@ -15,7 +15,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
-from llm_energy.compatibility import is_greedy
+from llm_energy.records import is_greedy
 
 SAMPLED = "sampled, so the ids of two engines need not agree"
 

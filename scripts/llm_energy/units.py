@@ -39,3 +39,17 @@ def joules_from_microjoules(energy_uj: int) -> float:
     2.5
     """
     return energy_uj / 1e6
+
+
+def readable_duration(duration_s: float) -> str:
+    """Write a duration for people.
+
+    >>> readable_duration(42.4), readable_duration(100), readable_duration(7300)
+    ('42 s', '1 min 40 s', '2 h 2 min')
+    """
+    seconds = round(duration_s)
+    if seconds < 60:
+        return f"{seconds} s"
+    if seconds < 3600:
+        return f"{seconds // 60} min {seconds % 60} s"
+    return f"{seconds // 3600} h {seconds % 3600 // 60} min"

@@ -17,21 +17,16 @@ from llm_energy.checks import (
 )
 from llm_energy.checks.catalogue import (
     CATALOGUE,
-    Case,
     Check,
-    Current,
-    FileState,
     Finding,
-    Key,
-    Remaining,
     Scope,
-    Trace,
     current_of,
     flags_of,
     of_scope,
     trace_of,
     verdict_word,
 )
+from llm_energy.checks.reported import Case, Current, FileState, Key, Remaining, Trace
 
 GROUPS = {
     "meter": meter,

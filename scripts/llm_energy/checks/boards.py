@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Container, Iterator
 
 from llm_energy.checks.accounting import baseline, powers_w
-from llm_energy.checks.catalogue import Case, Finding, check
-from llm_energy.checks.reported import number
+from llm_energy.checks.catalogue import Finding, check
+from llm_energy.checks.reported import Case, number
 from llm_energy.records import Interval
 
 IDLE_UTILIZATION_PERCENT = 5.0

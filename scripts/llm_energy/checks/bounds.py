@@ -7,10 +7,9 @@ import statistics
 from collections.abc import Iterator, Sequence
 
 from llm_energy import anchors
-from llm_energy.checks.catalogue import Case, Finding, Trace, check
-from llm_energy.checks.engine import DTYPE_BYTES
+from llm_energy.checks.catalogue import Finding, check
 from llm_energy.checks.limits import boards_of, gpu_energy_j, served_work, window_limits
-from llm_energy.checks.reported import in_flight, number
+from llm_energy.checks.reported import DTYPE_BYTES, Case, Trace, in_flight, number
 
 FAR = 5.0
 # The anchors' prompts are about as long as their outputs; of longer ones the prefill would weigh.

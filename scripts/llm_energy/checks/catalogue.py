@@ -20,24 +20,26 @@ import functools
 import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 from llm_energy.checks.accounting import sums, work
+from llm_energy.checks.reported import (
+    Case,
+    Current,
+    Key,
+    Pairs,
+    Trace,
+)
 from llm_energy.records import (
     Flag,
     Host,
-    Measurement,
     ModelManifest,
     PromptSet,
     Severity,
     VerdictWord,
-    Window,
-    Workload,
 )
 
 Scope = Literal["file", "window", "host", "sweep", "repeats"]
-Pairs = tuple[tuple[str, str], ...]  # names and values, sorted
-
 # What belongs to how a board is set up; the rest of what is recorded of it says what it did.
 BOARD_SETTINGS = (
     "name",
@@ -50,14 +52,6 @@ BOARD_SETTINGS = (
 )
 
 
-class Key(NamedTuple):
-    """Name one window: a cell, one of its repeats, one of its workloads."""
-
-    cell: str
-    repeat: int
-    workload: str
-
-
 @dataclass(frozen=True)
 class Finding:
     """What a check found; ``severity`` stands where this case is milder or worse than usual.
@@ -67,90 +61,6 @@ class Finding:
 
     evidence: dict[str, Any]
     severity: Severity | None = None
-
-
-@dataclass(frozen=True)
-class FileState:
-    """What reading one measurement file gave: whether it is there, and what is wrong with it."""
-
-    path: str
-    exists: bool
-    problem: str | None = None
-
-
-@dataclass(frozen=True)
-class Current:
-    """What the plan's own files say now about one measurement; None where there is no such file.
-
-    ``prompt_tokens`` is, by request id, the number of token ids of the prompts of one workload.
-    """
-
-    spec_sha256: str | None = None
-    weights_sha256: str | None = None
-    parameter_count: int | None = None
-    prompts_sha256: str | None = None
-    prompt_tokens: dict[str, int] | None = None
-
-
-@dataclass(frozen=True)
-class Case:
-    """One window with a measured result, the measurement around it, and what should be true now."""
-
-    measurement: Measurement
-    window: Window
-    current: Current = Current()
-
-    @functools.cached_property
-    def workload(self) -> Workload:
-        """Give what the window was asked to do."""
-        workloads = self.measurement.spec.workloads
-        return next(w for w in workloads if w.id == self.window.workload)
-
-    @property
-    def forced_output_tokens(self) -> int | None:
-        """Give the output length that every request must have, None where it is free."""
-        low, high = (self.workload.parameters[f"{m}_output_tokens"] for m in ("min", "max"))
-        return high if low == high else None
-
-
-@dataclass(frozen=True)
-class Trace:
-    """The little of one window that checks across measurements need; ten thousand are held.
-
-    ``boards`` are the GPUs whose energy was metered, not all that the host has, ``board_state`` how
-    they are set up. ``utc`` is when the repeat began, ``order`` the window's place in it, and
-    ``temperature_c`` that of its hottest board when the window began. The joules per output token
-    are gross and measured, None where none were.
-    """
-
-    key: Key
-    model: str
-    hostname: str
-    boot_id: str | None
-    boards: tuple[str, ...]
-    weights_sha256: str
-    prompts_sha256: str | None
-    arrivals_sha256: str | None
-    start_s: float
-    end_s: float
-    utc: str
-    order: int
-    temperature_c: float | None
-    energy_per_output_token_j: float | None
-    board_state: Pairs
-    host_settings: Pairs
-    software: Pairs
-    git_commit: str | None
-
-
-@dataclass(frozen=True)
-class Remaining:
-    """The repeats of one cell and workload that are left, and those planned and not unnecessary."""
-
-    cell: str
-    workload: str
-    usable: tuple[int, ...]
-    planned: tuple[int, ...]
 
 
 @dataclass(frozen=True)

@@ -12,9 +12,9 @@ from llm_energy.checks.accounting import (
     powers_w,
     sums,
 )
-from llm_energy.checks.catalogue import Case, Finding, check
+from llm_energy.checks.catalogue import Finding, check
 from llm_energy.checks.meter import tick_s
-from llm_energy.checks.reported import mapping, number
+from llm_energy.checks.reported import Case, mapping, number
 
 # No GPU, CPU package or memory draws less while it runs, or more (1.4 kW is the most that a GPU is
 # built for so far; an estimate is of all sockets at once). A slip by a factor of a thousand, or

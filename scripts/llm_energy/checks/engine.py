@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from llm_energy.checks.catalogue import Case, Finding, check
-from llm_energy.checks.reported import in_flight, mapping, number, some
+from llm_energy.checks.catalogue import Finding, check
+from llm_energy.checks.reported import DTYPE_BYTES, Case, in_flight, mapping, number, some
 from llm_energy.checks.settings import generation_differences, load_differences
 
-DTYPE_BYTES = {"float32": 4, "float16": 2, "bfloat16": 2}
 FLOAT_TOLERANCE = 0.25  # buffers, padded vocabularies and tied embeddings stay well within this
 QUANTISED_AT_MOST = 0.95  # of the bytes that the same weights have in the compute precision
 ELSEWHERE = frozenset({"cpu", "disk", "meta"})

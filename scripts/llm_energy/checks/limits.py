@@ -8,9 +8,7 @@ from dataclasses import dataclass
 
 from llm_energy import bounds
 from llm_energy.checks.accounting import work
-from llm_energy.checks.catalogue import Case
-from llm_energy.checks.engine import DTYPE_BYTES
-from llm_energy.checks.reported import in_flight, mapping, number
+from llm_energy.checks.reported import DTYPE_BYTES, Case, in_flight, mapping, number
 
 COPIED = "memory copies timed on the host"
 

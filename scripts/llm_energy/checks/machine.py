@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from llm_energy.checks.catalogue import Case, Finding, check
+from llm_energy.checks.catalogue import Finding, check
+from llm_energy.checks.reported import Case
 from llm_energy.records import HostActivity
 
 # Half a processor is what a host's own services may take; on a large one they may take more.

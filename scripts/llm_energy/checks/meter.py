@@ -6,7 +6,8 @@ import math
 from itertools import combinations
 
 from llm_energy.checks.accounting import baseline, powers_w
-from llm_energy.checks.catalogue import Case, Finding, check
+from llm_energy.checks.catalogue import Finding, check
+from llm_energy.checks.reported import Case
 from llm_energy.records import Protocol
 
 # The NVML energy counter moves about every 100 ms (A. Jung et al., ML.ENERGY blog, 2026-03-09);

@@ -7,7 +7,8 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from itertools import groupby
 
-from llm_energy.checks.catalogue import Case, FileState, Finding, Remaining, Trace, check
+from llm_energy.checks.catalogue import Finding, check
+from llm_energy.checks.reported import Case, FileState, Remaining, Trace
 
 # How unlikely an order must be, if it was drawn at random, to count as not random.
 CHANCE = 0.001

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from llm_energy.checks.accounting import baseline, powers_w
-from llm_energy.checks.catalogue import Case, Finding, check
+from llm_energy.checks.catalogue import Finding, check
 from llm_energy.checks.meter import RECOMMENDED_WINDOW_S, tick_s
+from llm_energy.checks.reported import Case
 from llm_energy.records import Interval, TraceSummary
 
 # A counter and a sampled power that agree do so within 1 or 2 %

@@ -1,4 +1,4 @@
-"""Read what engines report about themselves: a value of the kind that is meant, or nothing.
+"""What checks look at: windows and files as evidence, and what engines report about themselves.
 
 Reports are free-form, and older ones lack keys: a check that asks here for one that is not there
 says nothing, and never fails.
@@ -6,13 +6,109 @@ says nothing, and never fails.
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, NamedTuple
 
-from llm_energy.checks.catalogue import Case
+from llm_energy.records import Measurement, Window, Workload
 
 EXAMPLES = 5
+DTYPE_BYTES = {"float32": 4, "float16": 2, "bfloat16": 2}
+Pairs = tuple[tuple[str, str], ...]  # names and values, sorted
+
+
+class Key(NamedTuple):
+    """Name one window: a cell, one of its repeats, one of its workloads."""
+
+    cell: str
+    repeat: int
+    workload: str
+
+
+@dataclass(frozen=True)
+class FileState:
+    """What reading one measurement file gave: whether it is there, and what is wrong with it."""
+
+    path: str
+    exists: bool
+    problem: str | None = None
+
+
+@dataclass(frozen=True)
+class Current:
+    """What the plan's own files say now about one measurement; None where there is no such file.
+
+    ``prompt_tokens`` is, by request id, the number of token ids of the prompts of one workload.
+    """
+
+    spec_sha256: str | None = None
+    weights_sha256: str | None = None
+    parameter_count: int | None = None
+    prompts_sha256: str | None = None
+    prompt_tokens: dict[str, int] | None = None
+
+
+@dataclass(frozen=True)
+class Case:
+    """One window with a measured result, the measurement around it, and what should be true now."""
+
+    measurement: Measurement
+    window: Window
+    current: Current = Current()
+
+    @functools.cached_property
+    def workload(self) -> Workload:
+        """Give what the window was asked to do."""
+        workloads = self.measurement.spec.workloads
+        return next(w for w in workloads if w.id == self.window.workload)
+
+    @property
+    def forced_output_tokens(self) -> int | None:
+        """Give the output length that every request must have, None where it is free."""
+        low, high = (self.workload.parameters[f"{m}_output_tokens"] for m in ("min", "max"))
+        return high if low == high else None
+
+
+@dataclass(frozen=True)
+class Trace:
+    """The little of one window that checks across measurements need; ten thousand are held.
+
+    ``boards`` are the GPUs whose energy was metered, not all that the host has, ``board_state`` how
+    they are set up. ``utc`` is when the repeat began, ``order`` the window's place in it, and
+    ``temperature_c`` that of its hottest board when the window began. The joules per output token
+    are gross and measured, None where none were.
+    """
+
+    key: Key
+    model: str
+    hostname: str
+    boot_id: str | None
+    boards: tuple[str, ...]
+    weights_sha256: str
+    prompts_sha256: str | None
+    arrivals_sha256: str | None
+    start_s: float
+    end_s: float
+    utc: str
+    order: int
+    temperature_c: float | None
+    energy_per_output_token_j: float | None
+    board_state: Pairs
+    host_settings: Pairs
+    software: Pairs
+    git_commit: str | None
+
+
+@dataclass(frozen=True)
+class Remaining:
+    """The repeats of one cell and workload that are left, and those planned and not unnecessary."""
+
+    cell: str
+    workload: str
+    usable: tuple[int, ...]
+    planned: tuple[int, ...]
 
 
 def number(report: Mapping[str, Any], name: str) -> float | None:

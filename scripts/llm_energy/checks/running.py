@@ -8,8 +8,8 @@ import statistics
 from collections.abc import Sequence
 from itertools import pairwise
 
-from llm_energy.checks.catalogue import Case, Finding, check
-from llm_energy.checks.reported import finite, is_continuous, mapping, number
+from llm_energy.checks.catalogue import Finding, check
+from llm_energy.checks.reported import Case, finite, is_continuous, mapping, number
 
 SLOW_PASS = 3.0  # times the median of the others
 # What a slow pass must have cost of the window, so that no jitter of short passes counts.

@@ -6,7 +6,8 @@ import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from statistics import fmean
 
-from llm_energy.checks.catalogue import Finding, Pairs, Trace, check
+from llm_energy.checks.catalogue import Finding, check
+from llm_energy.checks.reported import Pairs, Trace
 
 # These name the boards themselves; the rest of a board's state is how somebody has set it up.
 BOARD_IDENTITY = ("name", "driver_version", "vbios")

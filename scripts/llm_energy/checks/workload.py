@@ -6,8 +6,8 @@ import operator
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
-from llm_energy.checks.catalogue import Case, Finding, Trace, check
-from llm_energy.checks.reported import integers, is_continuous, mapping, number, some
+from llm_energy.checks.catalogue import Finding, check
+from llm_energy.checks.reported import Case, Trace, integers, is_continuous, mapping, number, some
 
 CUT_SHARE = 0.3
 WASTED_SHARE = 0.5

@@ -54,6 +54,7 @@ from llm_energy.records.spec import (
     Spec,
     ThermalPolicy,
     Workload,
+    is_greedy,
 )
 from llm_energy.records.storage import (
     SCHEMA_VERSION,
@@ -122,6 +123,7 @@ __all__ = [
     "Workload",
     "check_titles",
     "holds_already",
+    "is_greedy",
     "parse_record",
     "read_record",
     "rows_text",

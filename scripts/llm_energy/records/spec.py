@@ -140,3 +140,9 @@ class ArrivalSet:
     schema_version: int
     sweep: str
     workloads: dict[str, Arrivals]
+
+
+def is_greedy(parameters: dict[str, Any]) -> bool:
+    """Return whether the likeliest token is always taken; a temperature of 0 asks for that too."""
+    decoder = parameters["decoder"]
+    return not decoder["do_sample"] or decoder["temperature"] == 0

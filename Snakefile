@@ -80,11 +80,12 @@ onstart:
     atexit.unregister(put_back)
 
 
+# What was found is told last of all, after Snakemake's own last lines.
 # Of a sweep that is measured, scripts/paper.py tells it: only that knows where it was called from.
 onsuccess:
     if not MEASURED:
-        print(closing_message())
+        atexit.register(print, closing.closing_message(PLAN.sweep, PLAN.backends))
 
 
 onerror:
-    print(failure_message())
+    atexit.register(print, after_failure())

@@ -7,15 +7,13 @@ paper/. Every stage after measuring runs again, and gives the same bytes each ti
 from __future__ import annotations
 
 import argparse
-import subprocess
 import sys
 from pathlib import Path
 
-from llm_energy.archive import read_measured, unpack
+from llm_energy.archive import make_paper, read_measured, unpack
 from llm_energy.cli import run
 from llm_energy.errors import LlmEnergyError
 
-ROOT = Path(__file__).resolve().parents[1]
 SUFFIXES = (".tar.gz", ".tar.xz", ".tgz", ".tar", ".zip")
 
 
@@ -36,10 +34,7 @@ def _make(sweep: str | None, archive: Path | None) -> None:
         sweep = unpack(archive, folder)
     else:
         read_measured(sweep)
-    command = [sys.executable, "-m", "snakemake", "--snakefile", ROOT / "Snakefile"]
-    command += ["--workflow-profile", ROOT / "profiles" / "default", "--directory", folder]
-    command += ["--cores", "1", "--forceall", "paper", "--config", f"measured={sweep}"]
-    if subprocess.run(command, stdin=subprocess.DEVNULL).returncode:
+    if not make_paper(sweep, folder, "--forceall"):
         raise LlmEnergyError(f"sweep {sweep}: see above; logs are in {folder / 'logs' / sweep}")
     made = folder / "results" / sweep
     print((made / "tables" / "energy.txt").read_text(encoding="utf-8"))

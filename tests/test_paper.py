@@ -89,7 +89,7 @@ def test_a_stage_that_fails_ends_with_where_the_reason_stands(project):
         said = paper(project, "--sweep", SWEEP, status=1)
     finally:
         stage.write_text(text, encoding="utf-8")
-    assert f"Not all stages ended well: logs/{SWEEP}/ says why." in said
+    assert f"validate: broken\n    see logs/{SWEEP}/validate/pytorch.log" in said
     assert "Traceback" not in said
 
 

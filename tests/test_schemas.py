@@ -25,6 +25,7 @@ EXAMPLES = {
         1, "test", {"b1": Arrivals("trace", 1.0, 2.0, (0.5, 1.0), 2.0, 3, ((4, 5),))}
     ),
     "measurement": builders.measurement(),
+    "failure": records.Failure(1, "oom", "killed", 137, "logs/test/measure/c/r01.log"),
     "model-manifest": builders.manifest(),
     "prompt-set": builders.prompt_set(),
     "verdicts": Verdicts(

@@ -7,6 +7,8 @@ An archive is a folder, a tar file or a zip file with what lies under ``results/
 from __future__ import annotations
 
 import shutil
+import subprocess
+import sys
 import tarfile
 import tempfile
 import zipfile
@@ -18,6 +20,7 @@ from typing import Any
 from llm_energy.errors import LlmEnergyError
 from llm_energy.files import read_json
 
+ROOT = Path(__file__).resolve().parents[2]
 # What of a sweep's folder is taken over; all else is made from these.
 PARTS = ("plan.json", "config.json", "arrivals.json", "specs", "prompts", "*/measurements")
 
@@ -67,6 +70,17 @@ def read_measured(sweep: str) -> MeasuredSweep:
     if name != sweep:
         raise LlmEnergyError(f"{path}: it is the plan of sweep '{name}', not of '{sweep}'")
     return MeasuredSweep(sweep, cells)
+
+
+def make_paper(sweep: str, folder: Path, *options: str) -> bool:
+    """Make all that follows from the measurements of a sweep below ``folder``; say if all is made.
+
+    It is a Snakemake of its own, since no engine and no config are needed; ``options`` are for it.
+    """
+    command = [sys.executable, "-m", "snakemake", "--snakefile", ROOT / "Snakefile"]
+    command += ["--workflow-profile", ROOT / "profiles" / "default", "--directory", folder]
+    command += ["--cores", "1", *options, "--config", f"measured={sweep}", "--", "paper"]
+    return subprocess.run(command, stdin=subprocess.DEVNULL).returncode == 0
 
 
 def _cell(entry: dict[str, Any]) -> MeasuredCell:

@@ -11,6 +11,7 @@ from pathlib import Path
 from llm_energy.backends.spread import Spread, needs_processes
 from llm_energy.conversion import to_dict
 from llm_energy.errors import BackendUnavailable, RecordError
+from llm_energy.failures import failure_path
 from llm_energy.files import read_json, sha256_json
 from llm_energy.locks import exclusive_file, exclusive_host
 from llm_energy.machine import Machine, RealMachine
@@ -103,6 +104,7 @@ def measure(
             result = _metered(blank, machine, model_folder, prompts, arrivals, out, progress.step)
         write_record(out, result)
         _partial(out).unlink(missing_ok=True)
+        failure_path(out).unlink(missing_ok=True)
     progress.finish(_summary(result), result.end_s - start_s, _time_left_s(plan_path))
     return result
 

@@ -25,6 +25,7 @@ from llm_energy.checks import (
 )
 from llm_energy.checks.reported import number
 from llm_energy.errors import LlmEnergyError, RecordError
+from llm_energy.failures import known_failure
 from llm_energy.files import parse_json, read_json, sha256_bytes, sha256_json
 from llm_energy.parallel import each
 from llm_energy.records import (
@@ -196,7 +197,7 @@ def _judge(planned: Planned, around: Surroundings) -> Iterator[tuple[Verdict, Tr
 
     faults = flags_of("file", FileState(planned.path, exists, problem))
     if measurement is None:
-        outcome, reason = ("failed", problem) if exists else ("missing", "there is no such file")
+        outcome, reason = ("failed", problem) if exists else _absent(planned.path)
         for workload in planned.workloads:
             yield verdict(workload, outcome, reason, faults), None
         return
@@ -213,6 +214,14 @@ def _judge(planned: Planned, around: Surroundings) -> Iterator[tuple[Verdict, Tr
         else:
             case = Case(measurement, window, around.current(planned.model, workload, spec_sha256))
             yield verdict(workload, "ok", None, flags_of("window", case)), trace_of(case)
+
+
+def _absent(path: str) -> tuple[str, str]:
+    """Say what came of a repeat that has no measurement, as far as its last run left word."""
+    failure = known_failure(path)
+    if failure is None:
+        return "missing", "there is no such file"
+    return failure.outcome, failure.reason
 
 
 def _read(content: bytes, planned: Planned) -> tuple[Measurement | None, str | None]:

@@ -13,7 +13,7 @@ from pathlib import Path
 SCRIPTS = f"{workflow.basedir}/scripts"
 sys.path.insert(0, SCRIPTS)
 
-from llm_energy import archive, environments, plan, tables, tools
+from llm_energy import archive, closing, environments, failures, plan, tables, tools
 from llm_energy.config import load_sweep
 from llm_energy.errors import LlmEnergyError
 from llm_energy.files import contents, is_written, restore, write_json
@@ -191,25 +191,31 @@ def tables_of_builds():
     return multiext(f"results/{PLAN.sweep}/tables/builds", ".csv", ".md")
 
 
-def closing_message():
-    """Give the summary of the tables and where the files are, once there are any."""
-    summary = Path(f"results/{PLAN.sweep}/tables/energy.txt")
-    if not summary.exists():
-        return "Done."
-    page = summary.parent.with_name("report.html")
-    lines = ["", summary.read_text(encoding="utf-8"), f"Files: {summary.parent}/"]
-    return "\n".join(lines + ([f"Report: {page}"] if page.exists() else []))
+def failed_jobs():
+    """Give the rule and the log of each job that failed."""
+    jobs = [one for job in workflow.scheduler.failed for one in getattr(job, "jobs", [job])]
+    return sorted((job.rule.name, next(iter(job.log), None)) for job in jobs)
 
 
-def failure_message():
-    """Say which repeats are not measured, and where to look for the reason."""
-    missing = [path for path in PLAN.measurements() if not Path(path).exists()]
-    if not missing:
-        return f"Not all stages ended well: logs/{PLAN.sweep}/ says why."
-    lines = [f"Not measured: {len(missing)} of {len(PLAN.measurements())} repeats.", *missing[:10]]
-    lines += [f"and {len(missing) - 10} more"] * (len(missing) > 10)
-    where = f"logs/{PLAN.sweep}/measure/, and logs/slurm/ for jobs that were submitted, say why."
-    return "\n".join([*lines, f"{where} The same command measures what is missing."])
+def was_interrupted():
+    """Say whether jobs are left that could have run."""
+    return bool(workflow.scheduler.running or workflow.scheduler.open_jobs)
+
+
+def after_failure():
+    """Make all that what is there allows, keep why the rest is not, and give the last lines."""
+    if MEASURED:
+        return closing.stages_message(failed_jobs())
+    if was_interrupted():
+        return closing.stopped_message(PLAN.measurements(), PLAN.sweep)
+    # Results in a bucket are not below this folder.
+    if not workflow.storage_settings.default_storage_prefix and failures.record_failures(PLAN):
+        print("Making the tables of what was measured.", file=sys.stderr)
+        provided = ["--software-deployment-method", "conda"] if "conda" in PROVIDERS else []
+        options = ("--nolock", "--forcerun", "validate", "--quiet", "all", *provided)
+        archive.make_paper(PLAN.sweep, Path(), *options)
+    batch_logs = "logs/slurm" if workflow.executor_plugin.name == "slurm" else None
+    return closing.closing_message(PLAN.sweep, PLAN.backends, failed_jobs(), batch_logs)
 
 
 def any_of(names):

@@ -50,5 +50,6 @@ rule measure:
             --prompts {input.prompts:q} \
             --plan {input.plan:q} \
             ${{arrivals:+--arrivals "$arrivals"}} \
-            --out {output:q} 2>{log:q}
+            --out {output:q} 2>{log:q} \
+            || {{ status=$?; echo "exit status $status" >>{log:q}; exit $status; }}
         """

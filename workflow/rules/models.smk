@@ -26,7 +26,8 @@ rule model:
         {params.python:q} {params.script:q} \
             --model {params.model:q} \
             --folder {output.files:q} \
-            --manifest {output.manifest:q} 2>{log:q}
+            --manifest {output.manifest:q} 2>{log:q} \
+            || {{ status=$?; echo "exit status $status" >>{log:q}; exit $status; }}
         """
 
 
@@ -53,7 +54,8 @@ rule quantise:
             --files {input.files:q} \
             --manifest {input.manifest:q} \
             --folder {output.files:q} \
-            --out {output.manifest:q} 2>{log:q}
+            --out {output.manifest:q} 2>{log:q} \
+            || {{ status=$?; echo "exit status $status" >>{log:q}; exit $status; }}
         """
 
 
@@ -80,5 +82,6 @@ rule prompts:
             --request {input.request:q} \
             --model-folder {input.files:q} \
             --manifest {input.manifest:q} \
-            --out {output:q} 2>{log:q}
+            --out {output:q} 2>{log:q} \
+            || {{ status=$?; echo "exit status $status" >>{log:q}; exit $status; }}
         """

@@ -18,6 +18,7 @@ from llm_energy.records.interval import (
 from llm_energy.records.measurement import (
     Clock,
     Condition,
+    Failure,
     Host,
     Measurement,
     MeterReport,
@@ -86,6 +87,7 @@ __all__ = [
     "Completion",
     "ComponentEnergy",
     "Condition",
+    "Failure",
     "Flag",
     "Histogram",
     "Host",

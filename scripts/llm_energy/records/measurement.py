@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 from llm_energy.errors import RecordError
 from llm_energy.records.interval import Interval
@@ -150,3 +150,18 @@ class Measurement:
     parameter_count: int | None = None
     model_notes: tuple[str, ...] = ()
     arrivals_sha256: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Failure:
+    """Why there is no measurement of a repeat, which the next run tries again.
+
+    ``exit_status`` is that of the process as its shell saw it (128 and the number of the signal
+    that ended it), None where the job ended as a whole; ``log`` is the path of what it said.
+    """
+
+    schema_version: int
+    outcome: Literal["oom", "failed"]
+    reason: str
+    exit_status: int | None
+    log: str | None

@@ -1,0 +1,132 @@
+"""Write the last lines on the terminal: what was found, what gave no result, and what to do."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from llm_energy.errors import RecordError
+from llm_energy.failures import failure_of, known_failure
+from llm_energy.files import read_json
+
+WIDTH = 100
+SHOWN = 10  # problems; all are in tables/failures.md
+PREPARES = ("model", "quantise", "prompts", "measure")  # what these lack is told cell by cell
+WELL = ("ok", "not_needed")
+
+
+class Problem(NamedTuple):
+    """What gave no usable result, and why; ``path`` is where more is said, None for nowhere."""
+
+    what: str
+    reason: str
+    path: str | None
+
+
+def closing_message(
+    sweep: str,
+    backends: Sequence[str],
+    failed: Sequence[tuple[str, str | None]] = (),
+    batch_logs: str | None = None,
+) -> str:
+    """Give the summary of the tables, where the files are, and each cell without a usable result.
+
+    ``failed`` are the jobs that failed, each as the name of its rule and the path of its log;
+    ``batch_logs`` is the folder of the batch system's own, where jobs were submitted to one.
+    """
+    results = Path("results", sweep)
+    lines = []
+    summary = results / "tables" / "energy.txt"
+    if summary.exists():
+        lines += ["", summary.read_text("utf-8"), f"Files: {summary.parent}/"]
+    if (page := results / "report.html").exists():
+        lines.append(f"Report: {page}")
+    stages = stages_message([job for job in failed if job[0] not in PREPARES])
+    lines += ["", stages] * bool(stages)
+    cells = [problem for backend in backends for problem in _problems(results / backend)]
+    if cells:
+        lines += ["", "No usable result:", *_told(cells)]
+        more = len(cells) - SHOWN
+        lines += [f"  and {more} more: {results}/tables/failures.md has all"] * (more > 0)
+        lines += _remedy(cells)
+    elif failed:
+        lines += _wrapped("", "The same command makes what is missing.")
+    if failed and batch_logs:
+        lines += _wrapped("", f"What the batch system said of its jobs is in {batch_logs}/.")
+    return "\n".join(lines or ["Done."])
+
+
+def stages_message(failed: Sequence[tuple[str, str | None]]) -> str:
+    """Name each stage that failed, with its reason and its log; nothing where none did."""
+    if not failed:
+        return ""
+    head = "These stages failed, and what hangs on them was not made:"
+    return "\n".join([head, *_told([_stage(*job) for job in failed])])
+
+
+def stopped_message(measurements: Sequence[str], sweep: str) -> str:
+    """Say after a run that was interrupted how many repeats are left, and how to go on."""
+    missing = [path for path in measurements if not Path(path).exists()]
+    left = f"Not measured: {len(missing)} of {len(measurements)} repeats. " if missing else ""
+    return "\n".join(_wrapped("", f"{left}The same command goes on with sweep {sweep}."))
+
+
+def _problems(folder: Path) -> list[Problem]:
+    """Collect the repeats of a backend's cells that share what became of them."""
+    try:
+        verdicts = read_json(folder / "verdicts.json")["verdicts"]
+    except RecordError:
+        return []
+    found: dict[tuple[str, str, str], list[dict]] = {}
+    for verdict in verdicts:
+        # Repeat 0 is that of a cell of which the plan says already why it cannot run.
+        if verdict["repeat"] and verdict["verdict"] == "invalid":
+            outcome = "invalid" if verdict["outcome"] in WELL else verdict["outcome"]
+            key = (verdict["cell"], outcome, verdict["reason"] or "no reason is known")
+            found.setdefault(key, []).append(verdict)
+    return [_problem(folder, *key, verdicts) for key, verdicts in found.items()]
+
+
+def _problem(folder: Path, cell: str, outcome: str, reason: str, verdicts: list[dict]) -> Problem:
+    repeats = list(dict.fromkeys(f"r{verdict['repeat']:02d}" for verdict in verdicts))
+    workloads = ", ".join(dict.fromkeys(verdict["workload"] for verdict in verdicts))
+    first = folder / "measurements" / cell / f"{repeats[0]}.json"
+    failure = None if first.exists() else known_failure(first)
+    of = f" ({workloads})" if first.exists() else ""
+    path = str(first) if first.exists() else failure and failure.log
+    return Problem(f"{cell} {' '.join(repeats)}{of}: {outcome}", reason, path)
+
+
+def _stage(rule: str, log: str | None) -> Problem:
+    failure = failure_of(Path(log or ""))
+    return Problem(rule, failure.reason, failure.log)
+
+
+def _told(problems: Sequence[Problem]) -> Iterable[str]:
+    for problem in problems[:SHOWN]:
+        yield from _wrapped("  ", f"{problem.what}: {problem.reason}")
+        if problem.path:
+            yield f"    see {problem.path}"
+
+
+def _remedy(problems: Sequence[Problem]) -> list[str]:
+    kept = [p.path for p in problems if p.path and p.path.endswith(".json")]
+    text = []
+    if len(kept) < len(problems):
+        text.append("The same command tries again what has no measurement, and keeps all else.")
+    if kept:
+        text.append("What was measured stays: to measure such a repeat again, remove its file.")
+    return _wrapped("", " ".join(text))
+
+
+def _wrapped(indent: str, text: str) -> list[str]:
+    return textwrap.wrap(
+        text,
+        WIDTH,
+        initial_indent=indent,
+        subsequent_indent=f"{indent}  " if indent else "",
+        break_long_words=False,
+        break_on_hyphens=False,
+    )

@@ -5,6 +5,8 @@ from __future__ import annotations
 import html
 import json
 import re
+import subprocess
+import sys
 from dataclasses import replace
 
 import builders
@@ -264,7 +266,9 @@ def test_the_methods_say_what_was_done(sweep):
     assert "Holm" in text
 
 
-def test_the_command_writes_the_page(sweep, tmp_path):
+@pytest.fixture
+def command(sweep, tmp_path):
+    """Write what the report is made of; give the arguments of the command, and the page's path."""
     arguments = ["--out", str(tmp_path / "report.html")]
     for name in ("aggregates", "metrics", "verdicts"):
         arguments.append(f"--{name}")
@@ -276,8 +280,26 @@ def test_the_command_writes_the_page(sweep, tmp_path):
     write_json(tmp_path / "figures" / "index.json", FIGURES)
     for name in ("plan.json", "comparisons.json", "figures"):
         arguments += [f"--{name.partition('.')[0]}", str(tmp_path / name)]
+    return arguments, tmp_path / "report.html"
+
+
+def test_the_command_writes_the_page(command):
+    arguments, page = command
     assert script.main(arguments) == 0
-    assert "What does a token cost?" in (tmp_path / "report.html").read_text(encoding="utf-8")
+    assert "What does a token cost?" in page.read_text(encoding="utf-8")
+
+
+def test_under_a_limited_address_space_the_page_is_made_and_says_what_it_lacks(command):
+    arguments, page = command
+    limited = ["bash", "-c", 'ulimit -v 20000000; exec "$@"', "-", sys.executable, script.__file__]
+    done = subprocess.run([*limited, *arguments], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    reason = "the address space of a process is limited to 20 GB here (ulimit -v)"
+    assert f"The report has no plots: {reason}" in done.stdout.replace("\n", " ")
+    text = page.read_text(encoding="utf-8")
+    assert f"; {reason}" in text
+    assert "<figure data-plot" not in text
+    assert "What does a token cost?" in text
 
 
 def test_a_missing_file_is_named(tmp_path, capsys):

@@ -9,14 +9,17 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
+import textwrap
 from pathlib import Path
 from typing import Any
 
 from llm_energy.records.metrics import METRICS
 from llm_energy.report import abstract, cells, charts, content, methods
+from llm_energy.report.library import drawing_library
 from llm_energy.report.sources import Sources, read_sources
 
 HERE = Path(__file__).parent
+TERMINAL_WIDTH = 100
 MOST_DRAWN_AT_ONCE = 500  # rows; of more, a plot is drawn when it comes into view
 __all__ = ["Sources", "read_sources", "render"]
 
@@ -24,11 +27,10 @@ __all__ = ["Sources", "read_sources", "render"]
 def render(sources: Sources, figures: list[dict[str, Any]] = ()) -> str:
     """Give the page of a sweep; ``figures`` is the index of those that were drawn."""
     import jinja2
-    import vl_convert
     from markupsafe import Markup
 
     script = (HERE / "report.js").read_text(encoding="utf-8")
-    library = vl_convert.javascript_bundle()
+    library, refused = drawing_library()
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(HERE),
         autoescape=True,
@@ -37,6 +39,9 @@ def render(sources: Sources, figures: list[dict[str, Any]] = ()) -> str:
         undefined=jinja2.StrictUndefined,
     )
     data, plots = page_data(sources)
+    if refused:
+        print(textwrap.fill(f"The report has no plots: {refused}.", TERMINAL_WIDTH))
+        plots = {name: plot | {"reason": plot["reason"] or refused} for name, plot in plots.items()}
     return environment.get_template("report.html.j2").render(
         sweep=sources.plan["sweep"],
         banner=abstract.banner(sources),

@@ -338,7 +338,7 @@
       make("h3", {}, "Measurements"),
       pairs(Object.entries(cell.files).map(([repeat, path]) =>
         [repeat, `${path}  SHA-256 ${hashes.get(Number(repeat.slice(1))) || "–"}…`]))));
-    if (cell.stretches) {
+    if (cell.stretches && window.vegaEmbed) {
       const layer = data.timeline.layer.filter((one) => cell.trace.length || one.data.name !== "trace");
       cellView = await embed(plot, { ...data.timeline, layer }, {
         stretches: cell.stretches, trace: cell.trace.map(([t, w]) => ({ t, w })),

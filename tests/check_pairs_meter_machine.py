@@ -105,6 +105,20 @@ def wrapping(power_w: float | None, duration_s: float = 100.0) -> Case:
     return inside(parts, duration_s, idle_parts(gpu("GPU-1", 50.0, 10.0), PACKAGE))
 
 
+def modelled(measurement: dict) -> Case:
+    """Give a window whose CPU joules are those of a model."""
+    reason = "not measured: the counter may have wrapped more than once"
+    part = ComponentEnergy("cpu", "machine", "estimated", "codecarbon", 720.0, reason)
+    return inside((*SOUND, part), measurement=measurement)
+
+
+def by_method(method: str) -> dict:
+    """Give a measurement whose memory is estimated by this method."""
+    gpu_part, cpu_part, dram_part = builders.energy(40.0)
+    parts = (gpu_part, cpu_part, replace(dram_part, method=method))
+    return {"windows": (replace(builders.window(), interval=inside(parts).window.interval),)}
+
+
 def zones(*powers_w: tuple[str, float]) -> Case:
     parts = tuple(zone(name, power_w, 40.0) for name, power_w in powers_w)
     idle = tuple(zone(name, power_w / 2, 10.0) for name, power_w in powers_w)
@@ -156,6 +170,8 @@ METER = {
         (wrapping(None), "warning", wrapping(50.0)),
         # In so short a window no counter wraps, and an idle host may be idler later.
         (wrapping(40.0), "invalid", wrapping(40.0, 50.0)),
+        # An estimate that stands in for a counter is seen too, and one without any counter is not.
+        (modelled(idle_parts(PACKAGE)), "warning", modelled({})),
     ],
     "M14": [
         (zones(("psys", 90.0), ("package-0", 50.0)), "invalid", zones(("psys", 90.0))),
@@ -163,6 +179,12 @@ METER = {
             zones(("package-0-die-0", 50.0), ("package-0-die-1", 50.0)),
             "invalid",
             zones(("package-0", 50.0), ("package-1", 50.1)),
+        ),
+        # One tick of 1 ms between the readings of two files is 80 mJ of 3200 J.
+        (
+            zones(("package-0", 80.0), ("package-1", 80.002)),
+            "invalid",
+            zones(("package-0", 80.0), ("package-1", 80.05)),
         ),
         (inside((*SOUND, *SOUND)), "invalid", inside((*SOUND, gpu("GPU-2", 100.0)))),
     ],
@@ -174,6 +196,14 @@ METER = {
         (hosted(wall_clock_step_s=-0.2), "warning", hosted(wall_clock_step_s=0.05)),
     ],
 }
+
+METER["M24"] = [
+    (
+        traces(by_method("codecarbon(4 W)"), by_method("codecarbon(8 W)")),
+        {1: "warning", 2: "warning"},
+        traces({}, {}),
+    )
+]
 
 # the power trace
 

@@ -19,6 +19,7 @@ from llm_energy.meter.interval import combine
 from llm_energy.meter.nvml import NvmlBoards
 from llm_energy.meter.power_trace import begin_trace
 from llm_energy.meter.sensors import unavailable
+from llm_energy.meter.watch import Watch
 from llm_energy.records import (
     ComponentEnergy,
     Interval,
@@ -129,6 +130,7 @@ def spying_meter(log, monkeypatch, clock, tmp_path):
         estimates=[SpySensor("cpu", log)],
         host=HostCounters(tmp_path, clock, logging_wall_clock),
         trace=begin_trace(None, None, None, ()),
+        watch=Watch(),
         carbon=None,
         simulated=False,
         clock=logging_clock,

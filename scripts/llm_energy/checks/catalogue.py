@@ -33,6 +33,7 @@ from llm_energy.checks.reported import (
 from llm_energy.records import (
     Flag,
     Host,
+    Interval,
     ModelManifest,
     PromptSet,
     Severity,
@@ -156,11 +157,21 @@ def trace_of(case: Case) -> Trace:
         order=window.order,
         temperature_c=max(warm, default=None),
         energy_per_output_token_j=measured.energy_j / tokens if measured and tokens else None,
+        methods=_pairs(_methods(window.interval)),
         board_state=_pairs(_board_settings(host, boards)),
         host_settings=_pairs(host.settings),
         software=_pairs(host.packages | {"python": host.python, "linux": host.kernel}),
         git_commit=host.git_commit,
     )
+
+
+def differing_pairs(traces: Iterable[Trace], pairs: Callable[[Trace], Pairs]) -> dict[str, list[str]]:
+    """Return the names whose values differ, with all values; a measurement without pairs is none."""
+    values: dict[str, set[str]] = {}
+    kinds = {found for trace in traces if (found := pairs(trace))}
+    for name in {name for kind in kinds for name, _ in kind}:
+        values[name] = {dict(kind).get(name, "absent") for kind in kinds}
+    return {name: sorted(found) for name, found in sorted(values.items()) if len(found) > 1}
 
 
 def _board_settings(host: Host, boards: tuple[str, ...]) -> dict[str, Any]:
@@ -171,6 +182,14 @@ def _board_settings(host: Host, boards: tuple[str, ...]) -> dict[str, Any]:
         for name in BOARD_SETTINGS
         if any(name in board for board in known)
     }
+
+
+def _methods(interval: Interval) -> dict[str, str]:
+    """Return by which methods each component is known."""
+    found: dict[str, set[str]] = {}
+    for part in interval.energy:
+        found.setdefault(part.component, set()).add(part.method)
+    return {component: ", ".join(sorted(methods)) for component, methods in found.items()}
 
 
 def _pairs(values: dict[str, Any]) -> Pairs:

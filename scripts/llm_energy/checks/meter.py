@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator, Sequence
 from itertools import combinations
 
-from llm_energy.checks.accounting import baseline, powers_w
-from llm_energy.checks.catalogue import Finding, check
-from llm_energy.checks.reported import Case
+from llm_energy.checks.accounting import ORDER, baseline, powers_w
+from llm_energy.checks.catalogue import Finding, check, differing_pairs
+from llm_energy.checks.reported import Case, Trace
 from llm_energy.records import Protocol
 
 # The NVML energy counter moves about every 100 ms (A. Jung et al., ML.ENERGY blog, 2026-03-09);
@@ -18,7 +19,8 @@ TIME_TOLERANCE_S = 1e-3
 # A counter of 65 kJ, the smallest range of RAPL, needs longer than this to wrap at 1 kW.
 WRAPS_AFTER_S = 60.0
 BELOW_IDLE = 0.9
-SAME_COUNTER = 1e-5
+# Twin counters are read one after the other, a few of their ticks of 1 ms apart at each edge.
+SAME_COUNTER, TWIN_TICKS_S = 1e-5, 5e-3
 # A clock is stepped, and not slewed, from 128 ms on (RFC 5905, STEPT).
 CLOCK_STEP_S = 0.128
 
@@ -127,18 +129,22 @@ def shared_board(case: Case) -> Finding | None:
     "M13",
     "window",
     "invalid",
-    "CPU counter wrapped unnoticed",
-    "Keep windows below four minutes: a counter of 262 kJ may wrap in that time.",
+    "CPU counter wrapped unnoticed or given up",
+    "The reason names the zone's own limit. The meter reads counters every few seconds from a "
+    "process of its own: see why that has ended, or keep windows below the limit (a minute for a "
+    "counter of 65 kJ, four for one of 262 kJ).",
 )
 def missed_wrap(case: Case) -> Finding | None:
     """Find a zone below its own idle power in a window long enough for its counter to wrap.
 
-    A zone that the meter gave up because it might have wrapped is a warning: the sum lacks it.
+    A zone that counted elsewhere in this repeat and not here is a warning: the sum lacks it, or an
+    estimate stands in for it.
     """
-    interval = case.window.interval
+    interval, measurement = case.window.interval, case.measurement
+    others = [*measurement.baselines, *(w.interval for w in measurement.windows if w.interval)]
     for component in ("cpu", "dram"):
         powers = powers_w(interval, component, "measured")
-        idle = powers_w(baseline(case.measurement, "loaded_idle_before"), component, "measured")
+        idle = powers_w(baseline(measurement, "loaded_idle_before"), component, "measured")
         low = {
             device: {"power_w": power_w, "idle_power_w": idle[device]}
             for device, power_w in powers.items()
@@ -146,13 +152,12 @@ def missed_wrap(case: Case) -> Finding | None:
         }
         if low and interval.duration_s > WRAPS_AFTER_S:
             return Finding({"zones": low, "duration_s": interval.duration_s})
-        lost = {
-            part.device: part.reason
-            for part in interval.energy
-            if part.component == component and part.status == "unavailable" and part.device in idle
-        }
-        if lost:
-            return Finding({"zones": lost, "duration_s": interval.duration_s}, "warning")
+        counted = {device for i in others for device in powers_w(i, component, "measured")}
+        here = {str(p.device) for p in interval.energy if p.status == "measured"}
+        if lost := sorted(counted - here):
+            told = [p.reason for p in interval.energy if p.component == component and p.reason]
+            evidence = {"zones": lost, "reasons": told, "duration_s": interval.duration_s}
+            return Finding(evidence, "warning")
     return None
 
 
@@ -161,12 +166,14 @@ def missed_wrap(case: Case) -> Finding | None:
     "window",
     "invalid",
     "energy counted twice",
-    "Two zones show one counter: see their names below /sys/class/powercap.",
+    "Two devices show one counter: see the zones below /sys/class/powercap, or the GPUs that are "
+    "parts of one card.",
 )
 def doubled_counter(case: Case) -> Finding | None:
     """Find a device that is listed twice, a platform zone beside its package, and twin counters.
 
-    Twins are zones whose joules are equal in every interval of the repeat.
+    Twins are zones or GPUs whose joules are equal in every interval of the repeat, but for what a
+    few ticks of 1 ms are worth.
     """
     interval = case.window.interval
     counted = [p for p in interval.energy if p.status == "measured"]
@@ -177,14 +184,34 @@ def doubled_counter(case: Case) -> Finding | None:
     if platform and len(zones) > len(platform):
         doubled += platform
     intervals = (*case.measurement.baselines, interval)
-    for component in ("cpu", "dram"):
-        powers = [powers_w(i, component, "measured") for i in intervals]
-        powers = [p for p in powers if len(p) > 1]
+    for component in ORDER:
+        powers = [(powers_w(i, component, "measured"), i.duration_s) for i in intervals]
+        powers = [(p, duration_s) for p, duration_s in powers if len(p) > 1]
         if len(powers) > 1:
-            for a, b in combinations(sorted(set.intersection(*map(set, powers))), 2):
-                if all(abs(p[a] - p[b]) <= SAME_COUNTER * p[a] for p in powers):
+            for a, b in combinations(sorted(set.intersection(*(set(p) for p, _ in powers))), 2):
+                if all(
+                    abs(p[a] - p[b]) <= (SAME_COUNTER + TWIN_TICKS_S / duration_s) * p[a]
+                    for p, duration_s in powers
+                ):
                     doubled.append(f"{component} {a} = {b}")
     return Finding({"zones": doubled}) if doubled else None
+
+
+@check(
+    "M24",
+    "sweep",
+    "warning",
+    "joules known by unequal means",
+    "Rows of two kinds of joules are no comparison: measure with the same sensors in all repeats.",
+)
+def unequal_methods(traces: Sequence[Trace]) -> Iterator[tuple[Trace, Finding]]:
+    """Find a component that is measured in one window and estimated in another, or otherwise.
+
+    The parameters of an estimate count too, such as the power that a model takes for this CPU.
+    """
+    if differing := differing_pairs(traces, lambda trace: trace.methods):
+        for trace in traces:
+            yield trace, Finding({"methods": differing})
 
 
 @check(

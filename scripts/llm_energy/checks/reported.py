@@ -78,7 +78,8 @@ class Trace:
     ``boards`` are the GPUs whose energy was metered, not all that the host has, ``board_state`` how
     they are set up. ``utc`` is when the repeat began, ``order`` the window's place in it, and
     ``temperature_c`` that of its hottest board when the window began. The joules per output token
-    are gross and measured, None where none were.
+    are gross and measured, None where none were; ``methods`` are those by which each component's
+    joules are known.
     """
 
     key: Key
@@ -95,6 +96,7 @@ class Trace:
     order: int
     temperature_c: float | None
     energy_per_output_token_j: float | None
+    methods: Pairs
     board_state: Pairs
     host_settings: Pairs
     software: Pairs

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from statistics import fmean
 
-from llm_energy.checks.catalogue import Finding, check
+from llm_energy.checks.catalogue import Finding, check, differing_pairs
 from llm_energy.checks.reported import Pairs, Trace
 
 # These name the boards themselves; the rest of a board's state is how somebody has set it up.
@@ -29,7 +29,7 @@ FAR = 1e12  # no time or temperature; its square would still be a number
 )
 def other_board_state(traces: Sequence[Trace]) -> Iterator[tuple[Trace, Finding]]:
     """Find settings of the boards that differ between measurements; persistence off is a note."""
-    differing = _differing(traces, lambda t: _without(t.board_state, BOARD_IDENTITY))
+    differing = differing_pairs(traces, lambda t: _without(t.board_state, BOARD_IDENTITY))
     for trace in traces:
         state = dict(trace.board_state)
         if differing and state:
@@ -48,7 +48,7 @@ def other_board_state(traces: Sequence[Trace]) -> Iterator[tuple[Trace, Finding]
 def mixed_machines(traces: Sequence[Trace]) -> Iterator[tuple[Trace, Finding]]:
     """Find measurements from different hosts, boards or drivers; several boots are a note."""
     machines = sorted({(t.hostname, t.boards) for t in traces})
-    drivers = _differing(traces, lambda t: _only(t.board_state, BOARD_IDENTITY))
+    drivers = differing_pairs(traces, lambda t: _only(t.board_state, BOARD_IDENTITY))
     boots = sorted({t.boot_id for t in traces if t.boot_id is not None})
     if len(machines) == 1 and not drivers and len(boots) < 2:
         return
@@ -70,7 +70,7 @@ def mixed_machines(traces: Sequence[Trace]) -> Iterator[tuple[Trace, Finding]]:
 )
 def other_kernel_settings(traces: Sequence[Trace]) -> Iterator[tuple[Trace, Finding]]:
     """Find kernel settings that bear on energy and differ between measurements."""
-    if differing := _differing(traces, lambda t: t.host_settings):
+    if differing := differing_pairs(traces, lambda t: t.host_settings):
         for trace in traces:
             if trace.host_settings:
                 yield trace, Finding(differing)
@@ -107,7 +107,7 @@ def confounded(traces: Sequence[Trace]) -> Iterator[tuple[Trace, Finding]]:
 )
 def other_software(traces: Sequence[Trace]) -> Iterator[tuple[Trace, Finding]]:
     """Find versions that differ between measurements; a note unless they do the work."""
-    differing = _differing(traces, lambda t: t.software)
+    differing = differing_pairs(traces, lambda t: t.software)
     commits = sorted({t.git_commit for t in traces if t.git_commit is not None})
     if not differing and len(commits) < 2:
         return
@@ -115,15 +115,6 @@ def other_software(traces: Sequence[Trace]) -> Iterator[tuple[Trace, Finding]]:
     works = any(name in ("python", "linux") or name.startswith(AT_WORK) for name in names)
     for trace in traces:
         yield trace, Finding(differing | {"git_commits": commits}, None if works else "note")
-
-
-def _differing(traces: Iterable[Trace], pairs: Callable[[Trace], Pairs]) -> dict[str, list[str]]:
-    """Give the names whose values differ, with all values; a measurement without pairs is none."""
-    values: dict[str, set[str]] = {}
-    kinds = {found for trace in traces if (found := pairs(trace))}
-    for name in {name for kind in kinds for name, _ in kind}:
-        values[name] = {dict(kind).get(name, "absent") for kind in kinds}
-    return {name: sorted(found) for name, found in sorted(values.items()) if len(found) > 1}
 
 
 def _only(pairs: Pairs, names: Sequence[str]) -> Pairs:

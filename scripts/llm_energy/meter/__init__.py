@@ -22,6 +22,7 @@ from llm_energy.meter.processes import read_processes
 from llm_energy.meter.rapl import RaplCounters
 from llm_energy.meter.sensors import Absent, Sensor
 from llm_energy.meter.tick import measure_tick
+from llm_energy.meter.watch import Watch
 from llm_energy.records import Interval, MeterReport, MeterSettings
 
 __all__ = ["BoardGlance", "Glance", "Meter", "MeteredInterval", "open_meter"]
@@ -44,6 +45,7 @@ class Meter:
         estimates: Sequence[Sensor],
         host: HostCounters,
         trace: PowerTrace,
+        watch: Watch,
         carbon: dict[str, Any] | None,
         simulated: bool,
         clock: Callable[[], float],
@@ -54,6 +56,7 @@ class Meter:
         self._estimates = tuple(estimates)
         self._host = host
         self._trace = trace
+        self._watch = watch
         self._carbon = carbon
         self._simulated = simulated
         self._clock = clock
@@ -142,8 +145,9 @@ class Meter:
         )
 
     def close(self) -> None:
-        """Release the sensors, and the sampler if it is still there."""
+        """Release the sensors, and end the processes beside this one that are still there."""
         self.close_trace()
+        self._watch.stop()
         self._boards.close()
 
 
@@ -167,14 +171,19 @@ def open_meter(
     country that has no grid factor.
     """
     boards = _open_boards(nvml)
+    watch = Watch()
+    rapl = RaplCounters(sysfs, clock, watch.looks)
+    if clock is time.monotonic and rapl.files:  # on another clock its times would mean nothing
+        watch.start(rapl.files)
     return Meter(
         boards=boards,
-        counters=(RaplCounters(sysfs),),
+        counters=(rapl,),
         estimates=_open_estimates(settings, simulated=nvml is not None),
         host=HostCounters(procfs, clock, wall_clock),
         trace=begin_trace(
             start_sampler, trace_path, settings.sampling_period_s, boards.sensor().devices
         ),
+        watch=watch,
         carbon=carbon_intensity(settings),
         simulated=nvml is not None,
         clock=clock,

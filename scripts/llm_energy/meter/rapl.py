@@ -8,10 +8,15 @@ inside the package and ``psys`` includes it, so neither is ever added to it.
 from __future__ import annotations
 
 import re
+import time
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
+from typing import NamedTuple
 
 from llm_energy.meter.sensors import unavailable
+from llm_energy.meter.watch import Look
 from llm_energy.records import ComponentEnergy
 from llm_energy.units import joules_from_microjoules
 
@@ -20,6 +25,12 @@ METHODS = {"cpu": "rapl_powercap_package", "dram": "rapl_powercap_dram"}
 # More than any one socket, and the memory behind it, can draw for long. A counter that could have
 # gone round at this power may have wrapped twice, and then its difference says nothing.
 MAX_POWER_W = {"cpu": 1000.0, "dram": 250.0}
+
+# A counter moves every millisecond. One that stands still for so long does not count.
+STILL_S = 0.1
+
+# Looks so near to an edge are left out: which of the two was read first would not be sure.
+MARGIN_S = 1.0
 
 # Zones are read one after the other: two views of one counter differ by what was used in between.
 MIRROR_TOLERANCE_UJ = 1_000_000
@@ -33,33 +44,67 @@ class _Zone:
     range_uj: int | None
 
 
-Reading = dict[_Zone, int | str]  # uJ, or the reason why the counter could not be read
+Counters = dict[_Zone, int | str]  # uJ, or the reason why the counter could not be read
+
+
+class Reading(NamedTuple):
+    """Every zone's counter, and when it was read."""
+
+    time_s: float
+    counters: Counters
+
+
+LooksBetween = Callable[[float, float], Sequence[Look]]
 
 
 class RaplCounters:
-    """Sense the energy of every CPU package, and of its memory where the CPU counts it."""
+    """Sense the energy of every CPU package, and of its memory where the CPU counts it.
 
-    def __init__(self, sysfs: Path):
+    ``looks`` returns what was read of the counters between two times of ``clock``, by which it is
+    known how often a counter wrapped.
+    """
+
+    def __init__(
+        self,
+        sysfs: Path,
+        clock: Callable[[], float] = time.monotonic,
+        looks: LooksBetween = lambda start_s, end_s: (),
+    ):
+        self._clock = clock
+        self._looks = looks
         self._root = sysfs / "class" / "powercap"
         self._zones = _find_zones(self._root)
         self._absent = self._explain_absent(_count_sockets(sysfs))
 
+    @property
+    def files(self) -> dict[str, Path]:
+        """Return the file of each zone's counter by device."""
+        return {zone.device: zone.path / "energy_uj" for zone in self._zones}
+
     def read(self) -> Reading:
         """Read every zone's counter."""
-        return {zone: _read_counter(zone) for zone in self._zones}
+        return Reading(self._clock(), {zone: _read_counter(zone) for zone in self._zones})
 
     def energy(
         self, first: Reading, last: Reading, duration_s: float
     ) -> tuple[ComponentEnergy, ...]:
-        """Give one component a zone, in J; ``duration_s`` bounds how often a counter wrapped."""
+        """Return one component a zone, in J; ``duration_s`` bounds how often a counter wrapped."""
+        looks = self._looks(first.time_s + MARGIN_S, last.time_s - MARGIN_S)
+        edges = (first.counters, last.counters)
         counted = []
         for i, zone in enumerate(self._zones):
-            mirrored = next((z for z in self._zones[:i] if _mirrors(zone, z, (first, last))), None)
+            mirrored = next((z for z in self._zones[:i] if _mirrors(zone, z, edges)), None)
             if mirrored:
                 reason = f"shows the counter of {mirrored.device} again; it is counted there"
                 counted.append(unavailable(zone.component, reason, zone.device))
-            else:
-                counted.append(_difference(zone, first[zone], last[zone], duration_s))
+                continue
+            between = [
+                (look.time_s - first.time_s, look.energy_uj[zone.device])
+                for look in looks
+                if zone.device in look.energy_uj
+            ]
+            readings = [(0.0, edges[0][zone]), *between, (duration_s, edges[1][zone])]
+            counted.append(_counted(zone, readings))
         return (*counted, *self._absent)
 
     def _explain_absent(self, sockets: int) -> tuple[ComponentEnergy, ...]:
@@ -83,7 +128,7 @@ class RaplCounters:
         return (unavailable("cpu", reason), unavailable("dram", reason))
 
 
-def _mirrors(zone: _Zone, other: _Zone, readings: tuple[Reading, Reading]) -> bool:
+def _mirrors(zone: _Zone, other: _Zone, readings: tuple[Counters, Counters]) -> bool:
     """Tell whether two dies of one package show one counter, as some AMD parts do."""
     if zone.component != other.component or _package(zone) != _package(other):
         return False
@@ -156,27 +201,37 @@ def _read_counter(zone: _Zone) -> int | str:
         return f"{path}: {error}"
 
 
-def _difference(
-    zone: _Zone, first: int | str, last: int | str, duration_s: float
-) -> ComponentEnergy:
-    for reading in (first, last):
+def _counted(zone: _Zone, readings: Sequence[tuple[float, int | str]]) -> ComponentEnergy:
+    """Add up what a counter moved by from reading to reading, each with its time in s."""
+    for _, reading in readings:
         if isinstance(reading, str):
             return unavailable(zone.component, reading, zone.device)
+    times_s, counters = zip(*readings, strict=True)
+    duration_s = times_s[-1]
+    if len(set(counters)) == 1 and duration_s >= STILL_S:
+        reason = (
+            f"the counter stands still at {counters[0]} uJ: it did not move in {duration_s:.1f} s "
+            "(usual in a virtual machine)"
+        )
+        return unavailable(zone.component, reason, zone.device)
     if zone.range_uj is not None:
         limit_s = joules_from_microjoules(zone.range_uj) / MAX_POWER_W[zone.component]
-        if duration_s >= limit_s:
+        gap_s = max(b - a for a, b in pairwise(times_s))
+        if gap_s >= limit_s:
             reason = (
-                f"the counter may have wrapped more than once: the interval is {duration_s:.0f} s, "
-                f"and only below {limit_s:.0f} s is that impossible"
+                "the counter may have wrapped more than once: it was not read for "
+                f"{gap_s:.0f} s, and only below {limit_s:.1f} s is that impossible"
             )
             return unavailable(zone.component, reason, zone.device)
-    delta_uj = last - first
-    if delta_uj < 0:
-        delta_uj += zone.range_uj or 0
-    if delta_uj < 0:
-        reason = f"the counter went backwards, from {first} to {last} uJ, by more than one wrap"
-        return unavailable(zone.component, reason, zone.device)
-    energy_j = joules_from_microjoules(delta_uj)
+    energy_j = 0.0
+    for (first_s, first), (last_s, last) in pairwise(readings):
+        wrapped = last < first
+        moved_j = joules_from_microjoules(last - first + (zone.range_uj or 0) * wrapped)
+        most_j = MAX_POWER_W[zone.component] * (last_s - first_s + MARGIN_S)
+        if moved_j < 0 or (wrapped and moved_j > most_j):
+            reason = f"the counter went backwards, from {first} to {last} uJ, which no wrap explains"
+            return unavailable(zone.component, reason, zone.device)
+        energy_j += moved_j
     return ComponentEnergy(
         zone.component, zone.device, "measured", METHODS[zone.component], energy_j
     )

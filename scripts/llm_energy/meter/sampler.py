@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from llm_energy.errors import LlmEnergyError
-from llm_energy.meter import trace
+from llm_energy.meter import aside, trace
 from llm_energy.records import TraceSummary
 
 MIN_PERIOD_S = 0.1
@@ -40,7 +40,6 @@ GPU_SCOPE = 0
 INSTANT_METHOD = "nvml_field_186_power_instant_scope_gpu"
 USAGE_METHOD = "nvml_power_usage"
 
-SCRIPTS = Path(__file__).resolve().parents[2]
 MODULE = "llm_energy.meter.sampler"
 QUIT = b"q"
 ASK = b"\n"
@@ -64,7 +63,13 @@ class Sampler:
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             trace.partial_path(path).unlink(missing_ok=True)
-            self._process = _start_process(path, period_s, devices)
+            self._process = aside.start(
+                MODULE,
+                (str(path), str(period_s), str(os.getpid()), *devices),
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+            )
         except OSError as error:
             self._problem = f"the sampler could not be started: {error}"
         else:
@@ -147,20 +152,6 @@ def start(path: Path, period_s: float, devices: Sequence[str]) -> Sampler:
     return Sampler(path, period_s, devices)
 
 
-def _start_process(path: Path, period_s: float, devices: Sequence[str]) -> subprocess.Popen[bytes]:
-    old = os.environ.get("PYTHONPATH")
-    return subprocess.Popen(
-        [sys.executable, "-P", "-m", MODULE, path, str(period_s), str(os.getpid()), *devices],
-        env=os.environ | {"PYTHONPATH": f"{SCRIPTS}{os.pathsep}{old}" if old else str(SCRIPTS)},
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        bufsize=0,
-        # Else Ctrl-C would end it at once, and the end of what it samples would be missing.
-        start_new_session=True,
-    )
-
-
 def _end_process(process: subprocess.Popen[bytes]) -> str | None:
     """Make the process end, and say what was wrong with it, if something was."""
     try:
@@ -231,7 +222,7 @@ class _Board:
 def main(argv: Sequence[str]) -> None:
     """Sample until told to quit; the arguments are path, period in s, parent's id and UUIDs."""
     path, period, parent, *devices = argv
-    _give_way()
+    aside.give_way()
     with warnings.catch_warnings():
         # The old distribution named pynvml warns about its own name at import.
         warnings.simplefilter("ignore", FutureWarning)
@@ -243,15 +234,6 @@ def main(argv: Sequence[str]) -> None:
         out.write(trace.header(float(period), methods))
         _sample(out, boards, float(period), int(parent))
     pynvml.nvmlShutdown()
-
-
-def _give_way() -> None:
-    """Let the measured process go first, and disturb one core at most, always the same."""
-    os.nice(10)
-    with contextlib.suppress(OSError):  # a sandbox may forbid it, and samples come all the same
-        # The last core: the first ones serve most interrupts, and what starts first runs there. On
-        # a core of its own choice each time, it would wake up another one ten times a second.
-        os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
 
 
 def _sample(out: TextIO, boards: Sequence[_Board], period_s: float, parent: int) -> None:

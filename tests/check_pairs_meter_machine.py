@@ -43,9 +43,9 @@ def inside(parts=None, duration_s: float = 40.0, measurement=None, **changes) ->
     return case({"interval": interval, "requests": table}, **(measurement or {}))
 
 
-def traced(duration_s: float = 40.0, measurement=None, **changes) -> Case:
+def traced(duration_s: float = 40.0, measurement=None, module=False, **changes) -> Case:
     """Give a case whose board's power trace is changed in the window."""
-    parts = builders.energy(duration_s)
+    parts = (MODULE,) if module else builders.energy(duration_s)
     summary = builders.sampled(parts[0], duration_s, **changes)
     return inside(parts, duration_s, measurement, trace=(summary,))
 
@@ -125,6 +125,7 @@ def zones(*powers_w: tuple[str, float]) -> Case:
     return inside(parts, measurement=idle_parts(*idle))
 
 
+MODULE = gpu("GPU-1", 100.0, method="nvml_total_energy_counter_whole_module")
 MIG = gpu("GPU-1", 100.0, method="nvml_total_energy_counter_whole_board_mig")
 VIRTUAL = replace(LOST, reason="NVML's energy counter: Not Supported; the board is virtual")
 
@@ -197,6 +198,7 @@ METER = {
     ],
 }
 
+METER["M25"] = [(inside((MODULE,)), "note", inside())]
 METER["M24"] = [
     (
         traces(by_method("codecarbon(4 W)"), by_method("codecarbon(8 W)")),
@@ -215,6 +217,8 @@ POWER_TRACE = {
         (traced(energy_j=4240.0), "warning", traced(energy_j=4160.0)),
         (traced(energy_j=3160.0), "invalid", traced(energy_j=None)),
         (traced(20.0, energy_j=2500.0), "note", traced(20.0, energy_j=2050.0)),
+        # What is sampled is the GPU's power, and not that of the module it is a part of.
+        (traced(energy_j=3000.0), "invalid", traced(module=True, energy_j=3000.0)),
         # A trace with a long gap is no evidence against the counter.
         (traced(energy_j=5000.0), "invalid", traced(energy_j=5000.0, longest_gap_s=9.0)),
     ],
@@ -303,6 +307,11 @@ ENERGY = {
     "M10": [
         (inside((gpu("GPU-1", 17.9),)), "invalid", inside((gpu("GPU-1", 18.1),))),
         (inside((gpu("GPU-1", 317.0),)), "invalid", inside((gpu("GPU-1", 314.0),))),
+        (
+            inside((gpu("GPU-1", 317.0),)),
+            "invalid",
+            inside((gpu("GPU-1", 317.0, method=MODULE.method),)),
+        ),
         # The limit at the time counts, and without any limit there is nothing to pass.
         (
             inside((gpu("GPU-1", 400.0),)),

@@ -47,6 +47,7 @@ class FakeBoard:
     mig_instances: tuple[str, ...] | None = None
     errors: dict[str, str] = field(default_factory=dict)
     virtual: bool = False
+    c2c: bool | None = None  # None: no such question, as before Grace Hopper
     temperature_c: int = 41
     power_limit_mw: int = 300_000
     memory_used_bytes: int = 2**20
@@ -194,6 +195,11 @@ def make_nvml(
 
     def nvmlDeviceGetCurrentClocksThrottleReasons(board: FakeBoard) -> int:
         return 0x20
+
+    def nvmlDeviceGetC2cModeInfoV(board: FakeBoard) -> types.SimpleNamespace:
+        if board.c2c is None:
+            raise NVMLError("Not Supported")
+        return types.SimpleNamespace(isC2cEnabled=int(board.c2c))
 
     def nvmlDeviceGetVirtualizationMode(board: FakeBoard) -> int:
         return 2 if board.virtual else 0

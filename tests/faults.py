@@ -200,6 +200,7 @@ FAULTS: dict[str, tuple[Fault, ...]] = {
     "M21": (Fault(setting=on_boards(gain=1000.0)), Fault(setting=on_boards(gain=1e-3))),
     "M22": (Fault(suits=on_host(packages=()), setting=WITH_CPU),),
     "M23": (Fault(during=lambda host, window: host.at(window.end_s, idle_rises)),),
+    "M25": (Fault(setting=on_boards(c2c=True)),),
     "M24": (Fault(suits=WITH_CPU, record=edit_energy(modelled_cpu)),),
     "H01": (Fault(during=at_middle(tenant)), Fault(during=at_begin(tenant))),
     "H02": (

@@ -447,6 +447,28 @@ def test_an_estimate_stands_in_and_says_why_nothing_was_measured():
     assert only.reason == "not measured: counter broken"
 
 
+@pytest.mark.parametrize(
+    ("board", "method"),
+    [
+        ({"c2c": True}, "nvml_total_energy_counter_whole_module"),
+        ({"c2c": True, "virtual": True}, "nvml_total_energy_counter_whole_module_whole_board_vgpu"),
+        ({"c2c": False}, "nvml_total_energy_counter"),
+    ],
+)
+def test_what_a_modules_counter_holds_is_not_estimated_again(
+    board, method, clock, open_boards, monkeypatch
+):
+    model = SpySensor("cpu", [])
+    monkeypatch.setattr("llm_energy.meter.open_estimates", lambda settings: (model,))
+    with open_boards(FakeBoard("GPU-a", **board)).interval("window") as interval:
+        clock.advance(10)
+    gpu, cpu, *_ = interval.record.energy
+    assert (gpu.method, gpu.energy_j) == (method, pytest.approx(1000))
+    assert gpu.whole_module is (cpu.status == "unavailable")
+    assert not gpu.whole_module or "NVLink-C2C" in gpu.reason
+    assert not gpu.whole_module or "in that of the GPU's module" in cpu.reason
+
+
 def test_without_either_one_component_has_both_reasons():
     (only,) = combine([BROKEN], [unavailable("cpu", "model missing")])
     assert (only.status, only.energy_j) == ("unavailable", None)

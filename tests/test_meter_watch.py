@@ -60,10 +60,10 @@ def test_it_reads_the_counters_again_and_again(powercap, watch, tmp_path):
     wait_for(lambda: watch.looks(*FOREVER)[-1].energy_uj == {"package-0": 111}, "the new value")
     looks = watch.looks(*FOREVER)
     assert looks[0].energy_uj == {"package-0": 100}
-    times_s = [look.time_s for look in looks]
-    assert begin_s < times_s[0] and times_s == sorted(times_s) and times_s[-1] < time.monotonic()
-    assert watch.looks(times_s[0], times_s[1]) == []
-    assert watch.looks(begin_s, times_s[1]) == looks[:1]
+    times_s = [begin_s, *(look.time_s for look in looks), time.monotonic()]
+    assert times_s == sorted(times_s)
+    assert watch.looks(looks[0].time_s, looks[1].time_s) == []
+    assert watch.looks(begin_s, looks[1].time_s) == looks[:1]
 
 
 def test_without_a_process_nothing_was_seen(watch, monkeypatch):

@@ -98,6 +98,12 @@ def test_a_counter_that_stands_still_is_a_reason(examine):
     assert (found.ratio_counter, found.passed) == (None, False)
 
 
+def test_the_counter_of_a_module_is_not_held_against_the_power_of_its_gpu(examine):
+    found, _ = examine(c2c=True)
+    assert "that of the whole module" in found.reason
+    assert (found.ratio_integral, found.passed) == (None, False)
+
+
 def test_a_board_whose_power_cannot_be_sampled_is_a_reason(examine):
     blind = SimpleNamespace(summary=lambda start_s, end_s: (), stop=lambda: None)
     found, _ = examine(start_sampler=lambda *_: blind)

@@ -126,6 +126,11 @@ def _counter_j(interval: Interval) -> float:
     (board,) = (part for part in interval.energy if part.component == "gpu")
     if board.energy_j is None:
         raise LlmEnergyError(board.reason)
+    if board.whole_module:
+        raise LlmEnergyError(
+            "the counter is that of the whole module and the sampled power that of the GPU, so "
+            "neither can be held against the other"
+        )
     return board.energy_j
 
 

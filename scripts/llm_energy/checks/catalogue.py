@@ -165,8 +165,10 @@ def trace_of(case: Case) -> Trace:
     )
 
 
-def differing_pairs(traces: Iterable[Trace], pairs: Callable[[Trace], Pairs]) -> dict[str, list[str]]:
-    """Return the names whose values differ, with all values; a measurement without pairs is none."""
+def differing_pairs(
+    traces: Iterable[Trace], pairs: Callable[[Trace], Pairs]
+) -> dict[str, list[str]]:
+    """Return the names whose values differ, with all values; a trace without pairs has no say."""
     values: dict[str, set[str]] = {}
     kinds = {found for trace in traces if (found := pairs(trace))}
     for name in {name for kind in kinds for name, _ in kind}:

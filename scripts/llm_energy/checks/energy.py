@@ -148,6 +148,9 @@ def impossible_power(case: Case) -> Finding | None:
     for board in interval.boards:
         known = [limit for limit in board.power_limit_w if limit is not None]
         limits[board.device] = max(known, default=limits.get(board.device))
+    for part in interval.energy:
+        if part.whole_module:
+            limits.pop(part.device, None)  # the limit is the GPU's
     unsure = 1 + tick_s(case) / interval.duration_s
     found = {
         device: {

@@ -6,10 +6,11 @@ import math
 from collections.abc import Iterator, Sequence
 from itertools import combinations
 
-from llm_energy.checks.accounting import ORDER, baseline, powers_w
+from llm_energy.checks.accounting import baseline, powers_w
 from llm_energy.checks.catalogue import Finding, check, differing_pairs
 from llm_energy.checks.reported import Case, Trace
 from llm_energy.records import Protocol
+from llm_energy.records.metrics import COMPONENTS
 
 # The NVML energy counter moves about every 100 ms (A. Jung et al., ML.ENERGY blog, 2026-03-09);
 # it stands for boards whose own tick was not measured.
@@ -19,8 +20,9 @@ TIME_TOLERANCE_S = 1e-3
 # A counter of 65 kJ, the smallest range of RAPL, needs longer than this to wrap at 1 kW.
 WRAPS_AFTER_S = 60.0
 BELOW_IDLE = 0.9
-# Twin counters are read one after the other, a few of their ticks of 1 ms apart at each edge.
-SAME_COUNTER, TWIN_TICKS_S = 1e-5, 5e-3
+# Twin counters are read one after the other. Those of RAPL move every millisecond, and may do so in
+# between; those of GPUs move more rarely.
+SAME_COUNTER, TWIN_TICKS_S = 1e-5, {"gpu": 0.0, "cpu": 2e-3, "dram": 2e-3}
 # A clock is stepped, and not slewed, from 128 ms on (RFC 5905, STEPT).
 CLOCK_STEP_S = 0.128
 
@@ -126,6 +128,19 @@ def shared_board(case: Case) -> Finding | None:
 
 
 @check(
+    "M25",
+    "window",
+    "note",
+    "counter of a whole module",
+    "Say so with the result: these joules hold CPU and memory too, those of other GPUs do not.",
+)
+def module_counter(case: Case) -> Finding | None:
+    """Find a GPU that is joined to its CPU in one module, as in GH200 and GB200: one counter."""
+    modules = [str(part.device) for part in case.window.interval.energy if part.whole_module]
+    return Finding({"boards": modules}) if modules else None
+
+
+@check(
     "M13",
     "window",
     "invalid",
@@ -172,8 +187,8 @@ def missed_wrap(case: Case) -> Finding | None:
 def doubled_counter(case: Case) -> Finding | None:
     """Find a device that is listed twice, a platform zone beside its package, and twin counters.
 
-    Twins are zones or GPUs whose joules are equal in every interval of the repeat, but for what a
-    few ticks of 1 ms are worth.
+    Twins are zones or GPUs whose joules are equal in every interval of the repeat; those of zones
+    may lie two ticks of 1 ms apart.
     """
     interval = case.window.interval
     counted = [p for p in interval.energy if p.status == "measured"]
@@ -184,13 +199,13 @@ def doubled_counter(case: Case) -> Finding | None:
     if platform and len(zones) > len(platform):
         doubled += platform
     intervals = (*case.measurement.baselines, interval)
-    for component in ORDER:
+    for component in COMPONENTS:
         powers = [(powers_w(i, component, "measured"), i.duration_s) for i in intervals]
         powers = [(p, duration_s) for p, duration_s in powers if len(p) > 1]
         if len(powers) > 1:
             for a, b in combinations(sorted(set.intersection(*(set(p) for p, _ in powers))), 2):
                 if all(
-                    abs(p[a] - p[b]) <= (SAME_COUNTER + TWIN_TICKS_S / duration_s) * p[a]
+                    abs(p[a] - p[b]) <= (SAME_COUNTER + TWIN_TICKS_S[component] / duration_s) * p[a]
                     for p, duration_s in powers
                 ):
                     doubled.append(f"{component} {a} = {b}")

@@ -101,12 +101,18 @@ def starved_sampler(case: Case) -> Finding | None:
 
 
 def _integral_over_counter(case: Case, interval: Interval) -> dict[str, float]:
-    """Give the ratio of a board's two sensors, for boards that have both throughout."""
+    """Return the ratio of a board's two sensors, for boards that have both throughout.
+
+    One whose counter is that of a whole module has not: what is sampled is the power of the GPU.
+    """
     powers = powers_w(interval, "gpu", "measured")
+    modules = {part.device for part in interval.energy if part.whole_module}
     return {
         s.device: s.energy_j / (powers[s.device] * interval.duration_s)
         for s in interval.trace
-        if s.energy_j is not None and s.device in powers and not _starved(case, interval, s)
+        if s.energy_j is not None
+        and s.device in powers.keys() - modules
+        and not _starved(case, interval, s)
     }
 
 

@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
-from llm_energy.meter.sensors import Sensor
+from llm_energy.meter.sensors import Sensor, unavailable
 from llm_energy.records import ComponentEnergy, Interval
 from llm_energy.records.metrics import COMPONENTS
 
@@ -96,9 +96,14 @@ def combine(
     """Let an estimate stand for a component that no counter measured, with the reason for it.
 
     A component that is measured in part keeps its unavailable parts and gets no estimate, since an
-    estimate is of the whole.
+    estimate is of the whole. Nor does one that is in the counter of a GPU's whole module.
     """
     counted, estimated = list(counted), list(estimated)
+    if any(c.whole_module for c in counted):
+        reason = "its energy is in that of the GPU's module"
+        estimated = [
+            unavailable(component, reason) for component in COMPONENTS if component != "gpu"
+        ]
     result: list[ComponentEnergy] = []
     for component in COMPONENTS:
         ours = [c for c in counted if c.component == component]

@@ -102,7 +102,8 @@ class NvmlBoards:
         mode = self._ask(lambda: nvml.nvmlDeviceGetVirtualizationMode(handle))
         virtual = mode == NVML_GPU_VIRTUALIZATION_MODE_VGPU
         shared = "mig" if mig else "vgpu" if virtual else None
-        return Board(index, uuid, pci_bus_id, mig, shared, handle)
+        c2c = self._ask(lambda: bool(nvml.nvmlDeviceGetC2cModeInfoV(handle).isC2cEnabled))
+        return Board(index, uuid, pci_bus_id, mig, shared, bool(c2c), handle)
 
     def _visible(self, environ: Mapping[str, str]) -> tuple[Board, ...]:
         """Choose boards as CUDA does: the list ends at its first entry that is no device."""

@@ -19,32 +19,40 @@ from llm_energy.meter.processes import Processes
 from llm_energy.meter.sensors import unavailable
 from llm_energy.meter.tick import CounterReading
 from llm_energy.records import BoardActivity, ComponentEnergy
+from llm_energy.records.interval import WHOLE_MODULE
 from llm_energy.units import joules_from_millijoules
 
 METHOD = "nvml_total_energy_counter"
 TOTAL_ENERGY_FIELD = 83  # the same counter, with the time at which the driver looked at it
 
 Shared = Literal["mig", "vgpu"]
-SHARED_METHODS = {
-    "mig": "nvml_total_energy_counter_whole_board_mig",
-    "vgpu": "nvml_total_energy_counter_whole_board_vgpu",
-}
+SHARED_METHODS = {"mig": "_whole_board_mig", "vgpu": "_whole_board_vgpu"}
 SHARED_REASONS = {
     "mig": "MIG is on: NVML counts the whole board, so other instances on it are in the energy too",
     "vgpu": "the board is virtual, a share of a real one, and NVML counts no share on its own",
 }
 
+# zeus found this on a GH200 (https://github.com/ml-energy/zeus/pull/172).
+MODULE_REASON = (
+    "the board is joined to its CPU by NVLink-C2C, where NVML counts the whole module: the CPU and "
+    "its memory are in the energy too"
+)
+
 
 # Known by identity: NVML's handle is a pointer, which can be neither compared nor hashed.
 @dataclass(frozen=True, eq=False)
 class Board:
-    """One board; ``shared`` says in what way it may be one of several on the same silicon."""
+    """One board; ``shared`` says in what way it may be one of several on the same silicon.
+
+    ``whole_module`` says that its counter is that of a superchip, of which it is a part.
+    """
 
     index: int
     uuid: str
     pci_bus_id: str
     mig: bool | None
     shared: Shared | None
+    whole_module: bool
     handle: Any
 
 
@@ -130,6 +138,8 @@ def _difference(board: Board, first: int | str, last: int | str) -> ComponentEne
         )
         return unavailable("gpu", reason, board.uuid)
     energy_j = joules_from_millijoules(last - first)
-    method = SHARED_METHODS.get(board.shared, METHOD)
-    reason = SHARED_REASONS.get(board.shared)
+    module = (WHOLE_MODULE, MODULE_REASON) if board.whole_module else ("", None)
+    method = METHOD + module[0] + SHARED_METHODS.get(board.shared, "")
+    reasons = [reason for reason in (module[1], SHARED_REASONS.get(board.shared)) if reason]
+    reason = "; ".join(reasons) or None
     return ComponentEnergy("gpu", board.uuid, "measured", method, energy_j, reason)

@@ -229,7 +229,9 @@ def _counted(zone: _Zone, readings: Sequence[tuple[float, int | str]]) -> Compon
         moved_j = joules_from_microjoules(last - first + (zone.range_uj or 0) * wrapped)
         most_j = MAX_POWER_W[zone.component] * (last_s - first_s + MARGIN_S)
         if moved_j < 0 or (wrapped and moved_j > most_j):
-            reason = f"the counter went backwards, from {first} to {last} uJ, which no wrap explains"
+            reason = (
+                f"the counter went backwards, from {first} to {last} uJ, which no wrap explains"
+            )
             return unavailable(zone.component, reason, zone.device)
         energy_j += moved_j
     return ComponentEnergy(

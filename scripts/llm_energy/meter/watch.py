@@ -13,12 +13,10 @@ import json
 import os
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import IO
 
 from llm_energy.meter import aside
 
@@ -44,7 +42,7 @@ class Watch:
 
     def __init__(self) -> None:
         self._process: subprocess.Popen[bytes] | None = None
-        self._seen: IO[bytes] | None = None
+        self._seen: int | None = None  # a file in memory, which fills though nobody reads
         self._looks: list[Look] = []
         self._read_bytes = 0
 
@@ -52,7 +50,7 @@ class Watch:
         """Look at these counters from now on, until ``stop`` or the end of this process."""
         files = {device: str(path) for device, path in zones.items()}
         with contextlib.suppress(OSError):
-            self._seen = tempfile.TemporaryFile()
+            self._seen = os.memfd_create("looks")
             self._process = aside.start(
                 MODULE,
                 (str(os.getpid()), str(period_s), json.dumps(files)),
@@ -64,8 +62,8 @@ class Watch:
     def looks(self, start_s: float, end_s: float) -> Sequence[Look]:
         """Return the looks between two times, in their order; call it outside windows."""
         if self._seen is not None:
-            size = os.fstat(self._seen.fileno()).st_size
-            text = os.pread(self._seen.fileno(), size - self._read_bytes, self._read_bytes)
+            size = os.fstat(self._seen).st_size
+            text = os.pread(self._seen, size - self._read_bytes, self._read_bytes)
             text = text[: text.rfind(b"\n") + 1]
             self._read_bytes += len(text)
             self._looks += [Look(**json.loads(line)) for line in text.splitlines()]
@@ -79,7 +77,7 @@ class Watch:
             with contextlib.suppress(subprocess.TimeoutExpired):
                 process.wait(END_TIMEOUT_S)
         if self._seen is not None:
-            self._seen.close()
+            os.close(self._seen)
             self._seen = None
 
 

@@ -7,6 +7,7 @@ from typing import Literal
 
 from llm_energy.errors import RecordError
 
+WHOLE_MODULE = "_whole_module"
 Status = Literal["measured", "estimated", "unavailable"]
 
 
@@ -33,6 +34,11 @@ class ComponentEnergy:
             )
         if self.status == "unavailable" and not self.reason:
             raise RecordError(f"component {self.component}: unavailable without a reason")
+
+    @property
+    def whole_module(self) -> bool:
+        """Tell whether a GPU's counter is that of a superchip, with its CPU and their memory."""
+        return WHOLE_MODULE in self.method
 
 
 @dataclass(frozen=True)

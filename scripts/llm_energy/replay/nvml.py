@@ -164,6 +164,7 @@ def make_nvml(boards: Sequence[Board], clock: Callable[[], float], own_pid: int)
         "nvmlDeviceGetMemoryInfo": memory,
         "nvmlDeviceGetComputeRunningProcesses": processes,
         "nvmlDeviceGetVirtualizationMode": lambda board: 0,
+        "nvmlDeviceGetC2cModeInfoV": lambda board: SimpleNamespace(isC2cEnabled=board.truth.c2c),
     }
 
     def offer(name: str, function: Callable[..., Any]) -> None:

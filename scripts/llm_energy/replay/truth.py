@@ -45,6 +45,7 @@ class BoardTruth:
     clock_mhz: tuple[int, int] = (345, 1980)
     memory_clock_mhz: int = 2619
     mig: bool = False
+    c2c: bool = False
     persistence: bool = True
     ecc: bool = True
     shows_processes: bool = True

@@ -19,6 +19,7 @@ from llm_energy.tables.sheet import Column, Footnotes, Line, Results, Sheet, Tab
 TOLD_ELSEWHERE = {"M11", "M12", "M22"}  # by the label of the row, its components and the caption
 MEANINGS = {
     "M03": "Short window: under 30 s, where the errors at its edges weigh more.",
+    "M25": "A GPU's joules are those of its whole module: CPU and memory are in them.",
     "mixed_backends": "Pools several backends against advice: the mean of unlike systems.",
 }
 CELL = (

@@ -15,6 +15,7 @@ from llm_energy.comparison_records import (
     HeldFixed,
     LeftOut,
     Limits,
+    Lowest,
     ParetoFront,
     ParetoPoint,
     RankChange,
@@ -72,6 +73,26 @@ def comparison(**changes: Any) -> Comparison:
         "notes": (),
     }
     return Comparison(**(healthy | changes))
+
+
+def lowest(**changes: Any) -> Lowest:
+    """Give int4 as the lowest of two precisions."""
+    healthy = {
+        "backend": "pytorch",
+        "model": "m",
+        **SCOPE,
+        "work": "128 output tokens a request, greedy",
+        "cell": INT4,
+        "workload": "b1",
+        "rows": 2,
+        "ties": (),
+        "not_comparable": (),
+        "refused": (),
+        "against_next": "int4 uses 18 % less than float32",
+        "against_first": None,
+        "statement": "On pytorch, int4 at b1 has the lowest energy for m: 0.41 J per output token",
+    }
+    return Lowest(**(healthy | changes))
 
 
 def undecided(**changes: Any) -> dict[str, Any]:
@@ -279,6 +300,13 @@ def example() -> Comparisons:
                         against_best="int4 uses 18 % less than float32, 95 % CI 12 to 23 %",
                     ),
                 ),
+            ),
+        ),
+        lowest=(
+            lowest(
+                ties=((FLOAT, "b8"),),
+                not_comparable=((INT4, "b8"),),
+                refused=("quality drop of 3.2 % is above 1 %",),
             ),
         ),
     )

@@ -159,28 +159,35 @@ def test_a_crossover_whose_interval_reaches_beyond_the_batch_sizes_has_an_open_e
     assert where([(1, -0.1, 0.02), (8, -0.2, 0.02)]) == (None, None, None)
 
 
-def test_the_cheapest_is_recommended_and_what_cannot_be_told_from_it_named():
+def test_the_lowest_is_recommended_and_what_cannot_be_told_from_it_named():
     found = said(Sweep(truth=simulated_sweeps.no_difference, backends=("pytorch",)))
     (one,) = found.recommendations
     assert len(one.candidates) == 12
     assert len(one.ties) >= 9
-    assert "about the least energy" in one.statement
+    assert "which cannot be told from" in one.statement
+    assert found.lowest[0].ties == one.ties
     (clear,) = said(Sweep(backends=("pytorch",))).recommendations
     assert clear.best == ("m--pytorch--int4", "b128")
     assert clear.ties == ()
 
 
-def test_bounds_refuse_what_is_cheaper_and_say_why():
+def test_bounds_refuse_what_is_lower_and_say_why():
     worse = rows_changed(lambda row: row.precision == "int4", nll_per_token=2.2)
     rest = rows_changed(lambda row: row.precision != "int4", nll_per_token=2.0)
     bounds = {"max_quality_drop_percent": 1.0, "max_tpot_s": 0.0334, "max_ttft_s": None}
-    (one,) = said(change=lambda table: rest(worse(table)), bounds=bounds).recommendations
+    found = said(change=lambda table: rest(worse(table)), bounds=bounds)
+    (one,) = found.recommendations
     assert one.best == ("m--pytorch--int8", "b8")
     assert one.bounds == {"max_quality_drop_percent": 1.0, "max_tpot_s": 0.0334}
     refused = next(c for c in one.candidates if c.cell == "m--pytorch--int4")
     assert refused.quality_drop_percent == pytest.approx(10)
     assert refused.refused[0] == "its quality drop of 10 % is above 1.0 %"
     assert any("uses less, but its quality drop" in reason for reason in one.reasons)
+    (lowest,) = found.lowest
+    assert (lowest.cell, lowest.workload) == ("m--pytorch--int4", "b8")
+    assert lowest.refused == refused.refused
+    assert "within the bounds" in one.statement
+    assert "within the bounds" not in lowest.statement
     nobody = said(bounds={"max_e2e_latency_s": 0.001}).recommendations[0]
     assert (nobody.best, nobody.statement) == (None, "On pytorch no cell of m keeps the bounds")
 

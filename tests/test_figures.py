@@ -15,9 +15,9 @@ from llm_energy import figures
 from llm_energy.conversion import to_dict
 from llm_energy.figures import energy, load, style
 from llm_energy.files import read_json, write_json
-from llm_energy.headline import headline_rows
 from llm_energy.records import Statistic
 from llm_energy.records.metrics import GROSS
+from llm_energy.rows import one_per_place, with_energy
 from llm_energy.timeline import timeline
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -68,7 +68,7 @@ def test_another_process_draws_the_same_bytes(sweep, drawn, tmp_path):
 
 
 def test_an_estimate_is_hollow_or_hatched_and_the_figure_says_so(sweep):
-    rows = headline_rows(sweep.aggregates)
+    rows = one_per_place(with_energy(sweep.aggregates))
     assert {row.backend for row in rows if style.is_estimated(row)} == {"vllm"}
     figure = energy.by_batch(energy.grouped(rows, "model", "backend"))
     faces = {
@@ -93,7 +93,9 @@ def legend_of(figure) -> list[str]:
 
 
 def test_error_bars_are_the_intervals(sweep):
-    row = next(r for r in headline_rows(sweep.aggregates) if r.cell == "m--pytorch--int4")
+    row = next(
+        r for r in one_per_place(with_energy(sweep.aggregates)) if r.cell == "m--pytorch--int4"
+    )
     statistic = row.statistics[GROSS]
     below, above = style.error_bar(statistic)
     assert statistic.mean - below[0] == pytest.approx(statistic.ci_low)
@@ -105,10 +107,10 @@ def test_energy_over_load_is_drawn_against_the_rate_of_arrivals(sweep):
     rate = Statistic(2, 4.0, 0.0, 4.0, 4.0)
     rows = [
         replace(row, traffic="poisson", statistics=row.statistics | {load.RATE: rate})
-        for row in headline_rows(sweep.aggregates)
+        for row in one_per_place(with_energy(sweep.aggregates))
     ]
     without = replace(rows[0], statistics={})
-    assert load.timed([*rows, without, *headline_rows(sweep.aggregates)]) == rows
+    assert load.timed([*rows, without, *one_per_place(with_energy(sweep.aggregates))]) == rows
     assert load.all_there_at_once(rows) == []
     figure = load.over_load(energy.grouped(rows, "model", "backend"))
     for axes in figure.axes:

@@ -42,6 +42,8 @@ def page(sweep):
 
 # the first screen
 
+LOWEST = "Which cell has the lowest energy?"
+
 
 def answers(sources: Sources) -> dict[str, str]:
     return {s.question: " ".join([s.answer, *s.details]) for s in abstract.abstract(sources)}
@@ -61,17 +63,22 @@ def row(precision="float32", mean=0.5, half=0.01, n=5, workload="b1", **changes)
     )
 
 
-def small(*rows, comparisons=(), cells=None) -> Sources:
-    """Give the sources of a sweep that is all in its aggregate."""
+def small(*rows, cells=None, **changes) -> Sources:
+    """Give the sources of a sweep that is all in its aggregate; its first row has the lowest."""
     precisions = cells or list(dict.fromkeys(r.precision for r in rows))
-    compared = replace(report_sweep.nothing_compared(), comparisons=tuple(comparisons))
+    first = {name: getattr(rows[0], name) for name in SCOPE}
+    found = [comparison_example.lowest(**first | changes)] if rows[0].n else []
+    compared = replace(report_sweep.nothing_compared(), lowest=tuple(found))
     grid = builders.plan([("pytorch", p) for p in precisions], 5)
     return Sources(grid, [builders.aggregate(rows)], [], [], compared)
 
 
+SCOPE = ("cell", "workload", "energy_status", "components")
+
+
 def test_the_first_screen_answers_the_five_questions(sweep):
     assert list(answers(sweep)) == [
-        "Which cell is cheapest?",
+        LOWEST,
         "By how much?",
         "How sure is that?",
         "What was only estimated?",
@@ -79,78 +86,87 @@ def test_the_first_screen_answers_the_five_questions(sweep):
     ]
 
 
-def test_the_cheapest_is_named_with_the_digits_that_its_interval_supports():
-    found = answers(small(row(mean=0.51234, half=0.011), row("int4", 0.40321, 0.012)))
-    assert found["Which cell is cheapest?"].startswith(
-        "m in int4 on pytorch at batch size 1 (b1): 0.403 ± 0.012 J per output token."
-    )
-    assert found["How sure is that?"].startswith("To ± 3.0 %, its 95 % interval over 5 repeats.")
-
-
-def test_by_how_much_is_said_in_the_words_of_the_comparison():
-    compared = comparison_example.comparison()
-    found = answers(small(row(), row("int4", 0.41), comparisons=[compared]))
-    assert found["By how much?"] == ("At b1, int4 uses 18 % less than float32, 95 % CI 12 to 23 %.")
-
-
-def test_the_first_screen_tells_a_pair_from_one_family_of_comparisons(tmp_path):
+def test_the_first_screen_says_what_the_compare_stage_found(tmp_path):
     swept = report_sweep.sources(tmp_path, report_sweep.nothing_compared())
     compared = comparisons(swept.metrics, swept.aggregates, swept.plan)
-    (advised,) = (r for r in compared.recommendations if r.backend == "pytorch" and r.best)
-    assert advised.best == ("m--pytorch--int4", "b8")
-    second = next(c for c in advised.candidates if c.cell == "m--pytorch--int8")
-    (own_family,) = (
-        c.verdict
-        for c in compared.comparisons
-        if (c.contrast, c.metric) == ("precision", GROSS)
-        and {c.reference.workload, c.other.workload} == {"b8"}
-        and {c.reference.cell, c.other.cell} == {advised.best[0], second.cell}
-        and c.energy_status == advised.energy_status
-    )
-    assert own_family != second.against_best
-    assert any(finding.endswith(second.against_best) for finding in compared.findings)
-    told = answers(replace(swept, comparisons=compared))
-    assert second.against_best in told["By how much?"]
-    assert own_family not in told["By how much?"]
-    assert ("cannot be told" in told["Which cell is cheapest?"]) is bool(advised.ties)
+    one, other = compared.lowest
+    assert (one.cell, one.workload, one.energy_status) == ("m--pytorch--int4", "b8", "measured")
+    assert other.backend == "vllm"
+    found = answers(replace(swept, comparisons=compared))
+    assert found[LOWEST] == f"{one.statement}; {other.statement}."
+    assert found["By how much?"].startswith(f"on pytorch, measured: {one.against_next}; on vllm, ")
+    assert any(finding == f"{one.statement}; {one.against_next}" for finding in compared.findings)
 
 
-@pytest.mark.parametrize("outcome", ["less", "more", "not_distinguishable", "too_few_pairs"])
-def test_the_cheapest_is_named_with_those_that_cannot_be_told_from_it(outcome):
-    compared = replace(comparison_example.comparison(), outcome=outcome)
-    found = answers(small(row(), row("int4", 0.41), comparisons=[compared]))
-    told = "which cannot be told from float32 on pytorch at b1." in found["Which cell is cheapest?"]
-    assert told is (outcome in ("not_distinguishable", "too_few_pairs"))
+def test_no_winner_is_named_across_work_that_is_not_the_same(tmp_path):
+    swept = report_sweep.sources(tmp_path, report_sweep.nothing_compared())
+    tables = [
+        replace(
+            table,
+            rows=tuple(replace(r, conditions=f"{r.conditions} {r.workload}") for r in table.rows),
+            conditions={
+                f"{key} {workload}": known | {"output_lengths": length}
+                for key, known in table.conditions.items()
+                for workload, length in (("b1", "128"), ("b8", "1024"))
+            },
+        )
+        for table in swept.metrics
+    ]
+    compared = comparisons(tables, swept.aggregates, swept.plan)
+    works = {(one.backend, one.workload): one.work for one in compared.lowest}
+    assert works.keys() == {("pytorch", "b1"), ("pytorch", "b8"), ("vllm", "b1"), ("vllm", "b8")}
+    told = answers(replace(swept, comparisons=compared))[LOWEST]
+    assert told.count("has the lowest") == 4
+    for (_, workload), work in works.items():
+        assert ("128 output tokens" if workload == "b1" else "1024 output tokens") in work
+        assert f" at {workload} has the lowest" in told
+        assert f"({work})" in told
+    for front in compared.pareto:
+        assert len({point.workload for point in front.points}) == 1
+
+
+def test_what_else_is_known_of_the_lowest_is_said_below_it():
+    compared = comparison_example.comparison().verdict
+    changes = {
+        "not_comparable": (("m--pytorch--int8", "b1"),),
+        "against_next": compared,
+        "against_first": "int4 uses 20 % less than float32",
+    }
+    found = answers(small(row("int4", 0.41), row(), **changes))
+    assert "1 cell and workload with the same work cannot be compared with it" in found[LOWEST]
+    assert found["By how much?"].startswith("Int4 uses 18 % less than float32, 95 % CI 12 to 23 %.")
+    assert found["By how much?"].endswith("config: int4 uses 20 % less than float32.")
+    assert found["How sure is that?"].startswith("To ± 2.4 %, its 95 % interval over 5 repeats.")
+
+
+def test_the_lowest_that_breaks_a_bound_stands_beside_the_one_that_keeps_it(sweep):
+    (one,) = sweep.comparisons.lowest
+    (advised,) = sweep.comparisons.recommendations
+    told = answers(sweep)[LOWEST]
+    assert told.startswith(f"{one.statement}.")
+    assert f"But quality drop of 3.2 % is above 1 %. {advised.statement}." in told
+
+
+def test_of_many_pieces_of_work_the_rest_is_counted():
+    one = small(row())
+    many = tuple(replace(one.comparisons.lowest[0], work=f"work {k}") for k in range(6))
+    found = answers(replace(one, comparisons=replace(one.comparisons, lowest=many)))
+    assert "2 more pieces of work: see the recommendations" in found[LOWEST]
+
+
+def test_comparisons_of_an_older_version_name_no_lowest():
+    one = small(row())
+    old = replace(one, comparisons=report_sweep.nothing_compared())
+    assert answers(old)[LOWEST] == abstract.NOT_COMPARED
 
 
 def test_a_wide_interval_is_written_without_an_exponent():
     assert answers(small(row(half=1.05)))["How sure is that?"].startswith("To ± 210 %")
 
 
-def test_what_was_not_compared_says_so():
-    found = answers(small(row(), row("int4", 0.41)))
-    assert found["By how much?"] == (
-        "At b1, 18 % less than float32 on pytorch at b1, by means that were not compared in pairs."
-    )
-
-
-def test_the_first_precision_of_the_config_is_compared_too():
-    found = answers(small(row(), row("int8", 0.45), row("int4", 0.40)))
-    assert "than int8 on pytorch" in found["By how much?"]
-    assert (
-        "Against the first precision of the config: 20 % less than float32" in found["By how much?"]
-    )
-
-
-def test_one_cell_is_compared_with_its_own_workloads():
-    found = answers(small(row(), row(mean=0.25, workload="b8")))
-    assert found["By how much?"].startswith(
-        "Among its workloads, 50 % less than float32 on pytorch"
-    )
-
-
 def test_alone_there_is_nothing_to_compare():
-    assert answers(small(row()))["By how much?"] == "There is nothing to compare it with."
+    alone = small(row(), against_next=None)
+    assert answers(alone)["By how much?"] == "There is nothing to compare it with."
 
 
 def test_one_repeat_is_said_to_show_no_scatter():
@@ -160,11 +176,9 @@ def test_one_repeat_is_said_to_show_no_scatter():
     assert "the uncertainty of the meter alone" in metered
 
 
-def test_measured_and_estimated_rows_are_never_ranked_together():
-    cheap = row("int4", 0.1, energy_status="estimated", components=("cpu", "dram"))
-    found = answers(small(row(), row("int8", 0.45), cheap))
-    assert found["Which cell is cheapest?"].startswith("m in int8")
-    assert "1 cell could not be ranked with it" in found["Which cell is cheapest?"]
+def test_estimated_joules_stand_beside_measured_ones_by_name():
+    estimate = row("int4", 0.1, energy_status="estimated", components=("cpu", "dram"))
+    found = answers(small(row(), estimate))
     assert "What stands as estimated (CPU and memory)" in found["What was only estimated?"]
 
 
@@ -188,13 +202,6 @@ def test_a_sweep_without_any_result_still_has_a_page():
     sources = small(failed, cells=["int4"])
     assert answers(sources)["What came out?"] == "Nothing: no cell gave a usable measurement."
     assert "no memory" in render(sources)
-
-
-def test_each_model_has_its_cheapest():
-    other = row("int4", 0.9, model="big")
-    found = answers(small(row(), replace(other, cell="big--pytorch--int4")))
-    assert "m in float32" in found["Which cell is cheapest?"]
-    assert "big in int4" in found["Which cell is cheapest?"]
 
 
 # the page

@@ -278,7 +278,7 @@ class Candidate:
 
 @dataclass(frozen=True)
 class Recommendation:
-    """The cell and workload of least energy within given bounds, and those that came after it.
+    """The cell and workload of lowest energy within given bounds, and those that came after it.
 
     ``bounds`` are by name: ``max_quality_drop_percent`` and latencies in seconds; empty if none
     were asked for. ``best`` is None where no candidate keeps them. ``ties`` are (cell, workload)
@@ -299,6 +299,33 @@ class Recommendation:
 
 
 @dataclass(frozen=True)
+class Lowest:
+    """The cell and workload of lowest energy among all that do the same work, bounds aside.
+
+    ``rows`` counts them. ``ties`` are (cell, workload) that cannot be told from it,
+    ``not_comparable`` those that measured under other conditions. ``refused`` says which bounds of
+    the sweep it breaks. ``against_next`` and ``against_first`` hold it against the next one and
+    against the first precision of the config at its workload, in words; None where there is none,
+    or the two are the same. ``statement`` is the result in words.
+    """
+
+    backend: str
+    model: str
+    energy_status: Status
+    components: tuple[str, ...]
+    work: str
+    cell: str
+    workload: str
+    rows: int
+    ties: tuple[tuple[str, str], ...]
+    not_comparable: tuple[tuple[str, str], ...]
+    refused: tuple[str, ...]
+    against_next: str | None
+    against_first: str | None
+    statement: str
+
+
+@dataclass(frozen=True)
 class HeldFixed:
     """One condition of the measurements: the values that were found over the whole sweep."""
 
@@ -313,6 +340,8 @@ class Comparisons:
 
     ``findings`` are the main results in words, the most important first. ``held_fixed`` lists every
     condition that comparability looks at; one with several values is fixed only within a cell.
+    ``lowest`` has one entry for each piece of work, as ``recommendations`` has, in the same order;
+    files of older versions have none.
     """
 
     schema_version: int
@@ -327,3 +356,4 @@ class Comparisons:
     pareto: tuple[ParetoFront, ...]
     limits: tuple[Limits, ...]
     recommendations: tuple[Recommendation, ...]
+    lowest: tuple[Lowest, ...] = ()

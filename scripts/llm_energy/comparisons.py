@@ -19,9 +19,10 @@ from llm_energy.contrasts import pairs_of
 from llm_energy.crossovers import crossovers
 from llm_energy.distance import limits
 from llm_energy.errors import LlmEnergyError
-from llm_energy.recommend import recommendations
+from llm_energy.recommend import choices, lowest, recommendation
 from llm_energy.records import SCHEMA_VERSION, Aggregate, AggregateRow, MetricsTable
 from llm_energy.records.metrics import GROSS, METRICS
+from llm_energy.rows import with_energy
 from llm_energy.series import Series, collect
 from llm_energy.wording import change, number
 
@@ -45,11 +46,13 @@ def comparisons(
     series = collect(tables)
     compared, families = compare(pairs_of(series, plan))
     crossed = crossovers(compared)
-    rows = list(views.usable(aggregates))
+    rows = with_energy(aggregates)
     by_row = {(one.cell, one.workload, *one.kind): one for one in series}
     groups = _groups(rows, by_row)
     bounds = {k: v for k, v in plan.get("recommendation", {}).items() if v is not None}
-    recommended = recommendations(groups, lambda row: by_row[_key(row)], bounds)
+    chosen = choices(groups, lambda row: by_row[_key(row)], {})
+    bounded = choices(groups, lambda row: by_row[_key(row)], bounds) if bounds else chosen
+    recommended = [recommendation(choice) for choice in bounded]
     return Comparisons(
         schema_version=SCHEMA_VERSION,
         sweep=plan["sweep"],
@@ -63,6 +66,7 @@ def comparisons(
         pareto=tuple(views.fronts(groups)),
         limits=tuple(limits(series)),
         recommendations=tuple(recommended),
+        lowest=tuple(lowest(*pair) for pair in zip(chosen, bounded, strict=True)),
     )
 
 
@@ -106,7 +110,7 @@ def findings(
     crossed: Sequence[Crossover],
     recommended: Sequence[Recommendation],
 ) -> Iterable[str]:
-    """Say what matters most: how the joules are known, what is cheapest, and by how much."""
+    """Say what matters most: how joules are known, what has the lowest energy, and by how much."""
     statuses = {row.energy_status for row in rows}
     if not rows:
         yield "No cell gave a usable measurement"
@@ -117,11 +121,9 @@ def findings(
         yield "Every joule is estimated by a model of the hardware; none was measured"
     elif "estimated" in statuses:
         yield "Some joules are estimated by a model of the hardware; they are never added to others"
-    places = [(one.backend, one.model) for one in recommended]
-    for one, place in zip(recommended, places, strict=True):
-        work = f" ({one.work})" if places.count(place) > 1 else ""
+    for one in recommended:
         runner_up = _runner_up(one)
-        yield f"{one.statement}{work}; {runner_up}" if runner_up else f"{one.statement}{work}"
+        yield f"{one.statement}; {runner_up}" if runner_up else one.statement
     yield from (one.statement for one in crossed)
     yield from _of_backends(compared)
     refused = sum(one.outcome == "not_comparable" for one in compared)

@@ -3,8 +3,8 @@
 A service that is on pays for being ready, and pays more for each token. Over a window of length T
 with k output tokens, E = P_loaded T + e k; so its mean power is P_loaded + e k / T, a straight line
 over the tokens per second. Its intercept is the power of an engine that waits, its slope the joules
-that one more token costs, its share of a prompt included. As far as larger batches make tokens
-cheaper the line bends, which the largest residual tells.
+that one more token costs, its share of a prompt included. As far as tokens of larger batches take
+less energy, the line bends, which the largest residual tells.
 
 The windows of one repeat share a process and the state of its board, so they are not independent:
 each repeat gives one line, and the intervals come from how far the lines of repeats lie apart. A

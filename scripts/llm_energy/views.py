@@ -11,22 +11,12 @@ from llm_energy.comparison_records import (
     RankedRow,
     Ranking,
 )
-from llm_energy.records import Aggregate, AggregateRow, Statistic
+from llm_energy.records import AggregateRow, Statistic
 from llm_energy.records.metrics import DENOMINATORS, GROSS, METRICS, SPEED
 
 AGAINST = ("e2e_latency_s", "ttft_s", "tpot_s", SPEED)
 SHOWN = 10  # changes of places
 NEAR = 20  # places by the headline, beyond which two rows are not looked at for a change
-
-
-def usable(aggregates: Iterable[Aggregate]) -> Iterator[AggregateRow]:
-    """Give the rows whose joules head a result: measured ones, else the estimated."""
-    for aggregate in aggregates:
-        measured = {(r.cell, r.workload) for r in aggregate.rows if r.energy_status == "measured"}
-        for row in aggregate.rows:
-            hidden = row.energy_status == "estimated" and (row.cell, row.workload) in measured
-            if row.n and not hidden and _mean(row, GROSS) is not None:
-                yield row
 
 
 def rankings(rows: Iterable[AggregateRow]) -> list[Ranking]:

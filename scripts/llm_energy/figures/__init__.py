@@ -13,9 +13,9 @@ from typing import Any
 
 from llm_energy.figures import course, energy, load, style
 from llm_energy.files import write_bytes, write_json
-from llm_energy.headline import headline_rows, representatives
 from llm_energy.records import Aggregate, AggregateRow, Measurement, read_record
 from llm_energy.records.metrics import GROSS
+from llm_energy.rows import one_per_place, representatives, with_energy
 from llm_energy.timeline import timeline
 
 MOST_PANELS, MOST_ROWS = 24, 120
@@ -142,27 +142,29 @@ def draw(aggregates: Sequence[Aggregate], root: Path = Path()) -> list[Drawn]:
     """
     import matplotlib
 
-    rows = headline_rows(aggregates)
+    rows = one_per_place(with_energy(aggregates))
     chosen = representatives(rows)
     shown = list(chosen)[:MOST_PANELS]
     every_row = [row for aggregate in aggregates for row in aggregate.rows if row.n]
     material = Material(
-        _cheapest(rows),
-        _cheapest(every_row),
+        _of_lowest_energy(rows),
+        _of_lowest_energy(every_row),
         {cell: read_record(Measurement, root / chosen[cell]) for cell in shown},
         root,
     )
     note = SIMULATED if any(row.simulated for row in rows) else ""
     if len(rows) > MOST_ROWS:
-        note = f"Of {len(rows)} cells and workloads, the cheapest {MOST_ROWS}. {note}".rstrip()
+        note = (
+            f"Of {len(rows)} cells and workloads, the {MOST_ROWS} of lowest energy. {note}".rstrip()
+        )
     with matplotlib.rc_context(style.RC):
         return [
             _drawn(kind, kind.panels(material), len(chosen) - len(shown), note) for kind in KINDS
         ]
 
 
-def _cheapest(rows: Sequence[AggregateRow]) -> list[AggregateRow]:
-    """Give all rows in their order, or the cheapest of more than a figure can show."""
+def _of_lowest_energy(rows: Sequence[AggregateRow]) -> list[AggregateRow]:
+    """Give all rows in their order, or of more than a figure can show those of lowest energy."""
     kept = sorted(rows, key=lambda row: row.statistics[GROSS].mean)[:MOST_ROWS]
     places = {id(row) for row in kept}
     return [row for row in rows if id(row) in places]

@@ -1,19 +1,23 @@
-"""Write the first screen: what is cheapest, by how much, how sure, what was estimated or failed."""
+"""Write the first screen: lowest energy, by how much, how sure, what was estimated or failed."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import compress
 
+from llm_energy.comparison_records import Lowest
 from llm_energy.records import AggregateRow, Flag, Statistic
-from llm_energy.records.metrics import COMPONENTS, GROSS, METRICS
-from llm_energy.report.sources import Sources, counted, listed, most_common, place
-from llm_energy.statistics import absolute_quantity, quantity
+from llm_energy.records.metrics import COMPONENTS, GROSS
+from llm_energy.report.sources import Sources, counted, listed
+from llm_energy.statistics import absolute_quantity
 from llm_energy.wording import number
 
 MOST_REASONS = 3
-MOST_TIES = 2
+MOST_LOWEST = 4
+ALONE = "there is nothing to compare it with"
+NOT_COMPARED = "An older version compared this sweep: run the workflow again to be told."
 WORST_FIRST = ("invalid", "warning", "note")
 
 
@@ -60,42 +64,51 @@ def abstract(sources: Sources) -> list[Statement]:
             Statement("What came out?", "Nothing: no cell gave a usable measurement."),
             _missing(sources),
         ]
-    best = [_cheapest(sources, model) for model in dict.fromkeys(r.model for r in sources.rows)]
+    found = sorted(sources.comparisons.lowest, key=lambda one: one.rows == 1)
+    shown = [(one, sources.row_of(one)) for one in found[:MOST_LOWEST]]
     return [
         Statement(
-            "Which cell is cheapest?",
-            "; ".join(_cost(sources, row) for row in best) + ".",
-            tuple(
-                text
-                for row in best
-                for text in (*_scope(sources, row), *_beyond_bounds(sources, row))
+            "Which cell has the lowest energy?",
+            "; ".join(one.statement for one, _ in shown) + "." if shown else NOT_COMPARED,
+            (
+                *(text for one, _ in shown for text in _beside(sources, one)),
+                *_rest(found[MOST_LOWEST:]),
             ),
         ),
         Statement(
             "By how much?",
-            _each(best, lambda row: _against_next(sources, row)),
-            tuple(text for row in best for text in _against_first(sources, row)),
+            _each(shown, lambda one, _: one.against_next or ALONE),
+            tuple(
+                f"Against the first precision of the config: {one.against_first}."
+                for one, _ in shown
+                if one.against_first
+            ),
         ),
-        _how_sure(sources, best),
+        Statement(
+            "How sure is that?",
+            _each(shown, lambda _, row: _interval(row.statistics[GROSS])),
+            tuple(dict.fromkeys(text for _, row in shown for text in _doubts(row))),
+        ),
         _estimated(sources),
         _missing(sources),
     ]
 
 
-def name(row: AggregateRow) -> str:
-    """Name a row as a person would."""
-    return f"{row.precision} on {row.backend} at {row.workload}"
+def _beside(sources: Sources, one: Lowest) -> Iterator[str]:
+    """Say what could not be held against the lowest, and what is lowest within the bounds."""
+    if one.not_comparable:
+        others = counted(len(one.not_comparable), "cell and workload", "cells and workloads")
+        yield f"{others} with the same work cannot be compared with it: the conditions differ."
+    if one.refused:
+        k = sources.comparisons.lowest.index(one)
+        advised = sources.comparisons.recommendations[k]
+        yield f"But {'; '.join(one.refused)}. {advised.statement}."
 
 
-def _cost(sources: Sources, row: AggregateRow) -> str:
-    """Say what a row costs, and of which rows nobody can tell whether they cost less."""
-    ties = [name(other) for other in sources.ties(row)]
-    shown = ties[:MOST_TIES] + [f"{len(ties) - MOST_TIES} more"] * (len(ties) > MOST_TIES)
-    return (
-        f"{row.model} in {row.precision} on {row.backend} at batch size {row.batch_size} "
-        f"({row.workload}): {quantity(row.statistics[GROSS])} {METRICS[GROSS].label}"
-        + (f", which cannot be told from {listed(shown)}" if ties else "")
-    )
+def _rest(left_out: Sequence[Lowest]) -> Iterator[str]:
+    if left_out:
+        pieces = counted(len(left_out), "more piece of work", "more pieces of work")
+        yield f"{pieces}: see the recommendations under Comparisons."
 
 
 def warnings(sources: Sources) -> list[Warned]:
@@ -118,106 +131,17 @@ def warnings(sources: Sources) -> list[Warned]:
     return sorted(listing, key=lambda w: (WORST_FIRST.index(w.severity), -w.windows, w.id))
 
 
-def _each(rows: Sequence[AggregateRow], say) -> str:
-    """Say one thing of each model; the model is named only where there are several."""
-    if len(rows) == 1:
-        return _sentence(say(rows[0]))
-    return "; ".join(f"{row.model}: {say(row)}" for row in rows) + "."
-
-
-def _sentence(text: str) -> str:
-    return f"{text[:1].upper()}{text[1:]}."
-
-
-def _rivals(sources: Sources, model: str) -> list[AggregateRow]:
-    """Give the rows of a model that can be ranked: one status, one set of components.
-
-    Measured joules before estimated ones, then the components that most rows have.
-    """
-    rows = [row for row in sources.rows if row.model == model]
-    measured = [row for row in rows if row.energy_status == "measured"] or rows
-    components = most_common(row.components for row in measured)
-    return [row for row in measured if row.components == components]
-
-
-def _cheapest(sources: Sources, model: str) -> AggregateRow:
-    return min(_rivals(sources, model), key=_mean)
-
-
-def _scope(sources: Sources, best: AggregateRow) -> list[str]:
-    """Say at how many workloads the cell is the cheapest, and what was not ranked with it."""
-    rivals = _rivals(sources, best.model)
-    by_workload: dict[str, list[AggregateRow]] = {}
-    for row in rivals:
-        by_workload.setdefault(row.workload, []).append(row)
-    contested = [rows for rows in by_workload.values() if len(rows) > 1]
-    told = []
-    if contested:
-        won = sum(min(rows, key=_mean).cell == best.cell for rows in contested)
-        told.append(
-            f"{best.precision} on {best.backend} has the least joules at {won} of "
-            f"{counted(len(contested), 'workload')} that several cells served."
-        )
-    others = {r.cell for r in sources.rows if r.model == best.model} - {r.cell for r in rivals}
-    if others:
-        told.append(
-            f"{counted(len(others), 'cell')} could not be ranked with it, the joules being of "
-            "another kind or of other components."
-        )
-    return told
-
-
-def _beyond_bounds(sources: Sources, best: AggregateRow) -> list[str]:
-    """Say that the cheapest breaks a bound that the sweep sets, and what is cheapest within it."""
-    for advised in sources.comparisons.recommendations:
-        for candidate in advised.candidates:
-            if (candidate.cell, candidate.workload) == place(best) and candidate.refused:
-                return [f"But {'; '.join(candidate.refused)}. {advised.statement.rstrip('.')}."]
-    return []
-
-
-def _against_next(sources: Sources, best: AggregateRow) -> str:
-    """Say how the cheapest row compares with the next cell at its workload, else with its own."""
-    rivals = [row for row in _rivals(sources, best.model) if row is not best]
-    here = [row for row in rivals if row.workload == best.workload]
-    if here:
-        return f"at {best.workload}, {_against(sources, best, min(here, key=_mean))}"
-    if rivals:
-        return f"among its workloads, {_against(sources, best, min(rivals, key=_mean))}"
-    return "there is nothing to compare it with"
-
-
-def _against_first(sources: Sources, best: AggregateRow) -> list[str]:
-    """Compare with the first cell that the config names on this backend, if it is another."""
-    here = [
-        row
-        for row in _rivals(sources, best.model)
-        if row.workload == best.workload and row.backend == best.backend
-    ]
-    following = sorted((row for row in here if row is not best), key=_mean)
-    if len(following) < 2 or here[0] in (best, following[0]):
-        return []
-    return [f"Against the first precision of the config: {_against(sources, best, here[0])}."]
-
-
-def _against(sources: Sources, best: AggregateRow, other: AggregateRow) -> str:
-    """Compare two rows in the words of the compare stage, else by their means, saying so."""
-    verdict = sources.verdict(best, other)
-    if verdict is not None:
-        return verdict.rstrip(".")
-    percent = 100 * (1 - _mean(best) / _mean(other))
-    return f"{percent:.0f} % less than {name(other)}, by means that were not compared in pairs"
-
-
-def _how_sure(sources: Sources, best: Sequence[AggregateRow]) -> Statement:
-    details = []
-    for row in best:
-        details += _doubts(sources, row)
-    return Statement(
-        "How sure is that?",
-        _each(best, lambda row: _interval(row.statistics[GROSS])),
-        tuple(dict.fromkeys(details)),
-    )
+def _each(
+    shown: Sequence[tuple[Lowest, AggregateRow]], say: Callable[[Lowest, AggregateRow], str]
+) -> str:
+    """Say one thing of each; they are named by that in which they differ."""
+    told = [say(*one) for one in shown]
+    if len(told) < 2:
+        return "".join(f"{text[:1].upper()}{text[1:].rstrip('.')}." for text in told or [ALONE])
+    names = [(one.model, f"on {one.backend}", one.energy_status, one.work) for one, _ in shown]
+    varied = [len(set(values)) > 1 for values in zip(*names, strict=True)]
+    labels = [", ".join(compress(name, varied)) for name in names]
+    return "; ".join(f"{label}: {text}" for label, text in zip(labels, told, strict=True)) + "."
 
 
 def _interval(statistic: Statistic) -> str:
@@ -232,7 +156,7 @@ def _interval(statistic: Statistic) -> str:
     return f"to ± {number(half)} %, its 95 % interval over {counted(statistic.n, 'repeat')}"
 
 
-def _doubts(sources: Sources, row: AggregateRow) -> list[str]:
+def _doubts(row: AggregateRow) -> list[str]:
     told = []
     statistic = row.statistics[GROSS]
     if row.energy_status == "estimated":
@@ -309,7 +233,3 @@ def _missing(sources: Sources) -> Statement:
         all_of_them = f"all {counted(len(cells), 'cell')}" if len(cells) > 1 else "the only cell"
         answer = f"No cell: {all_of_them} gave usable windows."
     return Statement("What failed or is missing?", answer, tuple(details))
-
-
-def _mean(row: AggregateRow) -> float:
-    return row.statistics[GROSS].mean

@@ -37,7 +37,7 @@ def charts(rows: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
         "backend": (
             "Energy by backend",
             "Mean gross joules per output token of the same work on each backend, with 95 % "
-            f"intervals; the {MOST_BARS} cheapest of the rows shown.",
+            f"intervals; of the rows shown, the {MOST_BARS} of lowest energy.",
             no_rows or one_backend,
             lambda: _backend(alt, rows, _axis(alt, ENERGY_LABEL, energies)),
         ),
@@ -57,8 +57,8 @@ def charts(rows: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
         ),
         "components": (
             "Energy by component",
-            f"Joules per output token of boards, processors and memory; the {MOST_BARS} cheapest "
-            "of the rows shown. A pale bar is an estimate.",
+            f"Joules per output token of boards, processors and memory; of the rows "
+            f"shown, the {MOST_BARS} of lowest energy. A pale bar is an estimate.",
             no_rows,
             lambda: _components(alt, [c for c in COMPONENTS if any(r[c] for r in rows)]),
         ),

@@ -199,7 +199,7 @@
   // plots
 
   const views = new Map();
-  const MOST_PLOTTED = 500; // of more, the cheapest: thousands of marks hide each other and take seconds
+  const MOST_PLOTTED = 500; // of more, those of lowest energy: thousands of marks hide each other and take seconds
   const plotted = (rows) => rows.filter((r) => r.e !== null).sort((a, b) => a.e - b.e).slice(0, MOST_PLOTTED);
   let drawnRows = plotted(data.rows);
   const colour = (name) => getComputedStyle(root).getPropertyValue(name).trim();

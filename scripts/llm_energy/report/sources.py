@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from llm_energy.comparison_records import UNTOLD, Comparison, Comparisons, Recommendation
+from llm_energy.comparison_records import Comparisons, Lowest
 from llm_energy.files import read_json
-from llm_energy.headline import headline_rows, representatives
 from llm_energy.records import (
     Aggregate,
     AggregateRow,
@@ -23,9 +21,7 @@ from llm_energy.records import (
     check_titles,
     read_record,
 )
-from llm_energy.records.metrics import GROSS
-
-Place = tuple[str, str]  # (cell, workload)
+from llm_energy.rows import one_per_place, representatives, with_energy
 
 
 @dataclass(frozen=True)
@@ -42,7 +38,7 @@ class Sources:
     @cached_property
     def rows(self) -> list[AggregateRow]:
         """Give one row for each cell and workload with joules, in the order of the plan."""
-        return headline_rows(self.aggregates)
+        return one_per_place(with_energy(self.aggregates))
 
     @cached_property
     def every_row(self) -> list[AggregateRow]:
@@ -82,54 +78,14 @@ class Sources:
         """Give the backends in the order of the plan."""
         return list(dict.fromkeys(cell["backend"] for cell in self.plan["cells"]))
 
-    def verdict(self, best: AggregateRow, other: AggregateRow) -> str | None:
-        """Say how the joules of two rows compare, None where they were not compared in pairs.
-
-        Where the first is recommended, in the words of its recommendation: a pair has another
-        interval in each family of comparisons that it is corrected in, and the main findings take
-        theirs from there.
-        """
-        advised, found = self._recommendation_of(best), self.comparison(best, other)
-        candidates = advised.candidates if advised else ()
-        told = (c.against_best for c in candidates if (c.cell, c.workload) == place(other))
-        return next(told, None) or (found and found.verdict)
-
-    def ties(self, best: AggregateRow) -> list[AggregateRow]:
-        """Give the rows that the compare stage could not tell from this one by their joules.
-
-        Where it is recommended they are those of its recommendation, as in ``verdict``.
-        """
-        scope = (best.energy_status, best.components)
-        kin = [row for row in self.rows if (row.energy_status, row.components) == scope]
-        if advised := self._recommendation_of(best):
-            return [row for row in kin if place(row) in advised.ties]
-        compared = ((row, self.comparison(best, row)) for row in kin if row is not best)
-        return [row for row, one in compared if one and one.outcome in UNTOLD]
-
-    def _recommendation_of(self, row: AggregateRow) -> Recommendation | None:
-        """Give the recommendation of this row, if it is recommended."""
-        return self._advised.get((row.energy_status, row.components, place(row)))
-
-    @cached_property
-    def _advised(self) -> dict[tuple[str, tuple[str, ...], Place], Recommendation]:
-        return {
-            (one.energy_status, one.components, one.best): one
-            for one in self.comparisons.recommendations
-            if one.best
-        }
-
-    def comparison(self, one: AggregateRow, other: AggregateRow) -> Comparison | None:
-        """Give the comparison of joules per output token between two rows, in either order."""
-        return self._pairs.get((one.energy_status, frozenset((place(one), place(other)))))
-
-    @cached_property
-    def _pairs(self) -> dict[tuple[str | None, frozenset[Place]], Comparison]:
-        found: dict[tuple[str | None, frozenset[Place]], Comparison] = {}
-        for c in self.comparisons.comparisons:
-            if c.metric == GROSS:
-                pair = (c.reference.cell, c.reference.workload), (c.other.cell, c.other.workload)
-                found.setdefault((c.energy_status, frozenset(pair)), c)
-        return found
+    def row_of(self, lowest: Lowest) -> AggregateRow:
+        """Return the row that the compare stage found to have the lowest energy."""
+        asked = (lowest.cell, lowest.workload, lowest.energy_status, lowest.components)
+        return next(
+            r
+            for r in self.every_row
+            if (r.cell, r.workload, r.energy_status, r.components) == asked
+        )
 
 
 def read_sources(
@@ -151,11 +107,6 @@ def read_sources(
     )
 
 
-def place(row: AggregateRow) -> Place:
-    """Name what a row is about."""
-    return row.cell, row.workload
-
-
 def counted(number: int, one: str, many: str | None = None) -> str:
     """Write a number with its noun.
 
@@ -173,8 +124,3 @@ def listed(names: Iterable[str]) -> str:
     """
     names = list(names)
     return " and ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else names)
-
-
-def most_common(names: Iterable[Any]) -> Any:
-    """Give the most frequent of some values, the first of equals."""
-    return Counter(names).most_common(1)[0][0]

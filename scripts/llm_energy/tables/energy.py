@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from llm_energy.records import Aggregate, AggregateRow
+from llm_energy.records import AggregateRow
 from llm_energy.records.metrics import FACILITY, GROSS, NET, SPEED, STEADY_STATE
+from llm_energy.rows import Place, hidden, visible
 from llm_energy.statistics import absolute_quantity, mean_only
 from llm_energy.tables.by_cell import (
     CELL,
@@ -76,8 +77,7 @@ def sheet(results: Results) -> Sheet:
     both.
     """
     aggregates, notes = results.aggregates, Footnotes()
-    chosen = [(aggregate, *_shown(aggregate)) for aggregate in aggregates]
-    rows = [row for _, shown, _ in chosen for row in shown]
+    rows, unseen = visible(aggregates), hidden(aggregates)
     measures = filled(MEASURES, rows)
     return Sheet(
         name="energy",
@@ -88,42 +88,42 @@ def sheet(results: Results) -> Sheet:
         blocks=tuple(
             (
                 block_title(aggregate),
-                tuple(_line(row, hidden, measures, notes, results.titles) for row in shown),
+                tuple(
+                    _line(row, measures, notes.marks(_told(row, unseen, results)))
+                    for row in visible([aggregate])
+                ),
             )
-            for aggregate, shown, hidden in chosen
+            for aggregate in aggregates
         ),
         notes=notes.texts,
     )
 
 
-def _shown(
-    aggregate: Aggregate,
-) -> tuple[list[AggregateRow], dict[tuple[str, str], AggregateRow]]:
-    """Give the rows that are shown, and by cell and workload the estimates that are not."""
-    measured = {(r.cell, r.workload) for r in aggregate.rows if r.energy_status == "measured"}
-    shown, hidden = [], {}
-    for row in aggregate.rows:
-        if row.energy_status == "estimated" and (row.cell, row.workload) in measured:
-            hidden[row.cell, row.workload] = row
-        else:
-            shown.append(row)
-    return shown, hidden
-
-
-def _line(
-    row: AggregateRow,
-    hidden: dict[tuple[str, str], AggregateRow],
-    measures: Sequence[Measure],
-    notes: Footnotes,
-    titles: Mapping[str, str],
-) -> Line:
-    source = (row.cell, row.workload)
+def _line(row: AggregateRow, measures: Sequence[Measure], marks: tuple[int, ...]) -> Line:
     cells = place(row) | {measure.name: measure.of(row) for measure in measures}
     cells["status"] = cells["energy"].partition(":")[0]
     if not row.n:
         cells["gross"] = row.outcome
-    told = remarks(row, titles)
-    if row.n and source in hidden:
-        parts = ", ".join(hidden[source].components)
+    source = (row.cell, row.workload)
+    return Line(row_id(source), cells, (source,), marks)
+
+
+def _told(row: AggregateRow, unseen: Mapping[Place, AggregateRow], results: Results) -> list[str]:
+    """Return the footnotes of a row: where it is lowest, its remarks, and what is not shown."""
+    source = (row.cell, row.workload)
+    told = [*_lowest(row, results), *remarks(row, results.titles)]
+    if row.n and source in unseen:
+        parts = ", ".join(unseen[source].components)
         told.append(f"Estimated joules of {parts} are in energy.csv and not added here.")
-    return Line(row_id(source), cells, (source,), notes.marks(told))
+    return told
+
+
+def _lowest(row: AggregateRow, results: Results) -> list[str]:
+    """Say that a row has the lowest energy of its work, where others do the same work."""
+    found = results.comparisons.lowest if results.comparisons else ()
+    asked = (row.cell, row.workload, row.energy_status, row.components)
+    return [
+        f"{one.statement}."
+        for one in found
+        if one.rows > 1 and (one.cell, one.workload, one.energy_status, one.components) == asked
+    ]

@@ -38,7 +38,7 @@ RECOMMENDED = (
     Column("words", "In words", "prose"),
 )
 RECOMMENDED_EXPLANATION = (
-    "The least energy within the bounds that were asked for, then those that came after it. The "
+    "The lowest energy within the bounds that were asked for, then those that came after it. The "
     "quality drop is by how much the negative log-likelihood per token is above that of the "
     "model's best precision."
 )

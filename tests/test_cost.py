@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from llm_energy import cost
 from llm_energy.files import write_json
 from llm_energy.records import write_record
-from llm_energy.statistics import summarise
+from llm_energy.summary import summarise
 
 CELL = builders.spec().cell
 HEALTHY = builders.measurement()

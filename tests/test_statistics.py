@@ -12,15 +12,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from llm_energy.records import Statistic
-from llm_energy.statistics import (
+from llm_energy.format import (
     ABSENT,
     absolute_quantity,
     mean_only,
     quantity,
-    summarise,
-    t_quantile,
+    with_interval,
 )
+from llm_energy.intervals import t_quantile, t_quantile_without_scipy
+from llm_energy.records import Statistic
+from llm_energy.summary import summarise
 
 JOULES = st.floats(min_value=1e-6, max_value=1e6)
 
@@ -35,6 +36,13 @@ def test_it_is_scipys_interval(values):
     if error > 0:
         interval = stats.t.interval(0.95, found.n - 1, found.mean, error)
         assert (found.ci_low, found.ci_high) == pytest.approx(interval)
+
+
+@pytest.mark.parametrize("degrees_of_freedom", range(1, 99))
+def test_the_quantile_without_scipy_is_that_of_scipy(degrees_of_freedom):
+    without = t_quantile_without_scipy(degrees_of_freedom)
+    assert without == pytest.approx(t_quantile(degrees_of_freedom), 1e-9)
+    assert without == pytest.approx(stats.t.ppf(0.975, degrees_of_freedom), 1e-9)
 
 
 def test_known_values():
@@ -100,6 +108,13 @@ def around(mean: float, half: float, n: int = 5) -> Statistic:
 )
 def test_digits_follow_the_interval(statistic, written):
     assert quantity(statistic) == written
+
+
+@given(st.floats(-1e6, 1e6), st.floats(-1e6, 1e6))
+def test_only_an_interval_without_width_is_written_as_0(mean, end):
+    low, high = sorted((mean, end))
+    _, half = with_interval(mean, low, high).split(" ± ")
+    assert (float(half) == 0) == ((high - low) / 2 == 0)
 
 
 def test_an_absolute_value_shows_the_digits_of_its_own_interval():

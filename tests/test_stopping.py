@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from scipy.stats import t
 
 from llm_energy.records import Protocol, write_record
-from llm_energy.statistics import summarise
-from llm_energy.stopping import earlier_values_j, enough, t_quantile
+from llm_energy.stopping import earlier_values_j, enough
+from llm_energy.summary import summarise
 
 WORKLOADS = (builders.workload("b1"), builders.workload("b8"))
 ASKED = builders.spec(
@@ -22,11 +22,6 @@ ASKED = builders.spec(
 )
 IN_4_BITS = {"load_in_4bit": True, "load_in_8bit": False}
 TOKENS = builders.REQUESTS * builders.PASSES * builders.OUTPUT_TOKENS
-
-
-@pytest.mark.parametrize("degrees_of_freedom", range(1, 99))
-def test_the_quantile_is_that_of_scipy(degrees_of_freedom):
-    assert t_quantile(degrees_of_freedom) == pytest.approx(t.ppf(0.975, degrees_of_freedom), 1e-9)
 
 
 def settings(**changes) -> Protocol:

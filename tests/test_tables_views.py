@@ -7,9 +7,12 @@ import io
 from dataclasses import replace
 
 import builders
+import pytest
 from comparison_example import example
 
+from llm_energy.format import quantity
 from llm_energy.records import Statistic
+from llm_energy.records.metrics import GROSS
 from llm_energy.tables import TABLES, Results, make
 from llm_energy.tables.latex import to_latex
 from llm_energy.tables.markdown import to_markdown
@@ -102,6 +105,22 @@ def test_a_recommendation_names_the_cell_to_take_first():
     taken = [one for one in table.sheet.lines if one.cells["words"] == "Recommended."]
     assert [one.sources[0] for one in taken] == [asked.best]
     assert [row["recommended"] for row in spreadsheet(table)].count("True") == 1
+
+
+@pytest.mark.parametrize("ends", [(0.111, 0.1358), (None, None)])
+def test_the_same_joules_are_written_alike_in_every_table(ends):
+    known = Statistic(1, 0.123456, None, *ends)
+    compared = example()
+    [asked] = compared.recommendations
+    first, *others = asked.candidates
+    first = replace(
+        first, energy_j=known.mean, energy_ci_low_j=known.ci_low, energy_ci_high_j=known.ci_high
+    )
+    asked = replace(asked, candidates=(first, *others))
+    row = builders.aggregate_row(statistics={GROSS: known})
+    made = tables(row, comparisons=replace(compared, recommendations=(asked,)))
+    written = made["energy"].sheet.lines[0].cells["gross"]
+    assert made["recommendations"].sheet.lines[0].cells["energy"] == written == quantity(known)
 
 
 def test_components_stand_apart_and_estimates_in_rows_of_their_own():

@@ -13,12 +13,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
+from llm_energy.intervals import effective_degrees_of_freedom
 from llm_energy.records import ComponentEnergy, Interval, Statistic
-from llm_energy.statistics import summarise
+from llm_energy.summary import summarise
 from llm_energy.uncertainty import (
     SENSOR_ASSUMED,
     drift_standard,
-    effective_degrees_of_freedom,
     tick_variance_j2,
     window_budget,
     with_intervals,

@@ -23,7 +23,7 @@ from llm_energy.records import (
     read_record,
 )
 from llm_energy.records.metrics import GROSS, METRICS, NET, SPEED, SUMMARISED
-from llm_energy.statistics import summarise
+from llm_energy.summary import summarise
 from llm_energy.uncertainty import (
     SENSOR_RELATIVE,
     drift_standard,

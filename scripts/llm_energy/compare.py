@@ -7,7 +7,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
 from llm_energy.comparability import in_words
-from llm_energy.comparison_records import Comparison, ComparisonOutcome, Family
+from llm_energy.comparison_records import Comparison, ComparisonOutcome, Family, Side
+from llm_energy.format import MANY_TIMES, change, interval, significant
 from llm_energy.paired import (
     ALPHA,
     Ratio,
@@ -19,7 +20,6 @@ from llm_energy.paired import (
     tested,
 )
 from llm_energy.series import Pair
-from llm_energy.wording import MANY_TIMES, change, interval, name_of, number
 
 TITLES = {
     "precision": "between precisions",
@@ -152,7 +152,7 @@ def _comparison(
 
 def verdict(found: Comparison, verb: str, unit: str, compared: int) -> str:
     """Say in one sentence what a comparison, one of so many ``compared``, found."""
-    reference, other = (name_of(side, found.contrast) for side in (found.reference, found.other))
+    reference, other = (_name_of(side, found.contrast) for side in (found.reference, found.other))
     if found.outcome == "not_comparable":
         told = "; ".join(map(in_words, found.differs))
         return f"{other} and {reference} are not comparable: {told}"
@@ -161,7 +161,7 @@ def verdict(found: Comparison, verb: str, unit: str, compared: int) -> str:
         return f"{other} and {reference} share {found.n} usable blocks, and {lacking}"
     given = interval(found.ci_low, found.ci_high)
     if found.outcome == "not_distinguishable":
-        seen = number(found.smallest_detectable_percent)
+        seen = significant(found.smallest_detectable_percent)
         by_itself = not found.ci_low <= 1 <= found.ci_high
         corrected = f" after the correction for {compared} comparisons" if by_itself else ""
         return (
@@ -169,8 +169,17 @@ def verdict(found: Comparison, verb: str, unit: str, compared: int) -> str:
             f"in {unit} ({change(found.ratio)}, {given}); {seen} % would have been found"
         )
     if found.ratio >= MANY_TIMES:
-        return f"{other} {verb} {number(found.ratio)} times the {unit} of {reference}, {given}"
+        return f"{other} {verb} {significant(found.ratio)} times the {unit} of {reference}, {given}"
     return f"{other} {verb} {change(found.ratio)} {unit} than {reference}, {given}"
+
+
+def _name_of(side: Side, contrast: str) -> str:
+    """Name a side by that in which the two differ."""
+    if contrast == "batch_size":
+        return f"batch size {side.batch_size}"
+    if contrast == "choice":
+        return f"{side.precision} at {side.workload}"
+    return str(getattr(side, contrast))
 
 
 def _notes(pair: Pair) -> Iterable[str]:

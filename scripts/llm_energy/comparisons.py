@@ -19,12 +19,12 @@ from llm_energy.contrasts import pairs_of
 from llm_energy.crossovers import crossovers
 from llm_energy.distance import limits
 from llm_energy.errors import LlmEnergyError
+from llm_energy.format import change, significant
 from llm_energy.recommend import choices, lowest, recommendation
 from llm_energy.records import SCHEMA_VERSION, Aggregate, AggregateRow, MetricsTable
 from llm_energy.records.metrics import GROSS, METRICS
 from llm_energy.rows import with_energy
 from llm_energy.series import Series, collect
-from llm_energy.wording import change, number
 
 # The work of a request, as far as two choices for it must agree in it.
 WORK = ("prompt_lengths", "output_lengths", "decoding", "traffic", "sharding")
@@ -136,7 +136,7 @@ def findings(
         least = max(one.smallest_detectable_percent for one in undecided)
         yield (
             f"{len(undecided)} pairs cannot be told apart in {METRICS[GROSS].label}; differences "
-            f"of up to {number(least)} % may have been missed"
+            f"of up to {significant(least)} % may have been missed"
         )
 
 

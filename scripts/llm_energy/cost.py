@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from llm_energy.checks.accounting import sums
+from llm_energy.intervals import t_quantile
 from llm_energy.records import Measurement, MetricsTable, Protocol, Spec, Workload, read_record
-from llm_energy.statistics import t_quantile
 from llm_energy.units import kilowatt_hours_from_joules, readable_duration
 
 MOST_REPEATS = 99

@@ -8,8 +8,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Literal
 
 from llm_energy.comparison_records import Comparison, Crossover, CrossoverPoint
+from llm_energy.format import significant
 from llm_energy.records.metrics import GROSS
-from llm_energy.wording import number
 
 Kind = Literal["saves", "costs", "starts_saving", "stops_saving", "several", "undecided"]
 STEPS = 400  # between two batch sizes; far finer than any interval
@@ -145,13 +145,13 @@ def _statement(
         return f"{names} uses {word} energy {reference} at every batch size measured ({sizes})"
     if kind in ("starts_saving", "stops_saving") and size is not None:
         ends = (
-            f"below {first.reference.batch_size}" if low is None else number(low),
-            f"beyond {last.reference.batch_size}" if high is None else number(high),
+            f"below {first.reference.batch_size}" if low is None else significant(low),
+            f"beyond {last.reference.batch_size}" if high is None else significant(high),
         )
         word = "from" if kind == "starts_saving" else "up to"
         return (
-            f"{names} uses less energy {reference} {word} a batch size of about {number(size)} "
-            f"(95 % CI {ends[0]} to {ends[1]})"
+            f"{names} uses less energy {reference} {word} a batch size of about "
+            f"{significant(size)} (95 % CI {ends[0]} to {ends[1]})"
         )
     if {one.outcome for one in line} == {"not_distinguishable"}:
         precision = first.reference.precision

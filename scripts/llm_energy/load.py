@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 from llm_energy.load_records import Estimate, LoadCurves, LoadFit, LoadPoint
 from llm_energy.records import SCHEMA_VERSION, Aggregate, AggregateRow, Metrics, MetricsTable
-from llm_energy.statistics import summarise
+from llm_energy.summary import summarise
 
 if TYPE_CHECKING:
     from statsmodels.regression.linear_model import RegressionResults

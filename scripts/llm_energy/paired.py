@@ -17,7 +17,8 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-CONFIDENCE = 0.95
+from llm_energy.intervals import CONFIDENCE, t_test
+
 ALPHA = 1 - CONFIDENCE
 POWER = 0.8
 OWN_NOISE = 0.95  # the share of a family's pairs whose noise passes for the family's
@@ -124,17 +125,13 @@ def tested(ratio: Ratio, noise: Noise) -> Tested | None:
 
     Pairs without any scatter, in a family that knows nothing either, have no interval.
     """
-    from scipy.special import stdtr, stdtrit
-
     if ratio.degrees < 1:
         return None
     variance, degrees = noise.combined(ratio)
     if variance <= 0:
         return None
-    error = math.sqrt(variance / ratio.n)
-    quantile = float(stdtrit(degrees, 1 - ALPHA / 2))
-    p = 2 * float(stdtr(degrees, -abs(ratio.mean) / error))
-    return Tested(quantile * error, p, variance, degrees)
+    half_width, p = t_test(ratio.mean, math.sqrt(variance / ratio.n), degrees)
+    return Tested(half_width, p, variance, degrees)
 
 
 def holm(values: Sequence[float]) -> list[float]:

@@ -9,13 +9,12 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from llm_energy.meter import BoardGlance, Glance
+from llm_energy.meter.boards import USED_MEMORY_BYTES
 from llm_energy.records import Condition, Preflight
 
 POLL_S = 1.0
 MIB, GIB = 2**20, 2**30
 
-# A driver keeps some memory for itself; a process with a context on the board takes more than this.
-MAX_BOARD_MEMORY_BYTES = 200 * MIB
 # With less, at least one of two processors is free for what is measured.
 MAX_LOAD_PER_CPU = 0.5
 MIN_MEMORY_BYTES = GIB
@@ -54,8 +53,8 @@ BOARD_RULES = (
     BoardRule(
         "board_memory",
         "memory_used_bytes",
-        f"below {MAX_BOARD_MEMORY_BYTES // MIB} MiB in use before the load",
-        lambda used: used < MAX_BOARD_MEMORY_BYTES,
+        f"below {USED_MEMORY_BYTES // MIB} MiB in use before the load",
+        lambda used: used < USED_MEMORY_BYTES,
         lambda used: f"{used / MIB:.0f} MiB",
     ),
     BoardRule(

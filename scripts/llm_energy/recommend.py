@@ -8,11 +8,11 @@ from dataclasses import dataclass, replace
 
 from llm_energy.compare import compare
 from llm_energy.comparison_records import UNTOLD, Candidate, Comparison, Lowest, Recommendation
+from llm_energy.format import significant, with_interval
 from llm_energy.records import AggregateRow
 from llm_energy.records.metrics import GROSS, METRICS
 from llm_energy.rows import Place, place
 from llm_energy.series import Series, pair
-from llm_energy.wording import number, plus_minus
 
 QUALITY = "nll_per_token"
 MAX_DROP = "max_quality_drop_percent"
@@ -158,17 +158,16 @@ def _candidate(row: AggregateRow, least: float | None, bounds: Mapping[str, floa
     drop = 100 * (quality / least - 1) if least and quality is not None else None
     refused = []
     if drop is not None and drop > bounds.get(MAX_DROP, drop):
-        allowed = number(bounds[MAX_DROP])
-        refused.append(f"its quality drop of {number(drop)} % is above {allowed} %")
+        allowed = significant(bounds[MAX_DROP])
+        refused.append(f"its quality drop of {significant(drop)} % is above {allowed} %")
     latencies = {name: m for name in LATENCIES.values() if (m := _mean(row, name)) is not None}
     for bound, name in LATENCIES.items():
         words = METRICS[name].label
         if bound in bounds and name not in latencies:
             refused.append(f"its {words} is not known")
         elif bound in bounds and latencies[name] > bounds[bound]:
-            refused.append(
-                f"its {words} of {number(latencies[name])} s is above {number(bounds[bound])} s"
-            )
+            found_s, allowed_s = significant(latencies[name]), significant(bounds[bound])
+            refused.append(f"its {words} of {found_s} s is above {allowed_s} s")
     return Candidate(
         cell=row.cell,
         workload=row.workload,
@@ -187,7 +186,7 @@ def _statement(choice: Choice) -> str:
     work = f" ({choice.work})" if choice.same_model else ""
     if best is None:
         return f"On {row.backend} no cell of {row.model} keeps the bounds{work}"
-    joules = plus_minus(best.energy_j, best.energy_ci_low_j, best.energy_ci_high_j)
+    joules = with_interval(best.energy_j, best.energy_ci_low_j, best.energy_ci_high_j)
     estimated = "estimated " if row.energy_status == "estimated" else ""
     within = " within the bounds" if choice.bounds else ""
     tied = [one for one in choice.rows if place(one) in choice.ties]
@@ -207,14 +206,14 @@ def _reasons(
     bounds: Mapping[str, float],
 ) -> list[str]:
     kept = sum(not one.refused for one in candidates)
-    asked = ", ".join(f"{name} {number(value)}" for name, value in bounds.items())
+    asked = ", ".join(f"{name} {significant(value)}" for name, value in bounds.items())
     told = [f"{kept} of {len(candidates)} candidates keep the bounds ({asked or 'none given'})"]
     if MAX_DROP in bounds and all(one.quality_drop_percent is None for one in candidates):
         told.append("quality was not measured, so no candidate was refused for it")
     if best is None:
         return told
     if best.quality_drop_percent is not None:
-        told.append(f"its quality drop is {number(best.quality_drop_percent)} %")
+        told.append(f"its quality drop is {significant(best.quality_drop_percent)} %")
     if ties:
         told.append(f"{len(ties)} of them cannot be told from it: {_places(ties)}")
     lower = [one for one in candidates if one.refused and one.energy_j < best.energy_j]

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import functools
 import math
 import re
-import statistics
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -13,6 +11,7 @@ from pathlib import Path
 from llm_energy.checks import Case, current_of, flags_of, verdict_word
 from llm_energy.checks.accounting import sums, work
 from llm_energy.errors import RecordError
+from llm_energy.intervals import t_quantile_without_scipy
 from llm_energy.records import (
     Measurement,
     ModelManifest,
@@ -22,6 +21,7 @@ from llm_energy.records import (
     Window,
     read_record,
 )
+from llm_energy.summary import summarise
 
 
 def enough(values_j: Mapping[str, Sequence[float]], settings: Protocol) -> str | None:
@@ -77,41 +77,9 @@ def earlier_values_j(
     return values_j if len(kinds) == len(values_j) else {workload: [] for workload in values_j}
 
 
-@functools.cache
-def t_quantile(degrees_of_freedom: int) -> float:
-    """Give the t value that leaves 2.5 % above it, without scipy, which engines need not bring.
-
-    For whole degrees of freedom Student's distribution is a finite sum of powers of a cosine
-    (Abramowitz and Stegun, Handbook of Mathematical Functions, 26.7.3 and 26.7.4), which is
-    inverted by bisection.
-
-    >>> round(t_quantile(4), 3)
-    2.776
-    """
-    low, high = 0.0, math.pi / 2
-    for _ in range(60):
-        angle = (low + high) / 2
-        inside = _probability_within(angle, degrees_of_freedom)
-        low, high = (angle, high) if inside < 0.95 else (low, angle)
-    return math.sqrt(degrees_of_freedom) * math.tan(low)
-
-
-def _probability_within(angle: float, degrees_of_freedom: int) -> float:
-    """Give P(|t| < sqrt(degrees of freedom) * tan(angle))."""
-    odd = degrees_of_freedom % 2
-    cosine = math.cos(angle)
-    term = total = (cosine if odd else 1.0) * (degrees_of_freedom > 1)
-    for k in range(2 + odd, degrees_of_freedom - 1, 2):
-        term *= (k - 1) / k * cosine**2
-        total += term
-    total *= math.sin(angle)
-    return 2 / math.pi * (angle + total) if odd else total
-
-
 def _mean_and_half_percent(values: Sequence[float]) -> tuple[float, float]:
-    n, mean = len(values), statistics.fmean(values)
-    half = t_quantile(n - 1) * statistics.stdev(values) / math.sqrt(n)
-    return mean, 100 * half / mean if mean > 0 else math.inf
+    found = summarise(values, t_quantile_without_scipy)
+    return found.mean, 100 * found.ci_half / found.mean if found.mean > 0 else math.inf
 
 
 def _earlier(spec: Spec, out: Path) -> Iterator[Measurement]:

@@ -9,17 +9,12 @@ from dataclasses import dataclass, replace
 
 from llm_energy.comparability import FIELDS, UNRECORDED, differences, in_words
 from llm_energy.errors import LlmEnergyError
-from llm_energy.paired import ALPHA, CONFIDENCE, holm
+from llm_energy.intervals import Term, combined, effective_degrees_of_freedom, t_test
+from llm_energy.paired import ALPHA, holm
 from llm_energy.records import MetricsTable
 from llm_energy.records.metrics import GROSS, METRICS, NET, SPEED, Metric
 from llm_energy.series import Series, collect
-from llm_energy.uncertainty import (
-    SENSOR_RELATIVE,
-    Term,
-    combined,
-    drift_standard,
-    effective_degrees_of_freedom,
-)
+from llm_energy.uncertainty import SENSOR_RELATIVE, drift_standard
 
 COMPARED = (GROSS, NET, SPEED)
 
@@ -119,13 +114,13 @@ def _tested(
     By the repeats alone (which is Welch's test) and with what they share, whichever is more
     cautious: Welch and Satterthwaite take a well-known term as more degrees of freedom.
     """
-    from scipy.special import stdtr, stdtrit
-
-    halves, p_values = [], []
-    for terms in (repeats, [*repeats, *shared]):
-        u, degrees = combined(terms), effective_degrees_of_freedom(terms)
-        halves.append(u * float(stdtrit(degrees, (1 + CONFIDENCE) / 2)))
-        p_values.append(2 * float(stdtr(degrees, -abs(log_ratio) / u)))
+    halves, p_values = zip(
+        *(
+            t_test(log_ratio, combined(terms), effective_degrees_of_freedom(terms))
+            for terms in (repeats, [*repeats, *shared])
+        ),
+        strict=True,
+    )
     return max(halves), max(p_values)
 
 

@@ -7,19 +7,18 @@ formulae, and ``tests/benchmarks/coverage.py`` shows how often the intervals hol
 
 from __future__ import annotations
 
-import functools
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
+from llm_energy.intervals import combined, effective_degrees_of_freedom, widest
 from llm_energy.records import Interval, Statistic
 
 Part = tuple[str, str | None]  # (component, device), as in ComponentEnergy
-Term = tuple[float, float]  # (standard uncertainty, degrees of freedom)
 
-COVERAGE = 0.95
 # Where the meter could not measure it: the period that Yang, Adamek and Armour (SC'24,
-# arXiv:2312.02741) find for the power sensor of A100 and H100.
+# arXiv:2312.02741) find for the power sensor of A100 and H100, and A. Jung et al. (ML.ENERGY blog,
+# 2026-03-09) for the energy counter.
 GPU_TICK_S = 0.1
 # Intel 64 and IA-32 Architectures Software Developer's Manual, volume 3, on RAPL's interfaces.
 RAPL_TICK_S = 0.001
@@ -115,25 +114,6 @@ def without_drift(standard: float, drift: float) -> float:
     return math.sqrt(max(0.0, standard**2 - drift_standard(drift) ** 2))
 
 
-def combined(terms: Sequence[Term]) -> float:
-    """Give the combined standard uncertainty of independent terms (JCGM 100:2008, 5.1.2)."""
-    return math.hypot(*(u for u, _ in terms))
-
-
-def effective_degrees_of_freedom(terms: Sequence[Term]) -> float:
-    """Combine degrees of freedom by Welch and Satterthwaite (JCGM 100:2008, G.4.1).
-
-    A term that is known rather than estimated has infinitely many.
-
-    >>> round(effective_degrees_of_freedom([(1.0, 4), (1.0, math.inf)]), 6)
-    16.0
-    """
-    whole = combined(terms)
-    # As shares of the whole, since the fourth power of a small uncertainty may be nothing at all.
-    share = math.fsum((u / whole) ** 4 / degrees for u, degrees in terms) if whole else 0.0
-    return 1 / share if share else math.inf
-
-
 def with_intervals(
     statistic: Statistic,
     *,
@@ -158,7 +138,7 @@ def with_intervals(
     else:
         return statistic
     terms = [own, (drift, math.inf)] if drift else [own]
-    half = _widest(terms, lag)
+    half = widest(terms, lag)
     degrees = effective_degrees_of_freedom(terms)
     found = {
         "ci_low": mean - half,
@@ -167,7 +147,7 @@ def with_intervals(
         "degrees_of_freedom": degrees if math.isfinite(degrees) else None,
     }
     if sensor_relative is not None:
-        half = _widest([*terms, (sensor_relative * mean, math.inf)], lag)
+        half = widest([*terms, (sensor_relative * mean, math.inf)], lag)
         found |= {"absolute_ci_low": mean - half, "absolute_ci_high": mean + half}
     return replace(statistic, **found)
 
@@ -182,66 +162,6 @@ def _scatter_too_little(statistic: Statistic, window: float) -> bool:
 
     degrees = statistic.n - 1
     return window > 0 and chdtr(degrees, degrees * (statistic.sd / window) ** 2) < 0.025
-
-
-def _widest(terms: Sequence[Term], lag: float) -> float:
-    """Give the half-width by the first term, by the first two and so on, whichever is widest.
-
-    Welch and Satterthwaite take a well-known term as more degrees of freedom, so that with two or
-    three repeats one uncertainty more would make an interval narrower.
-    """
-    return max(_half_width(terms[:count], lag) for count in range(1, len(terms) + 1))
-
-
-def _half_width(terms: Sequence[Term], lag: float) -> float:
-    """Give the half-width of the interval about a mean that holds the truth in 95 of 100 cases.
-
-    The truth lies about ``lag`` off the mean, which is reported uncorrected, with a t distribution.
-    """
-    u, degrees = combined(terms), effective_degrees_of_freedom(terms)
-    if u == 0:
-        return abs(lag)
-    # In units of u, and to ten digits, most metrics of a window ask the same.
-    return u * _standard_half_width(*(float(f"{x:.9e}") for x in (abs(lag) / u, degrees)))
-
-
-@functools.lru_cache(maxsize=10_000)
-def _standard_half_width(lag: float, degrees: float) -> float:
-    """Give the half-width for a standard uncertainty of 1."""
-    from scipy.special import stdtr, stdtrit  # a stage's import: the measuring process needs none
-
-    without_lag = float(stdtrit(degrees, (1 + COVERAGE) / 2))
-    if lag == 0:
-        return without_lag
-
-    def excess(half: float) -> float:
-        return float(stdtr(degrees, half - lag) - stdtr(degrees, -half - lag)) - COVERAGE
-
-    return _root(excess, without_lag, lag + without_lag)
-
-
-def _root(rising: Callable[[float], float], low: float, high: float) -> float:
-    """Give where a function that rises from ``low`` to ``high`` is 0, by the Illinois method.
-
-    False position, except that the value of an end that stays twice is halved (Dowell and Jarratt,
-    BIT 11, 1971): a few evaluations where halving the interval takes thirty.
-    """
-    at_low, at_high, before = rising(low), rising(high), 0.0
-    for _ in range(60):
-        if high - low <= 1e-9 * high or at_high == at_low:
-            break
-        middle = (low * at_high - high * at_low) / (at_high - at_low)
-        at_middle = rising(middle)
-        if abs(at_middle) < 1e-10:
-            return middle
-        if at_middle < 0:
-            low, at_low = middle, at_middle
-            at_high /= 2 if before < 0 else 1
-        else:
-            high, at_high = middle, at_middle
-            at_low /= 2 if before > 0 else 1
-        before = at_middle
-    return high
 
 
 def _powers_w(interval: Interval, parts: Iterable[Part]) -> dict[Part, float]:

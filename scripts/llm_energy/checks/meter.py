@@ -11,10 +11,8 @@ from llm_energy.checks.catalogue import Finding, check, differing_pairs
 from llm_energy.checks.reported import Case, Trace
 from llm_energy.records import Protocol
 from llm_energy.records.metrics import COMPONENTS
+from llm_energy.uncertainty import GPU_TICK_S
 
-# The NVML energy counter moves about every 100 ms (A. Jung et al., ML.ENERGY blog, 2026-03-09);
-# it stands for boards whose own tick was not measured.
-COUNTER_TICK_S = 0.1
 RECOMMENDED_WINDOW_S = Protocol().window_min_duration_s
 TIME_TOLERANCE_S = 1e-3
 # A counter of 65 kJ, the smallest range of RAPL, needs longer than this to wrap at 1 kW.
@@ -269,4 +267,4 @@ def tick_s(case: Case) -> float:
     report = case.measurement.meter
     ticks = report.counter_tick_s if report else {}
     devices = [e.device for e in case.window.interval.energy if e.component == "gpu"]
-    return max((t for d in devices if (t := ticks.get(d))), default=COUNTER_TICK_S)
+    return max((t for d in devices if (t := ticks.get(d))), default=GPU_TICK_S)

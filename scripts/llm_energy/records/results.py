@@ -195,6 +195,11 @@ class Statistic:
     absolute_ci_high: float | None = None
 
     @property
+    def ci_half(self) -> float | None:
+        """Give half the width of the interval; None where there is none."""
+        return None if self.ci_low is None else (self.ci_high - self.ci_low) / 2
+
+    @property
     def cv(self) -> float | None:
         """Give the coefficient of variation, the sample SD over the mean; None where undefined."""
         return self.sd / self.mean if self.sd is not None and self.mean else None

@@ -8,11 +8,10 @@ from dataclasses import dataclass
 from itertools import compress
 
 from llm_energy.comparison_records import Lowest
+from llm_energy.format import absolute_quantity, significant
 from llm_energy.records import AggregateRow, Flag, Statistic
 from llm_energy.records.metrics import COMPONENTS, GROSS
 from llm_energy.report.sources import Sources, counted, listed
-from llm_energy.statistics import absolute_quantity
-from llm_energy.wording import number
 
 MOST_REASONS = 3
 MOST_LOWEST = 4
@@ -147,13 +146,13 @@ def _each(
 def _interval(statistic: Statistic) -> str:
     if statistic.ci_low is None:
         return "not at all: one repeat shows no scatter, so there is no interval"
-    half = 100 * (statistic.ci_high - statistic.ci_low) / 2 / statistic.mean
+    half = 100 * statistic.ci_half / statistic.mean
     if statistic.n == 1:
         return (
-            f"to ± {number(half)} %, the uncertainty of the meter alone: with one repeat, nothing "
-            "is known of what another would give"
+            f"to ± {significant(half)} %, the uncertainty of the meter alone: with one repeat, "
+            "nothing is known of what another would give"
         )
-    return f"to ± {number(half)} %, its 95 % interval over {counted(statistic.n, 'repeat')}"
+    return f"to ± {significant(half)} %, its 95 % interval over {counted(statistic.n, 'repeat')}"
 
 
 def _doubts(row: AggregateRow) -> list[str]:

@@ -9,11 +9,11 @@ from typing import Any
 
 from llm_energy.comparison_records import Comparison, Limits
 from llm_energy.files import canonical_json
+from llm_energy.format import mean_only, quantity
 from llm_energy.records import AggregateRow, Metrics, Statistic, Verdict
 from llm_energy.records.metrics import GROSS, METRICS, NET, OF_COMPONENT, PER_REQUEST, SPEED
 from llm_energy.report.sources import Sources, listed
 from llm_energy.rows import place
-from llm_energy.statistics import mean_only, quantity
 
 DRAWN_FLOOR = 20  # an interval that reaches below zero is drawn down to a twentieth of its mean
 

@@ -11,9 +11,9 @@ from operator import attrgetter
 from typing import NamedTuple
 
 from llm_energy.errors import LlmEnergyError
+from llm_energy.format import ABSENT, quantity
 from llm_energy.records import Aggregate, AggregateRow, Statistic
 from llm_energy.records.metrics import METRICS
-from llm_energy.statistics import ABSENT, quantity
 from llm_energy.tables.sheet import Column, Footnotes, Line, Results, Sheet, Table, row_id, title
 
 TOLD_ELSEWHERE = {"M11", "M12", "M22"}  # by the label of the row, its components and the caption

@@ -5,7 +5,7 @@ from __future__ import annotations
 from itertools import groupby
 
 from llm_energy.comparison_records import Comparison, Crossover, Side
-from llm_energy.statistics import three_digits, with_ends
+from llm_energy.format import three_digits, with_ends
 from llm_energy.tables.by_cell import Frame, framed
 from llm_energy.tables.sheet import Column, Footnotes, Line, Results, Table, row_id
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from llm_energy.format import absolute_quantity, mean_only
 from llm_energy.records import AggregateRow
 from llm_energy.records.metrics import FACILITY, GROSS, NET, SPEED, STEADY_STATE
 from llm_energy.rows import Place, hidden, visible
-from llm_energy.statistics import absolute_quantity, mean_only
 from llm_energy.tables.by_cell import (
     CELL,
     ENERGY,

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 
+from llm_energy.format import ABSENT, mean_only, quantity
 from llm_energy.latency import PERCENTILES, QUANTITIES
 from llm_energy.records import Aggregate, AggregateRow
 from llm_energy.records.metrics import METRICS
-from llm_energy.statistics import ABSENT, mean_only, quantity
 from llm_energy.tables.by_cell import (
     CELL,
     PARTS,

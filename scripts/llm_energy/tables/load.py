@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from llm_energy.format import ABSENT, mean_only, quantity, three_digits
 from llm_energy.load_records import Estimate, LoadFit, LoadPoint
 from llm_energy.records import Aggregate, AggregateRow
 from llm_energy.records.metrics import GROSS, METRICS, PER_REQUEST, SPEED
-from llm_energy.statistics import ABSENT, mean_only, quantity, three_digits
 from llm_energy.tables.by_cell import (
     CELL,
     ENERGY,

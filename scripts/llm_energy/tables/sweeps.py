@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from llm_energy.format import change, interval
 from llm_energy.records.metrics import METRICS
 from llm_energy.sweeps import Changed
 from llm_energy.tables import text
 from llm_energy.tables.sheet import Column, Footnotes, Line, Sheet
-from llm_energy.wording import change, interval
 
 COLUMNS = tuple(
     Column(head, None, brief=head)

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from llm_energy.comparison_records import Candidate, Limits, RankedRow, Recommendation
+from llm_energy.format import ABSENT, quantity, three_digits, with_interval
 from llm_energy.records import AggregateRow, Statistic
 from llm_energy.records.metrics import DENOMINATORS, GROSS, METRICS, OF_COMPONENT
-from llm_energy.statistics import ABSENT, quantity, three_digits
 from llm_energy.tables.by_cell import Frame, framed
 from llm_energy.tables.sheet import Column, Footnotes, Line, Results, Table, row_id
 
@@ -175,14 +175,10 @@ def _candidate(asked: Recommendation, one: Candidate, notes: Footnotes) -> Line:
     source = (one.cell, one.workload)
     best = source == asked.best
     words = "Recommended." if best else "; ".join(one.refused) or one.against_best or ABSENT
-    half = None if one.energy_ci_high_j is None else one.energy_ci_high_j - one.energy_j
-    low = one.energy_j if half is None else one.energy_ci_low_j
     cells = {
         "cell": one.cell,
         "workload": one.workload,
-        "energy": quantity(Statistic(1, one.energy_j, None, low, one.energy_ci_high_j))
-        if half is not None
-        else three_digits(one.energy_j),
+        "energy": with_interval(one.energy_j, one.energy_ci_low_j, one.energy_ci_high_j),
         "drop": three_digits(one.quality_drop_percent),
         "latency": ", ".join(_latency(*known) for known in one.latency_s.items()) or ABSENT,
         "words": words,

@@ -1,0 +1,145 @@
+"""Write numbers with the digits that they support, and ratios and their intervals in words."""
+
+from __future__ import annotations
+
+import math
+
+from llm_energy.records import Statistic
+
+ABSENT = "\u2013"
+MANY_TIMES = 2.0
+
+
+def quantity(statistic: Statistic) -> str:
+    """Write a mean with half its 95 % interval.
+
+    >>> quantity(Statistic(5, 0.123456, 0.01, 0.111, 0.1358))
+    '0.123 ± 0.012'
+    """
+    return with_interval(statistic.mean, statistic.ci_low, statistic.ci_high)
+
+
+def absolute_quantity(statistic: Statistic) -> str:
+    """Write a mean with half its absolute 95 % interval; without one there is nothing to write.
+
+    >>> absolute_quantity(Statistic(5, 0.123456, 0.01, 0.111, 0.1358, 0.004, 4.0, 0.107, 0.14))
+    '0.123 ± 0.017'
+    """
+    low, high = statistic.absolute_ci_low, statistic.absolute_ci_high
+    return ABSENT if low is None else with_interval(statistic.mean, low, high)
+
+
+def with_interval(mean: float | None, low: float | None, high: float | None) -> str:
+    """Write a mean with half its interval, in the digits that the interval supports.
+
+    The half-width gets two significant digits, so that it is never rounded to 0, and the mean as
+    many decimals. Without an interval the mean gets two significant digits.
+
+    >>> with_interval(0.123456, 0.111, 0.1358), with_interval(0.123456, None, None)
+    ('0.123 ± 0.012', '0.12')
+    """
+    if mean is None:
+        return ABSENT
+    if low is None or high is None:
+        return _fixed(mean, _decimals(mean, 2))
+    half = (high - low) / 2
+    if half == 0:
+        return f"{_fixed(mean, _decimals(mean, 3))} ± 0"
+    decimals = _decimals(half, 2)
+    return f"{_fixed(mean, decimals)} ± {_fixed(half, decimals)}"
+
+
+def mean_only(statistic: Statistic) -> str:
+    """Write a mean without its interval: the digits that are certain, at least two, at most three.
+
+    >>> mean_only(Statistic(5, 83.456, 3.0, 80.0, 86.9))
+    '83'
+    """
+    if statistic.mean is None:
+        return ABSENT
+    most, least = _decimals(statistic.mean, 3), _decimals(statistic.mean, 2)
+    if statistic.ci_low is None:
+        return _fixed(statistic.mean, _decimals(statistic.mean, 2))
+    half = statistic.ci_half
+    return _fixed(statistic.mean, max(least, min(most, _decimals(half, 1) if half else most)))
+
+
+def with_ends(value: float | None, low: float | None, high: float | None) -> tuple[str, str, str]:
+    """Write a value and the ends of its interval, in the digits that the interval supports.
+
+    >>> with_ends(0.81999, 0.7701, 0.8802)
+    ('0.820', '0.770', '0.880')
+    >>> with_ends(0.81999, None, None)
+    ('0.82', '\u2013', '\u2013')
+    """
+    if value is None:
+        return (ABSENT,) * 3
+    known = [end for end in (low, high) if end is not None]
+    half = max((abs(end - value) for end in known), default=0.0)
+    decimals = _decimals(half, 2) if half else _decimals(value, 2)
+    ends = (ABSENT if end is None else _fixed(end, decimals) for end in (low, high))
+    return (_fixed(value, decimals), *ends)
+
+
+def three_digits(value: float | None) -> str:
+    """Write a value that has no interval.
+
+    >>> three_digits(0.0123456), three_digits(1234.5), three_digits(None)
+    ('0.0123', '1230', '\u2013')
+    """
+    return ABSENT if value is None else _fixed(value, _decimals(value, 3))
+
+
+def significant(value: float, digits: int = 2) -> str:
+    """Write a number with so many significant digits and all before the point; no exponent.
+
+    >>> significant(0.04567), significant(18.31), significant(123.4), significant(0.0)
+    ('0.046', '18', '123', '0')
+    """
+    return f"{value:.{max(0, _decimals(value, digits))}f}"
+
+
+def change(ratio: float) -> str:
+    """Say by how much something is less or more.
+
+    >>> change(0.82), change(1.041), change(3.14)
+    ('18 % less', '4.1 % more', '3.1 times as much')
+    """
+    if ratio >= MANY_TIMES:
+        return f"{significant(ratio)} times as much"
+    return f"{significant(100 * abs(ratio - 1))} % {'less' if ratio < 1 else 'more'}"
+
+
+def interval(low: float, high: float) -> str:
+    """Say in which interval a change lies.
+
+    >>> interval(0.77, 0.88), interval(0.98, 1.03), interval(2.5, 3.5)
+    ('95 % CI 12 to 23 %', '95 % CI 2.0 % less to 3.0 % more', '95 % CI 2.5 to 3.5 times')
+    >>> interval(0.626, 0.628)
+    '95 % CI 37.2 to 37.4 %'
+    """
+    if high < 1:
+        return f"95 % CI {_ends(100 * (1 - high), 100 * (1 - low))} %"
+    if low > 1 and high < MANY_TIMES:
+        return f"95 % CI {_ends(100 * (low - 1), 100 * (high - 1))} %"
+    if low > 1:
+        return f"95 % CI {_ends(low, high)} times"
+    return f"95 % CI {change(low)} to {change(high)}"
+
+
+def _ends(low: float, high: float) -> str:
+    """Write two ends with so many digits that they differ, four at most."""
+    for digits in (2, 3, 4):
+        first, last = significant(low, digits), significant(high, digits)
+        if first != last:
+            break
+    return f"{first} to {last}"
+
+
+def _decimals(value: float, digits: int) -> int:
+    """Give the decimals that show ``value`` with so many significant digits; may be negative."""
+    return digits - 1 - math.floor(math.log10(abs(value))) if value else 0
+
+
+def _fixed(value: float, decimals: int) -> str:
+    return f"{round(value, decimals) + 0.0:.{max(0, decimals)}f}"  # + 0.0 turns -0.0 into 0.0

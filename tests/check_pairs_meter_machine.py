@@ -160,6 +160,11 @@ METER = {
     "M08": [
         (inside((MIG,)), "warning", inside()),
         (
+            inside((gpu("0000", 100.0, method="amdsmi_energy_count_whole_card"),)),
+            "warning",
+            inside((gpu("0000", 100.0, method="amdsmi_energy_count"),)),
+        ),
+        (
             case(host=builders.host(gpus=(builders.gpu(mig_mode=True),))),
             "warning",
             case(host=builders.host(gpus=(builders.gpu(uuid="GPU-9", mig_mode=True),))),

@@ -4,20 +4,28 @@ from __future__ import annotations
 
 import types
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from itertools import count
 from typing import Any
 
 RESOLUTION_UJ = 15.3
+BASES = count(10**12, 10**10)  # no two boards have used the same
 
 
 @dataclass
 class FakeAmdBoard:
-    """One board; ``error`` is what its counter fails with."""
+    """One board; ``error`` is what its counter fails with, ``gain`` by how much it is wrong.
+
+    Boards with one ``base`` and power are partitions that show one counter.
+    """
 
     uuid: str
     power_w: float = 100.0
     bdf: str = "0000:03:00.0"
-    base: int = 10**12
+    base: int = field(default_factory=lambda: next(BASES))
+    gain: float = 1.0
+    name: str = "Fake Instinct"
+    shown_power_w: float | str | None = None
     error: str | None = None
     accumulator: str = "energy_accumulator"
     hip_uuid: str | None = None
@@ -43,7 +51,7 @@ def make_amdsmi(
     def energy_count(board: FakeAmdBoard) -> dict[str, Any]:
         if board.error:
             raise AmdSmiException(board.error)
-        used = round(board.power_w * clock() * 1e6 / RESOLUTION_UJ)
+        used = round(board.gain * board.power_w * clock() * 1e6 / RESOLUTION_UJ)
         return {board.accumulator: board.base + used, "counter_resolution": RESOLUTION_UJ}
 
     def enumeration_info(board: FakeAmdBoard) -> dict[str, Any]:
@@ -58,11 +66,13 @@ def make_amdsmi(
     module.amdsmi_get_gpu_device_uuid = lambda board: board.uuid
     module.amdsmi_get_gpu_device_bdf = lambda board: board.bdf
     module.amdsmi_get_gpu_enumeration_info = enumeration_info
-    module.amdsmi_get_gpu_asic_info = lambda board: {"market_name": "Fake Instinct"}
+    module.amdsmi_get_gpu_asic_info = lambda board: {"market_name": board.name}
     module.amdsmi_get_energy_count = energy_count
     module.amdsmi_get_power_info = lambda board: {
         "socket_power": "N/A",
-        "current_socket_power": round(board.power_w),
-        "average_socket_power": 7,
+        "current_socket_power": board.power_w
+        if board.shown_power_w is None
+        else board.shown_power_w,
+        "average_socket_power": 7 if board.shown_power_w is None else board.shown_power_w,
     }
     return module

@@ -94,6 +94,77 @@ def test_a_counter_that_fails_or_goes_backwards_is_unavailable(open_amd, clock):
     assert "went backwards" in found[1].reason
 
 
+@pytest.mark.parametrize(
+    ("gain", "status"),
+    [(1.0, "measured"), (2.0, "measured"), (12.0, "unavailable"), (0.06, "unavailable")],
+)
+def test_a_counter_is_held_against_the_power_before_it_is_used(open_amd, clock, gain, status):
+    (component,) = energies(open_amd(FakeAmdBoard("aa-1", gain=gain)), clock)
+    assert component.status == status
+    assert status == "measured" or "W while the power sensor showed 100.0 W" in component.reason
+
+
+def test_a_counter_without_a_power_sensor_is_used_all_the_same(open_amd, clock):
+    (component,) = energies(open_amd(FakeAmdBoard("aa-1", gain=12, shown_power_w="N/A")), clock)
+    assert (component.status, component.energy_j) == ("measured", pytest.approx(12_000))
+
+
+def dies():
+    """Two MI250X cards as amdsmi shows them: the second die of each has neither counter nor power.
+
+    A single GPU of another name that counts nothing is no such die.
+    """
+    return [
+        FakeAmdBoard(
+            f"gcd-{k}",
+            name="AMD Instinct MI250X",
+            power_w=0 if k % 2 else 400,
+            bdf=f"0000:{k}3:00.0",
+            shown_power_w="N/A" if k % 2 else None,
+        )
+        for k in range(4)
+    ]
+
+
+def test_the_first_die_of_a_card_counts_for_both(open_amd, clock):
+    meter = open_amd(*dies())
+    everything = energies(meter, clock)
+    assert [c.energy_j for c in everything] == [pytest.approx(4000), None] * 2
+    assert everything[3].reason.endswith("its joules are in those of gcd-2")
+    meter.restrict(["gcd-0"])
+    (first,) = energies(meter, clock)
+    assert first.reason == "the counter is that of a whole card, with gcd-1 in it"
+    assert first.method == "amdsmi_energy_count_whole_card"
+    meter.restrict(["gcd-1", "gcd-0"])
+    found = energies(meter, clock)
+    assert [c.energy_j for c in found] == [None, pytest.approx(4000)]
+    assert (found[1].method, found[1].reason) == ("amdsmi_energy_count", None)
+
+
+def test_the_second_die_of_a_card_alone_is_refused(open_amd):
+    with pytest.raises(LlmEnergyError, match=r"'gcd-3'.*joules are in those of 'gcd-2'.*on both"):
+        open_amd(*dies()).restrict(["gcd-3"])
+
+
+def test_another_board_that_counts_nothing_is_no_second_die(open_amd, clock):
+    meter = open_amd(FakeAmdBoard("aa-1"), FakeAmdBoard("bb-2", power_w=90, gain=0))
+    meter.restrict(["bb-2"])
+    (component,) = energies(meter, clock)
+    assert "counted 0.0 W while the power sensor showed 90.0 W" in component.reason
+
+
+def test_partitions_that_show_one_counter_count_once(open_amd, clock):
+    parts = [FakeAmdBoard(f"part-{k}", base=7, power_w=500, bdf=f"0:3:0.{k}") for k in range(3)]
+    meter = open_amd(*parts, FakeAmdBoard("bb-2", bdf="0:4:0.0"))
+    found = energies(meter, clock)
+    assert [c.energy_j for c in found] == [pytest.approx(5000), None, None, pytest.approx(1000)]
+    assert "its joules are in those of part-0" in found[2].reason
+    meter.restrict(["part-2"])
+    (component,) = energies(meter, clock)
+    assert component.energy_j == pytest.approx(5000)
+    assert component.reason.endswith("whole card, with part-0, part-1 in it")
+
+
 def test_a_glance_has_the_power_and_none_for_the_rest(open_amd):
     (seen,) = open_amd(FakeAmdBoard("aa-1", power_w=77)).glance().boards
     assert (seen.device, seen.power_w, seen.temperature_c) == ("aa-1", 77, None)

@@ -111,7 +111,10 @@ def short_window(case: Case) -> Finding | None:
     "Measure on a whole board: no sensor parts a board's energy among its instances.",
 )
 def shared_board(case: Case) -> Finding | None:
-    """Find a board under MIG or a virtual one; without its energy the window is invalid."""
+    """Find a board under MIG, a virtual one, or a part of a card with one counter.
+
+    Without its energy the window is invalid.
+    """
     mig = {b.get("uuid") for b in case.measurement.host.gpus if b.get("mig_mode") is True}
     shared, counted = {}, True
     for part in case.window.interval.energy:
@@ -119,6 +122,8 @@ def shared_board(case: Case) -> Finding | None:
             continue
         if part.device in mig or part.method.endswith("_mig"):
             shared[part.device] = "mig"
+        elif part.method.endswith("_whole_card"):
+            shared[part.device] = "card"
         elif part.method.endswith("_vgpu") or "board is virtual" in (part.reason or ""):
             shared[part.device] = "vgpu"
         counted = counted and (part.device not in shared or part.energy_j is not None)

@@ -170,7 +170,7 @@ def open_meter(
     ``start_sampler``, which is that of ``sampler.py`` unless given. Raises LlmEnergyError for a
     country that has no grid factor.
     """
-    boards = _open_boards(nvml)
+    boards = _open_boards(nvml, clock, sleep)
     watch = Watch()
     rapl = RaplCounters(sysfs, clock, watch.looks)
     if clock is time.monotonic and rapl.files:  # on another clock its times would mean nothing
@@ -191,13 +191,15 @@ def open_meter(
     )
 
 
-def _open_boards(nvml: Any) -> NvmlBoards | AmdBoards:
+def _open_boards(
+    nvml: Any, clock: Callable[[], float], sleep: Callable[[float], None]
+) -> NvmlBoards | AmdBoards:
     """Take NVIDIA's boards; AMD's where there are only those."""
     # What the user hides from CUDA hides no board of a simulated host.
     nvidia = NvmlBoards() if nvml is None else NvmlBoards(environ={}, nvml=nvml)
     if nvidia.found or nvml is not None:
         return nvidia
-    amd = AmdBoards()
+    amd = AmdBoards(clock, sleep)
     if amd.found:
         return amd
     if amd.problem:

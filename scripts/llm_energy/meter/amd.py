@@ -1,15 +1,19 @@
 """Sense the energy of AMD boards through the package ``amdsmi``, where it can be imported.
 
 The counter is ``amdsmi_get_energy_count``: an accumulator and its resolution in uJ
-(https://rocm.docs.amd.com/projects/amdsmi/en/latest/reference/amdsmi-py-api.html). This has been
-tested against a stand-in for the package only, never on an AMD board. State at the edges, the power
-trace and process lists are not read here.
+(https://rocm.docs.amd.com/projects/amdsmi/en/latest/reference/amdsmi-py-api.html). On some parts it
+is wrong by more than ten times (https://github.com/ROCm/amdsmi/issues/38), so it is held against
+the power sensor before it is used. Of the two dies of an MI250(X), the first counts for both, and
+partitions of one card may all show its one counter. This has been tested against a stand-in for the
+package only, never on an AMD board. State at the edges, the power trace and process lists are not
+read here.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from statistics import fmean
 from typing import Any
 
 from llm_energy.errors import LlmEnergyError
@@ -21,16 +25,30 @@ from llm_energy.records import BoardActivity, ComponentEnergy
 from llm_energy.units import joules_from_microjoules
 
 METHOD = "amdsmi_energy_count"
+CARD_METHOD = f"{METHOD}_whole_card"
 POWER_KEYS = ("socket_power", "current_socket_power", "average_socket_power")  # by version and part
+# How long counters are held against power sensors when they are opened, and how far the two may be
+# apart: power sensors are filtered, and a board that has just been used cools down.
+EXAMINED_S, POWER_READINGS, MOST_APART = 1.0, 5, 3.0
+# Boards are read one after the other: two views of one counter differ by what was used in between.
+SAME_COUNTER_UJ = 1e6
+TWO_DIES = "MI250"  # and MI250X
 
 
 @dataclass(frozen=True, eq=False)
 class _Board:
-    """One board; ``names`` are all by which an engine may call it."""
+    """One board; ``names`` are all by which an engine may call it.
+
+    ``problem`` says why its counter is of no use, ``holder`` names the board whose counter holds
+    its joules, and ``others`` are the boards whose joules its own counter holds too.
+    """
 
     uuid: str
     names: tuple[str, ...]
     handle: Any
+    problem: str | None = None
+    holder: str | None = None
+    others: tuple[str, ...] = ()
 
 
 Reading = dict[_Board, float | str]  # uJ, or the reason why the counter could not be read
@@ -39,10 +57,11 @@ Reading = dict[_Board, float | str]  # uJ, or the reason why the counter could n
 class AmdBoards:
     """Know the AMD boards of this host, and hold those that are metered.
 
-    ``problem`` says why the package, where it is installed, finds none.
+    Examines their counters for a second. ``problem`` says why the package, where it is installed,
+    finds none.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, clock: Callable[[], float], sleep: Callable[[float], None]) -> None:
         self._amdsmi: Any = None
         self._known: tuple[_Board, ...] = ()
         self.problem: str | None = None
@@ -51,7 +70,8 @@ class AmdBoards:
 
             amdsmi.amdsmi_init()
             self._amdsmi = amdsmi
-            self._known = tuple(map(self._identify, amdsmi.amdsmi_get_processor_handles()))
+            found = tuple(map(self._identify, amdsmi.amdsmi_get_processor_handles()))
+            self._known = self._examine(found, clock, sleep)
         except ModuleNotFoundError:
             pass  # as on every host without such boards
         except Exception as error:  # without its system library the import itself may raise any
@@ -71,7 +91,7 @@ class AmdBoards:
         """Keep only these boards, in sensors that are asked for from now on.
 
         A board may be named by its UUID, HIP's UUID or its PCI address. Raises LlmEnergyError for
-        a name that no board has.
+        a name that no board has, and for a board whose joules another one counts that is not named.
         """
         chosen: list[_Board] = []
         for name in device_uuids:
@@ -84,6 +104,14 @@ class AmdBoards:
                 )
             if board not in chosen:
                 chosen.append(board)
+        uuids = {board.uuid for board in chosen}
+        for board in chosen:
+            if board.holder is not None and board.holder not in uuids:
+                raise LlmEnergyError(
+                    f"meter: the engine uses GPU {board.uuid!r}, which has no counter of its own: "
+                    f"its joules are in those of {board.holder!r}, the first die of the same card; "
+                    f"run on {board.holder!r}, or on both"
+                )
         self._boards = tuple(chosen)
 
     def gpus(self) -> tuple[dict[str, Any], ...]:
@@ -105,6 +133,44 @@ class AmdBoards:
         )
         names = (str(name).removeprefix("GPU-") for name in (uuid, *others) if name)
         return _Board(uuid, tuple(names), handle)
+
+    def _examine(
+        self, boards: Sequence[_Board], clock: Callable[[], float], sleep: Callable[[float], None]
+    ) -> tuple[_Board, ...]:
+        """Hold each board's counter against its power sensor and the counters of the others."""
+        sensor = AmdSensor(self._amdsmi, boards)
+        begin_s, first = clock(), sensor.read()
+        powers_w: dict[_Board, list[float | None]] = {board: [] for board in boards}
+        for _ in range(POWER_READINGS):
+            sleep(EXAMINED_S / POWER_READINGS)
+            for board, seen in powers_w.items():
+                seen.append(sensor.power_w(board))
+        duration_s, last = clock() - begin_s, sensor.read()
+        problems: dict[_Board, str | None] = {}
+        holders: dict[_Board, _Board] = {}
+        others: dict[_Board, list[str]] = {board: [] for board in boards}
+        for number, board in enumerate(boards):
+            problems[board] = _implausible(first[board], last[board], powers_w[board], duration_s)
+            earlier = boards[number - 1] if number else None
+            name = self._describe(board)["name"] or ""
+            if first[board] == last[board] and TWO_DIES in name and earlier is not None:
+                if not (problems[earlier] or earlier in holders):
+                    problems[board], holders[board] = None, earlier
+                    others[earlier].append(board.uuid)
+                continue
+            for twin in boards[:number]:
+                if _same_counter(board, twin, first, last):
+                    others[twin].append(board.uuid)
+                    others[board].append(twin.uuid)
+        return tuple(
+            replace(
+                board,
+                problem=problems[board],
+                holder=holders[board].uuid if board in holders else None,
+                others=tuple(others[board]),
+            )
+            for board in boards
+        )
 
     def _describe(self, board: _Board) -> dict[str, Any]:
         smi, handle = self._amdsmi, board.handle
@@ -146,7 +212,21 @@ class AmdSensor:
         """Give one component a board, in J."""
         if not self._boards:
             return (unavailable("gpu", "the engine uses no GPU"),)
-        return tuple(_difference(board, first[board], last[board]) for board in self._boards)
+        counted: list[ComponentEnergy] = []
+        in_use = {board.uuid for board in self._boards}
+        for i, board in enumerate(self._boards):
+            twins = (b for b in self._boards[:i] if _same_counter(board, b, first, last))
+            twin = next(twins, None)
+            if board.problem:
+                counted.append(unavailable("gpu", board.problem, board.uuid))
+            elif board.holder or twin:
+                holder = board.holder or twin.uuid
+                reason = f"has no counter of its own: its joules are in those of {holder}"
+                counted.append(unavailable("gpu", reason, board.uuid))
+            else:
+                strangers = [uuid for uuid in board.others if uuid not in in_use]
+                counted.append(_difference(board, first[board], last[board], strangers))
+        return tuple(counted)
 
     def read_states(self) -> None:
         """Read nothing: a board's state is not read here."""
@@ -159,7 +239,7 @@ class AmdSensor:
 
     def glance(self, table: Processes | None) -> tuple[BoardGlance, ...]:
         """Look at the power of every board once."""
-        return tuple(BoardGlance(b.uuid, power_w=self._power_w(b)) for b in self._boards)
+        return tuple(BoardGlance(b.uuid, power_w=self.power_w(b)) for b in self._boards)
 
     def counters(self) -> dict[str, Callable[[], CounterReading | None]]:
         """Give, by board, how to read its counter."""
@@ -181,7 +261,8 @@ class AmdSensor:
         energy_uj = self._read(board)
         return None if isinstance(energy_uj, str) else CounterReading(energy_uj, None)
 
-    def _power_w(self, board: _Board) -> float | None:
+    def power_w(self, board: _Board) -> float | None:
+        """Return the power of one board in W, None where it has no such sensor."""
         try:
             found = self._amdsmi.amdsmi_get_power_info(board.handle)
         except self._amdsmi.AmdSmiException:
@@ -193,7 +274,10 @@ class AmdSensor:
         )
 
 
-def _difference(board: _Board, first: float | str, last: float | str) -> ComponentEnergy:
+def _difference(
+    board: _Board, first: float | str, last: float | str, strangers: Sequence[str]
+) -> ComponentEnergy:
+    """Return what a counter moved by; ``strangers`` are in it, and the engine does not use them."""
     for reading in (first, last):
         if isinstance(reading, str):
             return unavailable("gpu", reading, board.uuid)
@@ -201,4 +285,34 @@ def _difference(board: _Board, first: float | str, last: float | str) -> Compone
         reason = f"amdsmi's energy counter went backwards, from {first:.0f} to {last:.0f} uJ"
         return unavailable("gpu", reason, board.uuid)
     energy_j = joules_from_microjoules(last - first)
-    return ComponentEnergy("gpu", board.uuid, "measured", METHOD, energy_j)
+    method, reason = METHOD, None
+    if strangers:
+        method = CARD_METHOD
+        reason = f"the counter is that of a whole card, with {', '.join(strangers)} in it"
+    return ComponentEnergy("gpu", board.uuid, "measured", method, energy_j, reason)
+
+
+def _same_counter(board: _Board, other: _Board, first: Reading, last: Reading) -> bool:
+    """Tell whether two boards show one counter, as partitions of one card do."""
+    pairs = [(reading[board], reading[other]) for reading in (first, last)]
+    return all(
+        not isinstance(a, str) and not isinstance(b, str) and abs(a - b) <= SAME_COUNTER_UJ
+        for a, b in pairs
+    )
+
+
+def _implausible(
+    first: float | str, last: float | str, powers_w: Sequence[float | None], duration_s: float
+) -> str | None:
+    """Say why a counter is of no use by the power seen meanwhile; None where all is well."""
+    seen_w = [power_w for power_w in powers_w if power_w is not None]
+    if isinstance(first, str) or isinstance(last, str) or not (seen_w and duration_s > 0):
+        return None  # what cannot be read says so when it is, and what has no power has no second
+    counted_w = joules_from_microjoules(last - first) / duration_s
+    power_w = fmean(seen_w)
+    if power_w / MOST_APART <= counted_w <= power_w * MOST_APART:
+        return None
+    return (
+        f"amdsmi's energy counter cannot be believed: it counted {counted_w:.1f} W while the power "
+        f"sensor showed {power_w:.1f} W (https://github.com/ROCm/amdsmi/issues/38)"
+    )

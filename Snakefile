@@ -4,7 +4,6 @@
 # results/<sweep>/plan.json                     every expected cell; specs/ beside it, one a repeat
 # results/<sweep>/prompts/<model>.json          the token ids that every backend gets
 # results/<sweep>/arrivals.json                 when requests come, where traffic is timed
-# results/<sweep>/<backend>/engines/            engines compiled before, and what that took
 # results/<sweep>/<backend>/measurements/       raw measurements, <cell>/<repeat>.json
 # results/<sweep>/<backend>/{verdicts,metrics,aggregate}.json
 # results/<sweep>/{tables,figures}/             what a paper prints
@@ -32,7 +31,6 @@ if not MEASURED:
 
     include: "workflow/rules/plan.smk"
     include: "workflow/rules/models.smk"
-    include: "workflow/rules/build.smk"
     include: "workflow/rules/measure.smk"
 
 
@@ -65,13 +63,12 @@ rule all:
     default_target: True
     input:
         rules.paper.input,
-        tables_of_builds(),
         PLAN.measurements(),
 
 
 # On a cluster only these are submitted. All else takes seconds, and nodes may not reach the hub that
 # `model` fetches from: it runs beside Snakemake.
-SUBMITTED = ("measure", "build", "quantise")
+SUBMITTED = ("measure", "quantise")
 workflow.localrules(*(rule.name for rule in workflow.rules if rule.name not in SUBMITTED))
 
 

@@ -84,19 +84,24 @@ def _main(write: bool, check: bool) -> None:
 
 def render_matrix(data: dict[str, Any]) -> str:
     """Render the compatibility matrix as Markdown: the backends, then a table for each section."""
-    backends = data["backends"]
+    backends, citations = data["backends"], data["citations"]
     lines = [INTRODUCTION, "## Backends", ""]
     lines += _table(
         ["backend", "name", "checked version", "state"],
         [
-            [f"`{key}`", about["name"], f"`{about['engine']}` {about['checked']}", _state(about)]
+            [
+                f"`{key}`",
+                about["name"],
+                f"`{about['engine']}` {about['checked']}",
+                _state(about, citations),
+            ]
             for key, about in backends.items()
         ],
     )
     for section in data["sections"]:
         lines += ["", f"## {section['title']}", ""]
         notes: dict[str, list[str]] = {}
-        body = [_row(row, backends, data["citations"], notes) for row in section["rows"]]
+        body = [_row(row, backends, citations, notes) for row in section["rows"]]
         lines += _table(["parameter", *(f"`{key}`" for key in backends), "notes"], body)
         lines.append("")
         for number, (note, names) in enumerate(notes.items(), 1):
@@ -167,11 +172,16 @@ def _note(about: dict[str, Any], entry: dict[str, Any], citations: dict[str, Any
     limits = {"above": "above", "least": "at least", "most": "at most"}
     bounds = [f"{word} {entry[key]}" for key, word in limits.items() if key in entry]
     parts += [f"Allowed: {' and '.join(bounds)}."] if bounds else []
-    sources = (f"[{citations[key]['title']}]({citations[key]['url']})" for key in entry["cite"])
-    return f"`{about['engine']}` {scope}: {' '.join([*parts, ', '.join(sources)])}."
+    return f"`{about['engine']}` {scope}: {' '.join([*parts, _sources(entry, citations)])}."
 
 
-def _state(about: dict[str, Any]) -> str:
+def _sources(entry: dict[str, Any], citations: dict[str, Any]) -> str:
+    return ", ".join(
+        f"[{citations[key]['title']}]({citations[key]['url']})" for key in entry["cite"]
+    )
+
+
+def _state(about: dict[str, Any], citations: dict[str, Any]) -> str:
     parts = [about.get("unrun", "available")]
     parts += ["needs an NVIDIA GPU"] if about.get("device") == "cuda" else []
     flows = [
@@ -179,6 +189,10 @@ def _state(about: dict[str, Any]) -> str:
         for flow, only in about.get("flows", {}).items()
     ]
     parts += [f"`flow` is {' or '.join(flows)}"] if flows else []
+    parts += [
+        f"`{flow}` is gone since {removed['since']} ({_sources(removed, citations)})"
+        for flow, removed in about.get("removed_flows", {}).items()
+    ]
     return "; ".join(parts)
 
 

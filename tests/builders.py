@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 from llm_energy.conversion import to_dict
-from llm_energy.engine_build import EngineBuild
 from llm_energy.files import sha256_json, write_json
 from llm_energy.normalise import window_fields
 from llm_energy.records import (
@@ -297,24 +296,6 @@ def manifest(model: str = "m", **changes: Any) -> ModelManifest:
         dtype="float32",
         converted_by=None,
         notes=(),
-    )
-    return replace(healthy, **changes)
-
-
-def engine_build(**changes: Any) -> EngineBuild:
-    """Give the record of an engine that was compiled in a minute."""
-    healthy = EngineBuild(
-        schema_version=SCHEMA_VERSION,
-        sweep="test",
-        cell="m--tensorrt--float16",
-        outcome="ok",
-        reason=None,
-        key="0123456789abcdef",
-        inputs={"weights_sha256": "w" * 64, "dtype": "float16", "max_batch_size": 8},
-        hostname="node1",
-        clock=Clock(100.0, "2026-01-01T00:00:00.000+00:00"),
-        engine_bytes=2000,
-        build=interval("build", 100.0, 60.0),
     )
     return replace(healthy, **changes)
 

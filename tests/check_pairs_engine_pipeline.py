@@ -188,9 +188,9 @@ ENGINE = {
     ],
     "E32": [
         (
-            reported(engine_version="1.2.1+stand.in"),
+            reported(engine_version="1.3.0rc26+stand.in"),
             "invalid",
-            reported(engine_version="1.2.1"),
+            reported(engine_version="1.3.0rc26"),
         ),
     ],
     "E22": [

@@ -301,7 +301,7 @@ FAULTS: dict[str, tuple[Fault, ...]] = {
         Fault(suits=ONLY_UNKNOWN_BOARDS, setting=on_boards(gain=0.1)),
         Fault(suits=ONLY_UNKNOWN_BOARDS, setting=on_engine(pace=8.0)),
     ),
-    "E32": (Fault(setting=reporting(engine_version="1.2.1+stand.in")),),
+    "E32": (Fault(setting=reporting(engine_version="1.3.0rc26+stand.in")),),
     "P01": (Fault(sweep=one_boot),),
     "P02": (Fault(sweep=cells_in_order(False), twin_sweep=cells_in_order(True)),),
     "P03": (Fault(files=delete_last),),

@@ -152,7 +152,6 @@ def _llm_class(
     """Make an ``LLM``: what is no argument of its own goes to the class that the file names."""
     signature = _signature(kind["arguments"], rest=True)
     known = {field.name for field in dataclasses.fields(args_class)}
-    compiled = "build_config" in known
 
     def start(self: Any, *given: Any, **rest: Any) -> None:
         bound = signature.bind(self, *given, **rest).arguments
@@ -167,7 +166,7 @@ def _llm_class(
         args = args_class(**values)
         for attribute in kind["attributes"]:
             setattr(self, attribute, args)
-        self._engine = Engine(args, compiled, named, contract["mappings"])
+        self._engine = Engine(args, named, contract["mappings"])
 
     start.__signature__ = signature
     methods = {name: _method(name, method) for name, method in kind["methods"].items()}

@@ -7,45 +7,24 @@ and obey the arguments. Requests under way take turns, a token each.
 from __future__ import annotations
 
 import asyncio
-import json
-import shutil
 import time
 from collections import deque
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
-ENGINE = "rank0.engine"
 CACHE_BLOCKS = 1000
 
 
 class Engine:
     """Behind one ``LLM``: the model, the requests under way, the statistics of iterations."""
 
-    def __init__(
-        self, args: Any, compiled: bool, classes: dict[str, type], mappings: dict[str, Any]
-    ) -> None:
-        self.args, self.compiled = args, compiled
-        self.classes, self._mappings = classes, mappings
+    def __init__(self, args: Any, classes: dict[str, type], mappings: dict[str, Any]) -> None:
+        self.args, self.classes, self._mappings = args, classes, mappings
         self.running: set[Run] = set()
-        if hasattr(args, "quant_config") and args.quant_config is None:
-            args.quant_config = classes["QuantConfig"]()
-        if args.max_beam_width is None:
-            args.max_beam_width = 1
-        if args.max_batch_size is None:
-            args.max_batch_size = 2048
-        folder = Path(args.model)
-        if compiled and (folder / ENGINE).exists():
-            args.build_config = classes["BuildConfig"]()
-            built = json.loads((folder / "config.json").read_text())["build_config"]
-            for name, value in built.items():
-                setattr(args.build_config, name, value)
-            folder = folder / "model"
-        elif compiled and args.quant_config.quant_algo is not None:
-            raise NotImplementedError("the stand-in quantises nothing")
-        self.model = _load(folder, args.dtype)
-        kept = args.iter_stats_max_iterations if compiled else args.max_stats_len
-        self._statistics: deque[dict[str, Any]] = deque(maxlen=kept)
+        args.quant_config = classes["QuantConfig"]()
+        self.model = _load(Path(args.model), args.dtype)
+        self._statistics: deque[dict[str, Any]] = deque(maxlen=args.max_stats_len)
 
     # the methods of LLM, by their names
 
@@ -58,13 +37,8 @@ class Engine:
     def generate_async(
         self, inputs: list[int], sampling_params: Any, lora_request: Any, streaming: bool
     ) -> Any:
-        build = getattr(self.args, "build_config", None)
         if len(inputs) > self.args.max_num_tokens:
             raise ValueError("the prompt is longer than max_num_tokens")
-        if build and len(inputs) + sampling_params.max_tokens > build.max_seq_len:
-            raise ValueError("prompt and output are longer than max_seq_len")
-        if not streaming and sampling_params.return_context_logits and self.compiled:
-            raise ValueError("the engine was built without gather_context_logits")
         return Run(self, inputs, sampling_params).output
 
     def get_stats(self, timeout: float | None) -> list[dict[str, Any]]:
@@ -75,21 +49,9 @@ class Engine:
     def shutdown(self) -> None:
         self.model = None
 
-    def save(self, engine_dir: str) -> None:
-        folder, build = Path(engine_dir), self.args.build_config
-        self.model.save_pretrained(folder / "model")
-        shutil.copyfile(folder / "model" / "model.safetensors", folder / ENGINE)
-        keys = self._mappings["engine"]["keys"]
-        known = {"dtype": self.args.dtype, "quantization": {"quant_algo": None}}
-        about = {
-            "pretrained_config": {name: known[name] for name in keys["pretrained_config"]},
-            "build_config": {name: getattr(build, name) for name in keys["build_config"]},
-        }
-        (folder / "config.json").write_text(json.dumps(about))
-
     def count(self) -> None:
         """Note one iteration."""
-        if not (self.compiled or self.args.enable_iter_perf_stats):
+        if not self.args.enable_iter_perf_stats:
             return
         used = sum(
             len(run.ids) // self.args.kv_cache_config.tokens_per_block + 1 for run in self.running
@@ -189,12 +151,7 @@ class Run:
         keep[sampling.top_k or len(ranked) :] = False
         keep &= ranked.cumsum(-1) - ranked < (1.0 if sampling.top_p is None else sampling.top_p)
         keep &= ranked >= (sampling.min_p or 0.0) * ranked[0]
-        generator = None
-        if self._engine.compiled:  # the PyTorch flow's sampler takes no seed per request
-            generator = torch.Generator().manual_seed(
-                (sampling.seed or 0) * 1_000_003 + len(self.ids)
-            )
-        drawn = torch.multinomial(ranked * keep, 1, generator=generator)
+        drawn = torch.multinomial(ranked * keep, 1)  # its sampler takes no seed per request
         return int(order[drawn])
 
 

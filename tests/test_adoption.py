@@ -13,7 +13,7 @@ from llm_energy import adoption, environments
 from llm_energy.errors import LlmEnergyError
 from llm_energy.files import sha256_file
 
-PACKAGES = {"tensorrt_llm": "1.2.1", "torch": "2.9.1", "Requests": "2.32.5"}
+PACKAGES = {"tensorrt_llm": "1.3.0rc26", "torch": "2.12.0", "Requests": "2.32.5"}
 
 
 @pytest.fixture
@@ -67,7 +67,7 @@ def test_a_python_that_has_the_engine_gets_what_measuring_lacks(project: Path) -
     [
         ({}, (3, 12), "Python 3.12 with no tensorrt-llm"),
         (PACKAGES | {"tensorrt_llm": "1.1.0"}, (3, 12), "Python 3.12 with tensorrt-llm 1.1.0"),
-        (PACKAGES, (3, 10), "Python 3.10 with tensorrt-llm 1.2.1"),
+        (PACKAGES, (3, 10), "Python 3.10 with tensorrt-llm 1.3.0rc26"),
     ],
 )
 def test_another_python_is_refused_with_what_it_has(
@@ -78,7 +78,7 @@ def test_another_python_is_refused_with_what_it_has(
         adoption.adopt(project, "tensorrt", python, uv_noting(project))
     message = str(refused.value)
     assert holds in message
-    assert "needs a Python 3.12 with tensorrt-llm 1.2.1" in message
+    assert "needs a Python 3.12 with tensorrt-llm 1.3.0rc26" in message
     assert "docs/tensorrt.md" in message
     assert not (project / "asked").exists()
     assert not environments.is_installed(project, "tensorrt")

@@ -58,9 +58,9 @@ def test_a_changed_measurement_differs_in_its_condition_alone(name):
     assert differing("precision", found(), found(**CHANGED[name])) == [name]
 
 
-def test_an_engine_compiled_before_is_another_engine():
+def test_another_flow_is_another_engine():
     used = builders.measurement().effective
-    flows = [found(effective=used | {"flow": flow}) for flow in ("pytorch", "compiled")]
+    flows = [found(effective=used | {"flow": flow}) for flow in ("eager", "compiled")]
     assert differing("precision", *flows) == ["engine"]
 
 

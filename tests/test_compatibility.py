@@ -488,28 +488,20 @@ def test_tensorrt_needs_a_gpu_and_nothing_else(device):
 )
 def test_what_tensorrt_accepts_and_ignores_is_a_conflict(name, value):
     asked = {"decoder__do_sample": True, f"decoder__{name}": value, "device": "cuda"}
-    old, new = run("tensorrt", "1.2.1", **asked), run("tensorrt", "1.3.0", **asked)
+    old, new = run("tensorrt", "1.2.1", **asked), run("tensorrt", **asked)
     assert [note.parameter for note in old.conflicts] == [f"decoder.{name}"]
-    assert "tensorrt-llm 1.2.1, flow pytorch" in old.conflicts[0].message
-    assert "the flow compiled" in old.conflicts[0].message
-    compiled = run("tensorrt", "1.2.1", flow="compiled", **asked)
-    for translation in (new, compiled):
-        assert not translation.conflicts
-        assert translation.generate[name] == value
+    assert "tensorrt-llm 1.2.1" in old.conflicts[0].message
+    assert "or take TensorRT-LLM 1.3.0rc26 or newer" in old.conflicts[0].message
+    assert not new.conflicts
+    assert new.generate[name] == value
 
 
-@pytest.mark.parametrize(("bits", "algorithm"), [("8", "W8A16"), ("4", "W4A16")])
-def test_tensorrt_quantises_only_while_it_compiles(bits, algorithm):
-    asked = {f"quantization__load_in_{bits}bit": True, "device": "cuda"}
-    (refusal,) = run("tensorrt", **asked).refusals
-    assert "the flow compiled" in refusal.message
-    compiled = run("tensorrt", flow="compiled", **asked)
-    assert not compiled.refusals
-    assert compiled.load["quant_algo"] == algorithm
-    assert any("bitsandbytes" in note.message for note in compiled.notes)
-    in_float32 = asked | {"fp_precision": "float32"}
-    (refusal,) = run("tensorrt", flow="compiled", **in_float32).refusals
-    assert "computing in float32" in refusal.message
+@pytest.mark.parametrize("bits", ["8", "4"])
+def test_tensorrt_quantises_nothing_while_it_loads(bits):
+    (refusal,) = run(
+        "tensorrt", device="cuda", **{f"quantization__load_in_{bits}bit": True}
+    ).refusals
+    assert "Use a checkpoint quantised beforehand" in refusal.message
 
 
 def test_tensorrt_forces_a_length_by_its_minimum_alone():
@@ -539,16 +531,16 @@ def test_compiled_steps_of_pytorch_need_a_gpu_and_batches_of_known_sizes():
 
 def test_a_flow_is_for_the_backend_that_has_more_than_one():
     assert run("tensorrt").load["flow"] == "pytorch"
-    assert run("tensorrt", flow="compiled").load["flow"] == "compiled"
+    assert run("pytorch", device="cuda", flow="compiled").load["flow"] == "compiled"
     (refusal,) = run("tensorrt", device="cuda", flow="eager").refusals
-    assert refusal.message == "flow: found eager, allowed pytorch, compiled"
+    assert refusal.message == "flow: found eager, allowed pytorch"
     assert len(run("tensorrt", device="cpu", flow="eager").refusals) == 2  # all at once
     assert run("vllm", flow="compiled").refusals
 
 
 def test_no_repeat_ngram_size_0_is_left_out_for_tensorrt():
-    """The engine's own value for off is 2^30; 0 is none that it documents."""
-    assert "no_repeat_ngram_size" not in run("tensorrt", flow="compiled").generate
+    """Of 0 it does not say that it is off."""
+    assert "no_repeat_ngram_size" not in run("tensorrt").generate
 
 
 # the shapes that the backends obey
@@ -607,7 +599,6 @@ def test_no_repeat_ngram_size_0_is_left_out_for_tensorrt():
             {
                 "flow": "pytorch",
                 "dtype": "bfloat16",
-                "quant_algo": None,
                 "max_batch_size": 8,
                 "tensor_parallel_size": 1,
                 "kv_cache_config.enable_block_reuse": False,
@@ -616,6 +607,8 @@ def test_no_repeat_ngram_size_0_is_left_out_for_tensorrt():
                 "temperature": 1.0,
                 "top_p": 1.0,
                 "top_k": 0,
+                "min_p": 0.0,
+                "repetition_penalty": 1.0,
                 "max_tokens": 64,
                 "min_tokens": 0,
                 "seed": 7,
@@ -768,6 +761,9 @@ def test_every_entry_is_complete():
         ), where
         conversions |= {*entry.get("load", {}).values(), *entry.get("generate", {}).values()}
         keys |= set(entry["cite"])
+    for about in matrix()["backends"].values():
+        for removed in about.get("removed_flows", {}).values():
+            keys |= set(removed["cite"])
     assert conversions == set(CONVERSIONS)
     assert keys == set(matrix()["citations"])
     assert {row["only_when"] for row in all_rows() if "only_when" in row} == set(CONDITIONS)

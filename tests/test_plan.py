@@ -20,7 +20,7 @@ from llm_energy.records import Spec, read_record
 ENGINES = {
     "pytorch": plan.Engine("cpu", "5.23.0"),
     "vllm": plan.Engine("cpu", "0.32.0"),
-    "tensorrt": plan.Engine("cpu", "1.2.1"),
+    "tensorrt": plan.Engine("cpu", "1.3.0rc26"),
 }
 
 
@@ -107,12 +107,13 @@ def test_with_a_gpu_all_three_backends_are_planned(tmp_path):
     made = make(
         tmp_path,
         lambda backend: plan.Engine("cuda", ENGINES[backend.id].version),
-        backends=["pytorch", "vllm", {"id": "tensorrt", "flow": "compiled"}],
+        backends=["pytorch", "vllm", "tensorrt"],
         precisions=["bfloat16", "int8"],
     )
-    assert len(made.planned) == 6
-    engine = made.spec("tiny--tensorrt--int8", "r01").engine
-    assert (engine["flow"], engine["quant_algo"]) == ("compiled", "W8A16")
+    assert len(made.planned) == 5
+    (refused,) = (cell for cell in made.cells if cell.outcome == "unsupported")
+    assert refused.id == "tiny--tensorrt--int8"
+    assert "quantised beforehand to FP8" in refused.reason
 
 
 def test_a_parameter_that_a_backend_does_not_know_is_an_error_with_the_remedy(tmp_path):

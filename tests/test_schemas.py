@@ -67,7 +67,6 @@ EXAMPLES = {
             ),
         ),
     ),
-    "engine-build": builders.engine_build(),
 }
 ODD = (None, True, -1, 1.5, 1.0, 2, "", "text", [], {}, ["x"], [1, "x"], {"x": 1}, "measured")
 

@@ -31,7 +31,7 @@ MEASUREMENTS = "results/tiny/tensorrt/measurements/tiny--tensorrt"
 
 @pytest.fixture(scope="module")
 def swept(tmp_path_factory):
-    """Sweep a tiny model in two precisions, of which the stand-in can build one."""
+    """Sweep a tiny model in two precisions, of which the engine can load one."""
     project = Project(tmp_path_factory.mktemp("project") / "copy")
     places = project.folder / ".venvs"
     places.unlink()
@@ -49,7 +49,7 @@ def swept(tmp_path_factory):
     environments.stamp_path(project.folder, "tensorrt").write_text(sha256_file(lock))
     sweep = tiny_sweep(
         project.tiny_model("tiny", "llama"),
-        backends=[{"id": "tensorrt", "flow": "compiled"}],
+        backends=["tensorrt"],
         precisions=["float32", "int8"],
         workloads=[{"id": "b2", "requests": 4, "batching": {"batch_size": 2}}],
         device="cuda",
@@ -64,11 +64,11 @@ def rows(project, table: str) -> list[dict[str, str]]:
         return list(csv.DictReader(stream))
 
 
-def test_a_cell_of_a_compiled_engine_is_measured(swept):
+def test_a_cell_is_measured(swept):
     measurement = swept.read(f"{MEASUREMENTS}--float32/r01.json")
     (window,) = measurement["windows"]
     assert (measurement["outcome"], window["outcome"]) == ("ok", "ok")
-    assert measurement["effective"]["flow"] == "compiled"
+    assert measurement["effective"]["flow"] == "pytorch"
     assert measurement["effective"]["max_batch_size"] == 2
     assert set(window["requests"]["output_tokens"]) == {8}
     assert None not in window["requests"]["first_token_s"]
@@ -76,28 +76,15 @@ def test_a_cell_of_a_compiled_engine_is_measured(swept):
     assert window["events"]["mean_running_requests"] > 1
 
 
-def test_what_building_took_stands_apart(swept):
-    record = swept.read("results/tiny/tensorrt/engines/tiny--tensorrt--float32.json")
-    measurement = swept.read(f"{MEASUREMENTS}--float32/r01.json")
-    assert record["build"]["end_s"] < measurement["clock"]["monotonic_s"]
-    built = [row for row in rows(swept, "builds") if row["outcome"] == "ok"]
-    assert {row["cell"] for row in built} == {"tiny--tensorrt--float32"}
-    assert float(built[0]["duration_s"]) > 0
-
-
-def test_a_failed_build_is_a_row_and_costs_no_other_cell(swept):
-    reason = "its engine could not be built: NotImplementedError: the stand-in quantises nothing"
-    measurement = swept.read(f"{MEASUREMENTS}--int8/r01.json")
-    assert measurement["outcome"] == "failed"
-    assert reason in measurement["reason"]
-    assert any(reason in row["reason"] for row in rows(swept, "failures"))
-    failed = [row for row in rows(swept, "builds") if row["outcome"] == "failed"]
-    assert [row["cell"] for row in failed] == ["tiny--tensorrt--int8"]
+def test_a_precision_that_it_cannot_load_is_a_row_with_the_remedy(swept):
+    (row,) = [row for row in rows(swept, "failures") if row["precision"] == "int8"]
+    assert row["outcome"] == "unsupported"
+    assert "Use a checkpoint quantised beforehand to FP8" in row["reason"]
 
 
 def test_the_stand_in_says_so_and_enters_no_table(swept):
     effective = swept.read(f"{MEASUREMENTS}--float32/r01.json")["effective"]
-    assert effective["engine_version"] == "1.2.1+stand.in"
+    assert effective["engine_version"] == "1.3.0rc26+stand.in"
     verdicts = swept.read("results/tiny/tensorrt/verdicts.json")["verdicts"]
     judged = [verdict for verdict in verdicts if verdict["outcome"] == "ok"]
     assert judged
@@ -108,12 +95,6 @@ def test_the_stand_in_says_so_and_enters_no_table(swept):
     in_table = rows(swept, "energy")
     assert {row["n"] for row in in_table} == {"0"}
     assert not any(row.get("energy_per_output_token_j_mean") for row in in_table)
-
-
-def test_an_engine_that_was_taken_again_measures_nothing_again(swept):
-    record = swept.folder / "results/tiny/tensorrt/engines/tiny--tensorrt--float32.json"
-    record.touch()
-    assert swept.jobs("--configfile", swept.config).keys() <= {"builds", "all"}
 
 
 # without a GPU

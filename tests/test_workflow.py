@@ -155,7 +155,7 @@ def other(swept):
     broken["source"] = {"kind": "folder", "path": str(_broken_model(swept))}
     sweep = example("backends") | {key: tiny[key] for key in ("device", "protocol")}
     sweep |= {"name": "other", "models": [model, broken]}
-    sweep["backends"] = ["pytorch", {"id": "tensorrt", "flow": "compiled"}]
+    sweep["backends"] = ["pytorch", "tensorrt"]
     swept.snakemake("--configfile", swept.write_config("other", sweep))
     return sweep, {name: _rows(swept, "other", name) for name in ("energy", "failures")}
 

@@ -51,6 +51,14 @@ def flows(backend: str) -> dict[str, dict[str, Any]]:
     return matrix()["backends"].get(backend, {}).get("flows", {})
 
 
+def removed_flow(backend: str, flow: str | None) -> str:
+    """Return what to add to an error about a flow that an engine no longer has; else nothing."""
+    removed = matrix()["backends"].get(backend, {}).get("removed_flows", {}).get(flow)
+    return (
+        f"; {flow} is gone since version {removed['since']}: {removed['remedy']}" if removed else ""
+    )
+
+
 def translate(
     parameters: dict[str, Any],
     backend: str,
@@ -133,8 +141,6 @@ CONVERSIONS: dict[str, Callable[[Any, dict[str, Any]], Any]] = {
     "forces_length": lambda value, p: value == p["max_output_tokens"],
     "num_devices": lambda value, p: p["sharding"]["num_devices"],
     "when_not_zero": lambda value, p: value if value else OMIT,
-    "w4a16": lambda value, p: "W4A16" if value else OMIT,
-    "w8a16": lambda value, p: "W8A16" if value else OMIT,
     "bitsandbytes_name": lambda value, p: "bitsandbytes" if value else OMIT,
     "when_true": lambda value, p: True if value else OMIT,
     "bitsandbytes_8bit_config": lambda value, p: {"load_in_8bit": True} if value else OMIT,
@@ -181,6 +187,7 @@ class _Work:
         if self.flow not in (known or (None,)):
             allowed = ", ".join(known) or f"none, {name} has but one way"
             message = f"flow: found {self.flow}, allowed {allowed}"
+            message += removed_flow(self.backend, self.flow)
             self.refusals.append(Note("flow", "unsupported", message))
         flow = known.get(self.flow, {})
         if "cuda" in (self.about.get("device"), flow.get("device")) and self.device != "cuda":

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from llm_energy.compatibility import flows
+from llm_energy.compatibility import flows, removed_flow
 from llm_energy.config_errors import Key, Problem, did_you_mean, dotted, found
 from llm_energy.environments import SIMULATED
 from llm_energy.traffic import MODES, expected_requests, takes_lengths
@@ -100,6 +100,7 @@ def _flows(config: dict[str, Any]) -> Iterator[Problem]:
             allowed = (
                 f"allowed {' or '.join(known)}" if known else "which has but one; leave it out"
             )
+            allowed += removed_flow(backend["id"], backend["flow"])
             text = f"found {found(backend['flow'])} for the backend '{backend['id']}', {allowed}"
             yield ((*backend["at"], "flow"), text)
 

@@ -13,11 +13,10 @@ from pathlib import Path
 from typing import Any
 
 from llm_energy import environments
-from llm_energy.compatibility import Translation, flows, merge_loads, translate
+from llm_energy.compatibility import Translation, merge_loads, translate
 from llm_energy.config import BackendEntry, ModelEntry, PrecisionEntry, Sweep, WorkloadEntry
 from llm_energy.conversion import to_dict
 from llm_energy.duplicates import duplicates
-from llm_energy.engine_build import engine_build_path
 from llm_energy.errors import ConfigError
 from llm_energy.files import is_written, read_json, sha256_json, write_json
 from llm_energy.records import (
@@ -90,23 +89,9 @@ class Plan:
             if backend in (None, cell.backend)
         ]
 
-    def engine_builds(self, cell: str | None = None) -> list[str]:
-        """Give the paths of the records of compiled engines, of all cells or of one."""
-        return [
-            engine_build_path(self.sweep, planned.backend, planned.id)
-            for planned in self.planned
-            if cell in (None, planned.id)
-            and any(_is_built(spec) for spec in planned.specs.values())
-        ]
-
     def spec(self, cell: str, repeat: str) -> Spec:
         """Give the spec of one cell and repeat; KeyError where the plan has none."""
         return {c.id: c for c in self.cells}[cell].specs[repeat]
-
-
-def _is_built(spec: Spec) -> bool:
-    """Tell whether the engine of a spec is built by a rule of its own before it is measured."""
-    return flows(spec.backend).get(spec.engine.get("flow"), {}).get("built", False)
 
 
 def make_plan(sweep: Sweep, engine: Callable[[BackendEntry], Engine]) -> Plan:

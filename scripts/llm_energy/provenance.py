@@ -21,7 +21,7 @@ NAME = "provenance.json"
 # What belongs to a sweep, below results/<sweep>/. Interrupted repeats are read by no stage.
 PARTS = (
     *("plan.json", "config.json", "arrivals.json", "specs/*/*.json", "prompts/*.json"),
-    *("*/measurements/*/r*.json", "*/measurements/*/r*.trace.csv.gz", "*/engines/*.json"),
+    *("*/measurements/*/r*.json", "*/measurements/*/r*.trace.csv.gz"),
     *("*/verdicts.json", "*/metrics.json", "*/aggregate.json", "comparisons.json"),
     "load.json",
     *("tables/*", "figures/*"),

@@ -173,22 +173,9 @@ def arrivals(wildcards):
     return plan.arrivals_path(PLAN.sweep) if PLAN.arrivals.workloads else []
 
 
-def built_engine(wildcards):
-    """Give the record of the engine that a cell needs compiled before, else nothing."""
-    cell = f"{wildcards.model}--{wildcards.backend}--{wildcards.precision}"
-    return PLAN.engine_builds(cell)
-
-
 def measurements(wildcards):
     """Give the measurements of a backend that the plan asks for."""
     return PLAN.measurements(wildcards.backend)
-
-
-def tables_of_builds():
-    """Give the tables of what compiling engines took, where the plan has such engines."""
-    if MEASURED or not PLAN.engine_builds():
-        return []
-    return multiext(f"results/{PLAN.sweep}/tables/builds", ".csv", ".md")
 
 
 def failed_jobs():

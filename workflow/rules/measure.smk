@@ -1,14 +1,12 @@
 """Measure each repeat of each cell, one at a time on a host, in the backend's own environment.
 
 INPUT  results/<sweep>/specs/<cell>/<repeat>.json, the model's files (those in 8 bits too, where the
-       engine can't quantise), the prompts' token ids, the arrivals of timed traffic, the record of the
-       cell's compiled engine where it has one
+       engine can't quantise), the prompts' token ids, the arrivals of timed traffic
 OUTPUT results/<sweep>/<backend>/measurements/<cell>/<repeat>.json
 """
 
 
-# An edited script re-measures nothing: a changed spec, which holds the protocol's version, does. Nor
-# does an engine that is taken from where it lies once more.
+# An edited script re-measures nothing: a changed spec, which holds the protocol's version, does.
 # Snakemake caps thread pools at a job's cores, but an engine is measured with the whole host. A
 # PYTHONPATH of the user's would put other packages before those of the backend's environment. What was
 # measured is not deleted beforehand (`update`): a job of a workflow that died may have just measured it.
@@ -20,7 +18,6 @@ rule measure:
         spec="results/{sweep}/specs/{model}--{backend}--{precision}/{repeat}.json",
         manifest="results/models/{model}/manifest.json",
         quantised=quantised_manifest,
-        engine=ancient(built_engine),
         prompts="results/{sweep}/prompts/{model}.json",
         arrivals=arrivals,
     output:

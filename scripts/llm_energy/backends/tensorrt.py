@@ -1,8 +1,8 @@
-"""The TensorRT-LLM backend: NVIDIA's LLM API, on its PyTorch flow or on an engine compiled before.
+"""The TensorRT-LLM backend: NVIDIA's LLM API.
 
-Written from the documentation and source of TensorRT-LLM 1.2.1 and not yet run on a GPU; what it
-uses of the package, with the source of each entry, is in ``tests/tensorrt_api.yaml``. Ids go in and
-ids come out: the engine gets no tokenizer.
+Written from the documentation and source of TensorRT-LLM and not yet run on a GPU; what it uses of
+the package, with the source of each entry, is in ``tests/tensorrt_api.yaml``. Ids go in and ids
+come out: the engine gets no tokenizer.
 """
 
 from __future__ import annotations
@@ -18,13 +18,11 @@ from typing import Any
 
 from llm_energy.backends import Mark, Queue, no_mark
 from llm_energy.backends.refusals import check_prompt, is_out_of_memory, reporting_out_of_memory
-from llm_energy.backends.tensorrt_engine import board_uuids, describe_engine
 from llm_energy.backends.tensorrt_pass import Pass
 from llm_energy.backends.tensorrt_statistics import Statistics
 from llm_energy.backends.tensorrt_times import Times, engine_times
 from llm_energy.backends.tensorrt_traffic import Traffic
-from llm_energy.backends.tensorrt_weights import Checkpoint, check_quantised
-from llm_energy.engine_build import built_engine
+from llm_energy.backends.tensorrt_weights import Checkpoint
 from llm_energy.errors import Unsupported
 from llm_energy.records import Completion, Request, Spec, Workload
 
@@ -61,28 +59,26 @@ class Backend:
     def load(self, spec: Spec, model_folder: Path) -> dict[str, Any]:
         """Start the engine, check that it does what the spec asks, and report what it uses."""
         engine = dict(spec.engine)
-        flow, quant_algo = engine.pop("flow"), engine.pop("quant_algo")
+        del engine["flow"]  # there is but one
         if spec.device == "cpu":
             raise Unsupported("device 'cpu' was asked for and TensorRT-LLM needs an NVIDIA GPU")
-        self._compiled = flow == "compiled"
         self._checkpoint = Checkpoint(model_folder)
-        folder = built_engine(spec, model_folder) if self._compiled else model_folder
-
         os.environ.setdefault("HF_HUB_OFFLINE", "1")  # the model is a folder: nothing is fetched
         import tensorrt_llm
 
         problem = None
         try:
-            self._llm = self._start(tensorrt_llm, folder, engine)
+            self._llm = self._start(tensorrt_llm, model_folder, engine)
         except (TypeError, ValueError, NotImplementedError) as error:
             if is_out_of_memory(error):
                 raise
             problem = str(error)
         if problem:
-            raise Unsupported(f"TensorRT-LLM cannot load {folder}: {problem}")
+            raise Unsupported(f"TensorRT-LLM cannot load {model_folder}: {problem}")
         self._statistics = Statistics(self._llm)
-        effective = self._effective(tensorrt_llm, folder)
-        check_quantised(effective, spec.engine["dtype"], quant_algo)
+        effective, dtype = self._effective(tensorrt_llm), spec.engine["dtype"]
+        if effective["dtype"] != dtype:
+            raise Unsupported(f"asked for {dtype}, the engine uses {effective['dtype']}")
         return effective
 
     def prepare(self, workload: Workload, requests: Sequence[Request]) -> dict[str, Any]:
@@ -168,9 +164,6 @@ class Backend:
         import torch
         from tensorrt_llm import SamplingParams
 
-        if self._compiled:
-            # Built in, it would compute the logits of every prompt, inside the windows too.
-            raise Unsupported("a compiled engine is built without the logits of its prompts")
         asked = SamplingParams(
             max_tokens=1, end_id=-1, top_k=1, detokenize=False, return_context_logits=True
         )
@@ -208,16 +201,11 @@ class Backend:
             "kv_cache_config": KvCacheConfig(**cache),
             "return_perf_metrics": True,  # else requests come back without their times
             "iter_stats_max_iterations": KEPT_ITERATIONS,
+            # Its documentation says that these statistics cost a little.
+            "enable_iter_perf_stats": True,
+            "max_stats_len": KEPT_ITERATIONS,
         }
-        if self._compiled:
-            from tensorrt_llm._tensorrt_engine import LLM
-
-            del engine["dtype"]  # it is in the engine
-            limits = describe_engine(folder)["build_config"]
-            return LLM(**arguments | {"max_num_tokens": limits["max_num_tokens"]} | engine)
-        # Its documentation says that statistics cost a little; the compiled flow always keeps them.
-        statistics = {"enable_iter_perf_stats": True, "max_stats_len": KEPT_ITERATIONS}
-        return package.LLM(**arguments | statistics | engine)
+        return package.LLM(**arguments | engine)
 
     def _check_request(self, request: Request, output_tokens: int) -> None:
         check_prompt(request, self._checkpoint.vocabulary)
@@ -252,31 +240,17 @@ class Backend:
             service_start_s=times.begin_s,
         )
 
-    def _effective(self, package: Any, folder: Path) -> dict[str, Any]:
+    def _effective(self, package: Any) -> dict[str, Any]:
         import torch
 
         args = self._llm.args
-        cache, boards = args.kv_cache_config, board_uuids(args.tensor_parallel_size)
-        if self._compiled:
-            own = describe_engine(folder)
-            self._context = own["build_config"]["max_seq_len"]
-        else:
-            self._context = args.max_seq_len or self._checkpoint.context
-            own = {
-                "dtype": args.dtype,
-                "quantization": _name(args.quant_config.quant_algo),
-                "kv_cache_quantization": _name(args.quant_config.kv_cache_quant_algo),
-                **self._checkpoint.weights(args.dtype),
-                "attention_backend": args.attn_backend,
-                "sampler_type": _name(args.sampler_type),
-                "overlap_scheduler": not args.disable_overlap_scheduler,
-                "cuda_graphs": args.cuda_graph_config is not None,
-            }
+        cache, boards = args.kv_cache_config, _board_uuids(torch, args.tensor_parallel_size)
+        self._context = args.max_seq_len or self._checkpoint.context
         return {
             "device": "cuda:0" if boards else "cpu",
             "device_uuids": boards,
             "in_process": False,  # nor are its weights, of which the memory can't be asked
-            "flow": "compiled" if self._compiled else "pytorch",
+            "flow": "pytorch",
             "engine_version": package.__version__,
             "torch_version": torch.__version__,
             "max_batch_size": args.max_batch_size,
@@ -290,8 +264,21 @@ class Backend:
             "kv_cache_block_tokens": cache.tokens_per_block,
             "kv_cache_memory_fraction": cache.free_gpu_memory_fraction,
             f"{KV_CACHE}enable_block_reuse": cache.enable_block_reuse,
-            **own,
+            "dtype": args.dtype,
+            "quantization": _name(args.quant_config.quant_algo),
+            "kv_cache_quantization": _name(args.quant_config.kv_cache_quant_algo),
+            **self._checkpoint.weights(args.dtype),
+            "attention_backend": args.attn_backend,
+            "overlap_scheduler": not args.disable_overlap_scheduler,
+            "cuda_graphs": args.cuda_graph_config is not None,
         }
+
+
+def _board_uuids(torch: Any, count: int) -> list[str]:
+    """Return the UUIDs, as NVML has them, of the GPUs of ``count`` ranks; none without a GPU."""
+    if not torch.cuda.is_available():
+        return []
+    return [f"GPU-{torch.cuda.get_device_properties(board).uuid}" for board in range(count)]
 
 
 def _name(value: Any) -> str | None:

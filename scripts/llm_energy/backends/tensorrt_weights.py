@@ -11,7 +11,6 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from llm_energy.errors import Unsupported
 from llm_energy.files import read_json
 from llm_energy.model_files import read_safetensors_header
 
@@ -55,13 +54,3 @@ class Checkpoint:
     def _read(self, name: str) -> dict[str, Any]:
         path = self._folder / name
         return read_json(path) if path.exists() else {}
-
-
-def check_quantised(effective: dict[str, Any], dtype: str, quant_algo: str | None) -> None:
-    """Raise Unsupported if the engine loaded another precision than it was asked for."""
-    if effective["dtype"] != dtype:
-        raise Unsupported(f"asked for {dtype}, the engine uses {effective['dtype']}")
-    if quant_algo and effective["quantization"] != quant_algo:
-        raise Unsupported(
-            f"asked for {quant_algo}, the engine has {effective['quantization'] or 'none'}"
-        )

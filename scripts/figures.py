@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 from llm_energy.cli import run
+from llm_energy.comparison_records import Comparisons
 from llm_energy.figures import write_figures
 from llm_energy.records import Aggregate, read_record
 
@@ -17,11 +18,14 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument(
         "--aggregates", type=Path, nargs="+", required=True, help="one aggregate per backend"
     )
+    parser.add_argument("--comparisons", type=Path, required=True, help="what was compared")
     parser.add_argument("--out-dir", type=Path, required=True, help="the folder of the figures")
     arguments = parser.parse_args(argv)
 
     def write() -> None:
-        write_figures([read_record(Aggregate, p) for p in arguments.aggregates], arguments.out_dir)
+        aggregates = [read_record(Aggregate, path) for path in arguments.aggregates]
+        compared = read_record(Comparisons, arguments.comparisons)
+        write_figures(aggregates, compared.pareto, arguments.out_dir)
 
     return run(write)
 

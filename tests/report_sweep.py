@@ -16,6 +16,7 @@ import builders
 
 from llm_energy.aggregate import aggregate, planned_batch_sizes
 from llm_energy.comparison_records import Comparisons
+from llm_energy.comparisons import comparisons
 from llm_energy.conversion import to_dict
 from llm_energy.files import read_json, sha256_json
 from llm_energy.normalise import normalise
@@ -109,7 +110,25 @@ def nothing_compared(sweep: str = "test") -> Comparisons:
     return Comparisons(schema_version=SCHEMA_VERSION, sweep=sweep, simulated=False, **empty)
 
 
-def sources(root: Path, comparisons: Comparisons | None = None) -> Sources:
+def two_lengths(swept: Sources) -> Comparisons:
+    """Compare a sweep as if ``b8`` had asked for longer outputs than ``b1``: for other work."""
+    lengths = {"b1": "128", "b8": "1024"}
+    tables = [
+        replace(
+            table,
+            rows=tuple(replace(r, conditions=f"{r.conditions} {r.workload}") for r in table.rows),
+            conditions={
+                f"{key} {workload}": known | {"output_lengths": length}
+                for key, known in table.conditions.items()
+                for workload, length in lengths.items()
+            },
+        )
+        for table in swept.metrics
+    ]
+    return comparisons(tables, swept.aggregates, swept.plan)
+
+
+def sources(root: Path, compared: Comparisons | None = None) -> Sources:
     """Run the stages from validate to aggregate over the sweep, written below ``root``."""
     found = list(measurements())
     grid = builders.plan(
@@ -133,6 +152,6 @@ def sources(root: Path, comparisons: Comparisons | None = None) -> Sources:
         aggregates=[aggregate([one], plan, sizes) for one in metrics],
         metrics=metrics,
         verdicts=verdicts,
-        comparisons=comparisons or nothing_compared(),
+        comparisons=compared or nothing_compared(),
         root=root,
     )

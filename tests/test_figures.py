@@ -16,7 +16,7 @@ from llm_energy.conversion import to_dict
 from llm_energy.figures import energy, load, style
 from llm_energy.files import read_json, write_json
 from llm_energy.records import Statistic
-from llm_energy.records.metrics import GROSS
+from llm_energy.records.metrics import GROSS, SPEED
 from llm_energy.rows import one_per_place, with_energy
 from llm_energy.timeline import timeline
 
@@ -39,7 +39,7 @@ def sweep(tmp_path_factory):
 @pytest.fixture(scope="module")
 def drawn(sweep, tmp_path_factory):
     folder = tmp_path_factory.mktemp("figures")
-    figures.write_figures(sweep.aggregates, folder)
+    figures.write_figures(sweep.aggregates, (), folder)
     return folder
 
 
@@ -62,7 +62,9 @@ def test_another_process_draws_the_same_bytes(sweep, drawn, tmp_path):
     for path, aggregate in zip(paths, sweep.aggregates, strict=True):
         write_json(path, to_dict(aggregate))
     script, again = ROOT / "scripts" / "figures.py", tmp_path / "again"
-    subprocess.run([sys.executable, script, "--aggregates", *paths, "--out-dir", again], check=True)
+    write_json(tmp_path / "comparisons.json", to_dict(sweep.comparisons))
+    options = ["--comparisons", tmp_path / "comparisons.json", "--out-dir", again]
+    subprocess.run([sys.executable, script, "--aggregates", *paths, *options], check=True)
     files = {path.name: path.read_bytes() for path in drawn.iterdir()}
     assert {path.name: path.read_bytes() for path in again.iterdir()} == files
 
@@ -123,7 +125,7 @@ def test_energy_over_load_is_drawn_against_the_rate_of_arrivals(sweep):
 
 
 def test_what_has_no_data_is_not_drawn_and_the_index_says_why(tmp_path):
-    figures.write_figures([builders.aggregate([builders.unusable_row()])], tmp_path)
+    figures.write_figures([builders.aggregate([builders.unusable_row()])], (), tmp_path)
     index = read_json(tmp_path / "index.json")
     assert [path.name for path in tmp_path.iterdir()] == ["index.json"]
     reasons = {entry["name"]: entry["reason"] for entry in index}
@@ -134,7 +136,7 @@ def test_what_has_no_data_is_not_drawn_and_the_index_says_why(tmp_path):
 def test_panels_past_the_most_are_counted_in_the_caption(sweep, monkeypatch):
     monkeypatch.setattr(figures, "MOST_PANELS", 1)
     monkeypatch.setattr(figures, "KINDS", figures.KINDS[:1])
-    (one,) = figures.draw(sweep.aggregates)
+    (one,) = figures.draw(sweep.aggregates, ())
     assert one.caption.endswith("1 more panels are left out.")
 
 
@@ -146,7 +148,7 @@ def test_simulated_joules_say_so_in_the_figure_itself(sweep, monkeypatch):
     ]
     noted = []
     monkeypatch.setattr(style, "render", lambda figure, title, note: noted.append(note) or {})
-    (one,) = figures.draw(simulated)
+    (one,) = figures.draw(simulated, ())
     assert noted == [figures.SIMULATED]
     assert one.caption.endswith(figures.SIMULATED)
 
@@ -158,22 +160,19 @@ def test_workloads_that_share_a_batch_size_are_not_joined_by_a_line():
     assert sorted([r.workload for r in one] for one in series) == [["b1", "b8"], ["long"]]
 
 
-def test_the_front_holds_what_nothing_beats_in_both():
-    def row(energy_j, rate, workload):
-        statistics = {
-            GROSS: Statistic(5, energy_j, None, None, None),
-            "output_tokens_per_s": Statistic(5, rate, None, None, None),
-        }
-        return builders.aggregate_row(workload=workload, statistics=statistics)
-
-    rows = [
-        row(1.0, 10, "slow"),
-        row(0.5, 20, "best"),
-        row(0.6, 30, "fast"),
-        row(0.7, 25, "beaten"),
-    ]
-    front = energy.front(rows, "output_tokens_per_s", less_is_better=False)
-    assert [r.workload for r in front] == ["fast", "best"]
+def test_fronts_are_those_of_the_compare_stage_and_never_cross_work(sweep):
+    compared = report_sweep.two_lengths(sweep)
+    rows = one_per_place(with_energy(sweep.aggregates))
+    panels = energy.trades(energy.grouped(rows, "model", "backend"), compared.pareto)
+    of_one = {"b1": {"int4"}, "b8": {"int4"}}  # it uses the least, and all are as fast
+    own = panels[f"m, pytorch: {SPEED}"]
+    assert {f[0].workload: {row.precision for row in f} for f in own.fronts} == of_one
+    assert all(len({row.workload for row in front}) == 1 for front in own.fronts)
+    figure = energy.trade(panels)
+    axes = next(a for a in figure.axes if a.get_title() == "m, pytorch")
+    grey = [line for line in axes.lines if line.get_color() == "#999999"]
+    assert len(grey) == 2
+    assert energy.trade(energy.trades(energy.grouped(rows, "model"), ())).axes
 
 
 def test_a_timeline_has_the_mean_power_of_each_stretch():

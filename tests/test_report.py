@@ -100,19 +100,7 @@ def test_the_first_screen_says_what_the_compare_stage_found(tmp_path):
 
 def test_no_winner_is_named_across_work_that_is_not_the_same(tmp_path):
     swept = report_sweep.sources(tmp_path, report_sweep.nothing_compared())
-    tables = [
-        replace(
-            table,
-            rows=tuple(replace(r, conditions=f"{r.conditions} {r.workload}") for r in table.rows),
-            conditions={
-                f"{key} {workload}": known | {"output_lengths": length}
-                for key, known in table.conditions.items()
-                for workload, length in (("b1", "128"), ("b8", "1024"))
-            },
-        )
-        for table in swept.metrics
-    ]
-    compared = comparisons(tables, swept.aggregates, swept.plan)
+    compared = report_sweep.two_lengths(swept)
     works = {(one.backend, one.workload): one.work for one in compared.lowest}
     assert works.keys() == {("pytorch", "b1"), ("pytorch", "b8"), ("vllm", "b1"), ("vllm", "b8")}
     told = answers(replace(swept, comparisons=compared))[LOWEST]
@@ -121,8 +109,6 @@ def test_no_winner_is_named_across_work_that_is_not_the_same(tmp_path):
         assert ("128 output tokens" if workload == "b1" else "1024 output tokens") in work
         assert f" at {workload} has the lowest" in told
         assert f"({work})" in told
-    for front in compared.pareto:
-        assert len({point.workload for point in front.points}) == 1
 
 
 def test_what_else_is_known_of_the_lowest_is_said_below_it():
@@ -205,6 +191,17 @@ def test_a_sweep_without_any_result_still_has_a_page():
 
 
 # the page
+
+
+def test_a_front_of_the_page_is_one_of_the_compare_stage_and_never_crosses_work(tmp_path):
+    swept = report_sweep.sources(tmp_path, report_sweep.nothing_compared())
+    swept = replace(swept, comparisons=report_sweep.two_lengths(swept))
+    fronts = {}
+    for row in content.row_records(swept):
+        fronts.setdefault(row["tps_front"], []).append((row["backend"], row["workload"]))
+    fronts.pop(None, None)
+    assert len(fronts) == 4
+    assert all(len(set(places)) == 1 for places in fronts.values())
 
 
 def test_nothing_from_outside_becomes_markup(page):

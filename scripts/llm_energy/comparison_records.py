@@ -228,6 +228,14 @@ class ParetoFront:
     better: Literal["less", "more"]
     points: tuple[ParetoPoint, ...]
 
+    @property
+    def places(self) -> list[tuple[str, str, Status, tuple[str, ...]]]:
+        """Return the rows on the front by cell, workload, status and components, fastest first."""
+        sign = 1 if self.better == "less" else -1
+        best = [point for point in self.points if point.dominated_by is None]
+        best.sort(key=lambda point: sign * point.against)
+        return [(p.cell, p.workload, self.energy_status, self.components) for p in best]
+
 
 @dataclass(frozen=True)
 class Limits:

@@ -23,7 +23,7 @@ from llm_energy.format import change, significant
 from llm_energy.recommend import choices, lowest, recommendation
 from llm_energy.records import SCHEMA_VERSION, Aggregate, AggregateRow, MetricsTable
 from llm_energy.records.metrics import GROSS, METRICS
-from llm_energy.rows import with_energy
+from llm_energy.rows import key, with_energy
 from llm_energy.series import Series, collect
 
 # The work of a request, as far as two choices for it must agree in it.
@@ -50,8 +50,8 @@ def comparisons(
     by_row = {(one.cell, one.workload, *one.kind): one for one in series}
     groups = _groups(rows, by_row)
     bounds = {k: v for k, v in plan.get("recommendation", {}).items() if v is not None}
-    chosen = choices(groups, lambda row: by_row[_key(row)], {})
-    bounded = choices(groups, lambda row: by_row[_key(row)], bounds) if bounds else chosen
+    chosen = choices(groups, lambda row: by_row[key(row)], {})
+    bounded = choices(groups, lambda row: by_row[key(row)], bounds) if bounds else chosen
     recommended = [recommendation(choice) for choice in bounded]
     return Comparisons(
         schema_version=SCHEMA_VERSION,
@@ -70,17 +70,13 @@ def comparisons(
     )
 
 
-def _key(row: AggregateRow) -> tuple:
-    return (row.cell, row.workload, row.energy_status, row.components)
-
-
 def _groups(
     rows: Iterable[AggregateRow], by_row: dict[tuple, Series]
 ) -> list[tuple[str, list[AggregateRow]]]:
     """Put rows together that do the same work for one model on one backend, in one scope."""
     groups: dict[tuple, list[AggregateRow]] = {}
     for row in rows:
-        conditions = next(iter(by_row[_key(row)].conditions.values()))
+        conditions = next(iter(by_row[key(row)].conditions.values()))
         work = tuple(conditions.get(name, UNRECORDED) for name in WORK)
         scope = (row.backend, row.model, row.energy_status, row.components)
         groups.setdefault((*scope, work), []).append(row)

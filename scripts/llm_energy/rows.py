@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from llm_energy.records import Aggregate, AggregateRow
+from llm_energy.records import Aggregate, AggregateRow, Status
 from llm_energy.records.metrics import GROSS
 
 Place = tuple[str, str]  # cell, workload
@@ -13,6 +13,11 @@ Place = tuple[str, str]  # cell, workload
 def place(row: AggregateRow) -> Place:
     """Name what a row is about."""
     return row.cell, row.workload
+
+
+def key(row: AggregateRow) -> tuple[str, str, Status, tuple[str, ...]]:
+    """Name a row among those of one sweep: what it is about, and what its joules are."""
+    return row.cell, row.workload, row.energy_status, row.components
 
 
 def visible(aggregates: Iterable[Aggregate]) -> list[AggregateRow]:

@@ -1,6 +1,7 @@
 """Draw what was found.
 
-INPUT  results/<sweep>/<backend>/aggregate.json, and the measurements and traces of one repeat a cell
+INPUT  results/<sweep>/<backend>/aggregate.json, results/<sweep>/comparisons.json, and the measurements
+       and traces of one repeat a cell
 OUTPUT results/<sweep>/figures/{index.json,<figure>.svg,<figure>.pdf}
 """
 
@@ -13,6 +14,7 @@ rule figures:
         script=f"{SCRIPTS}/figures.py",
         modules=modules_behind("figures.py"),
         aggregates=expand("results/{{sweep}}/{backend}/aggregate.json", backend=PLAN.backends),
+        comparisons="results/{sweep}/comparisons.json",
     output:
         report(
             directory("results/{sweep}/figures"),
@@ -33,5 +35,6 @@ rule figures:
         r"""
         {params.python:q} {input.script:q} \
             --aggregates {input.aggregates:q} \
+            --comparisons {input.comparisons:q} \
             --out-dir {output:q} 2>{log:q}
         """

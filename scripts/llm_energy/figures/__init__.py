@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from llm_energy.comparison_records import ParetoFront
 from llm_energy.figures import course, energy, load, style
 from llm_energy.files import write_bytes, write_json
 from llm_energy.records import Aggregate, AggregateRow, Measurement, read_record
@@ -26,10 +27,11 @@ NO_WINDOW = "no cell gave a usable window"
 
 @dataclass(frozen=True)
 class Material:
-    """What figures are made of: one row a cell and workload, every row, and one repeat a cell."""
+    """What figures are made of: one row a cell and workload, every row, fronts, a repeat a cell."""
 
     rows: Sequence[AggregateRow]
     every_row: Sequence[AggregateRow]
+    pareto: Sequence[ParetoFront]
     repeats: Mapping[str, Measurement]
     root: Path
 
@@ -102,9 +104,9 @@ KINDS = (
     Kind(
         "energy_trade",
         "Energy against throughput and latency",
-        "On the grey line, the Pareto front, lies what nothing else beats in energy and in the "
-        f"other quantity at once. {INTERVALS}",
-        lambda m: energy.trades(energy.grouped(m.rows, "model", "backend")),
+        "Each grey line is the Pareto front of one piece of work: on it lies what nothing else of "
+        f"that work beats in energy and in the other quantity at once. {INTERVALS}",
+        lambda m: energy.trades(energy.grouped(m.rows, "model", "backend"), m.pareto),
         energy.trade,
     ),
     Kind(
@@ -135,8 +137,10 @@ KINDS = (
 )
 
 
-def draw(aggregates: Sequence[Aggregate], root: Path = Path()) -> list[Drawn]:
-    """Draw every figure that the aggregates have something for.
+def draw(
+    aggregates: Sequence[Aggregate], pareto: Sequence[ParetoFront], root: Path = Path()
+) -> list[Drawn]:
+    """Draw every figure that the aggregates have something for, with the fronts ``pareto``.
 
     Paths of measurements and power traces are taken relative to ``root``.
     """
@@ -149,6 +153,7 @@ def draw(aggregates: Sequence[Aggregate], root: Path = Path()) -> list[Drawn]:
     material = Material(
         _of_lowest_energy(rows),
         _of_lowest_energy(every_row),
+        pareto,
         {cell: read_record(Measurement, root / chosen[cell]) for cell in shown},
         root,
     )
@@ -188,13 +193,18 @@ def _drawn(kind: Kind, panels: Mapping[str, Any], cells_not_read: int, note: str
 PER_CELL = (_timelines, _warmed_up)
 
 
-def write_figures(aggregates: Sequence[Aggregate], folder: Path, root: Path = Path()) -> None:
+def write_figures(
+    aggregates: Sequence[Aggregate],
+    pareto: Sequence[ParetoFront],
+    folder: Path,
+    root: Path = Path(),
+) -> None:
     """Write every figure that can be drawn, and ``index.json``, which names them all.
 
     Its entries have ``name``, ``title``, ``caption``, ``files`` and ``reason``, which says why a
     figure has no files.
     """
-    drawn = draw(aggregates, root)
+    drawn = draw(aggregates, pareto, root)
     for figure in drawn:
         for suffix, content in figure.files.items():
             write_bytes(folder / f"{figure.name}.{suffix}", content)

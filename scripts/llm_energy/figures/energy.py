@@ -6,9 +6,11 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
+from llm_energy.comparison_records import ParetoFront
 from llm_energy.figures import style
 from llm_energy.records import AggregateRow
 from llm_energy.records.metrics import COMPONENTS, GROSS, METRICS, OF_COMPONENT, SPEED
+from llm_energy.rows import key
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -100,13 +102,13 @@ def by_component(groups: Groups) -> Figure:
 
 
 def trade(panels: Mapping[str, Trade]) -> Figure:
-    """Draw energy against throughput and latency with the front that nothing beats in both."""
+    """Draw energy against throughput and latency with the fronts of the compare stage."""
     from matplotlib.patheffects import withStroke
 
     rows = [row for one in panels.values() for row in one.rows]
     looks = style.looks(row.precision for row in rows)
     figure, drawn = style.panels(len(panels))
-    for axes, (title, (own, name, label, less_is_better)) in zip(
+    for axes, (title, (own, fronts, name, label, less_is_better)) in zip(
         drawn, panels.items(), strict=True
     ):
         axes.set_title(title.partition(":")[0])
@@ -127,20 +129,20 @@ def trade(panels: Mapping[str, Trade]) -> Figure:
                     color=looks[row.precision].colour,
                     linewidth=1,
                 )
-        best = front(own, name, less_is_better)
-        ends = [(row.statistics[name].mean, row.statistics[GROSS].mean) for row in best]
-        axes.plot(*zip(*ends, strict=True), color="#999999", linewidth=0.8, zorder=1)
-        for row, end in zip(best, ends, strict=True):
-            axes.annotate(
-                f"{row.precision} {row.workload}",
-                end,
-                xytext=(5, 4),
-                textcoords="offset points",
-                fontsize=6,
-                color="#333333",
-                path_effects=[withStroke(linewidth=2, foreground="white")],
-                zorder=4,
-            )
+        for best in fronts:
+            ends = [(row.statistics[name].mean, row.statistics[GROSS].mean) for row in best]
+            axes.plot(*zip(*ends, strict=True), color="#999999", linewidth=0.8, zorder=1)
+            for row, end in zip(best, ends, strict=True):
+                axes.annotate(
+                    f"{row.precision} {row.workload}",
+                    end,
+                    xytext=(5, 4),
+                    textcoords="offset points",
+                    fontsize=6,
+                    color="#333333",
+                    path_effects=[withStroke(linewidth=2, foreground="white")],
+                    zorder=4,
+                )
         values = [row.statistics[name].mean for row in own]
         if min(values) > 0 and max(values) > 5 * min(values):
             axes.set_xscale("log")
@@ -152,23 +154,36 @@ def trade(panels: Mapping[str, Trade]) -> Figure:
 
 
 class Trade(NamedTuple):
-    """The rows of one panel that have a second quantity, and which quantity it is."""
+    """The rows of one panel that have a second quantity, their fronts, and which quantity it is."""
 
     rows: Sequence[AggregateRow]
+    fronts: Sequence[Sequence[AggregateRow]]
     name: str
     label: str
     less_is_better: bool
 
 
-def trades(groups: Groups) -> dict[str, Trade]:
-    """Give for each group a panel per quantity to trade energy against, where it is known."""
+def trades(groups: Groups, pareto: Sequence[ParetoFront]) -> dict[str, Trade]:
+    """Return for each group a panel per quantity to trade energy against, where it is known.
+
+    A front of ``pareto`` is drawn through those of its rows that the panel shows.
+    """
     found = {}
     for title, own in groups.items():
         for metric in (METRICS[name] for name in TRADES):
             name = metric.name
             rows = [row for row in own if row.statistics[name].mean is not None]
             if rows:
-                found[f"{title}: {name}"] = Trade(rows, name, metric.axis, metric.better == "less")
+                shown = {key(row): row for row in rows}
+                fronts = [
+                    [shown[p] for p in front.places if p in shown]
+                    for front in pareto
+                    if front.against == name
+                ]
+                less = metric.better == "less"
+                found[f"{title}: {name}"] = Trade(
+                    rows, [f for f in fronts if f], name, metric.axis, less
+                )
     return found
 
 
@@ -202,20 +217,6 @@ def series(rows: Sequence[AggregateRow]) -> list[list[AggregateRow]]:
         seen[row.precision, row.batching, row.batch_size] += 1
         found.setdefault((row.precision, row.batching, rank), []).append(row)
     return list(found.values())
-
-
-def front(rows: Sequence[AggregateRow], name: str, less_is_better: bool) -> list[AggregateRow]:
-    """Give the rows that no other beats in both energy and the other quantity, best in it first."""
-    sign = 1 if less_is_better else -1
-    front: list[AggregateRow] = []
-    for row in sorted(rows, key=lambda row: (sign * row.statistics[name].mean, _energy(row))):
-        if not front or _energy(row) < _energy(front[-1]):
-            front.append(row)
-    return front
-
-
-def _energy(row: AggregateRow) -> float:
-    return row.statistics[GROSS].mean
 
 
 def _batch_axis(axes, sizes: Sequence[int]) -> None:

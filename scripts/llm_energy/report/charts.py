@@ -15,6 +15,10 @@ from llm_energy.records.metrics import COMPONENTS, GROSS, METRICS, SPEED
 SHAPES = ("circle", "square", "triangle-up", "diamond", "triangle-down", "cross", "triangle-right")
 SPREAD = 5  # values over a wider factor than this are shown on a logarithmic axis
 MOST_BARS = 40
+FRONTS = (
+    "Each grey line is the Pareto front of one piece of work on one backend: on it lies what no "
+    "other cell and workload of that work beats in both."
+)
 
 
 def charts(rows: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
@@ -43,17 +47,15 @@ def charts(rows: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
         ),
         "throughput": (
             "Energy against throughput",
-            "Down and to the right is better. On the grey line lies what no other cell and "
-            "workload of the model beats in both.",
+            "Down and to the right is better. " + FRONTS,
             no_rows,
-            lambda: _trade(alt, rows, "tps", METRICS[SPEED].axis, "descending"),
+            lambda: _trade(alt, rows, "tps", METRICS[SPEED].axis),
         ),
         "latency": (
             "Energy against latency",
-            "Down and to the left is better. On the grey line lies what no other cell and "
-            "workload of the model beats in both.",
+            "Down and to the left is better. " + FRONTS,
             no_rows or (None if any(row["e2e"] for row in rows) else "no latency was recorded"),
-            lambda: _trade(alt, rows, "e2e", METRICS["e2e_latency_s"].axis, "ascending"),
+            lambda: _trade(alt, rows, "e2e", METRICS["e2e_latency_s"].axis),
         ),
         "components": (
             "Energy by component",
@@ -179,7 +181,7 @@ def _backend(alt, rows: Sequence[Mapping[str, Any]], energy: Mapping[str, Any]):
     ).properties(height=alt.Step(14))
 
 
-def _trade(alt, rows: Sequence[Mapping[str, Any]], field: str, title: str, order: str):
+def _trade(alt, rows: Sequence[Mapping[str, Any]], field: str, title: str):
     known = [row for row in rows if row[field]]
     chosen, opacity = _legend(alt)
     base = (
@@ -194,15 +196,9 @@ def _trade(alt, rows: Sequence[Mapping[str, Any]], field: str, title: str, order
     )
     front = (
         alt.Chart(alt.NamedData("rows"))
-        .transform_filter(f"isValid(datum.{field})")
-        .transform_window(
-            best="min(e)",
-            sort=[alt.SortField(field, order=order), alt.SortField("e")],
-            groupby=["model"],
-        )
-        .transform_filter("datum.e <= datum.best")
+        .transform_filter(f"isValid(datum.{field}_front)")
         .mark_line(color="#999999", strokeWidth=1)
-        .encode(x=f"{field}:Q", y="e:Q", detail="model:N")
+        .encode(x=f"{field}:Q", y="e:Q", detail=f"{field}_front:N")
     )
     return (
         alt.layer(front, _bars(alt, base), _points(alt, base, rows))

@@ -13,16 +13,28 @@ from llm_energy.format import mean_only, quantity
 from llm_energy.records import AggregateRow, Metrics, Statistic, Verdict
 from llm_energy.records.metrics import GROSS, METRICS, NET, OF_COMPONENT, PER_REQUEST, SPEED
 from llm_energy.report.sources import Sources, listed
-from llm_energy.rows import place
+from llm_energy.rows import key, place
 
 DRAWN_FLOOR = 20  # an interval that reaches below zero is drawn down to a twentieth of its mean
 
+TRADES = {"tps": SPEED, "e2e": "e2e_latency_s"}  # what energy is shown against, by its field
+
 
 def row_records(sources: Sources) -> list[dict[str, Any]]:
-    """Give one record for each cell and workload, those without joules included."""
+    """Return one record for each cell and workload, those without joules included.
+
+    ``<field>_front`` numbers the Pareto front of the compare stage that a row lies on.
+    """
     shown = {place(row): row for row in sources.rows}
     seen: set[tuple[str, str]] = set()
     series: Counter[tuple] = Counter()
+    fronts = {
+        (place, field): number
+        for number, front in enumerate(sources.comparisons.pareto)
+        for field, metric in TRADES.items()
+        if metric == front.against
+        for place in front.places
+    }
     records = []
     for row in sources.every_row:
         row = shown.get(place(row), row)
@@ -30,9 +42,11 @@ def row_records(sources: Sources) -> list[dict[str, Any]]:
             continue
         seen.add(place(row))
         # Lines connect batch sizes; workloads that share one are of different lines.
-        key = (row.cell, row.batching, row.batch_size)
-        series[key] += 1
-        records.append(row_record(row) | {"series": f"{row.batching} {series[key]}"})
+        line = (row.cell, row.batching, row.batch_size)
+        series[line] += 1
+        record = row_record(row) | {"series": f"{row.batching} {series[line]}"}
+        record |= {f"{field}_front": fronts.get((key(row), field)) for field in TRADES}
+        records.append(record)
     return records
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import pytest
@@ -102,6 +103,16 @@ def test_the_tightest_limit_of_the_groups_around_this_process_counts(tmp_path, w
     write("sys/fs/cgroup/memory.max", "8589934592\n")
     found = settings(tmp_path)
     assert (found["cpu_limit"], found["memory_limit_bytes"]) == (1.5, 2**32)
+
+
+def test_a_package_without_its_metadata_is_none(tmp_path, monkeypatch):
+    (tmp_path / "codecarbon-1.0.dist-info").mkdir()
+    whole = tmp_path / "six-1.17.0.dist-info"
+    whole.mkdir()
+    (whole / "METADATA").write_text("Metadata-Version: 2.1\nName: six\nVersion: 1.17.0\n")
+    monkeypatch.setattr(sys, "path", [str(tmp_path)])
+    assert host.installed_packages() == {"six": "1.17.0"}
+    assert host.versions(["codecarbon", "six"]) == {"six": "1.17.0"}
 
 
 def test_this_host_describes_itself():

@@ -119,6 +119,9 @@ PROGRAM = """
         # A user's own settings must not change the scope, the clock or the files.
         {"CODECARBON_TRACKING_MODE": "process", "CODECARBON_OUTPUT_DIR": "/nowhere"},
         {"CODECARBON_OUTPUT_METHODS": "nonsense"},
+        # In a job the models ask scontrol, which an image may lack and which knows only the job.
+        {"SLURM_JOB_ID": "17"},
+        {"SLURM_JOBID": "17"},
     ],
 )
 def test_the_traps_of_the_real_package_are_closed(tmp_path, environ):
@@ -146,6 +149,7 @@ def test_the_traps_of_the_real_package_are_closed(tmp_path, environ):
     assert energy["gpu", "GPU-bbbb-2"]["energy_j"] == pytest.approx(1000)
     assert energy["cpu", "machine"]["status"] == "estimated"
     assert energy["dram", "machine"]["energy_j"] >= 10 * 3  # the model of the whole machine
+    assert "scontrol" not in str(energy)
     assert {path.name for path in tmp_path.iterdir()} == {".codecarbon.lock", "nvidia-smi"}
 
 

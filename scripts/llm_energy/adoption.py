@@ -23,7 +23,8 @@ from llm_energy.files import sha256_file, write_text
 
 DESCRIBE = """
 import importlib.metadata, json, sys
-found = {d.metadata["Name"]: d.version for d in importlib.metadata.distributions()}
+known = [d for d in importlib.metadata.distributions() if d.read_text("METADATA")]
+found = {d.metadata["Name"]: d.version for d in known}
 print(json.dumps({"python": sys.version_info[:2], "packages": found}))
 """
 STANZA = re.compile(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import importlib.metadata
 import re
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -13,6 +12,7 @@ from typing import Any
 from unittest import mock
 
 from llm_energy.errors import LlmEnergyError
+from llm_energy.host import versions
 
 UNQUANTISED_TYPES = {"F64", "F32", "F16", "BF16"}
 
@@ -59,7 +59,7 @@ def convert_gguf(path: Path, files: Path) -> tuple[dict[str, str], tuple[str, ..
     for saved in files.iterdir():
         saved.chmod(0o644)  # safetensors makes its files readable by the owner alone
     tools = ("transformers", "gguf", "torch")
-    return {tool: importlib.metadata.version(tool) for tool in tools}, (_note(types),)
+    return versions(tools), (_note(types),)
 
 
 @contextlib.contextmanager

@@ -7,7 +7,7 @@ import os
 import platform
 import re
 import socket
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -90,14 +90,22 @@ def settings(sysfs: Path = SYSFS, procfs: Path = PROCFS) -> dict[str, Any]:
 
 
 def installed_packages() -> dict[str, str]:
-    """Give name and version of every package that this process could import.
+    """Return name and version of every package that this process could import.
 
-    Of a package that lies twice on the import path, Python takes the first.
+    Of a package that lies twice on the import path, Python takes the first. A folder that an
+    interrupted installation left without its METADATA names no package.
     """
     found: dict[str, str] = {}
     for package in importlib.metadata.distributions():
-        found.setdefault(package.metadata["Name"], package.version)
+        if package.read_text("METADATA") or package.read_text("PKG-INFO"):
+            found.setdefault(package.metadata["Name"], package.version)
     return dict(sorted(found.items()))
+
+
+def versions(names: Iterable[str]) -> dict[str, str]:
+    """Return the versions of those packages of these names that are installed."""
+    installed = installed_packages()
+    return {name: installed[name] for name in names if name in installed}
 
 
 def _governor(cpu: Path) -> str | None:

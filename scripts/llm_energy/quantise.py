@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 import shutil
 from pathlib import Path
 
 from llm_energy.errors import LlmEnergyError
+from llm_energy.host import versions
 
 TOOLS = ("transformers", "bitsandbytes", "torch")
 
@@ -38,4 +38,4 @@ def quantise_8bit(folder: Path, out: Path) -> dict[str, str]:
             shutil.copyfile(path, out / path.name)
     for saved in out.iterdir():
         saved.chmod(0o644)  # safetensors makes its files readable by the owner alone
-    return {tool: importlib.metadata.version(tool) for tool in TOOLS}
+    return versions(TOOLS)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -10,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from llm_energy.host import versions
 from llm_energy.meter.amd import AmdBoards
 from llm_energy.meter.estimates import carbon_intensity, open_estimates
 from llm_energy.meter.glance import BoardGlance, Glance, glance_at_host
@@ -141,7 +141,7 @@ class Meter:
             trace_sha256=self._trace.sha256,
             trace_reason=self._trace.reason,
             simulated=self._simulated,
-            package_versions=_installed(PACKAGES),
+            package_versions=versions(PACKAGES),
         )
 
     def close(self) -> None:
@@ -213,13 +213,3 @@ def _open_estimates(settings: MeterSettings, simulated: bool) -> tuple[Sensor, .
         reason = "a simulated host is not estimated"
         return (Absent("cpu", reason), Absent("dram", reason))
     return open_estimates(settings)
-
-
-def _installed(packages: Iterable[str]) -> dict[str, str]:
-    versions = {}
-    for name in packages:
-        try:
-            versions[name] = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            continue
-    return versions

@@ -98,6 +98,7 @@ def _open_codecarbon() -> tuple[Sensor, ...]:
     from codecarbon.external.hardware import CPU
     from codecarbon.external.ram import RAM
 
+    _forget_slurm()
     # Its import sets the level to INFO, and the tracker logs before it obeys its own log_level.
     logging.getLogger("codecarbon").setLevel(logging.CRITICAL)
     tracker = OfflineEmissionsTracker(
@@ -120,6 +121,19 @@ def _open_codecarbon() -> tuple[Sensor, ...]:
     cpus = [item for item in tracker._hardware if isinstance(item, CPU)]
     rams = [item for item in tracker._hardware if isinstance(item, RAM)]
     return (_cpu_estimate(cpus), _dram_estimate(rams))
+
+
+def _forget_slurm() -> None:
+    """Let the models ask for the machine, and not for what SLURM has granted of it.
+
+    Inside a job they run ``scontrol``: an image may lack it, and what it says may change between
+    repeats on the same machine.
+    """
+    from codecarbon.core import util
+    from codecarbon.external import ram
+
+    for module in (util, ram):  # both hold what was in the environment at their import
+        module.SLURM_JOB_ID = None
 
 
 def _cpu_estimate(hardware: list[Any]) -> Sensor:

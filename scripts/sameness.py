@@ -10,18 +10,21 @@ from llm_energy.cli import run_stage
 from llm_energy.errors import LlmEnergyError
 from llm_energy.files import read_json, write_text
 from llm_energy.records import Measurement, read_record
-from llm_energy.sameness import compare, render_csv, render_markdown
+from llm_energy.sameness import compare
+from llm_energy.tables import files
+from llm_energy.tables.sameness import table
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Parse the command line and write sameness.{csv,md}."""
+    """Parse the command line and write sameness.{csv,md,tex,txt}."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--plan", type=Path, required=True, help="names the measurements")
     parser.add_argument("--out-dir", type=Path, required=True, help="the folder of the tables")
     arguments = parser.parse_args(argv)
 
     def write() -> None:
-        paths = [p for cell in read_json(arguments.plan)["cells"] for p in cell["measurements"]]
+        plan = read_json(arguments.plan)
+        paths = [path for cell in plan["cells"] for path in cell["measurements"]]
         # A repeat that the plan let a cell do without has no measurement.
         there = [path for path in paths if Path(path).exists()]
         try:
@@ -29,8 +32,8 @@ def main(argv: list[str] | None = None) -> int:
         except (LlmEnergyError, AttributeError, KeyError, TypeError):
             # One of them is no measurement, which is for its verdict to say.
             rows = compare(map(read_json, filter(_is_measurement, there)))
-        write_text(arguments.out_dir / "sameness.csv", render_csv(rows))
-        write_text(arguments.out_dir / "sameness.md", render_markdown(rows))
+        for name, text in files(table(plan["sweep"], rows)).items():
+            write_text(arguments.out_dir / name, text)
 
     return run_stage(write)
 

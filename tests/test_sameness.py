@@ -14,7 +14,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from llm_energy.conversion import to_dict
-from llm_energy.sameness import common_prefix, compare, render_csv, render_markdown
+from llm_energy.sameness import SAMPLED, common_prefix, compare
+from llm_energy.tables import files
+from llm_energy.tables.sameness import NOTHING, table
 
 GREEDY = {"decoder": {"do_sample": False, "temperature": 1.0}}
 IDS = tuple(range(builders.OUTPUT_TOKENS))
@@ -30,6 +32,11 @@ def measured(backend: str, ids: dict | None = None, repeat: int = 1, decoder=Non
 
 def compared(measurements):
     return compare(map(to_dict, measurements))
+
+
+def made(rows):
+    """Give the files of the table by their suffix."""
+    return {name.rpartition(".")[2]: text for name, text in files(table("test", rows)).items()}
 
 
 def test_two_backends_that_agree_did_the_same_work():
@@ -90,7 +97,7 @@ def test_each_pair_of_backends_is_a_row_and_one_backend_is_none():
     names = ("pytorch", "vllm", "tensorrt")
     assert len(compared(measured(name) for name in names)) == 3
     assert compared([measured("pytorch"), measured("pytorch", repeat=2)]) == []
-    assert "Nothing to compare" in render_markdown([])
+    assert all(NOTHING in text for text in (made([])["md"], made([])["tex"], made([])["txt"]))
 
 
 @given(st.lists(st.integers(0, 2)), st.lists(st.integers(0, 2)))
@@ -101,19 +108,29 @@ def test_a_common_prefix_is_common_and_cannot_be_longer(first, second):
     assert n == common_prefix(second, first)
 
 
-def test_both_forms_hold_every_row():
+def test_every_form_holds_every_row():
     rows = compared([measured("pytorch"), measured("vllm", {"q0": IDS, "q1": (9,)})])
-    (line,) = csv.DictReader(io.StringIO(render_csv(rows)))
+    texts = made(rows)
+    (line,) = csv.DictReader(io.StringIO(texts["csv"]))
     assert line["backends"] == "pytorch vllm"
     assert (line["identical_requests"], line["median_prefix"], line["reason"]) == ("0.5", "4.0", "")
-    table = render_markdown(rows).splitlines()
-    assert "| m | float32 | b1 | pytorch, vllm | yes | yes | yes | 2 | 50.0% |" in table[4]
-    assert {row.count("|") for row in table[2:5]} == {13}
+    cells = "| m | float32 | b1 | pytorch, vllm | yes | yes | yes | 2 | 50.0 |"
+    assert cells in texts["md"]
+    assert "pytorch, vllm  yes      yes      yes      2           50.0" in texts["txt"]
+    assert "2 & 50.0 &" in texts["tex"]
+
+
+def test_what_was_not_compared_has_a_note_and_no_numbers():
+    (one,) = compared(map(measured, ("a", "b")))
+    texts = made([replace(one, requests=0, identical_requests=None, reason=SAMPLED)])
+    assert f"1. Not compared: {SAMPLED}." in texts["md"]
+    assert texts["csv"].splitlines()[1].endswith(f'"{SAMPLED}"')
 
 
 def test_a_difference_stands_out():
-    rows = [replace(row, same_weights=False) for row in compared(map(measured, ("a", "b")))]
-    assert "**no**" in render_markdown(rows)
+    (row,) = compared(map(measured, ("a", "b")))
+    assert "Every pair had the same" in made([row])["md"]
+    assert "1 of 2 pairs did not do the same" in made([row, replace(row, same_weights=False)])["md"]
 
 
 @pytest.mark.parametrize("backends", [("pytorch", "vllm"), ("pytorch",)])

@@ -18,9 +18,9 @@ from hypothesis import strategies as st
 
 from llm_energy.errors import LlmEnergyError
 from llm_energy.records import Statistic, write_record
-from llm_energy.tables import TABLES, Results, make, render, summary
+from llm_energy.tables import TABLES, Results, make, render
 from llm_energy.tables.by_cell import label
-from llm_energy.tables.text import TEXT_WIDTH
+from llm_energy.tables.text import TEXT_WIDTH, to_text
 
 ESTIMATED = {"energy_status": "estimated", "components": ("cpu", "dram")}
 
@@ -292,7 +292,7 @@ def test_the_summary_fits_a_terminal(model, precision, workload, reason):
         builders.aggregate_row(**names),
         builders.unusable_row("unsupported", reason, **names),
     ]
-    text = summary(make(Results((builders.aggregate(rows),)))["energy"].sheet)
+    text = to_text(make(Results((builders.aggregate(rows),)))["energy"].sheet)
     assert max(map(len, text.splitlines())) <= TEXT_WIDTH
 
 
@@ -301,7 +301,7 @@ def test_a_note_of_every_row_is_told_once_in_the_terminal():
         builders.aggregate_row(workload="b1", flags=("M03",)),
         builders.aggregate_row(workload="b8", flags=("M03", "E29")),
     ]
-    text = summary(make(Results((builders.aggregate(rows),)))["energy"].sheet)
+    text = to_text(make(Results((builders.aggregate(rows),)))["energy"].sheet)
     assert text.count("Every row: Short window") == 1
     assert re.search(r"^m .* b1 .*(measured|estimated)$", text, re.M)
     assert re.search(r"^m .* b8 .* 1$", text, re.M)
@@ -310,7 +310,7 @@ def test_a_note_of_every_row_is_told_once_in_the_terminal():
 
 def test_the_terminal_has_no_column_for_notes_that_all_rows_share():
     rows = [builders.aggregate_row(workload=name, flags=("M03",)) for name in ("b1", "b8")]
-    text = summary(make(Results((builders.aggregate(rows),)))["energy"].sheet)
+    text = to_text(make(Results((builders.aggregate(rows),)))["energy"].sheet)
     assert "Every row: Short window" in text
     assert "Notes" not in text
 

@@ -6,13 +6,11 @@ far their ids agree is evidence that a comparison of their joules compares equal
 
 from __future__ import annotations
 
-import csv
-import io
 import itertools
 import statistics
 from array import array
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import Any
 
 from llm_energy.records import is_greedy
@@ -137,52 +135,3 @@ def _lengths_forced(parameters: Mapping[str, Any], sides: Sequence[Side]) -> boo
     if parameters["min_output_tokens"] != forced or not good:
         return None
     return all(side.lengths == {forced} for side in good)
-
-
-HEAD = {
-    "model": "Model",
-    "precision": "Precision",
-    "workload": "Workload",
-    "backends": "Backends",
-    "same_prompts": "Same prompt ids",
-    "same_weights": "Same weights",
-    "lengths_forced": "Lengths as forced",
-    "requests": "Requests (n)",
-    "identical_requests": "Identical outputs",
-    "shortest_prefix": "Common prefix, shortest",
-    "median_prefix": "Common prefix, median",
-    "reason": "Remark",
-}
-
-
-def render_csv(rows: Sequence[Sameness]) -> str:
-    """Give the rows as CSV, one a line, an absent value empty."""
-    out = io.StringIO()
-    writer = csv.writer(out, lineterminator="\n")
-    writer.writerow([field.name for field in fields(Sameness)])
-    for row in rows:
-        cells = {field.name: getattr(row, field.name) for field in fields(Sameness)}
-        cells["backends"] = " ".join(row.backends)
-        writer.writerow(["" if value is None else value for value in cells.values()])
-    return out.getvalue()
-
-
-def render_markdown(rows: Sequence[Sameness]) -> str:
-    """Give the rows as a page with one Markdown table, or say that there is nothing to compare."""
-    lines = ["# Did the backends do the same work?", ""]
-    if not rows:
-        return "\n".join([*lines, "Nothing to compare: fewer than two backends measured.", ""])
-    lines += [f"| {' | '.join(HEAD.values())} |", f"|{' --- |' * len(HEAD)}"]
-    lines += [f"| {' | '.join(_cell(name, getattr(row, name)) for name in HEAD)} |" for row in rows]
-    lines += ["", "Prefixes are in tokens. Identical outputs are expected in float32 alone.", ""]
-    return "\n".join(lines)
-
-
-def _cell(name: str, value: object) -> str:
-    if value is None:
-        return "" if name == "reason" else "-"
-    if isinstance(value, bool):
-        return "yes" if value else "**no**"
-    if isinstance(value, tuple):
-        return ", ".join(value)
-    return f"{value:.1%}" if name == "identical_requests" else str(value)

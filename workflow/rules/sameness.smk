@@ -1,7 +1,7 @@
 """Say whether the backends of a sweep did the same work.
 
 INPUT  results/<sweep>/plan.json and the measurements that it names
-OUTPUT results/<sweep>/tables/sameness.{csv,md}
+OUTPUT results/<sweep>/tables/sameness.{csv,md,tex,txt}
 """
 
 
@@ -13,7 +13,7 @@ rule sameness:
         plan="results/{sweep}/plan.json",
         measurements=PLAN.measurements(),
     output:
-        multiext("results/{sweep}/tables/sameness", ".csv", ".md"),
+        multiext("results/{sweep}/tables/sameness", ".csv", ".md", ".tex", ".txt"),
     log:
         "logs/{sweep}/sameness.log",
     conda:

@@ -22,7 +22,7 @@ from llm_energy.tables import (
 from llm_energy.tables.by_cell import ordered
 from llm_energy.tables.latex import to_latex
 from llm_energy.tables.markdown import to_markdown
-from llm_energy.tables.sheet import Results, Sheet, Table
+from llm_energy.tables.sheet import Results, Table
 from llm_energy.tables.text import to_text
 
 TABLES: dict[str, Callable[[Results], Table]] = {
@@ -61,24 +61,17 @@ def render(results: Results, jobs: int = 1) -> Iterator[tuple[str, str]]:
     results = replace(results, aggregates=tuple(ordered(results.aggregates)))
     small = sum(len(aggregate.rows) for aggregate in results.aggregates) < MANY_ROWS
 
-    def files(name: str) -> dict[str, str]:
-        return _texts(name, TABLES[name](results))
+    def made(name: str) -> dict[str, str]:
+        return files(TABLES[name](results))
 
-    for texts in each(files, [*TABLES], 1 if small else jobs, few=2):
+    for texts in each(made, [*TABLES], 1 if small else jobs, few=2):
         yield from texts.items()
 
 
-def _texts(name: str, table: Table) -> dict[str, str]:
-    texts = {
-        f"{name}.csv": table.csv,
-        f"{name}.md": to_markdown(table.sheet),
-        f"{name}.tex": to_latex(table.sheet),
-    }
-    return texts | ({f"{name}.txt": summary(table.sheet)} if name == "energy" else {})
-
-
-def summary(sheet: Sheet) -> str:
-    """Give the compact table that ends a run, at most 100 columns wide, and its one label line."""
-    absolute = any(column.name == "absolute" for column in sheet.columns)
-    remark = "± is for comparisons on one board; energy.md has the absolute intervals."
-    return to_text(sheet, remark if absolute else None)
+def files(table: Table) -> dict[str, str]:
+    """Return a table's files by name: csv, md and tex, and txt of one that a terminal shows."""
+    sheet = table.sheet
+    texts = {"csv": table.csv, "md": to_markdown(sheet), "tex": to_latex(sheet)}
+    if sheet.in_terminal:
+        texts["txt"] = to_text(sheet)
+    return {f"{sheet.name}.{suffix}": text for suffix, text in texts.items()}

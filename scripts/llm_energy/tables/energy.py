@@ -61,6 +61,7 @@ EXPLANATION = (
     "memory joules include every process of the host. tok/s counts output tokens; TTFT is the time "
     "to first token, queueing included. Digits follow the interval. Each backend stands by itself."
 )
+BEYOND = "± is for comparisons on one board; energy.md has the absolute intervals."
 
 
 def table(results: Results) -> Table:
@@ -96,6 +97,8 @@ def sheet(results: Results) -> Sheet:
             for aggregate in aggregates
         ),
         notes=notes.texts,
+        in_terminal=True,
+        remark=BEYOND if any(measure.name == "absolute" for measure in measures) else None,
     )
 
 

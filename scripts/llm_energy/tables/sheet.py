@@ -45,8 +45,9 @@ class Line:
 class Sheet:
     """A table: ``blocks`` are rows under a title each, ``notes`` its footnotes from 1 on.
 
-    ``label`` says in one line how its joules are known, ``explanation`` what its columns mean.
-    Texts are plain: whoever sets them escapes them.
+    ``label`` says in one line how its joules are known, ``explanation`` what its columns mean, and
+    ``remark``, in the terminal alone, what is not seen there. Texts are plain: whoever sets them
+    escapes them.
     """
 
     name: str
@@ -56,6 +57,8 @@ class Sheet:
     columns: tuple[Column, ...]
     blocks: tuple[tuple[str, tuple[Line, ...]], ...]
     notes: tuple[str, ...] = ()
+    in_terminal: bool = False
+    remark: str | None = None
 
     @property
     def lines(self) -> list[Line]:

@@ -10,8 +10,8 @@ TEXT_WIDTH = 100
 NARROWEST = 8
 
 
-def to_text(sheet: Sheet, remark: str | None = None) -> str:
-    """Set the columns that have a brief head, with the label, ``remark`` and the notes below.
+def to_text(sheet: Sheet) -> str:
+    """Set the columns that have a brief head, with the label, the remark and the notes below.
 
     A note that every row has is told once and marked on none, the others are counted from 1, and no
     column is kept for no marks.
@@ -31,7 +31,7 @@ def to_text(sheet: Sheet, remark: str | None = None) -> str:
         if not any(row[-1] for row in table[1:]):
             table = [row[:-1] for row in table]
         lines += ["", f"[{title}]", *_aligned(table, numbers)]
-    lines += ["", sheet.label] + ([remark] if remark else [])
+    lines += ["", sheet.label] + ([sheet.remark] if sheet.remark else [])
     notes = {k: " ".join(note.split()) for k, note in enumerate(sheet.notes, 1)}
     for mark, k in [("Every row:", k) for k in everywhere] + [(f"{marks[k]}.", k) for k in own]:
         lines += textwrap.wrap(f"{mark} {notes[k]}", TEXT_WIDTH, subsequent_indent="   ")

@@ -16,7 +16,7 @@ import tables
 import validate
 
 from llm_energy.errors import LlmEnergyError
-from llm_energy.files import read_json, write_json
+from llm_energy.files import read_json, sha256_file, write_json
 from llm_energy.provenance import Provenance, fed_by, trace_back
 from llm_energy.records import read_record
 
@@ -34,7 +34,8 @@ def run_stages(root: Path) -> None:
     assert normalise.main(judged) == 0
     metrics = ["--metrics", f"{out}/metrics.json", "--plan", plan]
     assert aggregate.main([*metrics, "--out", f"{out}/aggregate.json"]) == 0
-    shown = ["--aggregates", f"{out}/aggregate.json", "--out-dir", f"{FOLDER}/tables"]
+    shown = ["--aggregates", f"{out}/aggregate.json", "--verdicts", f"{out}/verdicts.json"]
+    shown += ["--out-dir", f"{FOLDER}/tables"]
     assert tables.main(shown) == 0
     assert provenance.main(["--sweep", "test", "--out", f"{FOLDER}/provenance.json"]) == 0
 
@@ -193,6 +194,36 @@ def test_the_provenance_is_the_same_each_time_and_needs_no_clock(sweep):
     first = (sweep / FOLDER / "provenance.json").read_bytes()
     run_stages(sweep)
     assert (sweep / FOLDER / "provenance.json").read_bytes() == first
+
+
+def test_provenance_makes_no_table_but_takes_the_sources_that_the_tables_stage_wrote(sweep):
+    path = f"{FOLDER}/tables/sources.json"
+    known = read_json(path)
+    known["tables"] = {"energy": {"its own": [[INT4, "b1"]]}}
+    write_json(path, known)
+    found = trace_back("test", ROOT)
+    assert found.tables == {"energy": {"its own": ((INT4, "b1"),)}}
+    assert found.files[path] == sha256_file(path)
+    Path(path).unlink()
+    with pytest.raises(
+        LlmEnergyError, match=r"sources\.json: no such file; .* make paper SWEEP=test"
+    ):
+        trace_back("test", ROOT)
+
+
+def test_altered_sources_feed_every_row(sweep, capsys):
+    alter(sweep / FOLDER / "tables" / "sources.json", INT4.encode(), INT4.upper().encode())
+    said = verdict_of(capsys)[1]
+    assert "tables/sources.json: its SHA-256" in said
+    assert f"feeds energy: {FLOAT}/b1" in said
+
+
+def test_a_table_that_this_version_does_not_make_still_leads_to_its_measurements(sweep, capsys):
+    known = read_json(f"{FOLDER}/provenance.json")
+    known["tables"]["former"] = known["tables"].pop("energy")
+    write_json(f"{FOLDER}/provenance.json", known)
+    assert lineage.main([FOLDER, "--table", "former", "--row", f"{INT4}/b4"]) == 0
+    assert "measured " in capsys.readouterr().out
 
 
 def test_a_renamed_sweep_is_told_how_it_must_be_named(sweep, capsys):

@@ -17,7 +17,7 @@ from llm_energy.conversion import from_dict, to_dict
 from llm_energy.errors import RecordError
 from llm_energy.load_records import Estimate, LoadCurves, LoadFit, LoadPoint
 from llm_energy.provenance import Provenance
-from llm_energy.records import SCHEMA_VERSION, Arrivals, ArrivalSet, Flag, Verdicts
+from llm_energy.records import SCHEMA_VERSION, Arrivals, ArrivalSet, Flag, TableSources, Verdicts
 
 EXAMPLES = {
     "spec": builders.spec(),
@@ -39,6 +39,7 @@ EXAMPLES = {
         [builders.aggregate_row(excluded=((2, "oom"),)), builders.unusable_row()]
     ),
     "comparisons": comparison_example.example(),
+    "table-sources": TableSources(1, "test", {"energy": {"c/w": (("c", "w"),)}}),
     "provenance": Provenance(
         1,
         "test",

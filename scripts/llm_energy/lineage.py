@@ -11,10 +11,12 @@ from typing import Any
 
 from llm_energy import environments
 from llm_energy.aggregate import aggregate, planned_batch_sizes
+from llm_energy.comparison_records import Comparisons
 from llm_energy.comparisons import comparisons
 from llm_energy.errors import LlmEnergyError
 from llm_energy.files import read_json, sha256_file, sha256_json
 from llm_energy.load import load_curves
+from llm_energy.load_records import LoadCurves
 from llm_energy.normalise import normalise
 from llm_energy.provenance import (
     Provenance,
@@ -22,19 +24,20 @@ from llm_energy.provenance import (
     entries,
     fed_by,
     judged_hashes,
-    results_of,
 )
 from llm_energy.records import (
+    Aggregate,
     Measurement,
     MetricsTable,
     Spec,
     Verdicts,
+    check_titles,
     holds_already,
     parse_record,
     read_record,
     rows_text,
 )
-from llm_energy.tables import make, render
+from llm_energy.tables import TABLES, Results, make, render
 from llm_energy.validate import validate
 
 ROWS_SHOWN = 10
@@ -86,7 +89,9 @@ def describe(provenance: Provenance, table: str, row: str, root: Path) -> str:
 
 
 def _shown(provenance: Provenance, plan: dict[str, Any], table: str, row: str) -> Iterator[str]:
-    sheet = make(results_of(provenance.folder, plan))[table].sheet
+    if table not in TABLES:  # of another version
+        return
+    sheet = make(_results(provenance.folder, plan), [table])[table].sheet
     heads = {column.name: column.head for column in sheet.columns if column.head}
     for line in sheet.lines:
         if line.id == row:
@@ -169,6 +174,19 @@ def _file(provenance: Provenance, path: str) -> str:
     return f"{path} sha256 {provenance.files.get(path, 'unknown')}"
 
 
+def _results(folder: Path, plan: dict[str, Any]) -> Results:
+    """Read what the tables of a sweep are made from."""
+    aggregates = [read_record(Aggregate, folder / b / "aggregate.json") for b in backends(plan)]
+    verdicts = [read_record(Verdicts, folder / b / "verdicts.json") for b in backends(plan)]
+    compared, load = folder / "comparisons.json", folder / "load.json"
+    return Results(
+        tuple(aggregates),
+        read_record(Comparisons, compared) if compared.is_file() else None,
+        read_record(LoadCurves, load) if load.is_file() else None,
+        check_titles(verdicts),
+    )
+
+
 # the whole chain
 
 
@@ -225,7 +243,7 @@ def _not_reproduced(provenance: Provenance, plan: dict[str, Any]) -> Iterator[tu
         sizes = planned_batch_sizes(plan, [metrics])
         again[folder / "aggregate.json"] = aggregate([metrics], plan, sizes)
         every.append(metrics)
-    results = results_of(provenance.folder, plan)
+    results = _results(provenance.folder, plan)
     if results.comparisons:
         found = comparisons(every, results.aggregates, plan)
         again[provenance.folder / "comparisons.json"] = found

@@ -9,15 +9,14 @@ from pathlib import Path
 from typing import Any
 
 from llm_energy import environments
-from llm_energy.comparison_records import Comparisons
 from llm_energy.errors import LlmEnergyError
 from llm_energy.files import read_json, sha256_file
 from llm_energy.git import git_state
-from llm_energy.load_records import LoadCurves
-from llm_energy.records import SCHEMA_VERSION, Aggregate, Verdicts, check_titles, read_record
-from llm_energy.tables import Results, make
+from llm_energy.records import SCHEMA_VERSION, TableSources, read_record
+from llm_energy.records.results import TABLE_SOURCES
 
 NAME = "provenance.json"
+SOURCES = Path("tables", TABLE_SOURCES)
 # What belongs to a sweep, below results/<sweep>/. Interrupted repeats are read by no stage.
 PARTS = (
     *("plan.json", "config.json", "arrivals.json", "specs/*/*.json", "prompts/*.json"),
@@ -74,7 +73,12 @@ def trace_back(sweep: str, root: Path) -> Provenance:
         if files.get(path) != judged:
             raise LlmEnergyError(f"{path}: it changed after it was judged; run the workflow again")
     commit, dirty = git_state(root)
-    made = make(results_of(folder, plan))
+    sources = folder / SOURCES
+    if not sources.is_file():
+        raise LlmEnergyError(
+            f"{sources}: no such file; an older version made these tables, so make them again: "
+            f"make paper SWEEP={sweep}"
+        )
     return Provenance(
         schema_version=SCHEMA_VERSION,
         sweep=sweep,
@@ -82,29 +86,13 @@ def trace_back(sweep: str, root: Path) -> Provenance:
         git_dirty=dirty,
         environments=dict(_locks(plan, root)),
         files=files,
-        tables={
-            name: {line.id: line.sources for line in table.sheet.lines}
-            for name, table in made.items()
-        },
+        tables=read_record(TableSources, sources).tables,
     )
 
 
 def backends(plan: dict[str, Any]) -> list[str]:
     """Give the backends of a plan, each once, in its order."""
     return list(dict.fromkeys(cell["backend"] for cell in plan["cells"]))
-
-
-def results_of(folder: Path, plan: dict[str, Any]) -> Results:
-    """Read what the tables of a sweep are made from."""
-    aggregates = [read_record(Aggregate, folder / b / "aggregate.json") for b in backends(plan)]
-    verdicts = [read_record(Verdicts, folder / b / "verdicts.json") for b in backends(plan)]
-    compared, load = folder / "comparisons.json", folder / "load.json"
-    return Results(
-        tuple(aggregates),
-        read_record(Comparisons, compared) if compared.is_file() else None,
-        read_record(LoadCurves, load) if load.is_file() else None,
-        check_titles(verdicts),
-    )
 
 
 def judged_hashes(folder: Path, plan: dict[str, Any]) -> Iterator[tuple[str, str]]:
@@ -142,6 +130,8 @@ def _locks(plan: dict[str, Any], root: Path) -> Iterator[tuple[str, Lock]]:
 def fed_by(provenance: Provenance, plan: dict[str, Any], path: str) -> dict[str, list[str]]:
     """Give, by table, the rows that a file feeds."""
     place = Path(path)
+    if place == provenance.folder / SOURCES:
+        return {table: list(rows) for table, rows in provenance.tables.items()}
     if place.parent == provenance.folder / "tables":
         table = place.name.partition(".")[0]
         return {table: list(provenance.tables.get(table, ()))}

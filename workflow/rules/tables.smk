@@ -1,7 +1,7 @@
 """Print what was found, each backend in its own block.
 
 INPUT  results/<sweep>/<backend>/{aggregate,verdicts}.json, results/<sweep>/{comparisons,load}.json
-OUTPUT results/<sweep>/tables/<table>.{csv,md,tex}, results/<sweep>/tables/energy.txt
+OUTPUT results/<sweep>/tables/<table>.{csv,md,tex}, results/<sweep>/tables/{energy.txt,sources.json}
 """
 
 
@@ -21,6 +21,7 @@ rule tables:
             category="Tables",
         ),
         expand("results/{{sweep}}/tables/{table}.{suffix}", table=TABLES, suffix=["md", "tex"]),
+        "results/{sweep}/tables/sources.json",
         summary="results/{sweep}/tables/energy.txt",
     log:
         "logs/{sweep}/tables.log",

@@ -264,3 +264,19 @@ class Aggregate:
     backend: str
     rows: tuple[AggregateRow, ...]
     mixed_backends: tuple[str, ...] = field(default=())
+
+
+TABLE_SOURCES = "sources.json"  # beside the tables
+
+
+@dataclass(frozen=True)
+class TableSources:
+    """What the tables of a sweep were made from.
+
+    ``tables`` has, by table and row, the (cell, workload) pairs whose measurements the row was made
+    from.
+    """
+
+    schema_version: int
+    sweep: str
+    tables: dict[str, dict[str, tuple[tuple[str, str], ...]]]

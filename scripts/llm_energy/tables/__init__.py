@@ -5,10 +5,12 @@ A new one is a function from Results to Table in a module here, and its name in 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 
 from llm_energy.parallel import each
+from llm_energy.records import SCHEMA_VERSION, TableSources, rows_text
+from llm_energy.records.results import TABLE_SOURCES
 from llm_energy.tables import (
     comparisons,
     components,
@@ -43,29 +45,35 @@ TABLES: dict[str, Callable[[Results], Table]] = {
 MANY_ROWS = 500  # from here on, several processes make tables faster than one
 
 
-def make(results: Results) -> dict[str, Table]:
-    """Make every table.
+def make(results: Results, names: Iterable[str] = TABLES) -> dict[str, Table]:
+    """Make tables by their names.
 
     Raises LlmEnergyError for aggregates of several sweeps, for two of one backend, and for
     simulated joules beside real ones.
     """
     results = replace(results, aggregates=tuple(ordered(results.aggregates)))
-    return {name: table(results) for name, table in TABLES.items()}
+    return {name: TABLES[name](results) for name in names}
 
 
 def render(results: Results, jobs: int = 1) -> Iterator[tuple[str, str]]:
-    """Yield every file by name and text: csv, md and tex of each table, and the summary.
+    """Yield every file by name and text: csv, md and tex of each table, summary and sources.
 
     The tables of a large sweep are made in ``jobs`` processes. Raises as ``make`` does.
     """
     results = replace(results, aggregates=tuple(ordered(results.aggregates)))
     small = sum(len(aggregate.rows) for aggregate in results.aggregates) < MANY_ROWS
 
-    def made(name: str) -> dict[str, str]:
-        return files(TABLES[name](results))
+    def made(name: str) -> tuple[dict[str, str], dict[str, tuple[tuple[str, str], ...]]]:
+        table = TABLES[name](results)
+        return files(table), {line.id: line.sources for line in table.sheet.lines}
 
-    for texts in each(made, [*TABLES], 1 if small else jobs, few=2):
+    rows = {}
+    tables = each(made, [*TABLES], 1 if small else jobs, few=2)
+    for name, (texts, sources) in zip(TABLES, tables, strict=True):
         yield from texts.items()
+        rows[name] = sources
+    sources = TableSources(SCHEMA_VERSION, results.aggregates[0].sweep, rows)
+    yield TABLE_SOURCES, rows_text(sources)
 
 
 def files(table: Table) -> dict[str, str]:

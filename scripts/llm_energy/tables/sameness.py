@@ -21,7 +21,7 @@ COLUMNS = (
     Column("requests", "n", "number", "n"),
     Column("identical_requests", "identical outputs (%)", "number", "identical (%)"),
     Column("shortest_prefix", "shortest common prefix", "number"),
-    Column("median_prefix", "median common prefix", "number", "prefix"),
+    Column("median_prefix", "median common prefix", "number"),
 )
 WORK = ("same_prompts", "same_weights", "lengths_forced")
 HEADS = tuple(field.name for field in fields(Sameness))

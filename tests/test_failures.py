@@ -8,6 +8,7 @@ import re
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -118,13 +119,22 @@ def test_an_interrupted_run_makes_no_tables_and_says_how_to_go_on(failed):
     (failed.folder / "results/replay/replay/measurements" / WELL / "r01.json").unlink()
     script = failed.folder / "scripts" / "measure.py"
     text = script.read_text()
-    code = "import time\nopen('begun', 'w').close()\ntime.sleep(60)"
+    code = "import time\nopen('begun', 'w').close()\ntime.sleep(600)"
     script.write_text(text.replace("\n\nif __name__", f"\n\n{code}\n\nif __name__"))
     command = [sys.executable, "-m", "snakemake", "--cores", "1", "--configfile", "replay.yaml"]
-    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
-    with subprocess.Popen(command, cwd=failed.folder, start_new_session=True, **pipes) as process:
+    with subprocess.Popen(
+        command,
+        cwd=failed.folder,
+        start_new_session=True,
+        # In the background SIGINT is ignored, and that would be passed on.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    ) as process:
         while not (failed.folder / "begun").exists():
             assert process.poll() is None
+            time.sleep(0.05)
         os.killpg(process.pid, signal.SIGINT)
         said = process.communicate()[0]
     assert process.returncode == 1

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import contextlib
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
 from llm_energy.errors import OutOfMemory, Unsupported
 from llm_energy.records import Outcome
+
+NOT_SUPPORTED = re.compile(
+    r"\bun-?supported\b|(\bnot|n't|\bno|\bonly) support|\bnot implemented\b", re.IGNORECASE
+)
 
 
 @dataclass
@@ -20,7 +25,11 @@ class Result:
 
 @contextlib.contextmanager
 def outcome() -> Iterator[Result]:
-    """Give a result that says how the code inside ended; nothing that it raises comes out."""
+    """Give a result that says how the code inside ended; nothing that it raises comes out.
+
+    Engines find late, and in errors of any type, that they lack a kernel or a method for what they
+    loaded. What says so is no crash: the same would be said again.
+    """
     result = Result()
     try:
         yield result
@@ -29,4 +38,5 @@ def outcome() -> Iterator[Result]:
     except OutOfMemory as error:
         result.outcome, result.reason = "oom", str(error)
     except Exception as error:  # an engine may raise anything, and none of it may cost the others
-        result.outcome, result.reason = "failed", f"{type(error).__name__}: {error}"
+        result.outcome = "unsupported" if NOT_SUPPORTED.search(str(error)) else "failed"
+        result.reason = f"{type(error).__name__}: {error}"

@@ -13,12 +13,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import tiny_model
 from subject import parameters
 
 from llm_energy.backends.vllm import Backend
 from llm_energy.backends.vllm_environment import ENVIRONMENT, cpu_groups, set_environment
 from llm_energy.backends.vllm_weights import check_precision, prequantized_folder
 from llm_energy.errors import OutOfMemory, Unsupported
+from llm_energy.outcomes import outcome
 from llm_energy.records import (
     SCHEMA_VERSION,
     Completion,
@@ -218,6 +220,28 @@ def test_a_device_that_is_not_there_is_unsupported(unloaded, tiny_folder):
 def test_what_the_engine_refuses_is_unsupported(unloaded, tiny_folder, engine, message):
     with pytest.raises(Unsupported, match=message):
         unloaded.load(spec(**engine), tiny_folder)
+
+
+def test_a_model_that_the_engine_does_not_support_is_unsupported(unloaded, tmp_path):
+    tiny_model.build(tmp_path / "gpt2", "gpt2")
+    with outcome() as found:
+        unloaded.load(spec(quantization="bitsandbytes", dtype="bfloat16"), tmp_path / "gpt2")
+    assert found.outcome == "unsupported"
+    assert "GPT2LMHeadModel does not support BitsAndBytes" in found.reason
+
+
+def test_a_head_size_without_a_kernel_is_unsupported(unloaded, tiny_folder, tmp_path):
+    if pytest.importorskip("torch").cuda.is_available():
+        pytest.skip("kernels of GPUs have other sizes")
+    odd = shutil.copytree(tiny_folder, tmp_path / "odd")
+    config = json.loads((odd / "config.json").read_text())
+    (odd / "config.json").write_text(json.dumps(config | {"head_dim": 20}))
+    with outcome() as found:
+        unloaded.load(spec(load_format="dummy"), odd)
+        prepare(unloaded, [5])
+        unloaded.generate()
+    assert found.outcome == "unsupported"
+    assert "Unsupported CPU attention configuration: head_dim=20" in found.reason
 
 
 def test_too_large_a_kv_cache_is_out_of_memory(unloaded, tiny_folder):

@@ -16,7 +16,11 @@ from llm_energy.backends import pytorch_weights as weights
 from llm_energy.backends.pytorch_batches import Batch, StepClock, completions, padded
 from llm_energy.backends.pytorch_compiled import CompiledSteps
 from llm_energy.backends.pytorch_placement import check_spread, leave, placement
-from llm_energy.backends.refusals import check_prompt, reporting_out_of_memory
+from llm_energy.backends.refusals import (
+    check_prompt,
+    reporting_out_of_memory,
+    reporting_refusals,
+)
 from llm_energy.batching import (
     default_max_batch_tokens,
     due_dynamic_batch,
@@ -81,7 +85,7 @@ class Backend:
         self._transformers.utils.logging.disable_progress_bar()
         # It warns at each matrix product of an 8-bit model in bfloat16, which is inside the window.
         logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
-        try:
+        with reporting_refusals(f"transformers cannot load {model_folder}"):
             self.model = self._transformers.AutoModelForCausalLM.from_pretrained(
                 str(model_folder),
                 local_files_only=True,
@@ -90,8 +94,6 @@ class Backend:
                 dtype=engine["dtype"],
                 **options,
             ).eval()
-        except (ImportError, ValueError) as error:
-            raise Unsupported(f"transformers cannot load {model_folder}: {error}") from error
         self._own_the_generation_config()
         if engine["flow"] == "compiled":
             self._compiled = CompiledSteps(self._torch, self.model)

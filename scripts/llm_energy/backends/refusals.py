@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from llm_energy.errors import OutOfMemory, Unsupported
@@ -21,6 +22,25 @@ OUT_OF_MEMORY_TEXTS = (
     "No available memory for the cache blocks",
     "To serve at least one request",
 )
+
+# What engines raise for arguments that cannot be, and for what is not there to serve them. What
+# says in any other type that something is not supported is told by its words (outcomes.py).
+REFUSALS = (TypeError, ValueError, NotImplementedError, ImportError)
+
+
+@contextlib.contextmanager
+def reporting_refusals(what: str) -> Iterator[None]:
+    """Turn what an engine refuses while it loads into Unsupported; ``what`` begins the reason."""
+    reason = None
+    try:
+        yield
+    except REFUSALS as error:
+        if is_out_of_memory(error):
+            raise
+        reason = str(error) or type(error).__name__
+    # Here the error is gone, and with it its frames, which held what had been loaded.
+    if reason is not None:
+        raise Unsupported(f"{what}: {reason}")
 
 
 def reporting_out_of_memory(method: Callable) -> Callable:

@@ -17,7 +17,11 @@ from pathlib import Path
 from typing import Any
 
 from llm_energy.backends import Mark, Queue, no_mark
-from llm_energy.backends.refusals import check_prompt, is_out_of_memory, reporting_out_of_memory
+from llm_energy.backends.refusals import (
+    check_prompt,
+    reporting_out_of_memory,
+    reporting_refusals,
+)
 from llm_energy.backends.tensorrt_pass import Pass
 from llm_energy.backends.tensorrt_statistics import Statistics
 from llm_energy.backends.tensorrt_times import Times, engine_times
@@ -66,15 +70,8 @@ class Backend:
         os.environ.setdefault("HF_HUB_OFFLINE", "1")  # the model is a folder: nothing is fetched
         import tensorrt_llm
 
-        problem = None
-        try:
+        with reporting_refusals(f"TensorRT-LLM cannot load {model_folder}"):
             self._llm = self._start(tensorrt_llm, model_folder, engine)
-        except (TypeError, ValueError, NotImplementedError) as error:
-            if is_out_of_memory(error):
-                raise
-            problem = str(error)
-        if problem:
-            raise Unsupported(f"TensorRT-LLM cannot load {model_folder}: {problem}")
         self._statistics = Statistics(self._llm)
         effective, dtype = self._effective(tensorrt_llm), spec.engine["dtype"]
         if effective["dtype"] != dtype:

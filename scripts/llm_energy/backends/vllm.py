@@ -28,8 +28,8 @@ from llm_energy.backends import (
 from llm_energy.backends.ranks import END_S
 from llm_energy.backends.refusals import (
     check_prompt,
-    is_out_of_memory,
     reporting_out_of_memory,
+    reporting_refusals,
 )
 from llm_energy.backends.vllm_environment import set_environment
 from llm_energy.backends.vllm_report import cache_tokens, describe_engine
@@ -124,18 +124,11 @@ class Backend:
             arguments["kv_cache_memory_bytes"] = CPU_KV_CACHE_BYTES
         # It warns at each matrix product of an 8-bit model in bfloat16, which is inside the window.
         logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
-        problem = None
-        try:
+        with reporting_refusals(f"vLLM cannot load {folder}"):
             # vllm.LLM is this engine, a chat template and a loop; the loop is ours (see generate).
             self._engine = LLMEngine.from_engine_args(
                 EngineArgs(**arguments | engine), usage_context=UsageContext.LLM_CLASS
             )
-        except (TypeError, ValueError, NotImplementedError) as error:
-            if is_out_of_memory(error):
-                raise
-            problem = str(error)
-        if problem:
-            raise Unsupported(f"vLLM cannot load {folder}: {problem}")
         # It would update Prometheus counters at each step and log every ten seconds.
         self._engine.logger_manager = None
         effective = describe_engine(self._engine)

@@ -51,6 +51,7 @@ def traffic(
     started: int = 10,
     batch_size: int = 1,
     effective: dict | None = None,
+    requested_rate_per_s: float | None = 0.25,
     **window: Any,
 ) -> Case:
     """Give a window of timed traffic; keywords replace fields of the window."""
@@ -58,7 +59,7 @@ def traffic(
         mode=mode,
         begin_s=1020.0,
         end_s=1060.0,
-        requested_rate_per_s=0.25,
+        requested_rate_per_s=requested_rate_per_s,
         arrived=arrived,
         started=started,
         ended=started,

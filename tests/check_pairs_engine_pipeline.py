@@ -355,6 +355,26 @@ RUNNING = {
         (passes(*DRIFTING), "warning", passes(*UNHURRIED)),
         (passes(*reversed(DRIFTING)), "warning", passes(*DRIFTING[:14])),
     ],
+    "E33": [
+        (traffic("trace", arrived=9), "warning", traffic("trace")),
+        (traffic("trace", arrived=9), "warning", traffic("constant", arrived=9)),
+        (
+            traffic("trace", arrived=101, requested_rate_per_s=1.0),
+            "warning",
+            traffic("trace", arrived=45, requested_rate_per_s=1.0),
+        ),
+        (
+            traffic("trace", arrived=101, requested_rate_per_s=1.0),
+            "warning",
+            traffic("trace", arrived=101, requested_rate_per_s=None),
+        ),
+        # The draw of a Poisson process is the rate that was asked for.
+        (
+            traffic("trace", arrived=101, requested_rate_per_s=1.0),
+            "warning",
+            traffic("poisson", arrived=101, requested_rate_per_s=1.0),
+        ),
+    ],
     "E30": [(memory_at_preflight(False), "invalid", memory_at_preflight(True))],
 }
 

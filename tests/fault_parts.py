@@ -183,6 +183,11 @@ def without_ids(measurement: Measurement) -> dict[str, Any]:
     return {"output_token_ids": dict(list(ids.items())[1:])}
 
 
+def few_arrivals(measurement: Measurement) -> dict[str, Any]:
+    traffic = measurement.windows[0].traffic
+    return {"traffic": replace(traffic, mode="trace", arrived=5, started=5)}
+
+
 def hosted(**changes: Any) -> Callable[[Measurement], Measurement]:
     return lambda m: replace(m, host=replace(m.host, **changes))
 

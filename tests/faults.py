@@ -29,6 +29,7 @@ from fault_parts import (
     edit_energy,
     edit_window,
     fan_fails,
+    few_arrivals,
     first_pass_slow,
     hosted,
     idle_rises,
@@ -302,6 +303,12 @@ FAULTS: dict[str, tuple[Fault, ...]] = {
         Fault(suits=ONLY_UNKNOWN_BOARDS, setting=on_engine(pace=8.0)),
     ),
     "E32": (Fault(setting=reporting(engine_version="1.3.0rc26+stand.in")),),
+    "E33": (
+        Fault(
+            suits=both(STEADY, arriving("poisson", rate_per_s=4.0)),
+            record=edit_window(few_arrivals),
+        ),
+    ),
     "P01": (Fault(sweep=one_boot),),
     "P02": (Fault(sweep=cells_in_order(False), twin_sweep=cells_in_order(True)),),
     "P03": (Fault(files=delete_last),),

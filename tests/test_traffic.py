@@ -126,6 +126,44 @@ def test_a_trace_gives_times_and_lengths(tmp_path, text) -> None:
     assert (arrivals.begin_s, arrivals.end_s) == pytest.approx((1.5, 6.5))
 
 
+def test_a_trace_begins_where_it_is_asked_to(tmp_path) -> None:
+    arrivals = trace(tmp_path, OWN, start_s=1.5, ramp_s=0.0)
+    assert arrivals.times_s == pytest.approx((0.0, 1.5))
+    assert arrivals.tokens == ((7, 8), (9, 10))
+    with pytest.raises(LlmEnergyError, match=r"the trace reaches 0 s"):
+        trace(tmp_path, OWN, start_s=50.0)
+
+
+def test_a_spec_without_a_start_stays_as_it_was() -> None:
+    asked = {"mode": "trace", "trace_path": "trace.csv"}
+    assert "start_s" not in traffic.complete(asked, 5.0)
+    assert traffic.complete(asked | {"start_s": 7.0}, 5.0)["start_s"] == 7.0
+
+
+# Five requests in 200 s, then two a second: a head like that of BurstGPT.
+SPARSE = "arrival_s,prompt_tokens,output_tokens\n" + "".join(
+    f"{time_s},5,6\n" for time_s in (0, 41, 97, 130, 188, *(400 + k / 2 for k in range(400)))
+)
+
+
+@pytest.mark.parametrize(
+    ("asked", "says"),
+    [
+        ({"ramp_s": 2.0}, ["only 1 requests arrive", "its ramp lasts 41 s instead of 2 s"]),
+        ({"ramp_s": 4.0, "rate_per_s": 1.0}, ["4/s arrive in its window, where 1/s were asked"]),
+        ({"ramp_s": 2.0, "start_s": 400.0}, []),
+        ({"ramp_s": 2.0, "start_s": 400.0, "rate_per_s": 1.0}, []),
+    ],
+)
+def test_a_trace_that_does_not_give_what_was_asked_is_told(tmp_path, asked, says) -> None:
+    (tmp_path / "trace.csv").write_text(SPARSE, encoding="utf-8")
+    given = {"mode": "trace", "trace_path": str(tmp_path / "trace.csv")} | asked
+    complete = traffic.complete(given, 20.0)
+    told = traffic.unlike_asked(complete, traffic.make_arrivals(complete))
+    assert len(told) == len(says), told
+    assert all(part in text for part, text in zip(says, told, strict=True))
+
+
 def test_a_rate_stretches_a_trace_and_keeps_its_pattern(tmp_path) -> None:
     arrivals = trace(tmp_path, OWN, rate_per_s=0.5)  # three gaps in ramp and horizon: 7 s become 6
     assert arrivals.times_s == pytest.approx([t * 6 / 7 for t in (0.0, 1.5, 3.0, 7.0)])

@@ -30,7 +30,7 @@ from llm_energy.records import (
 )
 from llm_energy.sharding import model_config
 from llm_energy.sharding import refusals as sharding_refusals
-from llm_energy.traffic import make_arrivals, takes_lengths
+from llm_energy.traffic import make_arrivals, takes_lengths, unlike_asked
 
 
 @dataclass(frozen=True)
@@ -441,4 +441,8 @@ def describe(plan: Plan) -> str:
         lines.append(f"  note ({', '.join(dict.fromkeys(backends))}): {note.message}")
     firsts = [next(iter(cell.specs.values())) for cell in plan.planned]
     lines += [f"  note: {t}" for t in duplicates(firsts, plan.models, plan.prompt_requests)]
+    timed = {w.id: w.parameters["traffic_simulation"] for spec in firsts for w in spec.workloads}
+    for id, arrivals in plan.arrivals.workloads.items():
+        told = unlike_asked(timed[id], arrivals) if id in timed else []
+        lines += [f"  note (workload {id}): {text}" for text in told]
     return "\n".join(lines)

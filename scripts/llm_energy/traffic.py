@@ -11,10 +11,12 @@ from random import Random
 from typing import Any
 
 from llm_energy.errors import LlmEnergyError
+from llm_energy.rates import is_few, is_other_rate
 from llm_energy.records import Arrivals
-from llm_energy.trace_file import read_trace
+from llm_energy.trace_file import TraceRow, read_trace
 
 RAMP_S, BATCH_TIMEOUT_S = 10.0, 1.0
+NOTABLE_WAIT = 0.5  # of the horizon, by which a ramp may be longer than asked
 # Which keys a mode needs, and what it may have besides, with the value where none is given; a
 # horizon that is not given is the protocol's shortest window.
 EDGES = {"ramp_s": RAMP_S, "horizon_s": None, "batch_timeout_s": BATCH_TIMEOUT_S}
@@ -24,8 +26,9 @@ MODES: dict[str, tuple[tuple[str, ...], dict[str, Any]]] = {
     "constant": (("rate_per_s",), EDGES),
     "poisson": (("rate_per_s",), {"seed": 0, **EDGES}),
     "gamma": (("rate_per_s", "burstiness"), {"seed": 0, **EDGES}),
-    "trace": (("trace_path",), {"rate_per_s": None, **EDGES}),
+    "trace": (("trace_path",), {"rate_per_s": None, "start_s": None, **EDGES}),
 }
+SAID_WHERE_GIVEN = ("start_s",)  # a spec has it only then, so that older ones stay as they are
 
 
 def complete(traffic: Mapping[str, Any] | None, horizon_s: float) -> dict[str, Any] | None:
@@ -36,7 +39,7 @@ def complete(traffic: Mapping[str, Any] | None, horizon_s: float) -> dict[str, A
     """
     if traffic is None or dict(traffic) == {"mode": "offline"}:
         return None
-    optional = {**MODES[traffic["mode"]][1]}
+    optional = {k: v for k, v in MODES[traffic["mode"]][1].items() if k not in SAID_WHERE_GIVEN}
     if "horizon_s" in optional:
         optional["horizon_s"] = horizon_s
     return optional | {key: value for key, value in traffic.items() if value is not None}
@@ -132,15 +135,46 @@ def _edges(
     return tuple(taken), begin_s, math.inf
 
 
+def _later(rows: Iterator[TraceRow], start_s: float | None) -> Iterator[TraceRow]:
+    """Leave out what comes before ``start_s`` seconds after the first row have passed."""
+    if not start_s or (first := next(rows, None)) is None:
+        return rows
+    return itertools.dropwhile(lambda row: row.time_s - first.time_s < start_s, rows)
+
+
+def unlike_asked(traffic: Mapping[str, Any], arrivals: Arrivals) -> list[str]:
+    """Say how the window of a trace differs from what was asked for, or holds too little.
+
+    Other arrivals are drawn as asked, and a rate that brings few of them says so itself.
+    """
+    if arrivals.mode != "trace":
+        return []
+    begin_s, end_s = arrivals.begin_s, arrivals.end_s
+    count = sum(begin_s <= time_s < end_s for time_s in arrivals.times_s)
+    found = []
+    if is_few(count):
+        found.append(f"only {count} requests arrive in its window of {end_s - begin_s:.4g} s")
+    if is_other_rate(count, arrivals.rate_per_s, end_s - begin_s):
+        rate = f"{count / (end_s - begin_s):.3g}/s arrive in its window"
+        found.append(f"{rate}, where {arrivals.rate_per_s:g}/s were asked for")
+    if begin_s > traffic["ramp_s"] + NOTABLE_WAIT * (end_s - begin_s):
+        found.append(
+            f"its ramp lasts {begin_s:.4g} s instead of {traffic['ramp_s']:g} s, since no request "
+            "comes before"
+        )
+    return found
+
+
 def _replayed(traffic: Mapping[str, Any], root: Path) -> Arrivals:
     """Replay a trace, stretched by one factor where a rate is asked for.
 
+    It begins with the first request that comes ``start_s`` after the file's first, or later.
     With a rate, the mean gap of as many rows as that rate brings becomes 1 / rate: the trace keeps
     its bursts and its lengths, and only its clock runs faster or slower.
     """
     path = root / traffic["trace_path"]
     ramp_s, horizon_s, rate_per_s = (traffic[k] for k in ("ramp_s", "horizon_s", "rate_per_s"))
-    rows, factor = read_trace(path), 1.0
+    rows, factor = _later(read_trace(path), traffic.get("start_s")), 1.0
     first = list(itertools.islice(rows, (expected_requests(traffic) or 0) + 1))
     start_s = first[0].time_s if first else 0.0
     if rate_per_s is not None and len(first) > 1 and first[-1].time_s > start_s:

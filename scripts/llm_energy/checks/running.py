@@ -10,6 +10,7 @@ from itertools import pairwise
 
 from llm_energy.checks.catalogue import Finding, check
 from llm_energy.checks.reported import Case, finite, is_continuous, mapping, number
+from llm_energy.rates import is_few, is_other_rate
 
 SLOW_PASS = 3.0  # times the median of the others
 # What a slow pass must have cost of the window, so that no jitter of short passes counts.
@@ -183,6 +184,34 @@ def falls_behind(case: Case) -> Finding | None:
             "achieved_rate_per_s": report.achieved_rate_per_s,
             "ratio": ratio,
             "waiting": list(report.waiting),
+        }
+    )
+
+
+@check(
+    "E33",
+    "window",
+    "warning",
+    "a trace with too few requests, or at another rate than asked for",
+    "Lengthen horizon_s, let the trace begin elsewhere (start_s), or leave out its rate_per_s.",
+)
+def other_traffic(case: Case) -> Finding | None:
+    """Find a window of a trace with fewer than ten requests, or at another rate than asked for.
+
+    That is a rate that differs by over a fifth, and by two standard deviations of a Poisson count.
+    Other arrivals are drawn as they were asked for.
+    """
+    report = case.window.traffic
+    if report is None or report.mode != "trace":
+        return None
+    duration_s, asked_per_s = report.end_s - report.begin_s, report.requested_rate_per_s
+    if not is_few(report.arrived) and not is_other_rate(report.arrived, asked_per_s, duration_s):
+        return None
+    return Finding(
+        {
+            "arrived": report.arrived,
+            "arrival_rate_per_s": report.arrival_rate_per_s,
+            "requested_rate_per_s": report.requested_rate_per_s,
         }
     )
 

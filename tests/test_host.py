@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from llm_energy import host
+from llm_energy import host, packages
 
 ROOT = Path(__file__).resolve().parent.parent
 CPU = "sys/devices/system/cpu"
@@ -111,8 +111,8 @@ def test_a_package_without_its_metadata_is_none(tmp_path, monkeypatch):
     whole.mkdir()
     (whole / "METADATA").write_text("Metadata-Version: 2.1\nName: six\nVersion: 1.17.0\n")
     monkeypatch.setattr(sys, "path", [str(tmp_path)])
-    assert host.installed_packages() == {"six": "1.17.0"}
-    assert host.versions(["codecarbon", "six"]) == {"six": "1.17.0"}
+    assert packages.installed_packages() == {"six": "1.17.0"}
+    assert packages.versions(["codecarbon", "six"]) == {"six": "1.17.0"}
 
 
 def test_this_host_describes_itself():

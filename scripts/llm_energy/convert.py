@@ -12,7 +12,7 @@ from typing import Any
 from unittest import mock
 
 from llm_energy.errors import LlmEnergyError
-from llm_energy.host import versions
+from llm_energy.packages import versions
 
 UNQUANTISED_TYPES = {"F64", "F32", "F16", "BF16"}
 

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 import os
 import platform
 import re
 import socket
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from llm_energy.git import git_state
+from llm_energy.packages import installed_packages
 from llm_energy.records import Host
 
 SYSFS, PROCFS = Path("/sys"), Path("/proc")
@@ -87,25 +87,6 @@ def settings(sysfs: Path = SYSFS, procfs: Path = PROCFS) -> dict[str, Any]:
         "cpu_limit": min(filter(None, map(_cpu_limit, groups)), default=None),
         "memory_limit_bytes": min(filter(None, map(_memory_limit_bytes, groups)), default=None),
     }
-
-
-def installed_packages() -> dict[str, str]:
-    """Return name and version of every package that this process could import.
-
-    Of a package that lies twice on the import path, Python takes the first. A folder that an
-    interrupted installation left without its METADATA names no package.
-    """
-    found: dict[str, str] = {}
-    for package in importlib.metadata.distributions():
-        if package.read_text("METADATA") or package.read_text("PKG-INFO"):
-            found.setdefault(package.metadata["Name"], package.version)
-    return dict(sorted(found.items()))
-
-
-def versions(names: Iterable[str]) -> dict[str, str]:
-    """Return the versions of those packages of these names that are installed."""
-    installed = installed_packages()
-    return {name: installed[name] for name in names if name in installed}
 
 
 def _governor(cpu: Path) -> str | None:

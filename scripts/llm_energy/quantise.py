@@ -6,7 +6,7 @@ import shutil
 from pathlib import Path
 
 from llm_energy.errors import LlmEnergyError
-from llm_energy.host import versions
+from llm_energy.packages import versions
 
 TOOLS = ("transformers", "bitsandbytes", "torch")
 

@@ -9,7 +9,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from llm_energy.host import versions
 from llm_energy.meter.amd import AmdBoards
 from llm_energy.meter.estimates import carbon_intensity, open_estimates
 from llm_energy.meter.glance import BoardGlance, Glance, glance_at_host
@@ -23,6 +22,7 @@ from llm_energy.meter.rapl import RaplCounters
 from llm_energy.meter.sensors import Absent, Sensor
 from llm_energy.meter.tick import measure_tick
 from llm_energy.meter.watch import Watch
+from llm_energy.packages import versions
 from llm_energy.records import Interval, MeterReport, MeterSettings
 
 __all__ = ["BoardGlance", "Glance", "Meter", "MeteredInterval", "open_meter"]

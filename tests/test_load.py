@@ -9,7 +9,7 @@ from random import Random
 
 import builders
 import pytest
-from scipy.stats import linregress, t
+from statsmodels.api import OLS, add_constant
 from test_traffic import measured_on_host
 
 from llm_energy.load import fits, load_curves
@@ -104,14 +104,21 @@ def test_where_windows_are_missing_the_intervals_hold_it_no_less_often() -> None
 
 
 def test_the_line_of_a_single_repeat_has_the_interval_of_least_squares() -> None:
-    """Against scipy's regression: value and standard error times t of n - 2."""
+    """Against statsmodels' regression."""
     rows = [window(w, noise_w=noise_w) for w, noise_w in zip(RATES, (1, -2, 1), strict=True)]
     [fit] = lines(rows)
-    line = linregress([r.output_tokens_per_s for r in rows], [r.mean_power_w for r in rows])
-    half_w = t.ppf(0.975, 1) * line.intercept_stderr
-    assert fit.loaded_power_w.value == pytest.approx(line.intercept)
-    assert fit.loaded_power_w.high == pytest.approx(line.intercept + half_w)
-    assert fit.r_squared == pytest.approx(line.rvalue**2)
+    tokens_per_s = add_constant([row.output_tokens_per_s for row in rows])
+    line = OLS([row.mean_power_w for row in rows], tokens_per_s).fit()
+    for estimate, value, ends in zip(
+        (fit.loaded_power_w, fit.marginal_energy_per_output_token_j),
+        line.params,
+        line.conf_int(alpha=0.05),
+        strict=True,
+    ):
+        assert (estimate.value, estimate.low, estimate.high) == pytest.approx((value, *ends))
+    assert fit.r_squared == pytest.approx(line.rsquared)
+    shares = abs(line.resid) / [row.mean_power_w for row in rows]
+    assert fit.worst_residual == pytest.approx(max(shares))
     assert fit.repeats == (1,)
     sheet = fit_sheet(rows)
     assert [line.cells["n"] for line in sheet.lines] == ["1"]

@@ -17,14 +17,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from statistics import fmean
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from llm_energy.intervals import t_quantile
 from llm_energy.load_records import Estimate, LoadCurves, LoadFit, LoadPoint
 from llm_energy.records import SCHEMA_VERSION, Aggregate, AggregateRow, Metrics, MetricsTable
 from llm_energy.summary import summarise
-
-if TYPE_CHECKING:
-    from statsmodels.regression.linear_model import RegressionResults
 
 LEAST_WINDOWS, LEAST_RATES = 3, 2
 RATES = ("requested_rate_per_s", "output_tokens_per_s")
@@ -103,9 +101,9 @@ def _fit(
         if behind := sum(BEHIND in row.flags for row in rows):
             reason += f", and fallen behind: {behind}"
         return LoadFit(*common, reason=reason)
-    lines = {n: _line(own) for n, own in lying.items()}
-    power_w, per_token_j = _estimates([*lines.values()])
-    r_squared, worst = _straightness([(own, lines[n]) for n, own in lying.items()])
+    found = [(own, _line(own)) for own in lying.values()]
+    power_w, per_token_j = _estimates(found)
+    r_squared, worst = _straightness(found)
     idle_w = {r.repeat: w for r in used if (w := r.loaded_idle_power_w) is not None}
     return LoadFit(
         *common,
@@ -127,46 +125,52 @@ def _rates(rows: Sequence[Metrics]) -> int:
     return min(len(asked), len(served))
 
 
-def _line(rows: Sequence[Metrics]) -> RegressionResults:
+def _line(rows: Sequence[Metrics]) -> Any:
     """Fit the power of windows over their tokens per second by ordinary least squares."""
-    import numpy
-    from statsmodels.api import OLS, add_constant
+    from scipy.stats import linregress
 
-    tokens_per_s = numpy.asarray([row.output_tokens_per_s for row in rows])
-    return OLS([row.mean_power_w for row in rows], add_constant(tokens_per_s)).fit()
+    return linregress([row.output_tokens_per_s for row in rows], [row.mean_power_w for row in rows])
 
 
-def _estimates(lines: Sequence[RegressionResults]) -> tuple[Estimate, Estimate]:
-    """Give intercept and slope with their t-intervals over repeats.
+def _estimates(
+    found: Sequence[tuple[Sequence[Metrics], Any]],
+) -> tuple[Estimate, Estimate]:
+    """Return intercept and slope with their t-intervals over repeats.
 
     Of a single repeat they are those of its line, and say nothing of what another would give.
     """
-    if len(lines) == 1:
-        [line] = lines
-        ends = zip(line.params, *line.conf_int(alpha=0.05).T, strict=True)
+    if len(found) == 1:
+        [(rows, line)] = found
+        t = t_quantile(len(rows) - 2)
+        errors = (line.intercept, line.intercept_stderr), (line.slope, line.stderr)
+        ends = ((value, value - t * error, value + t * error) for value, error in errors)
     else:
-        over = [summarise(values) for values in zip(*(line.params for line in lines), strict=True)]
-        ends = ((one.mean, one.ci_low, one.ci_high) for one in over)
+        values = zip(*((line.intercept, line.slope) for _, line in found), strict=True)
+        ends = ((one.mean, one.ci_low, one.ci_high) for one in map(summarise, values))
     intercept, slope = (Estimate(*map(float, one)) for one in ends)
     return intercept, slope
 
 
 def _straightness(
-    found: Sequence[tuple[Sequence[Metrics], RegressionResults]],
+    found: Sequence[tuple[Sequence[Metrics], Any]],
 ) -> tuple[float | None, float | None]:
-    """Give what the lines explain of the variance inside repeats, and the worst residual.
+    """Return what the lines explain of the variance inside repeats, and the worst residual.
 
     Repeats of two windows are left out, since a line goes through any two. Powers that do not
     differ at all, as some estimates are, leave nothing to explain.
     """
-    judged = [(rows, line) for rows, line in found if len(rows) >= LEAST_WINDOWS]
-    shares = [
-        abs(left_w) / row.mean_power_w
-        for rows, line in judged
-        for row, left_w in zip(rows, line.resid, strict=True)
-    ]
+    left_w, around_mean_w, shares, differ = [], [], [], False
+    for rows, line in found:
+        if len(rows) < LEAST_WINDOWS:
+            continue
+        mean_w = fmean(row.mean_power_w for row in rows)
+        differ = differ or len({row.mean_power_w for row in rows}) > 1
+        for row in rows:
+            left_w.append(row.mean_power_w - line.intercept - line.slope * row.output_tokens_per_s)
+            around_mean_w.append(row.mean_power_w - mean_w)
+            shares.append(abs(left_w[-1]) / row.mean_power_w)
     r_squared = None
-    if any(len({row.mean_power_w for row in rows}) > 1 for rows, _ in judged):
-        total = sum(line.centered_tss for _, line in judged)
-        r_squared = float(1 - sum(line.ssr for _, line in judged) / total)
+    if differ:
+        of_mean, of_line = (sum(w**2 for w in values) for values in (around_mean_w, left_w))
+        r_squared = float(1 - of_line / of_mean)
     return r_squared, float(max(shares)) if shares else None

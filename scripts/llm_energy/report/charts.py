@@ -194,11 +194,14 @@ def _trade(alt, rows: Sequence[Mapping[str, Any]], field: str, title: str):
             opacity=opacity,
         )
     )
+    # What lies on no front is a line of one point, so that a scale has points without any front.
+    place = "datum.cell + ' ' + datum.workload"
     front = (
         alt.Chart(alt.NamedData("rows"))
-        .transform_filter(f"isValid(datum.{field}_front)")
+        .transform_filter(f"isValid(datum.{field})")
+        .transform_calculate(front=f"isValid(datum.{field}_front) ? datum.{field}_front : {place}")
         .mark_line(color="#999999", strokeWidth=1)
-        .encode(x=f"{field}:Q", y="e:Q", detail=f"{field}_front:N")
+        .encode(x=f"{field}:Q", y="e:Q", detail="front:N")
     )
     return (
         alt.layer(front, _bars(alt, base), _points(alt, base, rows))

@@ -134,6 +134,11 @@ def remove(name: str):
     return lambda folder: (folder / name).unlink()
 
 
+def leave_an_adapter(folder: Path) -> None:
+    (folder / "model.safetensors").rename(folder / "adapter_model.safetensors")
+    (folder / "adapter_config.json").write_text("{}")
+
+
 def truncate(folder: Path) -> None:
     path = folder / "model.safetensors"
     path.write_bytes(path.read_bytes()[:-1])
@@ -143,6 +148,7 @@ def truncate(folder: Path) -> None:
     ("damage", "message"),
     [
         (remove("model.safetensors"), r"no safetensors weights.*found .*pytorch_model\.bin"),
+        (leave_an_adapter, r"an adapter .* without the model .* Merge it into its base model"),
         (remove("config.json"), "config.json is missing"),
         (remove("tokenizer.json"), "no tokenizer"),
         (truncate, "model.safetensors: not a whole safetensors file"),
@@ -155,6 +161,15 @@ def test_a_fault_is_named_and_leaves_nothing(origin: Path, tmp_path: Path, damag
     with pytest.raises(LlmEnergyError, match=message):
         fetch(entry(origin), tmp_path / "results" / "files")
     assert os.listdir(tmp_path / "results") == []
+
+
+def test_an_adapter_beside_a_whole_model_is_left_out_with_a_note(origin, tmp_path: Path) -> None:
+    (origin / "adapter_config.json").write_text("{}")
+    manifest = fetch(entry(origin), tmp_path / "files")
+    assert manifest.notes == (
+        "measured without the adapter that lies beside it (adapter_config.json)",
+    )
+    assert "adapter_config.json" not in manifest.files
 
 
 @pytest.mark.parametrize(

@@ -20,6 +20,7 @@ from llm_energy.files import read_json
 WHOLE_WEIGHTS = "model.safetensors"
 SHARDED_WEIGHTS = "model-*-of-*.safetensors"
 SHARD_INDEX = "model.safetensors.index.json"
+ADAPTER = "adapter_config.json"  # of peft
 CONFIG_FILES = ("config.json", "generation_config.json")
 VOCABULARY_FILES = ("tokenizer.json", "*.model", "vocab.json", "vocab.txt")
 TOKENIZER_FILES = (
@@ -67,6 +68,12 @@ def take(origin: Path, target: Path, where: str) -> None:
     elif SHARD_INDEX in wanted:
         weights = set(read_json(origin / SHARD_INDEX)["weight_map"].values())
         wanted -= {n for n in wanted if matches(n, (SHARDED_WEIGHTS,))} - weights
+    elif ADAPTER in names:
+        raise LlmEnergyError(
+            f"{where}: an adapter ({ADAPTER}) without the model that it adapts. Merge it into its "
+            "base model (merge_and_unload of peft), save the result and its tokenizer into one "
+            "folder, and name that"
+        )
     else:
         raise LlmEnergyError(
             f"{where}: no safetensors weights ({WHOLE_WEIGHTS}, or {SHARD_INDEX} with its shards); "

@@ -19,6 +19,7 @@ from llm_energy.convert import convert_gguf
 from llm_energy.errors import LlmEnergyError
 from llm_energy.files import sha256_file
 from llm_energy.model_files import (
+    ADAPTER,
     SHARDED_WEIGHTS,
     WANTED_FILES,
     WHOLE_WEIGHTS,
@@ -34,6 +35,8 @@ def _from_folder(model: dict[str, Any], work: Path, files: Path) -> dict[str, An
     if not folder.is_dir():
         raise LlmEnergyError(f"model {model['id']}: source.path is no folder: {folder}")
     take(folder, files, f"model {model['id']}: {folder}")
+    if (folder / ADAPTER).is_file():
+        return {"notes": (f"measured without the adapter that lies beside it ({ADAPTER})",)}
     return {}
 
 

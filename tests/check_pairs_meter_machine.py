@@ -370,6 +370,14 @@ ENERGY = {
 # boards
 
 TENANT = {"boards": (builders.board(foreign_processes=(77,)),)}
+DISPLAY = {"boards": (builders.board(graphics_processes=(1,)),)}
+
+
+def drawing(*pids: int, **measurement) -> Case:
+    """Give a window in which these processes draw on the board."""
+    return boarded(measurement, graphics_processes=pids)
+
+
 NEIGHBOUR = {"boards": (builders.board("GPU-9", foreign_processes=(77,)),)}
 COOLDOWN = {
     "spec": builders.spec(protocol=replace(builders.spec().protocol, thermal_policy="cooldown"))
@@ -396,6 +404,14 @@ BOARDS = {
     "H01": [
         (boarded(foreign_processes=(77,)), "invalid", boarded()),
         (inside(**TENANT), "invalid", inside(**NEIGHBOUR)),
+        # A display that was there before the load draws the same all the time.
+        (drawing(1), "invalid", boarded(graphics_processes=())),
+        (drawing(1, **baselines(deep_idle=DISPLAY)), "warning", case(**baselines(before=DISPLAY))),
+        (
+            drawing(1, 9, **baselines(deep_idle=DISPLAY)),
+            "invalid",
+            boarded(graphics_processes=None),
+        ),
         (case(**baselines(before=TENANT)), "warning", case(**baselines(deep_idle=NEIGHBOUR))),
         (
             case(**deep_idle(utilization_percent=40.0)),

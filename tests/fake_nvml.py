@@ -52,6 +52,8 @@ class FakeBoard:
     power_limit_mw: int = 300_000
     memory_used_bytes: int = 2**20
     processes: tuple[int, ...] = ()
+    mps_clients: tuple[int, ...] = ()
+    graphics: dict[int, int | None] = field(default_factory=dict)  # bytes by process id
     # By field id, in ns. The driver offers these fields and no others, 83 apart.
     violations_ns: dict[int, int] = field(default_factory=lambda: dict.fromkeys(VIOLATIONS, 0))
     stamped: bool = True
@@ -183,6 +185,12 @@ def make_nvml(
 
     def nvmlDeviceGetComputeRunningProcesses(board: FakeBoard) -> list[types.SimpleNamespace]:
         return [types.SimpleNamespace(pid=pid, usedGpuMemory=2**30) for pid in board.processes]
+
+    def nvmlDeviceGetMPSComputeRunningProcesses(board: FakeBoard) -> list[types.SimpleNamespace]:
+        return [types.SimpleNamespace(pid=pid, usedGpuMemory=None) for pid in board.mps_clients]
+
+    def nvmlDeviceGetGraphicsRunningProcesses(board: FakeBoard) -> list[types.SimpleNamespace]:
+        return [types.SimpleNamespace(pid=p, usedGpuMemory=b) for p, b in board.graphics.items()]
 
     def nvmlDeviceGetUtilizationRates(board: FakeBoard) -> types.SimpleNamespace:
         return types.SimpleNamespace(gpu=17, memory=5)

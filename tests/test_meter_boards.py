@@ -6,6 +6,7 @@ import pytest
 from fake_nvml import VIOLATIONS, FakeBoard, FakeClock, make_nvml
 
 from llm_energy.meter.boards import USED_MEMORY_BYTES, activity, glance, read_state
+from llm_energy.meter.glance import Tenants
 from llm_energy.meter.processes import Processes
 
 HOST = Processes(everyone=frozenset({1, 7, 8, 100, 101}), own=frozenset({100, 101}), own_busy_s=1.0)
@@ -125,6 +126,33 @@ def test_processes_are_parted_into_ours_and_those_of_others():
 
     found = between(board, change)
     assert (found.foreign_processes, found.own_process_seen) == ((7, 8), True)
+
+
+def test_clients_of_a_service_compute_too_and_displays_are_told_apart():
+    board = FakeBoard("GPU-a", processes=(100, 7), mps_clients=(8,), graphics={1: 2**29, 7: 2**20})
+    board.memory_used_bytes = 2**29 + 2**20
+    found = between(board)
+    assert (found.foreign_processes, found.graphics_processes) == ((7, 8), (1,))
+
+
+@pytest.mark.parametrize("more", [0, USED_MEMORY_BYTES + 1])
+def test_the_memory_of_a_display_is_nobodys_left_behind(more):
+    board = FakeBoard("GPU-a", graphics={1: 2**30}, memory_used_bytes=2**30 + more)
+    found = between(board)
+    # Memory that no process explains says that the driver hides some.
+    assert found.foreign_processes == (None if more else ())
+    seen = glance(make_nvml([board], FakeClock()), "GPU-a", board, None, HOST)
+    assert seen.held_bytes == (board.memory_used_bytes if more else 0)
+
+
+def test_who_came_and_left_in_between_is_known():
+    board, nvml = FakeBoard("GPU-a", processes=(100,)), make_nvml([], FakeClock())
+    states = (read_state(nvml, board),) * 2
+    seen = [Tenants((7,), ()), Tenants((8, 7), (1,)), Tenants((), ())]
+    found = activity("GPU-a", states, (HOST, HOST), seen)
+    assert (found.foreign_processes, found.graphics_processes) == ((7, 8), (1,))
+    hidden = activity("GPU-a", states, (None, HOST), seen)
+    assert (hidden.foreign_processes, hidden.own_process_seen) == ((7, 8), True)
 
 
 def test_a_board_that_nobody_uses_is_seen_to_be_free():

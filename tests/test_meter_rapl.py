@@ -11,8 +11,8 @@ from fake_powercap import RANGE_UJ, FakePowercap
 from hypothesis import given
 from hypothesis import strategies as st
 
+from llm_energy.meter.glance import Look
 from llm_energy.meter.rapl import RaplCounters
-from llm_energy.meter.watch import Look
 
 
 @pytest.fixture

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -12,6 +13,7 @@ import pytest
 from fake_powercap import FakePowercap
 
 from llm_energy.meter import open_meter
+from llm_energy.meter.glance import Tenants
 from llm_energy.meter.watch import Watch
 from llm_energy.records import MeterSettings
 
@@ -64,6 +66,74 @@ def test_it_reads_the_counters_again_and_again(powercap, watch, tmp_path):
     assert times_s == sorted(times_s)
     assert watch.looks(looks[0].time_s, looks[1].time_s) == []
     assert watch.looks(begin_s, looks[1].time_s) == looks[:1]
+
+
+NVML = """
+import json
+from types import SimpleNamespace
+
+class NVMLError(Exception):
+    pass
+
+def nvmlInit():
+    {init}
+
+def nvmlDeviceGetHandleByUUID(uuid):
+    return uuid
+
+def shown(kind):
+    return lambda handle: [
+        SimpleNamespace(pid=pid, usedGpuMemory=None)
+        for pid in json.load(open({shown!r}))[kind]
+    ]
+
+nvmlDeviceGetComputeRunningProcesses = shown("computing")
+nvmlDeviceGetGraphicsRunningProcesses = shown("drawing")
+"""
+
+
+@pytest.fixture
+def show(tmp_path, monkeypatch):
+    """Install a driver, and give a function that says which processes it shows on its boards."""
+    packages, shown = tmp_path / "packages", tmp_path / "shown.json"
+    packages.mkdir()
+    monkeypatch.setenv("PYTHONPATH", str(packages))
+
+    def show(*computing, drawing=(), init="pass"):
+        (packages / "pynvml.py").write_text(NVML.format(shown=str(shown), init=init))
+        text = json.dumps({"computing": computing, "drawing": drawing})
+        temporary = shown.with_suffix(".new")
+        temporary.write_text(text)
+        temporary.replace(shown)
+
+    return show
+
+
+def test_a_process_that_comes_and_leaves_is_seen(watch, show):
+    own, parent = os.getpid(), os.getppid()
+    show(own)
+    watch.start({}, ["GPU-a"], period_s=0.01)
+    wait_for(lambda: watch.looks(*FOREVER), "a look")
+    show(own, parent, drawing=(1,))
+    expected = {"GPU-a": Tenants((parent,), (1,))}
+    wait_for(lambda: watch.looks(*FOREVER)[-1].tenants == expected, "the tenant")
+    show(own)
+    nobody = {"GPU-a": Tenants((), ())}
+    wait_for(lambda: watch.looks(*FOREVER)[-1].tenants == nobody, "its end")
+    assert any(look.tenants == expected for look in watch.looks(*FOREVER))
+
+
+def test_a_driver_that_hides_processes_says_nothing_of_tenants(watch, show):
+    show(2**22 + 1)  # more than Linux counts to
+    watch.start({}, ["GPU-a"], period_s=0.01)
+    assert wait_for(lambda: watch.looks(*FOREVER), "a look")[0].tenants == {}
+
+
+def test_without_a_driver_the_counters_are_read_all_the_same(watch, show, powercap):
+    show(init='raise NVMLError("Driver Not Loaded")')
+    watch.start({"p": powercap.root / "intel-rapl:0" / "energy_uj"}, ["GPU-a"], period_s=0.01)
+    (look, *_) = wait_for(lambda: watch.looks(*FOREVER), "a look")
+    assert (look.energy_uj, look.tenants) == ({"p": 100}, {})
 
 
 def test_without_a_process_nothing_was_seen(watch, monkeypatch):

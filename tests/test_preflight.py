@@ -59,6 +59,7 @@ def test_a_healthy_host_passes_every_condition_without_waiting():
         ("board_processes", glance(board(foreign_processes=(17, 18)))),
         ("board_utilization", glance(board(utilization_percent=1.0))),
         ("board_memory", glance(board(memory_used_bytes=200 * 2**20))),
+        ("board_memory", glance(board(memory_used_bytes=2**30, graphics_bytes=2**29))),
         ("board_clocks", glance(board(clock_event_reasons=0x40 | 0x1))),
         ("board_clocks", glance(board(clock_event_reasons=0x80))),
         ("board_mig", glance(board(mig=True))),
@@ -71,11 +72,15 @@ def test_each_fault_fails_its_own_condition_alone(name, now):
     assert failed(now) == [name]
 
 
+def test_the_memory_of_a_display_is_not_in_the_way():
+    assert failed(glance(board(memory_used_bytes=2**30, graphics_bytes=2**30 - 2**20))) == []
+
+
 def test_a_condition_says_what_was_found_where_and_what_is_allowed():
     healthy, shared = board("GPU-1"), board("GPU-2", foreign_processes=(17, 18))
     condition = judge(glance(healthy, shared))["board_processes"]
     assert condition.found == "GPU-2: processes 17, 18"
-    assert condition.allowed == "no process of others"
+    assert condition.allowed == "no process of others that computes"
     assert "GPU-1: 60 %" in judge(glance(board(utilization_percent=60)))["board_utilization"].found
 
 

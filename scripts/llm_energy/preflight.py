@@ -39,7 +39,7 @@ BOARD_RULES = (
     BoardRule(
         "board_processes",
         "foreign_processes",
-        "no process of others",
+        "no process of others that computes",
         lambda ids: not ids,
         lambda ids: f"processes {', '.join(map(str, ids))}" if ids else "none",
     ),
@@ -52,8 +52,8 @@ BOARD_RULES = (
     ),
     BoardRule(
         "board_memory",
-        "memory_used_bytes",
-        f"below {USED_MEMORY_BYTES // MIB} MiB in use before the load",
+        "held_bytes",
+        f"below {USED_MEMORY_BYTES // MIB} MiB in use before the load, displays apart",
         lambda used: used < USED_MEMORY_BYTES,
         lambda used: f"{used / MIB:.0f} MiB",
     ),

@@ -38,11 +38,16 @@ def other_processes(case: Case) -> Finding | None:
     """Find foreign processes on a metered board, or work on it before anything was loaded.
 
     Processes that were there while idling alone are a warning: they bear on the net energy only.
+    So is a display that was there from the beginning, as its power is in the idle power too.
     """
     metered = powers_w(case.window.interval, "gpu", "measured")
     if found := _foreign(metered, case.window.interval):
         return Finding({"processes": found})
     deep = baseline(case.measurement, "deep_idle")
+    drawing = _drawing(metered, case.window.interval)
+    before = _drawing(metered, deep) if deep else {}
+    if any(set(ids) - set(before.get(device, ())) for device, ids in drawing.items()):
+        return Finding({"graphics_processes": drawing, "before_load": before})
     busy = {
         s.device: s.utilization_percent
         for s in (deep.trace if deep else ())
@@ -51,7 +56,9 @@ def other_processes(case: Case) -> Finding | None:
     if busy:
         return Finding({"utilization_percent_before_load": busy})
     idling = {i.name: found for i in case.measurement.baselines if (found := _foreign(metered, i))}
-    return Finding({"processes_while_idle": idling}, "warning") if idling else None
+    if idling:
+        return Finding({"processes_while_idle": idling}, "warning")
+    return Finding({"graphics_processes": drawing}, "warning") if drawing else None
 
 
 @check(
@@ -194,6 +201,15 @@ def _foreign(metered: Container[str], interval: Interval) -> dict[str, list[int]
         b.device: list(b.foreign_processes)
         for b in interval.boards
         if b.device in metered and b.foreign_processes
+    }
+
+
+def _drawing(metered: Container[str], interval: Interval) -> dict[str, list[int]]:
+    """Return the foreign processes that only draw on the metered boards in an interval."""
+    return {
+        b.device: list(b.graphics_processes)
+        for b in interval.boards
+        if b.device in metered and b.graphics_processes
     }
 
 

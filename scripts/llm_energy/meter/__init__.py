@@ -86,7 +86,12 @@ class Meter:
             tables = (host_before.processes, host_after.processes)
             metered.record = replace(
                 record,
-                boards=gpu.activity(boards_before, boards_after, tables),
+                boards=gpu.activity(
+                    boards_before,
+                    boards_after,
+                    tables,
+                    self._watch.looks(record.start_s, record.end_s),
+                ),
                 host=host_activity(host_before, host_after),
                 trace=self._trace.summary(record.start_s, record.end_s, gpu.devices),
             )
@@ -173,16 +178,16 @@ def open_meter(
     boards = _open_boards(nvml, clock, sleep)
     watch = Watch()
     rapl = RaplCounters(sysfs, clock, watch.looks)
-    if clock is time.monotonic and rapl.files:  # on another clock its times would mean nothing
-        watch.start(rapl.files)
+    devices = boards.sensor().devices
+    # On another clock its times would mean nothing.
+    if clock is time.monotonic and nvml is None and (rapl.files or devices):
+        watch.start(rapl.files, devices, procfs)
     return Meter(
         boards=boards,
         counters=(rapl,),
         estimates=_open_estimates(settings, simulated=nvml is not None),
         host=HostCounters(procfs, clock, wall_clock),
-        trace=begin_trace(
-            start_sampler, trace_path, settings.sampling_period_s, boards.sensor().devices
-        ),
+        trace=begin_trace(start_sampler, trace_path, settings.sampling_period_s, devices),
         watch=watch,
         carbon=carbon_intensity(settings),
         simulated=nvml is not None,

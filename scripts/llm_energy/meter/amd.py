@@ -17,7 +17,7 @@ from statistics import fmean
 from typing import Any
 
 from llm_energy.errors import LlmEnergyError
-from llm_energy.meter.glance import BoardGlance
+from llm_energy.meter.glance import BoardGlance, Look
 from llm_energy.meter.processes import Processes
 from llm_energy.meter.sensors import unavailable
 from llm_energy.meter.tick import CounterReading
@@ -232,7 +232,11 @@ class AmdSensor:
         """Read nothing: a board's state is not read here."""
 
     def activity(
-        self, first: None, last: None, tables: tuple[Processes | None, Processes | None]
+        self,
+        first: None,
+        last: None,
+        tables: tuple[Processes | None, Processes | None],
+        looks: Sequence[Look],
     ) -> tuple[BoardActivity, ...]:
         """Give nothing, as ``read_states`` reads nothing."""
         return ()

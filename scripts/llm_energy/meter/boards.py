@@ -6,11 +6,11 @@ they answer.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
-from llm_energy.meter.glance import BoardGlance
+from llm_energy.meter.glance import BoardGlance, Tenants
 from llm_energy.meter.processes import Processes
 from llm_energy.records import BoardActivity
 
@@ -44,9 +44,16 @@ NVML_SUCCESS = 0
 USED_MEMORY_BYTES = 200 * 2**20
 
 
+class Shown(NamedTuple):
+    """The processes on a board: ids that compute, and those that only draw, with their bytes."""
+
+    computing: frozenset[int]
+    drawing: dict[int, int]
+
+
 @dataclass(frozen=True)
 class BoardState:
-    """What one board showed at one moment; ``processes`` are the ids that compute on it."""
+    """What one board showed at one moment."""
 
     temperature_c: float | None
     sm_clock_mhz: int | None
@@ -54,7 +61,7 @@ class BoardState:
     power_limit_w: float | None
     memory_used_bytes: int | None
     violations_ns: dict[str, int]
-    processes: frozenset[int] | None
+    processes: Shown | None
 
 
 def read_state(nvml: Any, handle: Any) -> BoardState:
@@ -67,7 +74,7 @@ def read_state(nvml: Any, handle: Any) -> BoardState:
         power_limit_w=_watts(power_limit_mw),
         memory_used_bytes=_memory_used_bytes(nvml, handle),
         violations_ns=_violations_ns(nvml, handle),
-        processes=_processes(nvml, handle),
+        processes=processes(nvml, handle),
     )
 
 
@@ -75,11 +82,17 @@ def activity(
     device: str,
     states: tuple[BoardState, BoardState],
     tables: tuple[Processes | None, Processes | None],
+    seen: Iterable[Tenants] = (),
 ) -> BoardActivity:
-    """Give what happened between two states; ``tables`` are the host's processes at the two."""
+    """Return what happened between two states; ``tables`` are the host's processes at the two.
+
+    ``seen`` are the processes of others that were seen on it in between.
+    """
     first, last = states
-    users = [_users(state, table) for state, table in zip(states, tables, strict=True)]
-    foreign = sorted({pid for user in users if user for pid in user.foreign})
+    users = [_users_at(state, table) for state, table in zip(states, tables, strict=True)]
+    tenants = [*(user.others for user in users if user), *seen]
+    foreign = sorted({pid for each in tenants for pid in each.computing})
+    drawing = sorted({pid for each in tenants for pid in each.drawing}.difference(foreign))
     blind = any(user is None for user in users)
     return BoardActivity(
         device=device,
@@ -96,6 +109,7 @@ def activity(
         # What one edge shows is known, whatever the other hides.
         foreign_processes=None if blind and not foreign else tuple(foreign),
         own_process_seen=any(user and user.own for user in users) or (None if blind else False),
+        graphics_processes=None if blind and not drawing else tuple(drawing),
     )
 
 
@@ -104,7 +118,7 @@ def glance(
 ) -> BoardGlance:
     """Look at one board once."""
     state = read_state(nvml, handle)
-    users = _users(state, table)
+    users = _users_at(state, table)
     default_mw = ask(nvml, lambda: nvml.nvmlDeviceGetPowerManagementDefaultLimit(handle))
     return BoardGlance(
         device=device,
@@ -112,7 +126,8 @@ def glance(
         utilization_percent=ask(nvml, lambda: nvml.nvmlDeviceGetUtilizationRates(handle).gpu),
         memory_used_bytes=state.memory_used_bytes,
         power_w=_watts(ask(nvml, lambda: nvml.nvmlDeviceGetPowerUsage(handle))),
-        foreign_processes=None if users is None else tuple(sorted(users.foreign)),
+        graphics_bytes=_drawing_bytes(state, users),
+        foreign_processes=None if users is None else tuple(sorted(users.others.computing)),
         clock_event_reasons=_clock_event_reasons(nvml, handle),
         mig=mig,
         power_limit_w=state.power_limit_w,
@@ -166,9 +181,16 @@ def _violations_ns(nvml: Any, handle: Any) -> dict[str, int]:
     return found
 
 
-def _processes(nvml: Any, handle: Any) -> frozenset[int] | None:
-    shown = ask(nvml, lambda: nvml.nvmlDeviceGetComputeRunningProcesses(handle))
-    return None if shown is None else frozenset(process.pid for process in shown)
+def processes(nvml: Any, handle: Any) -> Shown | None:
+    """List the processes on a board (0.4 ms on an H200); None where the driver does not tell."""
+    computing = ask(nvml, lambda: nvml.nvmlDeviceGetComputeRunningProcesses(handle))
+    if computing is None:
+        return None
+    # Clients of CUDA's multi-process service (MPS) are in a list of their own.
+    clients = ask(nvml, lambda: nvml.nvmlDeviceGetMPSComputeRunningProcesses(handle)) or ()
+    drawing = ask(nvml, lambda: nvml.nvmlDeviceGetGraphicsRunningProcesses(handle)) or ()
+    ids = frozenset(process.pid for process in (*computing, *clients))
+    return Shown(ids, {p.pid: p.usedGpuMemory or 0 for p in drawing if p.pid not in ids})
 
 
 def _clock_event_reasons(nvml: Any, handle: Any) -> int | None:
@@ -182,20 +204,39 @@ def _watts(power_mw: int | None) -> float | None:
     return None if power_mw is None else power_mw / 1e3
 
 
-@dataclass(frozen=True)
-class _Users:
+class Users(NamedTuple):
+    """Our own processes that compute on a board, and all of others."""
+
     own: frozenset[int]
-    foreign: frozenset[int]
+    others: Tenants
 
 
-def _users(state: BoardState, table: Processes | None) -> _Users | None:
+def users_of(shown: Shown | None, table: Processes | None) -> Users | None:
     """Part the processes on a board into ours and others'; None where the driver hides them.
 
-    In a container it may show none although somebody holds memory, or ids of the host's own
-    numbering, which mean nothing in here.
+    In a container it may show ids of the host's own numbering, which mean nothing in here.
     """
-    if state.processes is None or table is None or not state.processes <= table.everyone:
+    if shown is None or table is None or not shown.computing <= table.everyone:
         return None
-    if not state.processes and (state.memory_used_bytes or 0) > USED_MEMORY_BYTES:
+    drawing = shown.drawing.keys() & table.everyone - table.own
+    others = Tenants(tuple(sorted(shown.computing - table.own)), tuple(sorted(drawing)))
+    return Users(shown.computing & table.own, others)
+
+
+def _users_at(state: BoardState, table: Processes | None) -> Users | None:
+    """Part the processes at an edge; None also where none is shown although somebody holds memory.
+
+    That is what a container may show.
+    """
+    users = users_of(state.processes, table)
+    if users is None or state.processes.computing:
+        return users
+    held_bytes = (state.memory_used_bytes or 0) - (_drawing_bytes(state, users) or 0)
+    return None if held_bytes > USED_MEMORY_BYTES else users
+
+
+def _drawing_bytes(state: BoardState, users: Users | None) -> int | None:
+    """Return the memory of others' processes that only draw, such as a display server."""
+    if users is None or state.processes is None:
         return None
-    return _Users(state.processes & table.own, state.processes - table.own)
+    return sum(state.processes.drawing[pid] for pid in users.others.drawing)

@@ -1,17 +1,19 @@
-"""What can be seen of boards and host right now, to decide whether to measure at all."""
+"""What can be seen of boards and host at one moment, before an interval and inside it."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import NamedTuple
 
 
 @dataclass(frozen=True)
 class BoardGlance:
     """One board at one moment; None for what could not be read.
 
-    ``clock_event_reasons`` is NVML's bit mask. ``foreign_processes`` are those on the board outside
-    this process's tree, None where the driver does not show them.
+    ``clock_event_reasons`` is NVML's bit mask. ``foreign_processes`` are those that compute on the
+    board outside this process's tree, None where the driver does not show them. ``graphics_bytes``
+    is what others' processes hold that only draw, such as a display server.
     """
 
     device: str
@@ -19,11 +21,39 @@ class BoardGlance:
     utilization_percent: float | None = None
     memory_used_bytes: int | None = None
     power_w: float | None = None
+    graphics_bytes: int | None = None
     foreign_processes: tuple[int, ...] | None = None
     clock_event_reasons: int | None = None
     mig: bool | None = None
     power_limit_w: float | None = None
     default_power_limit_w: float | None = None
+
+    @property
+    def held_bytes(self) -> int | None:
+        """Return the memory in use without that of processes that only draw."""
+        if self.memory_used_bytes is None:
+            return None
+        return self.memory_used_bytes - (self.graphics_bytes or 0)
+
+
+class Tenants(NamedTuple):
+    """The ids of others' processes on a board: those that compute, and those that only draw."""
+
+    computing: tuple[int, ...]
+    drawing: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Look:
+    """What was seen at one moment inside an interval.
+
+    ``energy_uj`` is the counter of each RAPL zone, ``tenants`` who else was on each board; what
+    could not be read is left out.
+    """
+
+    time_s: float
+    energy_uj: dict[str, int] = field(default_factory=dict)
+    tenants: dict[str, Tenants] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

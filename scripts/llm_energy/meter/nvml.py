@@ -76,7 +76,7 @@ class NvmlBoards:
 
     def _open(self) -> str:
         """Initialise NVML and list the boards; give the reason if there is none, else ''."""
-        module = self._nvml or _import_pynvml()
+        module = self._nvml or import_pynvml()
         self._nvml = None  # until it is initialised
         if module is None:
             return "pynvml is not installed; NVIDIA boards need the package nvidia-ml-py"
@@ -172,7 +172,8 @@ class NvmlBoards:
         }
 
 
-def _import_pynvml() -> Any:
+def import_pynvml() -> Any:
+    """Import the binding; None where it is not installed."""
     try:
         with warnings.catch_warnings():
             # The old distribution named pynvml warns about its own name at import.

@@ -14,7 +14,7 @@ from typing import Any, Literal
 
 from llm_energy.meter import boards
 from llm_energy.meter.boards import BoardState, ask, field_values
-from llm_energy.meter.glance import BoardGlance
+from llm_energy.meter.glance import BoardGlance, Look
 from llm_energy.meter.processes import Processes
 from llm_energy.meter.sensors import unavailable
 from llm_energy.meter.tick import CounterReading
@@ -93,10 +93,22 @@ class NvmlSensor:
         return {board: boards.read_state(self._nvml, board.handle) for board in self._boards}
 
     def activity(
-        self, first: States, last: States, tables: tuple[Processes | None, Processes | None]
+        self,
+        first: States,
+        last: States,
+        tables: tuple[Processes | None, Processes | None],
+        looks: Sequence[Look],
     ) -> tuple[BoardActivity, ...]:
         """Say what each board went through between two readings of its state."""
-        return tuple(boards.activity(b.uuid, (first[b], last[b]), tables) for b in self._boards)
+        return tuple(
+            boards.activity(
+                b.uuid,
+                (first[b], last[b]),
+                tables,
+                [look.tenants[b.uuid] for look in looks if b.uuid in look.tenants],
+            )
+            for b in self._boards
+        )
 
     def glance(self, table: Processes | None) -> tuple[BoardGlance, ...]:
         """Look at every board once."""

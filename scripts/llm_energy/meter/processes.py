@@ -29,9 +29,12 @@ class _Stat(NamedTuple):
     busy_ticks: int
 
 
-def read_processes(procfs: Path) -> Processes | None:
-    """Read the table of processes (microseconds each); None where procfs does not show it."""
-    me = _read_stat(procfs / "self")
+def read_processes(procfs: Path, root: str = "self") -> Processes | None:
+    """Read the table of processes (microseconds each); None where procfs does not show it.
+
+    ``root`` is the id of the process whose tree is our own.
+    """
+    me = _read_stat(procfs / root)
     try:
         folders = [procfs / name for name in os.listdir(procfs) if name.isdigit()]
     except OSError:

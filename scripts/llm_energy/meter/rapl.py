@@ -15,8 +15,8 @@ from itertools import pairwise
 from pathlib import Path
 from typing import NamedTuple
 
+from llm_energy.meter.glance import Look
 from llm_energy.meter.sensors import unavailable
-from llm_energy.meter.watch import Look
 from llm_energy.records import ComponentEnergy
 from llm_energy.units import joules_from_microjoules
 

@@ -45,9 +45,12 @@ class ComponentEnergy:
 class BoardActivity:
     """What one GPU went through over an interval, from readings beside its two edges.
 
+    Others' processes are also looked for every few seconds in between.
+
     Pairs are (start, end); a reading that failed is None. ``throttled_s`` says, by cause, for how
-    many seconds of the interval the driver held the clocks down. ``foreign_processes`` are process
-    ids on the board outside this process's tree, None where the driver does not show them;
+    many seconds of the interval the driver held the clocks down. ``foreign_processes`` are ids of
+    processes that compute on the board outside this process's tree, None where the driver does not
+    show them, and ``graphics_processes`` those that only draw on it, None in older records too;
     ``own_process_seen`` says whether this process's tree was among those shown.
     """
 
@@ -60,6 +63,7 @@ class BoardActivity:
     throttled_s: dict[str, float]
     foreign_processes: tuple[int, ...] | None
     own_process_seen: bool | None
+    graphics_processes: tuple[int, ...] | None = None
 
 
 @dataclass(frozen=True)

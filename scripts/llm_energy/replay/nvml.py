@@ -163,6 +163,8 @@ def make_nvml(boards: Sequence[Board], clock: Callable[[], float], own_pid: int)
         "nvmlDeviceGetUtilizationRates": utilization,
         "nvmlDeviceGetMemoryInfo": memory,
         "nvmlDeviceGetComputeRunningProcesses": processes,
+        "nvmlDeviceGetMPSComputeRunningProcesses": lambda board: [],
+        "nvmlDeviceGetGraphicsRunningProcesses": lambda board: [],
         "nvmlDeviceGetVirtualizationMode": lambda board: 0,
         "nvmlDeviceGetC2cModeInfoV": lambda board: SimpleNamespace(isC2cEnabled=board.truth.c2c),
     }

@@ -74,7 +74,8 @@ workflow.localrules(*(rule.name for rule in workflow.rules if rule.name not in S
 
 onstart:
     check_executor()
-    atexit.unregister(put_back)
+    if not MEASURED:
+        or_exit(begin)
 
 
 # What was found is told last of all, after Snakemake's own last lines.

@@ -178,28 +178,3 @@ def test_planning_again_touches_only_what_changed(tmp_path):
     longer = {"max_output_tokens": 9, "min_output_tokens": 9}
     plan.write_plan(make(tmp_path, parameters=longer), tmp_path)
     assert spec.stat().st_mtime > 1
-
-
-@pytest.mark.parametrize(
-    ("changed", "count"),
-    [
-        ({"parameters": {"max_output_tokens": 9, "min_output_tokens": 9}}, 3),
-        ({"prompts": {"source": "builtin", "chat_template": False, "seed": 1}}, 3),
-        ({"precisions": ["float32", "int8", "bfloat16"]}, 0),
-        ({"name": "other", "parameters": {"max_output_tokens": 9}}, 0),
-        ({"recommendation": {"max_ttft_s": 1}}, 0),
-    ],
-)
-def test_what_would_be_measured_anew_is_said_before(tmp_path, changed, count):
-    sweep = {"precisions": ["float32", "int8"]}
-    sweep["protocol"] = tiny_sweep("")["protocol"] | {"repeats": 2}
-    before = make(tmp_path, **sweep)
-    plan.write_plan(before, tmp_path)
-    for path in before.measurements()[:3]:
-        write_json(tmp_path / path, {})
-    made = make(tmp_path, **sweep | changed)
-    line = plan.measured_anew(made, plan.changes(made, tmp_path), tmp_path)
-    assert (line or "Sweep tiny: 0 ").startswith(f"Sweep tiny: {count} ")
-    if line:
-        assert "another `name`" in line
-        assert "\n" not in line

@@ -90,19 +90,19 @@ def test_a_second_run_does_nothing(swept):
 def test_a_new_precision_runs_only_its_own_cells(swept):
     records = [{"id": "int4-float32", "precision": "int4", "compute_precision": "float32"}]
     config = swept.write_config("more", swept.sweep | {"precisions": PRECISIONS + records})
-    assert swept.jobs("--configfile", config) == {"measure": 1, **CHEAP}
+    assert swept.jobs("--configfile", config) == {"plan": 1, "measure": 1, **CHEAP}
 
 
 def test_a_new_repeat_runs_only_that_repeat_of_each_cell(swept):
     protocol = swept.sweep["protocol"] | {"repeats": 2}
     config = swept.write_config("twice", swept.sweep | {"protocol": protocol})
-    assert swept.jobs("--configfile", config) == {"measure": 5, **CHEAP}
+    assert swept.jobs("--configfile", config) == {"plan": 1, "measure": 5, **CHEAP}
 
 
 def test_a_changed_parameter_measures_every_cell_again(swept):
     parameters = swept.sweep["parameters"] | {"max_output_tokens": 9, "min_output_tokens": 9}
     config = swept.write_config("longer", swept.sweep | {"parameters": parameters})
-    assert swept.jobs("--configfile", config) == {"measure": 5, **CHEAP}
+    assert swept.jobs("--configfile", config) == {"plan": 1, "measure": 5, **CHEAP}
 
 
 AFTER_METRICS = dict.fromkeys((*STAGES[1:5], *SHOWN, "all"), 1)

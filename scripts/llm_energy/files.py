@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import hashlib
 import json
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -42,26 +41,6 @@ def _replace(path: Path, content: bytes) -> None:
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
-
-
-def contents(paths: Iterable[Path]) -> dict[Path, tuple[bytes, int] | None]:
-    """Give what each file holds and when it was written, or None, for ``restore``."""
-    return {
-        path.absolute(): (path.read_bytes(), path.stat().st_mtime_ns) if path.is_file() else None
-        for path in paths
-    }
-
-
-def restore(before: dict[Path, tuple[bytes, int] | None]) -> None:
-    """Make files again what ``contents`` found, their times included; those it did not find go."""
-    for path, found in before.items():
-        if found is None and path.exists():
-            path.unlink()
-            with contextlib.suppress(OSError):  # others are in there
-                path.parent.rmdir()
-        elif found and path.stat().st_mtime_ns != found[1]:
-            write_bytes(path, found[0])
-            os.utime(path, ns=(found[1], found[1]))
 
 
 def canonical_json(value: Any) -> str:

@@ -1,15 +1,19 @@
-"""Let one process at a time measure on a host, and one process at a time measure a repeat."""
+"""Let one process at a time measure on a host or measure a repeat, and one run have a sweep."""
 
 from __future__ import annotations
 
 import contextlib
 import errno
 import fcntl
+import json
 import os
 import socket
 import time
 from collections.abc import Iterator
+from datetime import datetime
 from pathlib import Path
+
+from llm_energy.errors import LlmEnergyError
 
 HOST_LOCK = "llm-energy-measure"
 
@@ -104,4 +108,55 @@ def _is_at(descriptor: int, path: Path) -> bool:
     try:
         return os.path.samestat(os.fstat(descriptor), os.stat(path))
     except FileNotFoundError:
+        return False
+
+
+def hold_sweep(sweep: str, folder: Path = Path()) -> str | None:
+    """Hold a sweep of the project in ``folder`` for a run until this process ends, however it does.
+
+    Snakemake's own lock stays behind where its process is killed. One that names files of this
+    sweep is of a run that has ended, if that was on this host: else it would hold the sweep. It is
+    taken away then, and the sentence returned that says so. Raises LlmEnergyError where another run
+    has the sweep, or may have it.
+    """
+    path = folder / ".snakemake" / "llm-energy" / f"{sweep}.lock"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+    try:
+        owner = json.loads(os.pread(descriptor, 4096, 0))
+        run = f"process {owner['process']} on {owner['host']}, since {owner['since']}"
+    except (ValueError, TypeError, KeyError):
+        owner, run = {}, "an unknown process"
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise LlmEnergyError(
+            f"sweep {sweep}: another run has it ({run}). Wait until that ends, or give this config "
+            "another `name`"
+        ) from None
+    except OSError as error:
+        if error.errno not in NO_LOCKS:
+            raise
+    left = [lock for lock in folder.glob(".snakemake/locks/*.lock") if _is_of_sweep(lock, sweep)]
+    if left and owner.get("host") != socket.gethostname():
+        raise LlmEnergyError(
+            f"sweep {sweep}: {left[0]} was left by {run}, and whether that still runs can't be "
+            "seen from here. If not: the same command with --unlock, then the same command again"
+        )
+    for lock in left:
+        lock.unlink(missing_ok=True)
+    since = datetime.now().astimezone().isoformat(timespec="seconds")
+    content = {"host": socket.gethostname(), "process": os.getpid(), "since": since}
+    os.ftruncate(descriptor, 0)
+    os.pwrite(descriptor, json.dumps(content).encode(), 0)  # and stays open: the lock ends with it
+    if not left:
+        return None
+    return f"Sweep {sweep}: its last run was killed ({run}); this one goes on from there."
+
+
+def _is_of_sweep(lock: Path, sweep: str) -> bool:
+    """Tell whether one of Snakemake's locks names a file of a sweep."""
+    try:
+        return f"\nresults/{sweep}/" in "\n" + lock.read_text(encoding="utf-8", errors="replace")
+    except OSError:
         return False

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import filecmp
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime
 from itertools import count
 from pathlib import Path
 
+from llm_energy import currency
 from llm_energy.backends.spread import Spread, needs_processes
 from llm_energy.conversion import to_dict
 from llm_energy.errors import BackendUnavailable, RecordError
@@ -28,6 +30,7 @@ from llm_energy.records import (
     ModelManifest,
     PromptSet,
     Spec,
+    holds_already,
     read_record,
     write_record,
 )
@@ -102,6 +105,9 @@ def measure(
         else:
             model_folder = manifest_path.parent / "files"
             result = _metered(blank, machine, model_folder, prompts, arrivals, out, progress.step)
+        if not holds_already(spec_path, spec):
+            reason = f"{spec_path} was changed or removed while this repeat was measured"
+            result = replace(result, outcome="failed", reason=reason)
         write_record(out, result)
         _partial(out).unlink(missing_ok=True)
         failure_path(out).unlink(missing_ok=True)
@@ -137,17 +143,16 @@ def machine_for(spec: Spec) -> Machine:
 
 
 def _kept(out: Path, spec: Spec, manifest: ModelManifest, prompts: PromptSet) -> Measurement | None:
-    """Give the measurement at ``out`` if it is of this spec, these weights and these texts."""
+    """Return the measurement at ``out`` if it is of this spec, this model and these texts."""
     try:
+        if not currency.is_of(currency.read_head(out), spec, vars(manifest), prompts.sha256):
+            return None
         found = read_record(Measurement, out)
     except RecordError:
         return None
-    asked = {w.id: prompts.sha256[w.id] for w in spec.workloads}
-    weights = (found.weights_sha256, found.tokenizer_sha256)
-    same = weights == (manifest.weights_sha256, manifest.tokenizer_sha256)
-    if found.outcome == "ok":  # else it did not get as far as a score
-        same = same and is_score_of(found.quality, prompts.quality)
-    return found if same and (found.spec, found.prompts_sha256) == (spec, asked) else None
+    # one that failed did not get as far as a score
+    same = found.outcome != "ok" or is_score_of(found.quality, prompts.quality)
+    return found if same else None
 
 
 def _not_needed(spec: Spec, out: Path, manifest: ModelManifest, prompts: PromptSet) -> str | None:
@@ -262,8 +267,12 @@ def _put_aside(out: Path) -> None:
 
     What an interrupted one had finished becomes ``<repeat>.interrupted-1.json`` and so on, what was
     measured of another spec, model or prompts ``<repeat>.superseded-1.json``, with its power trace.
-    No stage reads them, a person may.
+    No stage reads them, a person may. Snakemake puts back what a job that died had put aside: that
+    is there already.
     """
+    earlier = out.parent.glob(f"{out.stem}.superseded-*.json")
+    if out.exists() and any(filecmp.cmp(out, path, shallow=False) for path in earlier):
+        out.unlink()
     for found, why in ((_partial(out), "interrupted"), (out, "superseded")):
         if found.exists():
             names = (out.with_suffix(f".{why}-{number}.json") for number in count(1))

@@ -7,7 +7,7 @@ loaded or written until ``write_plan``.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Container, Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -182,8 +182,7 @@ def with_device(sweep: Sweep, planned_below: Path | None = None) -> Sweep:
         return sweep
     if planned_below is None:
         return replace(sweep, device=environments.variant(sweep.device))
-    path = planned_below / f"results/{sweep.name}/plan.json"
-    return replace(sweep, device=read_json(path)["device"])
+    return replace(sweep, device=read_json(planned_below / grid_path(sweep.name))["device"])
 
 
 def boards_needed(spec: Spec) -> int:
@@ -340,6 +339,21 @@ def request_path(sweep: str, model: str) -> str:
     return f"results/{sweep}/prompts/{model}.request.json"
 
 
+def grid_path(sweep: str) -> str:
+    """Return the path of the grid."""
+    return f"results/{sweep}/plan.json"
+
+
+def manifest_path(model: str) -> str:
+    """Return the path of a model's manifest."""
+    return f"results/models/{model}/manifest.json"
+
+
+def prompts_path(sweep: str, model: str) -> str:
+    """Return the path of a model's tokenised prompts."""
+    return f"results/{sweep}/prompts/{model}.json"
+
+
 def arrivals_path(sweep: str) -> str:
     """Give the path of the arrivals of a sweep's timed traffic."""
     return f"results/{sweep}/arrivals.json"
@@ -391,7 +405,7 @@ def changes(plan: Plan, folder: Path) -> dict[Path, Any]:
     }
     if plan.arrivals.workloads:
         others[folder / arrivals_path(plan.sweep)] = to_dict(plan.arrivals)
-    others[folder / f"results/{plan.sweep}/plan.json"] = grid(plan)
+    others[folder / grid_path(plan.sweep)] = grid(plan)
     return changed | {p: value for p, value in others.items() if not is_written(p, value)}
 
 
@@ -399,30 +413,6 @@ def write_plan(plan: Plan, folder: Path) -> None:
     """Write the grid, every spec and every prompt request below ``folder``, where they changed."""
     for path, value in changes(plan, folder).items():
         write_json(path, value)
-
-
-def has_results(sweep: str, folder: Path) -> bool:
-    """Tell whether anything of a sweep was measured, or its tables were made."""
-    found = ("*/measurements/*/r*.json", "provenance.json")
-    return any(any(folder.glob(f"results/{sweep}/{part}")) for part in found)
-
-
-def measured_anew(plan: Plan, changed: Container[Path], folder: Path) -> str | None:
-    """Say how many measurements the files that ``changed`` make a run take anew; None for none."""
-    found = 0
-    for cell in plan.planned:
-        request = folder / request_path(plan.sweep, cell.model)
-        for repeat in cell.specs:
-            files = (folder / spec_path(plan.sweep, cell.id, repeat), request)
-            measured = folder / measurement_path(plan.sweep, cell.backend, cell.id, repeat)
-            found += measured.exists() and any(p in changed and p.exists() for p in files)
-    if not found:
-        return None
-    return (
-        f"Sweep {plan.sweep}: {found} of its measurements are of another config; a run takes them "
-        "anew and keeps the old ones beside them (.superseded-<n>.json), which no table has. To "
-        "have both, give this config another `name`."
-    )
 
 
 def describe(plan: Plan) -> str:

@@ -62,6 +62,7 @@ def make_prompt_set(
         requests=made,
         sha256={w: sha256_json([_identity(r) for r in rs]) for w, rs in made.items()},
         quality=quality.make_text(tokenizer, asked, limit, base) if asked else None,
+        request_sha256=sha256_json(request),
     )
 
 

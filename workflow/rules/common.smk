@@ -13,10 +13,9 @@ from pathlib import Path
 SCRIPTS = f"{workflow.basedir}/scripts"
 sys.path.insert(0, SCRIPTS)
 
-from llm_energy import archive, closing, environments, failures, plan, tables, tools
+from llm_energy import archive, closing, environments, failures, freeze, locks, plan, tables, tools
 from llm_energy.config import load_sweep
 from llm_energy.errors import LlmEnergyError
-from llm_energy.files import contents, is_written, restore, write_json
 from llm_energy.imports import modules_behind
 
 # With conda or containers Snakemake provides the environments, else they are the venvs that
@@ -50,32 +49,6 @@ def planned_sweep():
     sweep = plan.with_device(sweep, None if workflow.is_main_process else Path())
     engine = plan.installed_engine(ROOT, sweep.device, PROVIDED)
     return sweep, plan.make_plan(sweep, engine)
-
-
-def freeze():
-    """Write what changed of the plan, and say what that makes a run measure anew.
-
-    Where there are results, `put_back` undoes it unless a job starts.
-    """
-    changed = plan.changes(PLAN, Path())
-    path = Path(f"results/{PLAN.sweep}/config.json")
-    if not is_written(path, config):
-        changed[path] = config
-    if plan.has_results(PLAN.sweep, Path()):
-        BEFORE.update(contents(changed))
-        atexit.register(put_back)
-        if line := plan.measured_anew(PLAN, changed, Path()):
-            print(line, file=sys.stderr)
-    for path, value in changed.items():
-        write_json(path, value)
-
-
-def put_back():
-    """Put the plan back as it was, at the end of a process that starts no job."""
-    settings = workflow.execution_settings
-    # With --no-hooks no `onstart` tells that jobs start: then only a dry run surely starts none.
-    if workflow.dryrun or settings is None or not settings.no_hooks:
-        restore(BEFORE)
 
 
 def check_executor():
@@ -168,6 +141,63 @@ def quantised_manifest(wildcards):
     return f"results/models/{wildcards.model}/manifest-int8.json" if reads else []
 
 
+def begin():
+    """Write the plan, and put right what files from a clock that was ahead would spoil."""
+    models = [Path(f"results/models/{model}") for model in PLAN.models]
+    if count := freeze.bring_back([Path(SCRIPTS), Path(f"results/{PLAN.sweep}"), *models]):
+        print(f"{count} files were dated in the future and have the present time now.")
+    PENDING.write()
+
+
+def due(wildcards):
+    """Force the plan's rule where any result waits for a new plan; it has no input.
+
+    Snakemake calls this when it asks what to do, and only then is known what the command is. A run
+    takes the sweep here, before Snakemake's own lock.
+    """
+    settings = workflow.execution_settings
+    if workflow.is_main_process and settings and not workflow.dryrun:
+        if settings.lock and (line := or_exit(locks.hold_sweep, PLAN.sweep)):
+            print(line, file=sys.stderr)
+        if settings.no_hooks:  # no `onstart` comes
+            or_exit(begin)
+    if PENDING.needed:
+        workflow.dag.forcerules.add(workflow.get_rule("plan"))
+    return []
+
+
+def unless(holds, path):
+    """Return an input that is no reason to run a job again where what the job makes holds.
+
+    Where the user forces jobs nothing holds: what is in their outputs is about to change.
+    """
+
+    def found(wildcards):
+        given = path(wildcards) if callable(path) else path.format(**wildcards)
+        asked = workflow.dag_settings
+        forced = asked.forceall or asked.forcetargets or asked.forcerun
+        return ancient(given) if given and holds(wildcards) and not forced else given
+
+    return found
+
+
+def is_not_stale(wildcards):
+    """Tell whether no measurement of another spec, model or prompts stands for a repeat."""
+    cell = f"{wildcards.model}--{wildcards.backend}--{wildcards.precision}"
+    path = plan.measurement_path(PLAN.sweep, wildcards.backend, cell, wildcards.repeat)
+    return path not in PENDING.stale
+
+
+def is_fetched(wildcards):
+    """Tell whether a model's files are what the config asks."""
+    return wildcards.model in PENDING.fetched
+
+
+def is_settled(wildcards):
+    """Tell whether a model's files and prompts are what the config asks."""
+    return wildcards.model in PENDING.settled
+
+
 def arrivals(wildcards):
     """Give the file of the arrivals where a workload has timed traffic, else nothing."""
     return plan.arrivals_path(PLAN.sweep) if PLAN.arrivals.workloads else []
@@ -211,8 +241,10 @@ def any_of(names):
 
 
 SWEEP, PLAN = or_exit(planned_sweep)
-# The files of the plan that parsing changed, as they were.
-BEFORE = {}
+# What a run would write of the plan, and which measurements it takes anew.
+PENDING = freeze.Pending(PLAN.sweep)
+if SWEEP and workflow.is_main_process:
+    PENDING = freeze.pending(PLAN, config, Path())
 TABLES = list(tables.TABLES)
 ENVIRONMENTS, PREPARING = {}, None
 if SWEEP:

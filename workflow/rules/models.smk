@@ -62,9 +62,9 @@ rule quantise:
 rule prompts:
     """Tokenise the prompts of a model's workloads; every backend gets these ids."""
     input:
-        request="results/{sweep}/prompts/{model}.request.json",
-        files="results/models/{model}/files",
-        manifest="results/models/{model}/manifest.json",
+        request=unless(is_settled, "results/{sweep}/prompts/{model}.request.json"),
+        files=unless(is_fetched, "results/models/{model}/files"),
+        manifest=unless(is_fetched, "results/models/{model}/manifest.json"),
     output:
         "results/{sweep}/prompts/{model}.json",
     log:

@@ -1,14 +1,32 @@
-"""Freeze what every repeat needs to know, each time the workflow is parsed.
+"""Freeze what every repeat needs to know, when a run begins.
 
 INPUT  the config
-OUTPUT results/<sweep>/config.json, plan.json, specs/<cell>/<repeat>.json, prompts/<model>.request.json
+OUTPUT results/<sweep>/config.json, plan.json, specs/<cell>/<repeat>.json, prompts/<model>.request.json,
+       arrivals.json
 
-Not a rule: Snakemake does not ask whether a spec changed while the job that writes it is still to
-run, so a changed parameter would be measured one run late. Only files whose content changes are
-written, so that a new cell leaves the specs of all others, and their measurements, as they are. A
-sweep that has results is put back as it was when no job starts: after a dry run, say.
+Reading the workflow makes the plan and compares it with what is there; it writes nothing. The hook
+`onstart`, which runs once Snakemake holds its lock, writes what changed, so that a new cell leaves the
+specs of all others as they are. What stages wait for it leaves to the rule, as <name>.new. The rule is
+forced where anything that is there is of another plan, and measurements that are not current follow it.
 """
 
+
+rule plan:
+    """Put the new plan in the place of the old one."""
+    input:
+        due,
+    output:
+        update(PENDING.outputs()),
+    shell:
+        r"""
+        for file in {output:q}; do
+            [ ! -e "$file.new" ] || mv "$file.new" "$file"
+            touch "$file"
+        done
+        """
+
+
 if workflow.is_main_process:
-    or_exit(freeze)
+    if line := PENDING.describe():
+        print(line, file=sys.stderr)
     print(plan.describe(PLAN), file=sys.stderr)

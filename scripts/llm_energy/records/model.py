@@ -59,6 +59,7 @@ class PromptSet:
 
     ``sha256`` is, by workload id, the hash of the list of (id, prompt token ids). ``quality`` is
     the text that is scored outside the windows, None where that is switched off.
+    ``request_sha256`` is the hash of what the plan asked, None where an older version wrote it.
     """
 
     schema_version: int
@@ -68,3 +69,4 @@ class PromptSet:
     requests: dict[str, tuple[Request, ...]]
     sha256: dict[str, str]
     quality: QualityText | None = None
+    request_sha256: str | None = None

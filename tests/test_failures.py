@@ -32,8 +32,8 @@ if os.path.exists("fault") and any("{model}" in argument for argument in sys.arg
 WELL = "well--replay--bfloat16"
 
 
-def run(project: Project, status: int) -> str:
-    done = project.snakemake("--configfile", "replay.yaml", check=False)
+def run(project: Project, status: int, *arguments: str) -> str:
+    done = project.snakemake("--configfile", "replay.yaml", *arguments, check=False)
     assert done.returncode == status, done.stdout
     return done.stdout
 
@@ -145,6 +145,25 @@ def test_an_interrupted_run_makes_no_tables_and_says_how_to_go_on(failed):
     script.write_text(text)
 
 
+def test_a_failure_is_told_also_where_an_older_measurement_stands(failed):
+    (failed.folder / "fault").touch()
+    told = re.sub(r"\s+", " ", run(failed, 1, "--config", "random_seed=7"))
+    assert "killed--replay--bfloat16 r01 r02: oom: " in told
+    assert "what was measured before is of another config" in told
+    rows = failed.read("results/replay/replay/aggregate.json")["rows"]
+    assert {row["model"]: row["n"] for row in rows}["well"] == 2
+    assert {row["model"]: row["n"] for row in rows}["killed"] == 0
+
+
+def test_a_model_alone_that_fails_is_told_and_no_cell_is_said_to_have(failed):
+    (failed.folder / "results/models/unfetched/manifest.json").unlink()
+    (failed.folder / "fault").touch()
+    before = set(failed.folder.rglob("*.failed.json"))
+    told = run(failed, 1, "--until", "model")
+    assert "model: huggingface.co cannot be reached\n    see logs/models/unfetched.log" in told
+    assert set(failed.folder.rglob("*.failed.json")) == before
+
+
 LOGS = {
     "": (None, "failed", "ended without a word"),
     "exit status 1\n": (1, "failed", "exit status 1 and no message"),
@@ -200,7 +219,7 @@ def test_a_run_that_went_well_ends_with_its_invalid_and_failed_cells(tmp_path, m
     assert "c1 r01 r02 (b1): invalid: M09 energy that cannot be" in said
     assert "see results/s/pytorch/measurements/c1/r01.json" in said
     assert f"c2 r01 (b1): failed: {reason.strip()}" in said
-    assert "c3 r01: missing" in said
+    assert "c3 r01: failed: x" in said
     assert "see logs/s/measure/c3/r01.log" in said
     assert not any(cell in said for cell in ("c4", "c5", "c6"))
     assert "remove its file" in said

@@ -13,7 +13,6 @@ from llm_energy.files import read_json
 
 WIDTH = 100
 SHOWN = 10  # problems; all are in tables/failures.md
-PREPARES = ("model", "quantise", "prompts", "measure")  # what these lack is told cell by cell
 WELL = ("ok", "not_needed")
 
 
@@ -43,9 +42,10 @@ def closing_message(
         lines += ["", summary.read_text("utf-8"), f"Files: {summary.parent}/"]
     if (page := results / "report.html").exists():
         lines.append(f"Report: {page}")
-    stages = stages_message([job for job in failed if job[0] not in PREPARES])
-    lines += ["", stages] * bool(stages)
     cells = [problem for backend in backends for problem in _problems(results / backend)]
+    told = {problem.path for problem in cells}
+    stages = stages_message([job for job in failed if job[0] != "measure" and job[1] not in told])
+    lines += ["", stages] * bool(stages)
     if cells:
         lines += ["", "No usable result:", *_told(cells)]
         more = len(cells) - SHOWN
@@ -93,10 +93,13 @@ def _problem(folder: Path, cell: str, outcome: str, reason: str, verdicts: list[
     repeats = list(dict.fromkeys(f"r{verdict['repeat']:02d}" for verdict in verdicts))
     workloads = ", ".join(dict.fromkeys(verdict["workload"] for verdict in verdicts))
     first = folder / "measurements" / cell / f"{repeats[0]}.json"
-    failure = None if first.exists() else known_failure(first)
-    of = f" ({workloads})" if first.exists() else ""
-    path = str(first) if first.exists() else failure and failure.log
-    return Problem(f"{cell} {' '.join(repeats)}{of}: {outcome}", reason, path)
+    where = f"{cell} {' '.join(repeats)}"
+    if failure := known_failure(first):
+        of_before = "; what was measured before is of another config" if first.exists() else ""
+        return Problem(f"{where}: {failure.outcome}", failure.reason + of_before, failure.log)
+    if first.exists():
+        return Problem(f"{where} ({workloads}): {outcome}", reason, str(first))
+    return Problem(f"{where}: {outcome}", reason, None)
 
 
 def _stage(rule: str, log: str | None) -> Problem:

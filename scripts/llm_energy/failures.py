@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 import signal
+from collections.abc import Container
 from pathlib import Path
 from typing import Any
 
@@ -67,17 +68,13 @@ def known_failure(measurement: str | Path) -> Failure | None:
         return None
 
 
-def record_failures(plan: Any, folder: Path = Path()) -> int:
-    """Write for each planned measurement that is not there why; give how many there are."""
+def record_failures(plan: Any, unmade: Container[str], folder: Path = Path()) -> None:
+    """Write why, for each planned measurement whose path is in ``unmade``."""
     repeats = ((cell, repeat) for cell in plan.planned for repeat in cell.specs)
-    missing = [
-        (*which, path)
-        for which, path in zip(repeats, map(folder.joinpath, plan.measurements()), strict=True)
-        if not path.exists()
-    ]
-    for cell, repeat, path in missing:
-        write_record(failure_path(path), failure_of(_log(plan, cell, repeat, folder)))
-    return len(missing)
+    for (cell, repeat), path in zip(repeats, plan.measurements(), strict=True):
+        if path in unmade:
+            failure = failure_of(_log(plan, cell, repeat, folder))
+            write_record(failure_path(folder / path), failure)
 
 
 def _log(plan: Any, cell: Any, repeat: str, folder: Path) -> Path:

@@ -209,24 +209,28 @@ def measurements(wildcards):
 
 
 def failed_jobs():
-    """Give the rule and the log of each job that failed."""
+    """Return the rule and the log of each job that failed."""
     jobs = [one for job in workflow.scheduler.failed for one in getattr(job, "jobs", [job])]
-    return sorted((job.rule.name, next(iter(job.log), None)) for job in jobs)
+    return sorted((job.rule.name, next(map(str, job.log), None)) for job in jobs)
 
 
-def was_interrupted():
-    """Say whether jobs are left that could have run."""
-    return bool(workflow.scheduler.running or workflow.scheduler.open_jobs)
+def unmade_measurements():
+    """Return the measurements that this run was to make, and of which a job failed before."""
+    failed = [one for job in workflow.scheduler.failed for one in getattr(job, "jobs", [job])]
+    jobs = (*failed, *workflow.scheduler.remaining_jobs)
+    return {str(path) for job in jobs if job.rule.name == "measure" for path in job.output}
 
 
 def after_failure():
-    """Make all that what is there allows, keep why the rest is not, and give the last lines."""
+    """Make all that what is there allows, keep why the rest is not, and return the last lines."""
     if MEASURED:
         return closing.stages_message(failed_jobs())
-    if was_interrupted():
+    if workflow.scheduler.running or workflow.scheduler.open_jobs:  # interrupted
         return closing.stopped_message(PLAN.measurements(), PLAN.sweep)
     # Results in a bucket are not below this folder.
-    if not workflow.storage_settings.default_storage_prefix and failures.record_failures(PLAN):
+    unmade = set() if workflow.storage_settings.default_storage_prefix else unmade_measurements()
+    failures.record_failures(PLAN, unmade)
+    if unmade:
         print("Making the tables of what was measured.", file=sys.stderr)
         provided = ["--software-deployment-method", "conda"] if "conda" in PROVIDERS else []
         options = ("--nolock", "--forcerun", "validate", "--quiet", "all", *provided)

@@ -88,6 +88,7 @@ def test_an_estimate_is_hollow_or_hatched_and_the_figure_says_so(sweep):
     assert hatches["m, vllm, int8"] == {style.HATCH}
     assert hatches["m, pytorch, int8"] == {None}
     assert "hatched: estimated by a model, not measured" in legend_of(bars)
+    assert "GPU" in legend_of(bars)
 
 
 def legend_of(figure) -> list[str]:

@@ -94,6 +94,9 @@ def test_every_plot_is_drawn(page):
         marks = page.locator(f"figure[data-plot={name}] svg :is(.mark-symbol, .mark-rect) path")
         assert marks.count() > 0, name
         assert page.locator(f"figure[data-plot={name}] svg").bounding_box()["width"] > 300
+    legend = page.locator("figure[data-plot=components] svg .role-legend-label text")
+    assert set(legend.all_text_contents()) <= {"GPU", "CPU", "memory"}
+    assert legend.count() > 0
     points = page.locator("figure[data-plot=batch] svg g.mark-symbol[aria-roledescription] path")
     assert points.count() >= DRAWN
 

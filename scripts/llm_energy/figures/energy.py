@@ -93,8 +93,8 @@ def by_component(groups: Groups) -> Figure:
         axes.grid(False, axis="y")
         axes.set_xlabel(style.ENERGY_LABEL)
     used = {
-        name: style.COMPONENT_COLOURS[name]
-        for name in COMPONENTS
+        label: style.COMPONENT_COLOURS[name]
+        for name, label in COMPONENTS.items()
         if any(name in row.components for row in rows)
     }
     _bar_legend(figure, used, rows)

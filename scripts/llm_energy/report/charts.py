@@ -5,6 +5,7 @@ Field names are those of the records of ``content.py`` and ``cells.py``.
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -212,22 +213,25 @@ def _trade(alt, rows: Sequence[Mapping[str, Any]], field: str, title: str):
 
 def _components(alt, names: Sequence[str]):
     parts = alt.Scale(domain=names, range=[COMPONENT_COLOURS[name] for name in names])
+    words = json.dumps(COMPONENTS)
+    legend = alt.Legend(labelExpr=f"{words}[datum.label]")
     return (
         alt.Chart(alt.NamedData("parts"))
         .transform_window(rank="dense_rank()", sort=[alt.SortField("e"), alt.SortField("label")])
         .transform_filter(f"datum.rank <= {MOST_BARS}")
         .transform_fold(names, as_=["component", "j"])
         .transform_filter("isValid(datum.j)")
+        .transform_calculate(part=f"{words}[datum.component]")
         .mark_bar()
         .encode(
             x=alt.X("sum(j):Q", title=ENERGY_LABEL),
             y=alt.Y("label:N", title=None, sort=alt.SortField("e"), axis=alt.Axis(labelLimit=200)),
-            color=alt.Color("component:N", title=None, scale=parts, sort=names),
+            color=alt.Color("component:N", title=None, scale=parts, sort=names, legend=legend),
             order=alt.Order("component:N", sort="descending"),
             opacity=alt.condition("datum.status == 'estimated'", alt.value(0.45), alt.value(1)),
             tooltip=[
                 "label:N",
-                "component:N",
+                alt.Tooltip("part:N", title="component"),
                 "status:N",
                 alt.Tooltip("j:Q", title=METRICS[GROSS].head, format=".3"),
             ],

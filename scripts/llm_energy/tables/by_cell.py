@@ -259,7 +259,11 @@ def _values(aggregates: Sequence[Aggregate], statistics: Sequence[str]) -> Itera
 
 
 def csv_text(heads: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
-    """Give rows as CSV; an absent value is empty."""
+    """Return rows as CSV; an absent value is empty.
+
+    Not pandas', which writes the same bytes from columns of objects alone (others lose the whole
+    numbers beside an absent one), takes half as long again, and is half a second's import.
+    """
     stream = io.StringIO()
     writer = csv.writer(stream, lineterminator="\n")
     writer.writerow(heads)

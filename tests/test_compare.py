@@ -223,7 +223,7 @@ def test_what_was_held_fixed_is_listed_with_its_values():
 
 def test_the_record_keeps_its_schema_and_its_order(tmp_path):
     found = said(Sweep())
-    assert schemas.problems("comparisons", to_dict(found)) == []
+    assert schemas.problems(Comparisons, to_dict(found)) == []
     assert found == said(Sweep())
 
 

@@ -63,7 +63,7 @@ def test_what_a_script_imports_is_found_however_far_with_its_data(tree: Path) ->
         ("figures.py", "llm_energy/meter/trace.py"),
         ("validate.py", "llm_energy/hardware.json"),
         ("validate.py", "llm_energy/checks/sessions.py"),
-        ("validate.py", "workflow/schemas/measurement.schema.yaml"),
+        ("validate.py", "llm_energy/records/measurement.py"),
         ("report.py", "llm_energy/report/report.html.j2"),
         ("load.py", "llm_energy/records/window.py"),
     ],

@@ -59,14 +59,16 @@ class LeftOut:
 class Comparison:
     """One quantity of two sides, paired by block.
 
-    ``family`` names the comparisons that are corrected together (see ``Family``). ``blocks`` are
-    the repeat numbers that entered, ``n`` of them. ``ratio`` is the geometric mean over blocks of
-    other over reference, ``p`` its two-sided p-value, ``p_adjusted`` the same after Holm's
-    correction over the family. ``smallest_detectable_percent`` is the true difference that would
-    be found in 4 of 5 such sweeps, correction included. ``log_sd`` is the standard deviation of the
-    paired log-ratios, ``degrees_of_freedom`` those of the interval. All of them are None without
-    two pairs. ``differs`` says, for ``not_comparable``, which fields differ. ``verdict`` is the
-    result in words, ``notes`` what a reader must know to use it. A throughput or latency has no
+    ``metric`` is its name in ``metrics.json``; ``outcome`` says what is beyond noise after the
+    correction, or why that cannot be said. ``family`` names the comparisons that are corrected
+    together (see ``Family``). ``blocks`` are the repeat numbers that entered, ``n`` of them.
+    ``ratio`` is the geometric mean over blocks of other over reference, ``p`` its two-sided
+    p-value, ``p_adjusted`` the same after Holm's correction over the family.
+    ``smallest_detectable_percent`` is the true difference that would be found in 4 of 5 such
+    sweeps, correction included. ``log_sd`` is the standard deviation of the paired log-ratios,
+    ``degrees_of_freedom`` those of the interval. All of them are None without two pairs.
+    ``differs`` says, for ``not_comparable``, which fields differ. ``verdict`` is the result in
+    words, ``notes`` what a reader must know to use it. A throughput or latency has no
     ``energy_status`` and no ``components``.
     """
 

@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import copy
+import functools
 import re
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
-from llm_energy.schemas import load_schema
+from llm_energy.files import read_yaml
+
+SCHEMA = Path(__file__).resolve().parents[2] / "workflow" / "schemas" / "config.schema.yaml"
 
 
+@functools.cache
 def schema() -> dict[str, Any]:
     """Read the schema, once a process; callers must not change it."""
-    return load_schema("config")
+    return read_yaml(SCHEMA)
 
 
 def rule(subschema: dict[str, Any]) -> dict[str, Any]:

@@ -192,7 +192,8 @@ def _dataclass_converter(kind: Any) -> Converter:
     A record's fields are set in one pass over the mapping: through its own ``__init__``, which sets
     each by itself, reading ten thousand measurements would take much longer.
     """
-    hints = typing.get_type_hints(kind)
+    declared = typing.get_type_hints(kind)
+    hints = {field.name: declared[field.name] for field in dataclasses.fields(kind)}
     items = {name: _converter(hint) for name, hint in hints.items()}
     steps = [(name, _scalar_types(hint) or (), items[name]) for name, hint in hints.items()]
     check = getattr(kind, "__post_init__", None)

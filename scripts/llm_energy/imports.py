@@ -6,16 +6,14 @@ import ast
 from functools import cache
 from pathlib import Path
 
-from llm_energy import schemas
-
 SCRIPTS = Path(__file__).resolve().parent.parent
 
 
 def modules_behind(script: str) -> list[str]:
     """Return the paths of all modules that a script imports, however far, and of their data files.
 
-    ``script`` is a file name in ``scripts/``. A data file lies beside the module that names it, or
-    is one of the schemas. Each file is read once a process.
+    ``script`` is a file name in ``scripts/``. A data file lies beside the module that names it.
+    Each file is read once a process.
     """
     found: dict[Path, None] = {}
     ahead = list(_named_in(SCRIPTS / script))
@@ -31,7 +29,7 @@ def modules_behind(script: str) -> list[str]:
 def _named_in(path: Path) -> tuple[Path, ...]:
     """Return the modules that one module imports, anywhere in it, and the data files it names."""
     beside = {p.name: p for p in path.parent.iterdir() if p.is_file() and p.suffix != ".py"}
-    found = list(schemas.FOLDER.iterdir()) if path == Path(schemas.__file__) else []
+    found: list[Path] = []
     for node in ast.walk(ast.parse(path.read_bytes())):
         match node:
             case ast.Import(names):

@@ -38,7 +38,9 @@ class LoadFit:
     repeat they are of its line. ``r_squared`` is the share of the power's variance inside repeats
     that their lines explain, ``worst_residual`` the largest distance of a window's power from the
     line of its repeat, as a share of that power; both are None where no repeat has more than two
-    windows. ``loaded_idle_power_w`` is what the baselines of the same repeats measured.
+    windows. ``loaded_power_w`` is the intercept, the power of an engine that waits;
+    ``marginal_energy_per_output_token_j`` the slope, the joules of one more output token.
+    ``loaded_idle_power_w`` is what the baselines of the same repeats measured.
     """
 
     backend: str

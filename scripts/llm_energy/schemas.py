@@ -1,55 +1,104 @@
-"""The JSON Schemas of the records: load them, and list everything that a value does wrong.
+"""The JSON Schema of a record, made from its dataclass, and all that a value does wrong under it.
 
-The schemas are the promise to whoever reads our files with other tools. Reading in bulk goes
-through ``records.read_record``, which rejects exactly what the schemas reject (a test holds that)
-and is many times as fast. As there, 1.0 is no integer here.
+A schema has the types of the fields, and as descriptions the docstrings of the classes;
+``scripts/schema.py`` prints it for whoever reads our files with other tools. What a type can't say
+stands beside a class's ``__post_init__`` as its ``RULES``. Reading in bulk goes through
+``records.read_record``, which rejects exactly what the schemas reject (a test holds that) and is
+many times as fast. As there, 1.0 is no integer here.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import functools
-from pathlib import Path
-from typing import Any
+import inspect
+import types
+import typing
+from typing import Any, Literal
 
-from llm_energy.files import read_yaml
+from llm_energy.records import SCHEMA_VERSION
 
-FOLDER = Path(__file__).resolve().parents[2] / "workflow" / "schemas"
-SUFFIX = ".schema.yaml"
 PROBLEMS_SHOWN = 5
+_NAMES = {str: "string", int: "integer", float: "number", bool: "boolean", types.NoneType: "null"}
 
 
 @functools.cache
-def load_schema(name: str) -> dict[str, Any]:
-    """Load one schema by its name, such as ``measurement``."""
-    return read_yaml(FOLDER / f"{name}{SUFFIX}")
+def schema(record: type) -> dict[str, Any]:
+    """Return the JSON Schema of one class of records; callers must not change it."""
+    inner: dict[type, dict[str, Any]] = {}
+    own = _of_class(record, inner)
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "title": record.__name__,
+        **own,
+        "$defs": {kind.__name__: found for kind, found in inner.items()},
+    }
 
 
 @functools.cache
-def validator(name: str) -> Any:
-    """Give the jsonschema validator of one schema; references to other schemas are followed."""
+def validator(record: type) -> Any:
+    """Return the jsonschema validator of one class of records."""
     import jsonschema
-    from referencing import Registry, Resource
-    from referencing.jsonschema import DRAFT202012
-
-    def retrieve(uri: str) -> Resource:
-        # Where a referenced schema names its dialect, jsonschema falls back to its own validator.
-        content = dict(load_schema(uri.removesuffix(SUFFIX)))
-        del content["$schema"]
-        return DRAFT202012.create_resource(content)
 
     base = jsonschema.Draft202012Validator
     strict = base.TYPE_CHECKER.redefine("integer", lambda _, value: type(value) is int)
-    kind = jsonschema.validators.extend(base, type_checker=strict)
-    return kind(load_schema(name), registry=Registry(retrieve=retrieve))
+    return jsonschema.validators.extend(base, type_checker=strict)(schema(record))
 
 
-def problems(name: str, data: Any) -> list[str]:
-    """List what ``data`` does wrong under a schema, each with its place; empty if all is well."""
+def problems(record: type, data: Any) -> list[str]:
+    """List what ``data`` does wrong as a record, each with its place; empty if all is well."""
     errors = sorted(
-        validator(name).iter_errors(data), key=lambda e: (list(map(str, e.path)), e.message)
+        validator(record).iter_errors(data), key=lambda e: (list(map(str, e.path)), e.message)
     )
     return [f"{error.json_path}: {_short(error.message)}" for error in errors]
 
 
 def _short(message: str) -> str:
     return message if len(message) <= 200 else f"{message[:100]} ... {message[-90:]}"
+
+
+def _of_class(kind: type, inner: dict[type, dict[str, Any]]) -> dict[str, Any]:
+    """Return the schema of one class; those of the classes in its fields go into ``inner``."""
+    hints, missing = typing.get_type_hints(kind), dataclasses.MISSING
+    fields = dataclasses.fields(kind)
+    found = {
+        "description": inspect.getdoc(kind),
+        "type": "object",
+        "additionalProperties": False,
+        "required": [
+            field.name
+            for field in fields
+            if field.default is missing and field.default_factory is missing
+        ],
+        "properties": {field.name: _of(hints[field.name], inner) for field in fields},
+    }
+    if "schema_version" in found["properties"]:
+        found["properties"]["schema_version"]["const"] = SCHEMA_VERSION
+    return found | ({"allOf": [kind.RULES]} if hasattr(kind, "RULES") else {})
+
+
+def _of(kind: Any, inner: dict[type, dict[str, Any]]) -> dict[str, Any]:
+    """Return the schema of a field's type."""
+    origin, arguments = typing.get_origin(kind), typing.get_args(kind)
+    if kind is Any:
+        return {}
+    if dataclasses.is_dataclass(kind):
+        if kind not in inner:
+            inner[kind] = {}  # before its own, so that they come in the order of their first use
+            inner[kind] |= _of_class(kind, inner)
+        return {"$ref": f"#/$defs/{kind.__name__}"}
+    if origin in (typing.Union, types.UnionType):
+        if all(one in _NAMES for one in arguments):
+            return {"type": [_NAMES[one] for one in arguments]}
+        return {"anyOf": [_of(one, inner) for one in arguments]}
+    if origin is Literal:
+        return {"enum": list(arguments)}
+    if origin is tuple and arguments[-1] is Ellipsis:
+        return {"type": "array", "items": _of(arguments[0], inner)}
+    if origin is tuple:
+        count = len(arguments)
+        items = [_of(one, inner) for one in arguments]
+        return {"type": "array", "prefixItems": items, "minItems": count, "maxItems": count}
+    if origin is dict:
+        return {"type": "object", "additionalProperties": _of(arguments[1], inner)}
+    return {"type": _NAMES[kind]}

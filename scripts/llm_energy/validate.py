@@ -236,7 +236,7 @@ def _read(content: bytes, planned: Planned) -> tuple[Measurement | None, str | N
         spec_sha256 = sha256_json(data["spec"])
     except UNREADABLE as error:
         found = str(error)
-        listed = schemas.problems("measurement", data)
+        listed = schemas.problems(Measurement, data)
         more = len(listed) - schemas.PROBLEMS_SHOWN
         if listed:
             found = "; ".join(listed[: schemas.PROBLEMS_SHOWN])

@@ -1,6 +1,6 @@
 """The records that stages hand to each other: frozen dataclasses, each with one JSON form.
 
-The same shapes stand as JSON Schema in ``workflow/schemas/``; a test holds the two equal. All
+``schemas.py`` makes a JSON Schema of each, in which a class's docstring tells of its keys. All
 durations are seconds, all times seconds on the host's monotonic clock, all energies joules. Absent
 is ``None`` with a reason beside it, never 0.
 """

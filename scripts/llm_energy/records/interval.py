@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, ClassVar, Literal
 
 from llm_energy.errors import RecordError
 
@@ -25,6 +25,18 @@ class ComponentEnergy:
     method: str
     energy_j: float | None
     reason: str | None = None
+
+    RULES: ClassVar[dict[str, Any]] = {
+        "if": {"properties": {"status": {"const": "unavailable"}}},
+        "then": {
+            "required": ["reason"],
+            "properties": {
+                "energy_j": {"type": "null"},
+                "reason": {"type": "string", "minLength": 1},
+            },
+        },
+        "else": {"properties": {"energy_j": {"type": "number"}}},
+    }
 
     def __post_init__(self) -> None:
         if (self.energy_j is None) != (self.status == "unavailable"):
@@ -106,7 +118,11 @@ class TraceSummary:
 
 @dataclass(frozen=True)
 class Interval:
-    """One metered stretch of a repeat: a baseline, the load, or the inside of a window."""
+    """One metered stretch of a repeat: a baseline, the load, or the inside of a window.
+
+    ``name`` is ``window``, ``load``, ``deep_idle``, ``loaded_idle_before`` or
+    ``loaded_idle_after``. ``boards`` and ``trace`` have an entry for each GPU in use.
+    """
 
     name: str
     start_s: float

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from llm_energy.errors import RecordError
 from llm_energy.records.interval import Interval
@@ -54,6 +54,8 @@ class MeterReport:
 class Host:
     """The machine and the software that measured, as the measuring process saw them.
 
+    Monotonic times of one ``boot_id`` are comparable. ``cpu_count`` are the logical processors that
+    the process may use. ``git_commit`` is that of this project, None outside a checkout.
     ``settings`` are what the kernel is set to where it bears on energy: frequency governor,
     simultaneous multithreading, turbo, swap, container. ``batch_job`` is the job of a batch system
     that the process ran in, with the system's own name of the node; empty outside of one.
@@ -76,6 +78,10 @@ class Host:
     settings: dict[str, Any] = field(default_factory=dict)
     batch_job: dict[str, str] = field(default_factory=dict)
     copy_bytes_per_s: float | None = None
+
+    RULES: ClassVar[dict[str, Any]] = {
+        "properties": {"gpus": {"items": {"properties": {"uuid": {"type": ["string", "null"]}}}}}
+    }
 
     def __post_init__(self) -> None:
         for uuid in (gpu.get("uuid") for gpu in self.gpus):
@@ -123,8 +129,12 @@ class Quality:
 class Measurement:
     """The raw record of one repeat; never edited afterwards.
 
-    ``effective`` is what the engine reports that it used. ``baselines`` are the intervals
-    ``deep_idle``, ``loaded_idle_before`` and ``loaded_idle_after`` as far as they were taken.
+    ``clock`` is its start, ``end_s`` its end; ``lock_wait_s`` is how long it waited for the lock
+    that one measurement at a time holds. ``load`` is the interval of loading the model, ``windows``
+    are in the order measured. ``carbon_intensity`` is in grams of CO2-equivalent per kWh, with its
+    source. Hashes of prompts and arrivals are by workload id. ``effective`` is what the engine
+    reports that it used. ``baselines`` are the intervals ``deep_idle``, ``loaded_idle_before`` and
+    ``loaded_idle_after`` as far as they were taken.
     """
 
     schema_version: int

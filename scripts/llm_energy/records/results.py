@@ -17,7 +17,9 @@ Severity = Literal["note", "warning", "invalid"]
 class Flag:
     """What one named check found, with the evidence for it and what to do about it.
 
-    ``title`` is that of the check as it was when it judged; empty in verdicts of older versions.
+    Of ``severity``, ``note`` changes nothing, ``warning`` makes the window degraded, ``invalid``
+    excludes it. ``title`` is that of the check as it was when it judged; empty in verdicts of older
+    versions.
     """
 
     id: str
@@ -33,6 +35,7 @@ class Verdict:
 
     A cell or window without a measured result has ``outcome`` other than ``ok``, ``verdict``
     ``invalid`` and its ``reason``. ``measurement`` is the path of the file, None where none exists.
+    ``repeat`` counts from 1 and is 0 for a cell that was not planned.
     """
 
     cell: str
@@ -66,10 +69,13 @@ def check_titles(tables: Iterable[Verdicts]) -> dict[str, str]:
 class Metrics:
     """One window, normalised: one row for the measured joules and one for the estimated ones.
 
-    ``energy_status`` says which of the two the row is; ``components`` which parts it sums
-    (``gpu``, ``cpu``, ``dram``). ``net`` is gross minus the loaded-idle power times the window,
-    null with ``net_reason`` where that baseline is missing. Latencies are means over requests.
-    ``flags`` are the ids of the window's flags. ``simulated`` joules were never drawn.
+    ``energy_status`` says which of the two the row is; ``components`` which parts it sums (``gpu``,
+    ``cpu``, ``dram``). ``gross_energy_j`` are the joules over the window, ``net_energy_j`` those
+    minus the loaded-idle power times the window, null with ``net_reason`` where that baseline is
+    missing. Energies per token, request and byte are gross unless their name says net. ``ttft_s``
+    (time to first token, queueing included), ``tpot_s`` (time per output token after the first) and
+    ``e2e_latency_s`` (arrival to last token) are means over requests. ``flags`` are the ids of the
+    window's flags. ``simulated`` joules were never drawn.
 
     Standard uncertainties are of the counters' ticks and of the subtracted baseline (see
     ``uncertainty.py``); an estimate has none, with ``uncertainty_reason``. By ``counter_lag_j`` the
@@ -81,7 +87,14 @@ class Metrics:
     ``nll_per_token`` (nats) and ``perplexity``, its exponential, are of the quality text.
     ``agreement_with_float32`` is the mean share of an output up to the first token that differs
     from what the same model and backend give in float32; null with sampling. ``model_notes`` are
-    those of the model's manifest.
+    those of the model's manifest. ``conditions`` is a key of the table's conditions.
+
+    ``floor_energy_per_output_token_j`` is the least that memory and arithmetic take,
+    ``roofline_energy_per_output_token_j`` that of hardware at its power limit which nothing else
+    holds up; both bound ``limited_energy_per_output_token_j``, the joules of the GPUs or of the
+    processors. ``mbu`` and ``mfu`` are the model's bandwidth and FLOP utilisation, 0 to 1.
+    ``limits_source`` says where the hardware's rates come from, ``limits_reason`` why there are no
+    limits, ``limits_fault`` what is physically impossible.
 
     ``traffic`` is the mode of timed arrivals; joules and tokens are then those between the edges of
     the window. ``work`` is the hash of what is asked apart from the traffic, ``series`` with the

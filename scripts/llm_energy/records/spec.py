@@ -43,11 +43,15 @@ class Note:
 class Protocol:
     """How a repeat measures. Raising ``version`` is what invalidates older measurements.
 
-    ``warmup_trend`` bounds the drift of the last pass durations, relative to their mean.
-    ``thermal_policy`` says in which state a window begins: ``sustained`` waits, serving on, until
-    the boards' temperature moves less than ``thermal_slope_c_per_10s``; ``cooldown`` rests for
-    ``cooldown_duration_s``; ``none`` does neither. With ``target_ci_percent`` a cell's later
-    repeats are left out once the 95 % interval of its joules per output token is narrower.
+    A repeat waits up to ``preflight_max_wait_s`` for an idle host. A window repeats whole passes
+    until it has lasted ``window_min_duration_s``. Warm-up takes between ``warmup_min_passes`` and
+    ``warmup_max_passes`` and ends when the coefficient of variation of the last ones is below
+    ``warmup_cv``. ``warmup_trend`` bounds the drift of the last pass durations, relative to their
+    mean. ``thermal_policy`` says in which state a window begins: ``sustained`` waits, serving on,
+    until the boards' temperature moves less than ``thermal_slope_c_per_10s``; ``cooldown`` rests
+    for ``cooldown_duration_s``; ``none`` does neither. With ``target_ci_percent`` a cell's later
+    repeats after ``min_repeats`` are left out once the 95 % interval of its joules per output token
+    is narrower.
     """
 
     version: int = 2
@@ -73,6 +77,7 @@ class MeterSettings:
 
     ``sampling_period_s`` is the period of the power trace, None for no trace. ``pue`` is the power
     usage effectiveness of the site, None where it is unknown; no joule of a measurement holds it.
+    ``carbon_intensity_g_per_kwh`` goes before the country's.
     """
 
     codecarbon: bool = True

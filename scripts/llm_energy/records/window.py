@@ -37,6 +37,8 @@ class Completion:
 class RequestTable:
     """The requests of a window as columns of equal length, one row an answered request.
 
+    Times are on the monotonic clock; ``service_start_s`` is when the engine began with a request.
+    Output tokens are counted from ids. ``finish_reason`` is ``length``, ``stop`` or ``abort``.
     Columns with a default may be empty. With timed traffic, ``output_tokens_inside`` counts the
     tokens that came between the window's edges, and rows are those that arrived or were served
     there; without, a window holds all of its requests.
@@ -117,14 +119,16 @@ class SteadyState:
 class Window:
     """The measurement of one workload. ``interval`` is None unless the outcome is ``ok``.
 
-    ``warmup_durations_s`` are the durations of the warm-up passes before it; ``passes`` counts the
-    whole passes over the workload's requests inside it, and ``pass_ends_s`` says when each ended.
-    ``output_token_ids`` are those of the first pass, by request id. ``thermal_wait_s`` is how long
-    the thermal policy held the window back, ``temperature_slope_c_per_10s`` the slope at its begin.
-    ``events`` is what the engine counted inside the window (preemptions, cache hits and the like).
-    ``inter_token`` counts the gaps between a request's tokens. With timed ``traffic`` a window has
-    no passes; it is the part between the edges of a longer metered stretch, ramp and drain
-    included, of which boards, host and events are.
+    ``order`` is its place in the repeat, from 0. ``warmup_durations_s`` are the durations of the
+    warm-up passes before it; ``warmup_converged`` says whether the last ones agreed, None where
+    there were too few to tell, ``warmup_trend`` how they drifted, over their mean; ``passes``
+    counts the whole passes over the workload's requests inside it, and ``pass_ends_s`` says when
+    each ended. ``output_token_ids`` are those of the first pass, by request id. ``thermal_wait_s``
+    is how long the thermal policy held the window back, ``temperature_slope_c_per_10s`` the slope
+    at its begin. ``events`` is what the engine counted inside the window (preemptions, cache hits
+    and the like). ``inter_token`` counts the gaps between a request's tokens. With timed
+    ``traffic`` a window has no passes; it is the part between the edges of a longer metered
+    stretch, ramp and drain included, of which boards, host and events are.
     """
 
     workload: str

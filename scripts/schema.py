@@ -1,0 +1,42 @@
+"""Print the JSON Schema of a kind of record, for whoever reads the results with other tools."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+
+from llm_energy import records
+from llm_energy.comparison_records import Comparisons
+from llm_energy.load_records import LoadCurves
+from llm_energy.provenance import Provenance
+from llm_energy.schemas import schema
+
+RECORDS = {
+    "aggregate": records.Aggregate,
+    "arrivals": records.ArrivalSet,
+    "comparisons": Comparisons,
+    "failure": records.Failure,
+    "load": LoadCurves,
+    "measurement": records.Measurement,
+    "metrics": records.MetricsTable,
+    "model-manifest": records.ModelManifest,
+    "prompt-set": records.PromptSet,
+    "provenance": Provenance,
+    "spec": records.Spec,
+    "table-sources": records.TableSources,
+    "verdicts": records.Verdicts,
+}
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Print the schema of the record that is named."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("name", choices=RECORDS, help="the kind of record")
+    record = RECORDS[parser.parse_args(argv).name]
+    print(json.dumps(schema(record), indent=2, ensure_ascii=False))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -15,6 +15,7 @@ from fault_sweeps import arriving, healthy_setting, judge, measure, write_sweep
 from faults import FAULTS, faulty_sweep, healthy_sweep
 
 from llm_energy.checks import CATALOGUE
+from llm_energy.replay.truth import PackageTruth
 
 RUNS = 200
 SEEDS = 12  # of the settings in which faults are tried
@@ -84,6 +85,17 @@ def test_there_is_no_false_alarm_in_timed_traffic(traffic, seed: int, tmp_path: 
     sweep = [measure(setting, repeat, seed) for repeat in (1, 2)]
     plan_path, _ = write_sweep(sweep, setting, tmp_path)
     assert alarms(judge(plan_path)) == {}
+
+
+def test_a_guests_counter_that_stands_still_costs_no_window(tmp_path: Path) -> None:
+    dead = PackageTruth(idle_w=0.0, core_w=0.0, dram_w=None)
+    setting = healthy_setting(1).on_host(packages=(dead,))
+    sweep = [measure(setting, repeat, 1) for repeat in (1, 2)]
+    plan_path, _ = write_sweep(sweep, setting, tmp_path)
+    flags = judge(plan_path)
+    assert (alarms(flags), flags["M12"]) == ({}, {"note"})
+    (part,) = [e for e in sweep[0].windows[0].interval.energy if e.device == "package-0"]
+    assert "stands still" in part.reason
 
 
 @pytest.mark.parametrize("tenth", range(10))

@@ -14,6 +14,7 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
@@ -40,7 +41,7 @@ class Watch:
 
     def __init__(self) -> None:
         self._process: subprocess.Popen[bytes] | None = None
-        self._seen: int | None = None  # a file in memory, which fills though nobody reads
+        self._seen: int | None = None  # a file, which fills though nobody reads
         self._looks: list[Look] = []
         self._read_bytes = 0
 
@@ -54,7 +55,8 @@ class Watch:
         """Look at these counters and GPUs from now on, until ``stop`` or this process's end."""
         files = {device: str(path) for device, path in zones.items()}
         with contextlib.suppress(OSError):
-            self._seen = os.memfd_create("looks")
+            self._seen, name = tempfile.mkstemp()
+            os.unlink(name)  # so that nobody has to clean it up
             self._process = aside.start(
                 MODULE,
                 (str(os.getpid()), str(period_s), str(procfs), json.dumps(files), *devices),

@@ -196,13 +196,14 @@ def test_short_degraded_and_left_out_are_footnotes():
     row = builders.aggregate_row(
         degraded=1, flags=("M03", "E29", "M11", "M22"), excluded=((3, "oom: full"),)
     )
-    short = builders.aggregate_row(workload="b8", flags=("M03",))
+    short = builders.aggregate_row(workload="b8", flags=("M03", "M25"))
     judged = {"E29": "as it was judged"}
     made = files([builders.aggregate([row, short])], titles=judged)
     assert "Notes:\n\n1. Degraded: " in made["md"]
     assert "2. Short window: under 30 s" in made["md"]
     assert "3. E29: as it was judged." in made["md"]
     assert "4. Repeat 3 left out: oom: full" in made["md"]
+    assert "5. A GPU's joules are those of its whole module: CPU and memory are" in made["md"]
     assert "| 1, 2, 3, 4 |" in made["md"]
     assert "(1)\\textsuperscript{1,2,3,4} & " in made["tex"]
     # Verdicts of an older version have no titles; then the id stands alone.

@@ -89,6 +89,7 @@ lint: tools ## check style and the workflow, and change nothing
 	ruff format --check .
 	snakefmt --check $(SNAKEFILES)
 	snakemake --lint
+	python scripts/docs.py --check
 
 format: tools ## put the code into the project's style
 	ruff check --fix .

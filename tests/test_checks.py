@@ -13,7 +13,6 @@ from dataclasses import replace
 import builders
 import check_pairs_engine_pipeline
 import check_pairs_meter_machine
-import checks_docs
 import pytest
 from check_cases import case
 
@@ -70,20 +69,6 @@ def test_a_fault_of_a_sweep_is_found_and_its_twin_is_not(check, faulty, expected
 def test_every_explanation_is_a_sentence():
     assert {id[0] for id in [*CATALOGUE, *EXPLAINED]} == set("MHEP")
     assert all(why.endswith(".") for why in EXPLAINED.values())
-
-
-def test_the_page_says_what_the_code_says(capsys):
-    assert checks_docs.main(["--check"]) == 0, capsys.readouterr().err
-
-
-def test_a_page_that_says_something_else_is_found(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(checks_docs, "PAGE", tmp_path / "checks.md")
-    assert checks_docs.main(["--check"]) == 1
-    assert "run: python scripts/checks_docs.py --write" in capsys.readouterr().err
-    assert checks_docs.main(["--write"]) == 0
-    assert checks_docs.main(["--check"]) == 0
-    assert checks_docs.main([]) == 0
-    assert capsys.readouterr().out == (tmp_path / "checks.md").read_text()
 
 
 NOTES = {"M11", "M12", "M22"}  # the healthy host estimates its memory and cannot read its CPU

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ast
 import copy
-import importlib
 import json
 from functools import cache
 from typing import Any
@@ -15,6 +14,7 @@ from conftest import ROOT
 from hypothesis import given
 from hypothesis import strategies as st
 
+import docs
 from llm_energy import backends
 from llm_energy.aggregate import aggregate
 from llm_energy.compatibility import (
@@ -775,31 +775,8 @@ def test_citations_are_public_pages():
         assert citation["url"].startswith("https://")
 
 
-@cache
-def docs_script():
-    return importlib.import_module("compatibility_docs")
-
-
-def test_pages_are_what_the_data_says(capsys):
-    assert docs_script().main(["--check"]) == 0, capsys.readouterr().err
-
-
-def test_a_stale_page_fails_the_check(tmp_path, monkeypatch, capsys):
-    script = docs_script()
-    page = tmp_path / "compatibility.md"
-    monkeypatch.setattr(script, "ROOT", tmp_path)
-    monkeypatch.setattr(script, "MATRIX_PAGE", page)
-    monkeypatch.setattr(script, "COVERAGE_PAGE", tmp_path / "parameter-coverage.md")
-    assert script.main(["--check"]) == 1
-    assert script.main(["--write"]) == 0
-    assert script.main(["--check"]) == 0
-    page.write_text(page.read_text().replace("supported", "unsupported", 1))
-    assert script.main(["--check"]) == 1
-    assert "compatibility.md: not what the data says" in capsys.readouterr().err
-
-
 def test_the_page_has_every_row_and_backend():
-    page = docs_script().render_matrix(matrix())
+    page = docs.render_matrix(matrix())
     for row in all_rows():
         assert row.get("parameter", row.get("feature")) in page
     for about in matrix()["backends"].values():

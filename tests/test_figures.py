@@ -11,12 +11,12 @@ import builders
 import pytest
 import report_sweep
 
-from llm_energy import figures
+from llm_energy import figures, plots
 from llm_energy.conversion import to_dict
-from llm_energy.figures import energy, load, style
+from llm_energy.figures import energy, style
 from llm_energy.files import read_json, write_json
 from llm_energy.records import Statistic
-from llm_energy.records.metrics import GROSS, SPEED
+from llm_energy.records.metrics import GROSS
 from llm_energy.rows import one_per_place, with_energy
 from llm_energy.timeline import timeline
 
@@ -72,10 +72,13 @@ def test_another_process_draws_the_same_bytes(sweep, drawn, tmp_path):
 def test_an_estimate_is_hollow_or_hatched_and_the_figure_says_so(sweep):
     rows = one_per_place(with_energy(sweep.aggregates))
     assert {row.backend for row in rows if style.is_estimated(row)} == {"vllm"}
-    figure = energy.by_batch(energy.grouped(rows, "model", "backend"))
+    described = plots.describe(rows, rows, ())
+    figure = energy.points(energy.panels_of([described["batch"]]))
     faces = {
         axes.get_title(): {
-            line.get_markerfacecolor() for line in axes.lines if line.get_marker() in style.MARKERS
+            line.get_markerfacecolor()
+            for line in axes.lines
+            if line.get_marker() in style.MARKERS.values()
         }
         for axes in figure.axes
     }
@@ -83,7 +86,7 @@ def test_an_estimate_is_hollow_or_hatched_and_the_figure_says_so(sweep):
     assert "white" not in faces["m, pytorch"]
     assert "hollow: estimated by a model, not measured" in legend_of(figure)
 
-    bars = energy.by_component(energy.grouped(rows, "model", "backend", "precision"))
+    bars = energy.by_component(energy.panels_of([described["components"]]))
     hatches = {axes.get_title(): {bar.get_hatch() for bar in axes.patches} for axes in bars.axes}
     assert hatches["m, vllm, int8"] == {style.HATCH}
     assert hatches["m, pytorch, int8"] == {None}
@@ -107,17 +110,18 @@ def test_error_bars_are_the_intervals(sweep):
 
 
 def test_energy_over_load_is_drawn_against_the_rate_of_arrivals(sweep):
-    rate = Statistic(2, 4.0, 0.0, 4.0, 4.0)
+    rate, before = Statistic(2, 4.0, 0.0, 4.0, 4.0), one_per_place(with_energy(sweep.aggregates))
     rows = [
-        replace(row, traffic="poisson", statistics=row.statistics | {load.RATE: rate})
-        for row in one_per_place(with_energy(sweep.aggregates))
+        replace(row, traffic="poisson", statistics=row.statistics | {plots.RATE: rate})
+        for row in before
     ]
-    without = replace(rows[0], statistics={})
-    assert load.timed([*rows, without, *one_per_place(with_energy(sweep.aggregates))]) == rows
-    assert load.all_there_at_once(rows) == []
-    figure = load.over_load(energy.grouped(rows, "model", "backend"))
+    without = replace(rows[0], statistics={GROSS: rows[0].statistics[GROSS]})
+    plot = plots.describe([*rows, without, *before], (), ())["load"]
+    assert list(plot.rows) == rows
+    assert plots.describe(rows, (), ())["batch"].rows == ()
+    figure = energy.points(energy.panels_of([plot]))
     for axes in figure.axes:
-        drawn = [line for line in axes.lines if line.get_marker() in style.MARKERS]
+        drawn = [line for line in axes.lines if line.get_marker() in style.MARKERS.values()]
         own = [row for row in rows if f"{row.model}, {row.backend}" == axes.get_title()]
         assert {x for line in drawn for x in line.get_xdata()} == {4.0}
         assert {y for line in drawn for y in line.get_ydata()} == {
@@ -136,44 +140,40 @@ def test_what_has_no_data_is_not_drawn_and_the_index_says_why(tmp_path):
 
 def test_panels_past_the_most_are_counted_in_the_caption(sweep, monkeypatch):
     monkeypatch.setattr(figures, "MOST_PANELS", 1)
-    monkeypatch.setattr(figures, "KINDS", figures.KINDS[:1])
-    (one,) = figures.draw(sweep.aggregates, ())
+    one, *_ = figures.draw(sweep.aggregates, ())
     assert one.caption.endswith("1 more panels are left out.")
 
 
 def test_simulated_joules_say_so_in_the_figure_itself(sweep, monkeypatch):
-    monkeypatch.setattr(figures, "KINDS", figures.KINDS[:1])
     simulated = [
         replace(a, rows=tuple(replace(row, simulated=True) for row in a.rows))
         for a in sweep.aggregates
     ]
     noted = []
     monkeypatch.setattr(style, "render", lambda figure, title, note: noted.append(note) or {})
-    (one,) = figures.draw(simulated, ())
-    assert noted == [figures.SIMULATED]
+    one, *_ = figures.draw(simulated, ())
+    assert set(noted) == {figures.SIMULATED}
     assert one.caption.endswith(figures.SIMULATED)
 
 
 def test_workloads_that_share_a_batch_size_are_not_joined_by_a_line():
     static = [builders.aggregate_row(batch_size=b, workload=f"b{b}") for b in (1, 8)]
     other = builders.aggregate_row(batch_size=8, workload="long")
-    series = energy.series([*static, other])
-    assert sorted([r.workload for r in one] for one in series) == [["b1", "b8"], ["long"]]
+    lines = plots.describe([*static, other], (), ())["batch"].lines
+    assert sorted([r.workload for r in one.rows] for one in lines) == [["b1", "b8"], ["long"]]
 
 
 def test_fronts_are_those_of_the_compare_stage_and_never_cross_work(sweep):
     compared = report_sweep.two_lengths(sweep)
     rows = one_per_place(with_energy(sweep.aggregates))
-    panels = energy.trades(energy.grouped(rows, "model", "backend"), compared.pareto)
-    of_one = {"b1": {"int4"}, "b8": {"int4"}}  # it uses the least, and all are as fast
-    own = panels[f"m, pytorch: {SPEED}"]
-    assert {f[0].workload: {row.precision for row in f} for f in own.fronts} == of_one
-    assert all(len({row.workload for row in front}) == 1 for front in own.fronts)
-    figure = energy.trade(panels)
+    plot = plots.describe(rows, (), compared.pareto)["throughput"]
+    found = {(f.rows[0].backend, f.rows[0].workload): f.rows for f in plot.lines}
+    assert len(plot.lines) == len(found) == 4
+    assert {row.precision for row in found["pytorch", "b8"]} == {"int4"}  # all are as fast
+    assert all(len({row.workload for row in joined}) == 1 for joined in found.values())
+    figure = energy.points(energy.panels_of([plot]))
     axes = next(a for a in figure.axes if a.get_title() == "m, pytorch")
-    grey = [line for line in axes.lines if line.get_color() == "#999999"]
-    assert len(grey) == 2
-    assert energy.trade(energy.trades(energy.grouped(rows, "model"), ())).axes
+    assert [line.get_color() for line in axes.lines].count(plots.FRONT_COLOUR) == 2
 
 
 def test_a_timeline_has_the_mean_power_of_each_stretch():

@@ -21,9 +21,10 @@ from report_sweep import HOSTILE
 from llm_energy.comparisons import comparisons
 from llm_energy.conversion import to_dict
 from llm_energy.files import write_json
+from llm_energy.plots import describe
 from llm_energy.records import Statistic, write_record
 from llm_energy.records.metrics import GROSS
-from llm_energy.report import Sources, abstract, content, render, script_hash, script_json
+from llm_energy.report import Sources, abstract, charts, content, render, script_hash, script_json
 from llm_energy.report.methods import methods
 
 FIGURES = [{"name": "energy_by_batch", "reason": None}, {"name": "warm_up", "reason": HOSTILE}]
@@ -197,9 +198,11 @@ def test_a_front_of_the_page_is_one_of_the_compare_stage_and_never_crosses_work(
     swept = report_sweep.sources(tmp_path, report_sweep.nothing_compared())
     swept = replace(swept, comparisons=report_sweep.two_lengths(swept))
     fronts = {}
-    for row in content.row_records(swept):
-        fronts.setdefault(row["tps_front"], []).append((row["backend"], row["workload"]))
-    fronts.pop(None, None)
+    described = describe(swept.rows, swept.every_row, swept.comparisons.pareto)
+    for row in content.row_records(swept, described):
+        if "throughput_front" in row:
+            place = row["backend"], row["workload"]
+            fronts.setdefault(row["throughput_front"], []).append(place)
     assert len(fronts) == 4
     assert all(len(set(places)) == 1 for places in fronts.values())
 
@@ -258,6 +261,19 @@ def test_every_window_is_in_the_table_of_repeats(sweep):
     names = content.window_table(sweep, content.Flags())["names"]
     places = zip(columns["cell"], columns["workload"], columns["repeat"], strict=True)
     assert {(names[c], names[w], r) for c, w, r in places} == judged
+
+
+def test_the_page_shows_the_plots_that_figures_draw_in_the_same_colours(sweep):
+    described = describe(sweep.rows, sweep.every_row, sweep.comparisons.pareto)
+    made = charts.charts(described)
+    assert made.keys() - described.keys() == {"repeats"}
+    for name, plot in described.items():
+        assert (made[name]["title"], made[name]["reason"] is None) == (plot.title, bool(plot.rows))
+    for name in ("batch", "backend"):
+        scale = json.dumps(made[name]["spec"])
+        used = {getattr(row, described[name].by) for row in described[name].rows}
+        looks = {who: look.colour for who, look in described[name].looks.items() if who in used}
+        assert json.dumps({"domain": list(looks), "range": list(looks.values())}) in scale
 
 
 def test_the_methods_say_what_was_done(sweep):

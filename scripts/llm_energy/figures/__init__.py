@@ -6,46 +6,46 @@ rest out, and its caption says so.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from llm_energy.comparison_records import ParetoFront
-from llm_energy.figures import course, energy, load, style
+from llm_energy.figures import course, energy, style
 from llm_energy.files import write_bytes, write_json
+from llm_energy.plots import INTERVALS, NO_WINDOW, Plot, describe
 from llm_energy.records import Aggregate, AggregateRow, Measurement, read_record
 from llm_energy.records.metrics import GROSS
 from llm_energy.rows import one_per_place, representatives, with_energy
 from llm_energy.timeline import timeline
 
 MOST_PANELS, MOST_ROWS = 24, 120
-INTERVALS = "Bars are 95 % intervals of the mean over repeats, for comparisons on one board."
 SIMULATED = "SIMULATED: none of these joules was ever drawn."
-NO_WINDOW = "no cell gave a usable window"
-
-
-@dataclass(frozen=True)
-class Material:
-    """What figures are made of: one row a cell and workload, every row, fronts, a repeat a cell."""
-
-    rows: Sequence[AggregateRow]
-    every_row: Sequence[AggregateRow]
-    pareto: Sequence[ParetoFront]
-    repeats: Mapping[str, Measurement]
-    root: Path
+# By figure: the plots that it shows, and what draws their panels.
+FROM_PLOTS = {
+    "energy_by_batch": (("batch",), energy.points),
+    "energy_by_backend": (("backend",), energy.by_backend),
+    "energy_by_component": (("components",), energy.by_component),
+    "energy_trade": (("throughput", "latency"), energy.points),
+    "energy_over_load": (("load",), energy.points),
+}
 
 
 @dataclass(frozen=True)
 class Kind:
-    """One figure of the set: ``panels`` gives its data by panel title, ``draw`` draws them."""
+    """One figure of the set: its data by panel title, what draws them, and how many are left out.
+
+    ``reason`` says why there is nothing to draw where there is no panel.
+    """
 
     name: str
     title: str
     caption: str
-    panels: Callable[[Material], Mapping[str, Any]]
+    panels: Mapping[str, Any]
     draw: Callable[[Mapping[str, Any]], Any]
     reason: str = NO_WINDOW
+    left_out: int = 0
 
 
 @dataclass(frozen=True)
@@ -59,82 +59,41 @@ class Drawn:
     reason: str | None = None
 
 
-def _by_cell(material: Material) -> Mapping[str, Measurement]:
-    return {cell.replace("--", ", "): repeat for cell, repeat in material.repeats.items()}
+def _from_plots(plots: Mapping[str, Plot]) -> Iterator[Kind]:
+    for name, (names, drawing) in FROM_PLOTS.items():
+        first, *others = own = [plots[one] for one in names]
+        title = " and ".join([first.title, *(plot.name for plot in others)])
+        captions = dict.fromkeys([*(plot.caption for plot in own), INTERVALS])
+        panels = energy.panels_of(own)
+        yield Kind(name, title, " ".join(captions), panels, drawing, first.reason)
 
 
-def _timelines(material: Material) -> Mapping[str, Any]:
-    found = {name: timeline(one, material.root) for name, one in _by_cell(material).items()}
-    return {name: one for name, one in found.items() if one.stretches}
-
-
-def _warmed_up(material: Material) -> Mapping[str, Measurement]:
-    return {
-        name: repeat
-        for name, repeat in _by_cell(material).items()
-        if any(map(course.is_warmed_up, repeat.windows))
-    }
-
-
-KINDS = (
-    Kind(
-        "energy_by_batch",
-        "Energy by precision and batch size",
-        "Gross joules per output token. Dashed and a little to the right: continuous batching. "
-        + INTERVALS,
-        lambda m: energy.grouped(load.all_there_at_once(m.rows), "model", "backend"),
-        energy.by_batch,
-    ),
-    Kind(
-        "energy_by_backend",
-        "Energy by backend",
-        f"Gross joules per output token of the same work on each backend. {INTERVALS}",
-        lambda m: energy.grouped(energy.on_several_backends(m.rows), "model", "workload"),
-        energy.by_backend,
-        "no work was measured on two backends",
-    ),
-    Kind(
-        "energy_by_component",
-        "Energy by component",
-        "Gross joules per output token of boards, processors and memory; each bar is one sum. "
-        f"Measured and estimated joules are never added. {INTERVALS}",
-        lambda m: energy.grouped(m.every_row, "model", "backend", "precision"),
-        energy.by_component,
-    ),
-    Kind(
-        "energy_trade",
-        "Energy against throughput and latency",
-        "Each grey line is the Pareto front of one piece of work: on it lies what nothing else of "
-        f"that work beats in energy and in the other quantity at once. {INTERVALS}",
-        lambda m: energy.trades(energy.grouped(m.rows, "model", "backend"), m.pareto),
-        energy.trade,
-    ),
-    Kind(
-        "energy_over_load",
-        "Energy over load",
-        "Gross joules per output token against the rate at which requests arrive, the power of "
-        f"waiting included. {INTERVALS}",
-        lambda m: energy.grouped(load.timed(m.rows), "model", "backend"),
-        load.over_load,
-        "no workload has timed traffic",
-    ),
-    Kind(
+def _from_repeats(repeats: Mapping[str, Measurement], root: Path, left_out: int) -> Iterator[Kind]:
+    by_cell = {cell.replace("--", ", "): repeat for cell, repeat in repeats.items()}
+    timelines = {name: timeline(repeat, root) for name, repeat in by_cell.items()}
+    yield Kind(
         "time_course",
         "Power over one repeat",
         "The first usable repeat of each cell, from its first baseline to its last.",
-        _timelines,
+        {name: one for name, one in timelines.items() if one.stretches},
         course.time_course,
-    ),
-    Kind(
+        left_out=left_out,
+    )
+    warmed = {
+        name: repeat
+        for name, repeat in by_cell.items()
+        if any(map(course.is_warmed_up, repeat.windows))
+    }
+    yield Kind(
         "warm_up",
         "Warm-up",
         "How long each warm-up pass took, as a multiple of the last one of its workload, in the "
         "first usable repeat of each cell.",
-        _warmed_up,
+        warmed,
         course.warm_up,
         "no repeat had more than one warm-up pass",
-    ),
-)
+        left_out,
+    )
 
 
 def draw(
@@ -150,22 +109,16 @@ def draw(
     chosen = representatives(rows)
     shown = list(chosen)[:MOST_PANELS]
     every_row = [row for aggregate in aggregates for row in aggregate.rows if row.n]
-    material = Material(
-        _of_lowest_energy(rows),
-        _of_lowest_energy(every_row),
-        pareto,
-        {cell: read_record(Measurement, root / chosen[cell]) for cell in shown},
-        root,
-    )
+    repeats = {cell: read_record(Measurement, root / chosen[cell]) for cell in shown}
+    plots = describe(_of_lowest_energy(rows), _of_lowest_energy(every_row), pareto)
+    kinds = [*_from_plots(plots), *_from_repeats(repeats, root, len(chosen) - len(shown))]
     note = SIMULATED if any(row.simulated for row in rows) else ""
     if len(rows) > MOST_ROWS:
         note = (
             f"Of {len(rows)} cells and workloads, the {MOST_ROWS} of lowest energy. {note}".rstrip()
         )
     with matplotlib.rc_context(style.RC):
-        return [
-            _drawn(kind, kind.panels(material), len(chosen) - len(shown), note) for kind in KINDS
-        ]
+        return [_drawn(kind, note) for kind in kinds]
 
 
 def _of_lowest_energy(rows: Sequence[AggregateRow]) -> list[AggregateRow]:
@@ -175,11 +128,11 @@ def _of_lowest_energy(rows: Sequence[AggregateRow]) -> list[AggregateRow]:
     return [row for row in rows if id(row) in places]
 
 
-def _drawn(kind: Kind, panels: Mapping[str, Any], cells_not_read: int, note: str) -> Drawn:
-    if not panels:
+def _drawn(kind: Kind, note: str) -> Drawn:
+    if not kind.panels:
         return Drawn(kind.name, kind.title, kind.caption, {}, kind.reason)
-    shown = dict(list(panels.items())[:MOST_PANELS])
-    over = len(panels) - len(shown) + (cells_not_read if kind.panels in PER_CELL else 0)
+    shown = dict(list(kind.panels.items())[:MOST_PANELS])
+    over = len(kind.panels) - len(shown) + kind.left_out
     caption = kind.caption + (f" {over} more panels are left out." if over else "")
     figure = kind.draw(shown)
     return Drawn(
@@ -188,9 +141,6 @@ def _drawn(kind: Kind, panels: Mapping[str, Any], cells_not_read: int, note: str
         f"{caption} {note}".rstrip(),
         style.render(figure, kind.title, note),
     )
-
-
-PER_CELL = (_timelines, _warmed_up)
 
 
 def write_figures(

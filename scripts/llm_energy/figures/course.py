@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from llm_energy.figures import style
+from llm_energy.plots import COLOURS, looks_of
 from llm_energy.records import Measurement, Window
 from llm_energy.timeline import Timeline, thinned
 
@@ -46,7 +47,7 @@ def time_course(timelines: Mapping[str, Timeline]) -> Figure:
                     )
         if timeline.trace:
             points = thinned(timeline.trace, MOST_POINTS)
-            axes.plot(*zip(*points, strict=True), color=style.COLOURS[0], linewidth=0.7)
+            axes.plot(*zip(*points, strict=True), color=COLOURS[0], linewidth=0.7)
         axes.set_xlabel("time (s)")
         axes.set_ylabel("power (W)")
         axes.set_ylim(0, axes.get_ylim()[1] * 1.05)
@@ -64,7 +65,7 @@ def warm_up(measurements: Mapping[str, Measurement]) -> Figure:
     """Draw how long each warm-up pass took against the last of its workload, cell by cell."""
     figure, panels = style.panels(len(measurements), (3.1, 2.2))
     names = [w.workload for m in measurements.values() for w in m.windows if is_warmed_up(w)]
-    looks = style.looks(sorted(names))
+    looks = looks_of(sorted(names))
     for axes, (cell, measurement) in zip(panels, measurements.items(), strict=True):
         axes.set_title(cell)
         for window in filter(is_warmed_up, measurement.windows):
@@ -73,7 +74,7 @@ def warm_up(measurements: Mapping[str, Measurement]) -> Figure:
                 range(1, len(durations_s) + 1),
                 [duration_s / durations_s[-1] for duration_s in durations_s],
                 color=look.colour,
-                marker=look.marker,
+                marker=style.MARKERS[look.shape],
                 markersize=3,
                 linewidth=0.8,
             )
@@ -95,7 +96,7 @@ def _legend(figure: Figure, timelines: Sequence[Timeline]) -> None:
         if any(s.kind == kind for t in timelines for s in t.stretches)
     }
     if any(t.trace for t in timelines):
-        entries["boards, sampled"] = Line2D([], [], color=style.COLOURS[0], linewidth=1)
+        entries["boards, sampled"] = Line2D([], [], color=COLOURS[0], linewidth=1)
     for status, line in (("measured", "-"), ("estimated", ":")):
         if any(s.total_w(status) is not None for t in timelines for s in t.stretches):
             entries[f"mean of all that is {status}"] = Line2D([], [], color="#333333", ls=line)

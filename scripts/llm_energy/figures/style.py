@@ -1,27 +1,20 @@
-"""How every figure looks: colours that colour-blind readers can tell apart, sizes, error bars.
-
-Colours are those of Okabe and Ito, "Color Universal Design" (2008, https://jfly.uni-koeln.de/color/);
-shapes differ too, so that a figure can be read in grey. An estimated value is hollow, or hatched.
-"""
+"""How every figure looks: sizes, marks, error bars. An estimated value is hollow, or hatched."""
 
 from __future__ import annotations
 
 import io
 import math
-from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
+from llm_energy.plots import SHAPES, Look, spans_widely
 from llm_energy.records import AggregateRow, Statistic
-from llm_energy.records.metrics import GROSS, METRICS
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-COLOURS = ("#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9", "#7F7F7F")
-MARKERS = ("o", "s", "^", "D", "v", "P", "X")
-ENERGY_LABEL = f"{METRICS[GROSS].label} (gross)"
-COMPONENT_COLOURS = {"gpu": "#0072B2", "cpu": "#E69F00", "dram": "#009E73"}
+MARKERS = dict(zip(SHAPES, ("o", "s", "^", "D", "v", "P", "X"), strict=True))
 HATCH, MOST_NAMED = "////", 14  # names in a legend
 PANELS_A_ROW, PANEL_INCHES = 3, (3.1, 2.5)
 RC = {
@@ -41,22 +34,6 @@ RC = {
     "svg.fonttype": "path",  # letters as outlines: no font is needed to read them
     "svg.hashsalt": "llm-energy",  # ids, else random, are the same on every run
 }
-
-
-class Look(NamedTuple):
-    """The colour and the shape that stand for one value of an axis throughout a figure."""
-
-    colour: str
-    marker: str
-
-
-def looks(names: Iterable[str]) -> dict[str, Look]:
-    """Give each name its look, in the order in which the sweep names them; the last ones repeat."""
-    ordered = dict.fromkeys(names)
-    return {
-        name: Look(COLOURS[k % len(COLOURS)], MARKERS[k % len(MARKERS)])
-        for k, name in enumerate(ordered)
-    }
 
 
 def panels(count: int, size: tuple[float, float] = PANEL_INCHES) -> tuple[Figure, list[Axes]]:
@@ -80,7 +57,7 @@ def point(axes: Axes, x: float, statistic: Statistic, look: Look, estimated: boo
         [statistic.mean],
         yerr=error_bar(statistic),
         color=look.colour,
-        marker=look.marker,
+        marker=MARKERS[look.shape],
         markerfacecolor="white" if estimated else look.colour,
         linestyle="none",
         capsize=2,
@@ -103,7 +80,7 @@ def energy_axis(axes: Axes, statistics: Sequence[Statistic], label: str) -> None
     means = [s.mean for s in statistics]
     tops = [s.mean if s.ci_high is None else s.ci_high for s in statistics]
     axes.set_ylabel(label)
-    if min(means) > 0 and max(means) > 5 * min(means):
+    if spans_widely(means):
         lows = [s.ci_low for s in statistics if s.ci_low is not None and s.ci_low > min(means) / 3]
         axes.set_yscale("log")
         plain_numbers(axes.yaxis)
@@ -127,16 +104,16 @@ def legend(figure: Figure, entries: Sequence[tuple[str, Look]], estimated: bool)
 
     def mark(look: Look, face: str) -> Line2D:
         return Line2D(
-            [], [], color=look.colour, marker=look.marker, markerfacecolor=face, ls="none"
+            [], [], color=look.colour, marker=MARKERS[look.shape], markerfacecolor=face, ls="none"
         )
 
     handles = [mark(look, look.colour) for _, look in entries[:MOST_NAMED]]
     labels = [name for name, _ in entries[:MOST_NAMED]]
     if len(entries) > MOST_NAMED:
-        handles.append(mark(Look("none", "o"), "none"))
+        handles.append(mark(Look("none", SHAPES[0]), "none"))
         labels.append(f"and {len(entries) - MOST_NAMED} more")
     if estimated:
-        handles.append(mark(Look("#555555", "o"), "white"))
+        handles.append(mark(Look("#555555", SHAPES[0]), "white"))
         labels.append("hollow: estimated by a model, not measured")
     figure.legend(handles, labels, loc="outside upper center", ncols=min(5, len(labels)))
 

@@ -13,6 +13,7 @@ import textwrap
 from pathlib import Path
 from typing import Any
 
+from llm_energy.plots import describe
 from llm_energy.records.metrics import METRICS
 from llm_energy.report import abstract, cells, charts, content, methods
 from llm_energy.report.library import drawing_library
@@ -65,8 +66,11 @@ def render(sources: Sources, figures: list[dict[str, Any]] = ()) -> str:
 def page_data(sources: Sources) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:
     """Give the data that the page's script reads, and what the page says of each plot."""
     flags = content.Flags()
-    rows = content.row_records(sources)
-    plots = charts.charts([row for row in rows if row["e"] is not None])
+    described = describe(
+        sources.rows, [row for row in sources.every_row if row.n], sources.comparisons.pareto
+    )
+    rows = content.row_records(sources, described)
+    plots = charts.charts(described)
     data = {
         "sweep": sources.plan["sweep"],
         "large": len(rows) > MOST_DRAWN_AT_ONCE,

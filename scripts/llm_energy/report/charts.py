@@ -1,4 +1,4 @@
-"""Specify the interactive plots as Vega-Lite; the page fills in the rows that its filters leave.
+"""Set the plots in Vega-Lite, for the page; it fills in the rows that its filters leave.
 
 Field names are those of the records of ``content.py`` and ``cells.py``.
 """
@@ -10,78 +10,53 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from llm_energy.figures.style import COLOURS, COMPONENT_COLOURS, ENERGY_LABEL
+from llm_energy.plots import (
+    BATCH,
+    COLOURS,
+    ENERGY_LABEL,
+    FRONT_COLOUR,
+    INTERVALS,
+    NO_WINDOW,
+    Plot,
+    spans_widely,
+)
 from llm_energy.records.metrics import COMPONENTS, GROSS, METRICS, SPEED
 
-SHAPES = ("circle", "square", "triangle-up", "diamond", "triangle-down", "cross", "triangle-right")
-SPREAD = 5  # values over a wider factor than this are shown on a logarithmic axis
 MOST_BARS = 40
-FRONTS = (
-    "Each grey line is the Pareto front of one piece of work on one backend: on it lies what no "
-    "other cell and workload of that work beats in both."
-)
+ESTIMATES = "What is hollow or pale is an estimate."
+FEWEST_JOULES = f"Of the rows shown, the {MOST_BARS} of lowest energy."
 
 
-def charts(rows: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
-    """Give for each plot its title, what it shows in words, and its spec or the reason for none."""
+def charts(plots: Mapping[str, Plot]) -> dict[str, dict[str, Any]]:
+    """Return for each plot its title, what it shows in words, and its spec or why it has none."""
     import altair as alt
 
-    energies = [row["e"] for row in rows]
-    backends = {row["backend"] for row in rows}
-    no_rows = None if rows else "no cell gave a usable window"
-    shared = len({(r["model"], r["precision"], r["workload"]) for r in rows}) < len(rows)
-    one_backend = None if len(backends) > 1 and shared else "no work was measured on two backends"
-    found = {
-        "batch": (
-            "Energy by precision and batch size",
-            "Mean gross joules per output token with 95 % intervals. A hollow point is an "
-            "estimate, a dashed line continuous batching.",
-            no_rows,
-            lambda: _batch(alt, rows, _axis(alt, ENERGY_LABEL, energies)),
-        ),
-        "backend": (
-            "Energy by backend",
-            "Mean gross joules per output token of the same work on each backend, with 95 % "
-            f"intervals; of the rows shown, the {MOST_BARS} of lowest energy.",
-            no_rows or one_backend,
-            lambda: _backend(alt, rows, _axis(alt, ENERGY_LABEL, energies)),
-        ),
-        "throughput": (
-            "Energy against throughput",
-            "Down and to the right is better. " + FRONTS,
-            no_rows,
-            lambda: _trade(alt, rows, "tps", METRICS[SPEED].axis),
-        ),
-        "latency": (
-            "Energy against latency",
-            "Down and to the left is better. " + FRONTS,
-            no_rows or (None if any(row["e2e"] for row in rows) else "no latency was recorded"),
-            lambda: _trade(alt, rows, "e2e", METRICS["e2e_latency_s"].axis),
-        ),
-        "components": (
-            "Energy by component",
-            f"Joules per output token of boards, processors and memory; of the rows "
-            f"shown, the {MOST_BARS} of lowest energy. A pale bar is an estimate.",
-            no_rows,
-            lambda: _components(alt, [c for c in COMPONENTS if any(r[c] for r in rows)]),
-        ),
-        "repeats": (
-            "How far repeats scatter",
-            "Each point is one window: its joules per output token against the mean of its cell "
-            "and workload, in the order of the repeats.",
-            no_rows,
-            lambda: _repeats(alt),
-        ),
+    found = {name: _chart(alt, plot) for name, plot in plots.items()}
+    measured = any(plot.rows for plot in plots.values())
+    found["repeats"] = {
+        "title": "How far repeats scatter",
+        "caption": "Each point is one window: its joules per output token against the mean of its "
+        "cell and workload, in the order of the repeats.",
+        "reason": None if measured else NO_WINDOW,
+        "spec": _spec(_repeats(alt)) if measured else None,
     }
+    return found
+
+
+def _chart(alt, plot: Plot) -> dict[str, Any]:
+    render = {"backend": _backend, "components": _components}.get(plot.name, _points)
+    captions = [plot.caption, INTERVALS] if plot.by != "component" else [plot.caption]
+    captions += [FEWEST_JOULES] if plot.x is None else []
     return {
-        name: {
-            "title": title,
-            "caption": caption,
-            "reason": reason,
-            "spec": None if reason else make().properties(width="container").to_dict(),
-        }
-        for name, (title, caption, reason, make) in found.items()
+        "title": plot.title,
+        "caption": " ".join([*captions, ESTIMATES]),
+        "reason": None if plot.rows else plot.reason,
+        "spec": _spec(render(alt, plot)) if plot.rows else None,
     }
+
+
+def _spec(chart) -> dict[str, Any]:
+    return chart.properties(width="container").to_dict()
 
 
 def cell_chart() -> dict[str, Any]:
@@ -131,38 +106,46 @@ def cell_chart() -> dict[str, Any]:
     return chart.to_dict()
 
 
-def _batch(alt, rows: Sequence[Mapping[str, Any]], energy: Mapping[str, Any]):
-    sizes = sorted({row["batch"] for row in rows})
+def _points(alt, plot: Plot):
+    """Draw energy against a second quantity, with the lines that join rows."""
     chosen, opacity = _legend(alt)
-    base = alt.Chart(alt.NamedData("rows")).encode(
-        x=alt.X(
-            "batch:Q",
-            title="batch size",
-            scale=alt.Scale(type="log", base=2, nice=False, padding=25),
-            axis=alt.Axis(values=sizes, format="d"),
-        ),
-        y=alt.Y("e:Q", **energy),
-        color=_colour(alt, rows),
-        opacity=opacity,
+    place, line, front = (f"{plot.name}_{part}" for part in ("x", "line", "front"))
+    energy = _axis(alt, ENERGY_LABEL, [row.statistics[GROSS].mean for row in plot.rows])
+    at = {"x": alt.X(f"{place}:Q", **_x_axis(alt, plot)), "y": alt.Y("e:Q", **energy)}
+    base = (
+        alt.Chart(alt.NamedData("rows"))
+        .transform_filter(f"isValid(datum.{place})")
+        .encode(color=_colour(alt, plot), opacity=opacity, **at)
     )
-    lines = base.mark_line().encode(
-        detail=["model:N", "backend:N", "series:N"],
-        strokeDash=alt.condition(
-            "datum.batching == 'continuous'", alt.value([5, 3]), alt.value([1, 0])
-        ),
+    fronts = (
+        _joined(alt.Chart(alt.NamedData("rows")).transform_filter(f"isValid(datum.{place})"), front)
+        .mark_line(color=FRONT_COLOUR, strokeWidth=1)
+        .encode(detail="joined:N", **at)
     )
+    lines = (
+        _joined(base, line)
+        .mark_line()
+        .encode(
+            detail="joined:N",
+            strokeDash=alt.condition(
+                "datum.batching == 'continuous'", alt.value([5, 3]), alt.value([1, 0])
+            ),
+        )
+    )
+    kinds = {one.kind == "front" for one in plot.lines}
+    joined = [chart for chart, kind in ((fronts, True), (lines, False)) if kind in kinds]
     return (
-        alt.layer(lines, _bars(alt, base), _points(alt, base, rows))
+        alt.layer(*joined, _bars(base), _marks(alt, base, plot))
         .add_params(chosen)
         .properties(height=300)
     )
 
 
-def _backend(alt, rows: Sequence[Mapping[str, Any]], energy: Mapping[str, Any]):
-    backends = list(dict.fromkeys(row["backend"] for row in rows))
-    colour = alt.Color("backend:N", scale=alt.Scale(domain=backends, range=list(COLOURS)))
+def _backend(alt, plot: Plot):
+    energy = _axis(alt, ENERGY_LABEL, [row.statistics[GROSS].mean for row in plot.rows])
     base = (
         alt.Chart(alt.NamedData("rows"))
+        .transform_filter(f"datum.in_{plot.name}")
         .transform_calculate(work="datum.model + ' ' + datum.precision + ' ' + datum.workload")
         .transform_joinaggregate(least="min(e)", groupby=["work"])
         .transform_window(rank="dense_rank()", sort=[alt.SortField("least"), alt.SortField("work")])
@@ -173,7 +156,7 @@ def _backend(alt, rows: Sequence[Mapping[str, Any]], energy: Mapping[str, Any]):
             ),
             yOffset="backend:N",
             x=alt.X("e:Q", **energy),
-            color=colour,
+            color=_colour(alt, plot),
         )
     )
     return alt.layer(
@@ -182,37 +165,9 @@ def _backend(alt, rows: Sequence[Mapping[str, Any]], energy: Mapping[str, Any]):
     ).properties(height=alt.Step(14))
 
 
-def _trade(alt, rows: Sequence[Mapping[str, Any]], field: str, title: str):
-    known = [row for row in rows if row[field]]
-    chosen, opacity = _legend(alt)
-    base = (
-        alt.Chart(alt.NamedData("rows"))
-        .transform_filter(f"isValid(datum.{field})")
-        .encode(
-            x=alt.X(f"{field}:Q", **_axis(alt, title, [row[field] for row in known])),
-            y=alt.Y("e:Q", **_axis(alt, ENERGY_LABEL, [row["e"] for row in known])),
-            color=_colour(alt, rows),
-            opacity=opacity,
-        )
-    )
-    # What lies on no front is a line of one point, so that a scale has points without any front.
-    place = "datum.cell + ' ' + datum.workload"
-    front = (
-        alt.Chart(alt.NamedData("rows"))
-        .transform_filter(f"isValid(datum.{field})")
-        .transform_calculate(front=f"isValid(datum.{field}_front) ? datum.{field}_front : {place}")
-        .mark_line(color="#999999", strokeWidth=1)
-        .encode(x=f"{field}:Q", y="e:Q", detail="front:N")
-    )
-    return (
-        alt.layer(front, _bars(alt, base), _points(alt, base, rows))
-        .add_params(chosen)
-        .properties(height=300)
-    )
-
-
-def _components(alt, names: Sequence[str]):
-    parts = alt.Scale(domain=names, range=[COMPONENT_COLOURS[name] for name in names])
+def _components(alt, plot: Plot):
+    names = [name for name in plot.looks if any(name in row.components for row in plot.rows)]
+    parts = alt.Scale(domain=names, range=[plot.looks[name].colour for name in names])
     words = json.dumps(COMPONENTS)
     legend = alt.Legend(labelExpr=f"{words}[datum.label]")
     return (
@@ -264,19 +219,24 @@ def _repeats(alt):
     )
 
 
-def _points(alt, base, rows: Sequence[Mapping[str, Any]]):
-    precisions = _precisions(rows)
-    shapes = [SHAPES[k % len(SHAPES)] for k in range(len(precisions))]
+def _joined(base, line: str):
+    """Number the lines; what lies on none is one of a single point, so that a scale has points."""
+    place = "datum.cell + ' ' + datum.workload"
+    return base.transform_calculate(joined=f"isValid(datum.{line}) ? datum.{line} : {place}")
+
+
+def _marks(alt, base, plot: Plot):
+    names, shapes = _used(plot), [plot.looks[name].shape for name in _used(plot)]
     return base.mark_point(size=70, strokeWidth=1.5).encode(
-        shape=alt.Shape("precision:N", scale=alt.Scale(domain=precisions, range=shapes)),
+        shape=alt.Shape(f"{plot.by}:N", scale=alt.Scale(domain=names, range=shapes)),
         fill=alt.condition(
-            "datum.status == 'estimated'", alt.value("transparent"), _colour(alt, rows)
+            "datum.status == 'estimated'", alt.value("transparent"), _colour(alt, plot)
         ),
         tooltip=_tooltip(alt),
     )
 
 
-def _bars(alt, base):
+def _bars(base):
     return (
         base.transform_filter("isValid(datum.lo)")
         .mark_rule(strokeWidth=1.5)
@@ -297,14 +257,15 @@ def _tooltip(alt) -> list:
     ]
 
 
-def _colour(alt, rows: Sequence[Mapping[str, Any]]):
-    precisions = _precisions(rows)
-    colours = [COLOURS[k % len(COLOURS)] for k in range(len(precisions))]
-    return alt.Color("precision:N", scale=alt.Scale(domain=precisions, range=colours))
+def _colour(alt, plot: Plot):
+    names, colours = _used(plot), [plot.looks[name].colour for name in _used(plot)]
+    return alt.Color(f"{plot.by}:N", scale=alt.Scale(domain=names, range=colours))
 
 
-def _precisions(rows: Sequence[Mapping[str, Any]]) -> list[str]:
-    return list(dict.fromkeys(row["precision"] for row in rows))
+def _used(plot: Plot) -> list[str]:
+    """Return the names in a plot's legend, in the order of its looks."""
+    there = {getattr(row, plot.by) for row in plot.rows}
+    return [name for name in plot.looks if name in there]
 
 
 def _legend(alt):
@@ -313,9 +274,20 @@ def _legend(alt):
     return chosen, alt.condition(chosen, alt.value(1), alt.value(0.12))
 
 
+def _x_axis(alt, plot: Plot) -> dict[str, Any]:
+    if plot.x != BATCH:
+        return _axis(alt, plot.x_label, [plot.x_of(row) for row in plot.rows])
+    sizes = sorted({row.batch_size for row in plot.rows})
+    return {
+        "title": plot.x_label,
+        "scale": alt.Scale(type="log", base=2, nice=False, padding=25),
+        "axis": alt.Axis(values=sizes, format="d"),
+    }
+
+
 def _axis(alt, title: str, values: Sequence[float]) -> dict[str, Any]:
     """Give title, scale and ticks of an axis: logarithmic where its values span a wide range."""
-    if not values or min(values) <= 0 or max(values) <= SPREAD * min(values):
+    if not spans_widely(values):
         return {"title": title, "scale": alt.Scale(zero=True)}
     first, last = (math.floor(math.log10(edge)) for edge in (min(values), max(values)))
     ticks = [digit * 10.0**power for power in range(first, last + 2) for digit in (1, 2, 5)]

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from llm_energy.comparison_records import Comparison, Limits
 from llm_energy.files import canonical_json
 from llm_energy.format import mean_only, quantity
+from llm_energy.plots import Plot
 from llm_energy.records import AggregateRow, Metrics, Statistic, Verdict
 from llm_energy.records.metrics import GROSS, METRICS, NET, OF_COMPONENT, PER_REQUEST, SPEED
 from llm_energy.report.sources import Sources, listed
@@ -17,37 +18,30 @@ from llm_energy.rows import key, place
 
 DRAWN_FLOOR = 20  # an interval that reaches below zero is drawn down to a twentieth of its mean
 
-TRADES = {"tps": SPEED, "e2e": "e2e_latency_s"}  # what energy is shown against, by its field
 
-
-def row_records(sources: Sources) -> list[dict[str, Any]]:
+def row_records(sources: Sources, plots: Mapping[str, Plot]) -> list[dict[str, Any]]:
     """Return one record for each cell and workload, those without joules included.
 
-    ``<field>_front`` numbers the Pareto front of the compare stage that a row lies on.
+    ``<plot>_x`` says where a row stands in a plot of points, ``<plot>_line`` and ``<plot>_front``
+    number the line and the front that join it, and ``in_<plot>`` says that bars show it.
     """
+    fields = _plot_fields(plots)
     shown = {place(row): row for row in sources.rows}
-    seen: set[tuple[str, str]] = set()
-    series: Counter[tuple] = Counter()
-    fronts = {
-        (place, field): number
-        for number, front in enumerate(sources.comparisons.pareto)
-        for field, metric in TRADES.items()
-        if metric == front.against
-        for place in front.places
-    }
-    records = []
-    for row in sources.every_row:
-        row = shown.get(place(row), row)
-        if place(row) in seen:
-            continue
-        seen.add(place(row))
-        # Lines connect batch sizes; workloads that share one are of different lines.
-        line = (row.cell, row.batching, row.batch_size)
-        series[line] += 1
-        record = row_record(row) | {"series": f"{row.batching} {series[line]}"}
-        record |= {f"{field}_front": fronts.get((key(row), field)) for field in TRADES}
-        records.append(record)
-    return records
+    rows = {place(row): shown.get(place(row), row) for row in sources.every_row}
+    return [row_record(row) | fields.get(key(row), {}) for row in rows.values()]
+
+
+def _plot_fields(plots: Mapping[str, Plot]) -> dict[tuple, dict[str, Any]]:
+    found: dict[tuple, dict[str, Any]] = defaultdict(dict)
+    for name, plot in plots.items():
+        for row in plot.rows:
+            where = {f"in_{name}": True} if plot.x is None else {f"{name}_x": short(plot.x_of(row))}
+            found[key(row)] |= where
+        for number, line in enumerate(plot.lines):
+            kind = "front" if line.kind == "front" else "line"
+            for row in line.rows:
+                found[key(row)][f"{name}_{kind}"] = number
+    return found
 
 
 def row_record(row: AggregateRow) -> dict[str, Any]:

@@ -185,6 +185,42 @@ def test_a_dry_run_of_a_new_sweep_writes_nothing(project):
     assert not (project.folder / "results").exists()
 
 
+# odd hosts
+
+
+def test_without_room_no_job_is_started(project):
+    results = project.folder / "results"
+    shutil.rmtree(results)
+    results.mkdir()
+    command = ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", results]
+    if subprocess.run(command, capture_output=True).returncode:
+        pytest.skip("only root mounts a small file system")
+    try:
+        done = project.snakemake("--configfile", "sim.yaml", check=False)
+    finally:
+        subprocess.run(["umount", results], check=True)
+    assert done.returncode == 1
+    assert "error: results/sim: no room for 8 MiB (No space left on device)" in done.stdout
+    assert "Traceback" not in done.stdout
+    assert "Finished jobid" not in done.stdout
+
+
+def test_an_output_that_lacks_characters_gets_escapes(project):
+    (project.folder / "results/sim/tables/energy.csv").unlink()
+    said = project.snakemake("--configfile", "sim.yaml", PYTHONIOENCODING="ascii").stdout
+    assert "J/output token" in said
+    assert "Report: results/sim/report.html" in said
+
+
+def test_a_checkout_with_a_brace_in_its_path_is_refused_in_one_line(tmp_path):
+    project = Project(tmp_path / "a{b}c")
+    project.write_config("sim", simulated_sweep("sim"))
+    done = project.snakemake("--configfile", "sim.yaml", check=False)
+    assert done.returncode == 1
+    assert f"error: {project.folder}: the path of the project has a brace" in done.stdout
+    assert "Traceback" not in done.stdout
+
+
 # without Snakemake
 
 

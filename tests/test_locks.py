@@ -6,10 +6,13 @@ import errno
 import fcntl
 import multiprocessing
 import os
+import threading
+import time
 
 import pytest
 
 from llm_energy import locks
+from llm_energy.errors import LlmEnergyError
 
 CONTEXT = multiprocessing.get_context("fork")
 
@@ -118,3 +121,36 @@ def test_a_file_system_without_locks_holds_nothing_and_stops_nobody(tmp_path, mo
     monkeypatch.setattr(fcntl, "flock", refuse)
     with locks.exclusive_file(tmp_path / "lock") as waited:
         assert not waited
+
+
+def test_who_is_waited_for_is_said_at_once_and_again(monkeypatch):
+    monkeypatch.setattr(locks, "SAY_PERIOD_S", 0.2)
+    process, release = holder(host)
+    said = []
+
+    def say(text):
+        said.append(text)
+        if len(said) == 2:
+            release.set()
+
+    with locks.exclusive_host(NAME, say) as waited:
+        assert 0.2 <= waited < 30
+    assert all(f"where process {process.pid} measures" in text for text in said)
+    process.join()
+
+
+def test_a_name_that_is_taken_but_not_listened_at_costs_no_core():
+    with locks._socket() as taken:
+        taken.bind(f"\0{NAME}")
+        said = []
+        begin_s, begin_cpu_s = time.monotonic(), time.process_time()
+        threading.Timer(1, taken.close).start()
+        with locks.exclusive_host(NAME, said.append):
+            assert 1 <= time.monotonic() - begin_s < 30
+    assert time.process_time() - begin_cpu_s < 0.5
+    assert "a process that can't be asked" in said[0]
+
+
+def test_a_folder_in_the_place_of_a_lock_is_named(tmp_path):
+    with pytest.raises(LlmEnergyError, match="is a folder"), locks.exclusive_file(tmp_path):
+        pass

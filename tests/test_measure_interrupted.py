@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import functools
+import os
 import random
+import resource
 import subprocess
 import sys
 import time
@@ -12,7 +15,7 @@ import measure as script
 import measure_stand_in as stand_in
 import pytest
 
-from llm_energy import backends, locks, measure, stopping
+from llm_energy import backends, cli, locks, measure, stopping
 from llm_energy.records import Measurement, read_record
 
 KILLS = 30
@@ -107,7 +110,9 @@ def test_a_file_that_was_half_written_is_cleared_away(tmp_path, in_process):
     assert others.exists()
 
 
-def test_an_interruption_in_a_window_keeps_the_windows_before_it(tmp_path, in_process, monkeypatch):
+def test_an_interruption_in_a_window_keeps_the_windows_before_it(
+    tmp_path, in_process, monkeypatch, capsys
+):
     arguments, out = stand_in.write_repeat(tmp_path)
 
     class Interrupted(stand_in.Backend):
@@ -117,8 +122,9 @@ def test_an_interruption_in_a_window_keeps_the_windows_before_it(tmp_path, in_pr
             return super().prepare(workload, requests)
 
     monkeypatch.setattr(stand_in, "Backend", Interrupted)
-    with pytest.raises(KeyboardInterrupt):
-        script.main(arguments)
+    assert script.main(arguments) == 130
+    said = capsys.readouterr().err
+    assert said == "interrupted\n"
     assert not out.exists()
     kept = read_record(Measurement, out.with_name("r01.partial.json"))
     assert [window.workload for window in kept.windows] == ["b1"]
@@ -176,3 +182,72 @@ def test_a_repeat_that_is_not_needed_says_so_and_loads_nothing(tmp_path, in_proc
     assert written.outcome == "not_needed"
     assert "within 99 % of the mean after 2 repeats: b1 1 J per token" in written.reason
     assert (written.windows, written.baselines, written.load) == ((), (), None)
+
+
+def test_a_repeat_whose_spec_changed_meanwhile_says_so_and_keeps_its_windows(
+    tmp_path, in_process, monkeypatch
+):
+    arguments, out = stand_in.write_repeat(tmp_path)
+
+    class Replanned(stand_in.Backend):
+        def prepare(self, workload, requests):
+            stand_in.write_repeat(tmp_path, window_min_duration_s=0.031)
+            return super().prepare(workload, requests)
+
+    monkeypatch.setattr(stand_in, "Backend", Replanned)
+    assert script.main(arguments) == 0
+    found = read_record(Measurement, out)
+    assert found.outcome == "failed"
+    assert "spec.json was changed or removed while this repeat was measured" in found.reason
+    assert len(found.windows) == 2
+    assert found.spec.protocol.window_min_duration_s == 0.03
+
+
+def test_what_snakemake_put_back_is_not_kept_twice(tmp_path, in_process):
+    arguments, out = stand_in.write_repeat(tmp_path)
+    assert script.main(arguments) == 0
+    first = out.read_bytes()
+    arguments, out = stand_in.write_repeat(tmp_path, window_min_duration_s=0.031)
+    assert script.main(arguments) == 0
+    out.write_bytes(first)
+    assert script.main(arguments) == 0
+    kept = [path.name for path in out.parent.glob("*superseded*")]
+    assert kept == ["r01.superseded-1.json"]
+
+
+@pytest.fixture(params=["disk", "limit"])
+def full(request, tmp_path):
+    """Give a folder on a file system of 1 MB, or one where a file may have 1 MB at most."""
+    folder = tmp_path / "small"
+    folder.mkdir()
+    if request.param == "limit":
+        before = resource.getrlimit(resource.RLIMIT_FSIZE)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (2**20, before[1]))
+        yield folder
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        return
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", folder], capture_output=True, text=True
+    )
+    if mounted.returncode:
+        pytest.skip(f"only root mounts a small file system: {mounted.stderr.strip()}")
+    yield folder
+    subprocess.run(["umount", folder], check=True)
+
+
+def test_without_room_nothing_is_measured_and_one_line_says_so(full, in_process, capsys):
+    arguments, out = stand_in.write_repeat(full)
+    assert script.main(arguments) == 1
+    said = capsys.readouterr().err
+    assert said.startswith(f"error: {out.parent}: no room for 8 MiB (")
+    assert said.endswith("free some space there, then run the same command again\n")
+    assert said.count("\n") == 1
+    assert list(out.parent.iterdir()) == []
+
+
+def test_a_disk_that_fills_up_while_something_is_written_is_one_line(capsys):
+    def fill():
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "x/r01.trace.csv")
+
+    assert cli.run(fill) == 1
+    assert capsys.readouterr().err.startswith("error: x/r01.trace.csv: No space left on device; ")

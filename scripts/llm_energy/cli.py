@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 import gc
+import io
+import signal
 import sys
 import warnings
 from collections.abc import Callable
 
 from llm_energy.errors import LlmEnergyError
+from llm_energy.files import NO_ROOM, ROOM_REMEDY
 
 
 def run(main: Callable[[], None]) -> int:
-    """Call ``main`` and give the exit status: 0, or 1 after printing what the user can mend."""
+    """Call ``main`` and return the exit status: 0, or 1 after printing what the user can mend.
+
+    Ctrl-C is 130, as a shell has it.
+    """
+    escape_what_lacks()
     # PyTorch imports the module pynvml, at which the distribution of that name warns of itself.
     warnings.filterwarnings("ignore", message="The pynvml package is deprecated")
     try:
@@ -19,7 +26,23 @@ def run(main: Callable[[], None]) -> int:
     except LlmEnergyError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return 128 + signal.SIGINT
+    except OSError as error:
+        if error.errno not in NO_ROOM:
+            raise
+        where = f"{error.filename}: " if error.filename else ""
+        print(f"error: {where}{error.strerror}; {ROOM_REMEDY}", file=sys.stderr)
+        return 1
     return 0
+
+
+def escape_what_lacks() -> None:
+    """Let what the output's encoding lacks, such as ± in ASCII, be written as escapes."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
 
 
 def run_stage(main: Callable[[], None]) -> int:

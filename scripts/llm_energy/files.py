@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import functools
 import hashlib
 import json
@@ -11,6 +12,10 @@ from pathlib import Path
 from typing import Any
 
 from llm_energy.errors import LlmEnergyError, RecordError
+
+ROOM_BYTES = 8 * 2**20  # a repeat's record and power trace, with some to spare
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+ROOM_REMEDY = "free some space there, then run the same command again"
 
 
 def write_text(path: str | Path, text: str) -> None:
@@ -28,6 +33,27 @@ def write_bytes(path: str | Path, content: bytes) -> None:
             f"{path.parent}: cannot write {path.name} there ({error.strerror}); make it a folder "
             "that you may write to, with space left"
         ) from None
+
+
+def require_room(folder: Path) -> None:
+    """Raise LlmEnergyError unless ``folder`` takes ROOM_BYTES more, whatever limits it.
+
+    Better before something is measured than when it is to be written.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    probe = folder / f".room.{os.getpid()}.tmp"
+    try:
+        with open(probe, "wb") as stream:
+            os.posix_fallocate(stream.fileno(), 0, ROOM_BYTES)
+    except OSError as error:
+        if error.errno in NO_ROOM:
+            raise LlmEnergyError(
+                f"{folder}: no room for {ROOM_BYTES // 2**20} MiB ({error.strerror}); {ROOM_REMEDY}"
+            ) from None
+        if error.errno not in (errno.EOPNOTSUPP, errno.EINVAL):  # can't be asked there
+            raise
+    finally:
+        probe.unlink(missing_ok=True)
 
 
 def _replace(path: Path, content: bytes) -> None:

@@ -6,24 +6,34 @@ import contextlib
 import errno
 import fcntl
 import json
+import math
 import os
 import socket
+import struct
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import datetime
 from pathlib import Path
 
 from llm_energy.errors import LlmEnergyError
+from llm_energy.units import readable_duration
 
 HOST_LOCK = "llm-energy-measure"
+
+SAY_PERIOD_S = 600.0
+RETRY_S = 0.2
 
 # What file systems without locks answer, among them Lustre mounted without `flock`.
 NO_LOCKS = (errno.ENOSYS, errno.ENOTSUP, errno.ENOLCK)
 
 
 @contextlib.contextmanager
-def exclusive_host(name: str = HOST_LOCK) -> Iterator[float]:
+def exclusive_host(
+    name: str = HOST_LOCK, say: Callable[[str], None] = lambda text: None
+) -> Iterator[float]:
     """Hold the host-wide measuring lock; yield the seconds spent waiting for it.
+
+    ``say`` is told who has it, when the waiting begins and every SAY_PERIOD_S.
 
     It is a name among Linux's abstract sockets (unix(7)): the same one for every user and under
     every TMPDIR that a batch system gives its jobs. The kernel drops it when the process ends,
@@ -33,8 +43,13 @@ def exclusive_host(name: str = HOST_LOCK) -> Iterator[float]:
     """
     begin = time.monotonic()
     with _socket() as lock:
+        said_s = -math.inf
         while not _bind(lock, name):
-            _wait_for_the_end(name)
+            if time.monotonic() - said_s >= SAY_PERIOD_S:
+                said_s = time.monotonic()
+                waited = readable_duration(said_s - begin)
+                say(f"waiting for the host, where {_holder(name)} measures, for {waited} so far")
+            _wait_for_the_end(name, said_s + SAY_PERIOD_S - time.monotonic())
         lock.listen(socket.SOMAXCONN)
         yield time.monotonic() - begin
 
@@ -59,11 +74,33 @@ def _bind(lock: socket.socket, name: str) -> bool:
     return True
 
 
-def _wait_for_the_end(name: str) -> None:
-    """Come back when the process that holds ``name`` lets it go: it never answers, it only ends."""
-    with _socket() as waiting, contextlib.suppress(ConnectionError):
-        waiting.connect(f"\0{name}")
-        waiting.recv(1)
+def _wait_for_the_end(name: str, seconds: float) -> None:
+    """Return when the process that holds ``name`` lets it go, or after some seconds.
+
+    It never answers, it only ends. One that doesn't listen, which is no measurement of ours, is
+    asked again a little later.
+    """
+    with _socket() as waiting:
+        waiting.settimeout(max(seconds, RETRY_S))
+        try:
+            waiting.connect(f"\0{name}")
+            waiting.recv(1)
+        except ConnectionError:
+            time.sleep(RETRY_S)
+        except TimeoutError:
+            pass
+
+
+def _holder(name: str) -> str:
+    """Return which process listens under ``name``, as far as it can be known."""
+    try:
+        with _socket() as asking:
+            asking.settimeout(RETRY_S)
+            asking.connect(f"\0{name}")
+            found = asking.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
+    except OSError:
+        return "a process that can't be asked"
+    return f"process {struct.unpack('3i', found)[0]}"
 
 
 @contextlib.contextmanager
@@ -76,7 +113,13 @@ def exclusive_file(path: Path) -> Iterator[bool]:
     path.parent.mkdir(parents=True, exist_ok=True)
     waited = False
     while True:
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+        try:
+            descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+        except IsADirectoryError:
+            raise LlmEnergyError(
+                f"{path}: is a folder where a lock file belongs; remove it, then run the same "
+                "command again"
+            ) from None
         try:
             waited |= _lock(descriptor)
             if not _is_at(descriptor, path):  # its holder before us removed it

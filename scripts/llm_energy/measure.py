@@ -14,7 +14,7 @@ from llm_energy.backends.spread import Spread, needs_processes
 from llm_energy.conversion import to_dict
 from llm_energy.errors import BackendUnavailable, RecordError
 from llm_energy.failures import failure_path
-from llm_energy.files import read_json, sha256_json
+from llm_energy.files import read_json, require_room, sha256_json
 from llm_energy.locks import exclusive_file, exclusive_host
 from llm_energy.machine import Machine, RealMachine
 from llm_energy.meter import Meter, open_meter
@@ -69,13 +69,14 @@ def measure(
 
     with (
         exclusive_file(out.with_name(f".{out.stem}.lock")) as shared,
-        exclusive_host() as lock_wait_s,
+        exclusive_host(say=progress.note) as lock_wait_s,
     ):
         if kept := _kept(out, spec, manifest, prompts):
             by = "by another process just now" if shared else "already"
             progress.finish(f"was measured {by}; kept {out}", 0.0, _time_left_s(plan_path))
             return kept
         _put_aside(out)
+        require_room(out.parent)
         start_s = machine.clock()
         utc = datetime.fromtimestamp(machine.wall_clock(), UTC).isoformat(timespec="milliseconds")
         blank = Measurement(

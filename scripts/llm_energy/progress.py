@@ -36,6 +36,11 @@ class Progress:
             self._write(f"\r\x1b[2K{self._title} {bar} {label}")
         self._done += 1
 
+    def note(self, text: str) -> None:
+        """Say something on a line of its own, also where no terminal follows the steps."""
+        clear = "\r\x1b[2K" if self._live else ""
+        self._write(f"{clear}{self._title}: {text}\n")
+
     def finish(self, outcome: str, duration_s: float, left_s: float | None) -> None:
         """Close the line with the outcome, the time taken and an estimate of the time left."""
         left = "" if left_s is None else f", about {readable_duration(left_s)} left"

@@ -14,8 +14,10 @@ SCRIPTS = f"{workflow.basedir}/scripts"
 sys.path.insert(0, SCRIPTS)
 
 from llm_energy import archive, closing, environments, failures, freeze, locks, plan, tables, tools
+from llm_energy.cli import escape_what_lacks
 from llm_energy.config import load_sweep
 from llm_energy.errors import LlmEnergyError
+from llm_energy.files import require_room
 from llm_energy.imports import modules_behind
 
 # With conda or containers Snakemake provides the environments, else they are the venvs that
@@ -38,6 +40,15 @@ def or_exit(function, *arguments):
         # A WorkflowError would print where in this file it was raised, which helps nobody.
         print(f"error: {error}", file=sys.stderr)
         sys.exit(1)
+
+
+def check_folder():
+    """Check that the project lies where Snakemake can name its files."""
+    if set("{}") & set(workflow.basedir):
+        raise LlmEnergyError(
+            f"{workflow.basedir}: the path of the project has a brace, which is a wildcard to "
+            "Snakemake; move or rename the folder"
+        )
 
 
 def planned_sweep():
@@ -142,7 +153,8 @@ def quantised_manifest(wildcards):
 
 
 def begin():
-    """Write the plan, and put right what files from a clock that was ahead would spoil."""
+    """Write the plan where there is room, and put right what a clock that was ahead would spoil."""
+    require_room(Path(f"results/{PLAN.sweep}"))
     models = [Path(f"results/models/{model}") for model in PLAN.models]
     if count := freeze.bring_back([Path(SCRIPTS), Path(f"results/{PLAN.sweep}"), *models]):
         print(f"{count} files were dated in the future and have the present time now.")
@@ -244,6 +256,8 @@ def any_of(names):
     return "|".join(re.escape(name) for name in sorted(set(names)))
 
 
+escape_what_lacks()
+or_exit(check_folder)
 SWEEP, PLAN = or_exit(planned_sweep)
 # What a run would write of the plan, and which measurements it takes anew.
 PENDING = freeze.Pending(PLAN.sweep)

@@ -24,7 +24,7 @@ from llm_energy.records import (
     write_record,
 )
 from llm_energy.replay.host import SimulatedHost
-from llm_energy.replay.truth import Truth, draw_truth
+from llm_energy.replay.truth import Truth
 from llm_energy.traffic import complete, make_arrivals
 from llm_energy.validate import validate
 
@@ -110,7 +110,7 @@ class Setting:
 def healthy_setting(seed: int) -> Setting:
     """Draw a setting in which nothing is wrong."""
     random = Random(f"setting {seed}")
-    truth = draw_truth(seed)
+    truth = replay_runs.draw_truth(seed)
     batch_size = random.choice((1, 4, 8, 16, 32))
     strategy = random.choice(("static", "dynamic"))
     output_tokens = random.choice((32, 64, 128, 256))

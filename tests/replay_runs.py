@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from random import Random
 
 import builders
 
@@ -26,6 +27,7 @@ from llm_energy.records import (
 )
 from llm_energy.replay.host import SimulatedHost
 from llm_energy.replay.sampler import VirtualSampler
+from llm_energy.replay.truth import BoardTruth, PackageTruth, Truth
 
 NOWHERE = Path("/nonexistent")
 
@@ -143,4 +145,33 @@ def run(
         preflight=repeat.preflight,
         meter=report,
         arrivals_sha256={id: sha256_json(to_dict(one)) for id, one in timed.items()},
+    )
+
+
+def draw_truth(seed: int) -> Truth:
+    """Draw a healthy host: one to four boards of some power, with or without CPU counters."""
+    random = Random(f"truth {seed}")
+    scale = random.uniform(0.4, 1.0)
+    default = BoardTruth()
+    board = BoardTruth(
+        deep_idle_w=default.deep_idle_w * scale * random.uniform(0.8, 1.2),
+        loaded_idle_w=default.loaded_idle_w * scale * random.uniform(0.9, 1.1),
+        load_w=default.load_w * scale,
+        prefill_w=default.prefill_w * scale,
+        decode_w=(default.decode_w[0] * scale, default.decode_w[1] * scale),
+        limit_w=round(default.limit_w * scale),
+        default_limit_w=round(default.limit_w * scale),
+        noise_sd=random.uniform(0.005, 0.02),
+        noise_time_s=random.uniform(0.1, 0.5),
+        tick_s=random.choice((0.02, 0.05, 0.1)),
+    )
+    package = PackageTruth(
+        idle_w=random.uniform(30, 100),
+        core_w=random.uniform(3, 10),
+        dram_w=random.choice((None, (random.uniform(5, 15), random.uniform(15, 30)))),
+        dies=random.choice((1, 1, 2)),
+    )
+    return Truth(
+        boards=(board,) * random.choice((1, 1, 2, 4)),
+        packages=(package,) * random.choice((0, 1, 2)),
     )

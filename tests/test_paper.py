@@ -186,3 +186,46 @@ def test_a_plan_of_another_sweep_or_shape_is_told(archived, monkeypatch):
     write_json(path, {"sweep": "test"})
     with pytest.raises(LlmEnergyError, match="not a plan of this pipeline: KeyError"):
         read_measured("test")
+
+
+CELL = {"model": "m", "backend": "pytorch", "precision": "float32"}
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        # names that lead out of the sweep's folder, or over what lies beside it
+        *(({"sweep": name}, "sweep: found") for name in ["..", ".", "models", "a/b", "", "a\0b"]),
+        *(({"sweep": name}, "sweep: found") for name in [{"a": 1}, 123, None, "a\n", "x" * 65]),
+        *(({key: "../../x"}, rf"cells\[0\]\.{key}: found '\.\./\.\./x'") for key in CELL),
+        ({"cell": "m--pytorch--../x"}, r"cells\[0\]\.cell: found 'm--pytorch--\.\./x', allowed"),
+        ({"cell": "no-dashes"}, r"cells\[0\]\.cell: found 'no-dashes', allowed 'm--pytorch--"),
+        ({"repeats": ["rXX"]}, r"cells\[0\]\.repeats: found 'rXX', allowed r01, r02"),
+        ({"repeats": ["../r01"]}, r"cells\[0\]\.repeats: found"),
+        # files that are no measurement of the sweep
+        ({"measurements": ["/etc/passwd"]}, r"cells\[0\]\.measurements: found \['/etc/passwd'\]"),
+        ({"measurements": [5]}, r"cells\[0\]\.measurements: found \[5\], allowed"),
+        ({"measurements": []}, r"cells\[0\]\.measurements: found \[\], allowed"),
+        ({"specs": ["/etc/passwd"]}, r"cells\[0\]\.specs: found"),
+        # other shapes
+        ({"cells": 5}, "not a plan of this pipeline"),
+        ({"cells": [5]}, "not a plan of this pipeline"),
+        ({"repeats": 5}, "not a plan of this pipeline"),
+    ],
+)
+def test_a_plan_names_no_other_files(archived, tmp_path, change, told):
+    path = archived / "results/test/plan.json"
+    plan = read_json(path)
+    for key, value in change.items():
+        (plan if key in ("sweep", "cells") else plan["cells"][0])[key] = value
+    write_json(path, plan)
+    with pytest.raises(LlmEnergyError, match=told):
+        unpack(archived, tmp_path / "here")
+    assert not (tmp_path / "here").exists()
+
+
+@pytest.mark.parametrize("text", ["[]", "5", "null", '"plan"'])
+def test_a_plan_that_is_no_mapping_is_told(archived, tmp_path, text):
+    (archived / "results/test/plan.json").write_text(text, encoding="utf-8")
+    with pytest.raises(LlmEnergyError, match=r"results/test/plan\.json: not a plan"):
+        unpack(archived, tmp_path / "here")

@@ -18,12 +18,14 @@ from llm_energy.records import (
     Interval,
     Measurement,
     Metrics,
+    Spec,
     Statistic,
     Verdict,
     read_record,
     rows_text,
     write_record,
 )
+from llm_energy.schemas import problems
 
 NUMBERS = st.floats(allow_nan=False, allow_infinity=False)
 
@@ -66,6 +68,15 @@ def test_a_wrong_value_is_named_with_its_place(place, value, told):
     data = to_dict(builders.metrics()) | {place: value}
     with pytest.raises(RecordError, match=told):
         from_dict(Metrics, data)
+
+
+@pytest.mark.parametrize("key", ["sweep", "cell", "model", "backend", "precision"])
+@pytest.mark.parametrize("name", ["../../x", "/x", "..", "", "a/b", "a\0", "a\n", "A", "x" * 300])
+def test_a_spec_takes_no_name_that_leads_elsewhere(key, name):
+    data = to_dict(builders.spec()) | {key: name}
+    with pytest.raises(RecordError, match=rf"Spec: {key}: found "):
+        from_dict(Spec, data)
+    assert problems(Spec, data)
 
 
 def test_a_missing_key_is_named():

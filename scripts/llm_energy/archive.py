@@ -17,8 +17,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from llm_energy.errors import LlmEnergyError
+from llm_energy.errors import LlmEnergyError, RecordError
 from llm_energy.files import read_json
+from llm_energy.plan import measurement_path, spec_path
+from llm_energy.records import names
 
 ROOT = Path(__file__).resolve().parents[2]
 # What of a sweep's folder is taken over; all else is made from these.
@@ -61,15 +63,26 @@ class MeasuredSweep:
 def read_measured(sweep: str) -> MeasuredSweep:
     """Read ``results/<sweep>/plan.json``; LlmEnergyError where it is no plan of that sweep."""
     path = Path("results", sweep, "plan.json")
-    found = read_json(path)
+    return measured(read_json(path), path, sweep)
+
+
+def measured(plan: Any, path: object, sweep: str | None = None) -> MeasuredSweep:
+    """Return what a plan that was read from ``path`` says, once its names and paths are checked.
+
+    Strangers' plans come here first: no path may lead out of the sweep's folder. ``sweep`` is the
+    one that it must be of, if that is known.
+    """
     try:
-        name = found["sweep"]
-        cells = tuple(map(_cell, found["cells"]))
+        names.require(names.SWEEP, "sweep", plan["sweep"])
+        if sweep not in (None, plan["sweep"]):
+            raise RecordError(f"it is the plan of sweep '{plan['sweep']}', not of '{sweep}'")
+        return MeasuredSweep(
+            plan["sweep"], tuple(_cell(plan, n) for n in range(len(plan["cells"])))
+        )
+    except RecordError as error:
+        raise RecordError(f"{path}: {error}") from None
     except (KeyError, TypeError) as error:
-        raise LlmEnergyError(f"{path}: not a plan of this pipeline: {error!r}") from None
-    if name != sweep:
-        raise LlmEnergyError(f"{path}: it is the plan of sweep '{name}', not of '{sweep}'")
-    return MeasuredSweep(sweep, cells)
+        raise RecordError(f"{path}: not a plan of this pipeline: {error!r:.200}") from None
 
 
 def make_paper(sweep: str, folder: Path, *options: str) -> bool:
@@ -83,9 +96,25 @@ def make_paper(sweep: str, folder: Path, *options: str) -> bool:
     return subprocess.run(command, stdin=subprocess.DEVNULL).returncode == 0
 
 
-def _cell(entry: dict[str, Any]) -> MeasuredCell:
-    names = (entry[name] for name in ("cell", "model", "backend", "precision"))
-    return MeasuredCell(*names, tuple(entry["measurements"]))
+def _cell(plan: dict[str, Any], number: int) -> MeasuredCell:
+    entry, where = plan["cells"][number], f"cells[{number}]"
+    axes = {key: entry[key] for key in ("model", "backend", "precision")}
+    for key, name in axes.items():
+        names.require(names.ID, f"{where}.{key}", name)
+    for name in entry["repeats"]:
+        names.require(names.REPEAT, f"{where}.repeats", name)
+    cell, repeats = "--".join(axes.values()), entry["repeats"]
+    made = {
+        "cell": cell,
+        "specs": [spec_path(plan["sweep"], cell, name) for name in repeats],
+        "measurements": [
+            measurement_path(plan["sweep"], axes["backend"], cell, name) for name in repeats
+        ],
+    }
+    for key, allowed in made.items():
+        if entry[key] != allowed:
+            raise RecordError(f"{where}.{key}: found {entry[key]!r:.80}, allowed {allowed!r:.200}")
+    return MeasuredCell(cell, **axes, measurements=tuple(made["measurements"]))
 
 
 def unpack(archive: Path, folder: Path) -> str:
@@ -97,9 +126,7 @@ def unpack(archive: Path, folder: Path) -> str:
     with tempfile.TemporaryDirectory() as place:
         source = archive if archive.is_dir() else _extracted(archive, Path(place))
         plan = _plan_in(source, archive)
-        sweep = read_json(plan).get("sweep")
-        if not isinstance(sweep, str) or not sweep or "/" in sweep:
-            raise LlmEnergyError(f"{archive}: {plan.relative_to(source)} names no sweep")
+        sweep = measured(read_json(plan), f"{archive}: {plan.relative_to(source)}").sweep
         shutil.rmtree(folder / "results", ignore_errors=True)
         _copy(plan.parent, PARTS, folder / "results" / sweep)
         _copy(plan.parent.parent / "models", ("*/manifest*.json",), folder / "results" / "models")

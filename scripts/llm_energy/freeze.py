@@ -9,14 +9,15 @@ from __future__ import annotations
 import contextlib
 import os
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from llm_energy import currency, plan
+from llm_energy.attempts import put_aside
 from llm_energy.errors import RecordError
-from llm_energy.files import is_written, read_json, sha256_json, write_json
+from llm_energy.files import is_written, read_json, sha256_file, sha256_json, write_json
 
 
 @dataclass(frozen=True)
@@ -24,7 +25,8 @@ class Pending:
     """What a run would change.
 
     ``files`` are the plan's files by path, with what they shall hold. ``stale`` are the paths of
-    measurements that are of another spec, model or prompts. Of models, ``fetched`` have the files
+    measurements that are of another spec, model or prompts, ``again`` of those that came to what
+    ``policy.measure_again`` names. Of models, ``fetched`` have the files
     that the config asks, ``settled`` those and the prompts; the prompts of ``outdated`` are of
     another request or another tokenizer.
     """
@@ -33,6 +35,7 @@ class Pending:
     folder: Path = Path()
     files: Mapping[Path, Any] = field(default_factory=dict)
     stale: frozenset[str] = frozenset()
+    again: frozenset[str] = frozenset()
     fetched: frozenset[str] = frozenset()
     settled: frozenset[str] = frozenset()
     outdated: frozenset[str] = frozenset()
@@ -41,7 +44,7 @@ class Pending:
     def needed(self) -> bool:
         """Tell whether any result depends on what is pending: on all but the config's copy."""
         others = self.files.keys() - {self.folder / _config_path(self.sweep)}
-        return bool(others or self.stale or self.outdated)
+        return bool(others or self.stale or self.again or self.outdated)
 
     def outputs(self) -> list[str]:
         """Return the files of the plan that stages wait for, the sweep's name as a wildcard.
@@ -62,16 +65,27 @@ class Pending:
 
     def describe(self) -> str | None:
         """Say how many measurements a run takes anew; None for none."""
-        if not self.stale:
-            return None
-        return (
-            f"Sweep {self.sweep}: {len(self.stale)} of its measurements are of another config; a "
-            "run takes them anew and keeps the old ones beside them (.superseded-<n>.json), which "
-            "no table has. To have both, give this config another `name`."
-        )
+        told = []
+        if self.stale:
+            told.append(
+                f"{len(self.stale)} of its measurements are of another config; a run takes them "
+                "anew and keeps the old ones beside them (.superseded-<n>.json), which no table "
+                "has. To have both, give this config another `name`."
+            )
+        if self.again:
+            told.append(
+                f"{len(self.again)} of its measurements are taken again, as policy.measure_again "
+                "asks; the old ones stay beside them (.superseded-<n>.json)."
+            )
+        return f"Sweep {self.sweep}: {' '.join(told)}" if told else None
 
     def write(self) -> None:
-        """Write the files of the plan; those of ``outputs`` as ``<name>.new`` beside them."""
+        """Write the files of the plan; those of ``outputs`` as ``<name>.new`` beside them.
+
+        What is measured again is put aside, since its job would keep it: it is of the same spec.
+        """
+        for path in self.again:
+            put_aside(self.folder / path)
         waited_for = {Path(path.replace("{sweep}", self.sweep)) for path in self.outputs()}
         for path, value in self.files.items():
             new = path.relative_to(self.folder) in waited_for
@@ -97,8 +111,13 @@ def _config_path(sweep: str) -> str:
     return f"results/{sweep}/config.json"
 
 
-def pending(made: plan.Plan, config: Mapping[str, Any], folder: Path) -> Pending:
-    """Compare a plan and its config with what ``folder`` holds; nothing is written."""
+def pending(
+    made: plan.Plan, config: Mapping[str, Any], folder: Path, measure_again: Container[str] = ()
+) -> Pending:
+    """Compare a plan and its config with what ``folder`` holds; nothing is written.
+
+    ``measure_again`` are the outcomes of windows, and ``invalid``, that a run tries again.
+    """
     files = plan.changes(made, folder)
     path = folder / _config_path(made.sweep)
     if not is_written(path, config):
@@ -120,6 +139,7 @@ def pending(made: plan.Plan, config: Mapping[str, Any], folder: Path) -> Pending
         folder,
         files,
         frozenset(stale),
+        frozenset(_came_to(made, measure_again, folder) - stale if measure_again else ()),
         frozenset(id for id, model in models.items() if model.fetched),
         frozenset(id for id, model in models.items() if model.settled),
         frozenset(id for id, model in models.items() if model.outdated),
@@ -158,6 +178,34 @@ class _Model:
             same = asked == sha256_json(made.prompt_requests[model])
         same = same and prompts.get("tokenizer_sha256") == manifest.get("tokenizer_sha256")
         return cls(manifest, prompts.get("sha256"), False, not same, fetched, fetched and same)
+
+
+def _came_to(made: plan.Plan, outcomes: Container[str], folder: Path) -> set[str]:
+    """Return the planned measurements with a window that came to one of the outcomes.
+
+    The verdicts say so, as far as they are of what lies there.
+    """
+    found: dict[str, str] = {}
+    for backend in made.backends:
+        try:
+            judged = read_json(folder / verdicts_path(made.sweep, backend))["verdicts"]
+        except RecordError:
+            continue
+        for verdict in judged:
+            word = verdict["verdict"] if verdict["outcome"] == "ok" else verdict["outcome"]
+            if word in outcomes and verdict["measurement"]:
+                found[verdict["measurement"]] = verdict["measurement_sha256"]
+    there = set(made.measurements())
+    return {
+        path
+        for path, sha256 in found.items()
+        if path in there and (folder / path).is_file() and sha256_file(folder / path) == sha256
+    }
+
+
+def verdicts_path(sweep: str, backend: str) -> str:
+    """Return the path of a backend's verdicts."""
+    return f"results/{sweep}/{backend}/verdicts.json"
 
 
 def _manifest(path: Path) -> dict[str, Any] | None:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import filecmp
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime
-from itertools import count
 from pathlib import Path
 
 from llm_energy import currency
+from llm_energy.attempts import partial_path, put_aside, trace_path
 from llm_energy.backends.spread import Spread, needs_processes
 from llm_energy.conversion import to_dict
 from llm_energy.errors import BackendUnavailable, RecordError
@@ -75,7 +74,7 @@ def measure(
             by = "by another process just now" if shared else "already"
             progress.finish(f"was measured {by}; kept {out}", 0.0, _time_left_s(plan_path))
             return kept
-        _put_aside(out)
+        put_aside(out)
         require_room(out.parent)
         start_s = machine.clock()
         utc = datetime.fromtimestamp(machine.wall_clock(), UTC).isoformat(timespec="milliseconds")
@@ -110,7 +109,7 @@ def measure(
             reason = f"{spec_path} was changed or removed while this repeat was measured"
             result = replace(result, outcome="failed", reason=reason)
         write_record(out, result)
-        _partial(out).unlink(missing_ok=True)
+        partial_path(out).unlink(missing_ok=True)
         failure_path(out).unlink(missing_ok=True)
     progress.finish(_summary(result), result.end_s - start_s, _time_left_s(plan_path))
     return result
@@ -186,7 +185,7 @@ def _metered(
         sysfs=machine.sysfs,
         procfs=machine.procfs,
         nvml=machine.nvml,
-        trace_path=_trace(out),
+        trace_path=trace_path(out),
         start_sampler=machine.start_sampler,
     )
     try:
@@ -214,7 +213,9 @@ def _metered(
         def keep(repeat: Repeat) -> None:
             done, asked = len(repeat.windows), len(blank.spec.workloads)
             reason = f"the measuring process was interrupted after {done} of {asked} windows"
-            write_record(_partial(out), replace(record(repeat), outcome="failed", reason=reason))
+            write_record(
+                partial_path(out), replace(record(repeat), outcome="failed", reason=reason)
+            )
 
         repeat = _run(blank.spec, model_folder, prompts, arrivals, machine, meter, out, step, keep)
         meter.close_trace()
@@ -253,36 +254,6 @@ def _run(
         clock=machine.clock,
         sleep=machine.sleep,
     )
-
-
-def _trace(out: Path) -> Path:
-    return out.with_suffix(".trace.csv.gz")
-
-
-def _partial(out: Path) -> Path:
-    return out.with_suffix(".partial.json")
-
-
-def _put_aside(out: Path) -> None:
-    """Rename what is there of an earlier attempt at ``out``, and drop what it half wrote.
-
-    What an interrupted one had finished becomes ``<repeat>.interrupted-1.json`` and so on, what was
-    measured of another spec, model or prompts ``<repeat>.superseded-1.json``, with its power trace.
-    No stage reads them, a person may. Snakemake puts back what a job that died had put aside: that
-    is there already.
-    """
-    earlier = out.parent.glob(f"{out.stem}.superseded-*.json")
-    if out.exists() and any(filecmp.cmp(out, path, shallow=False) for path in earlier):
-        out.unlink()
-    for found, why in ((_partial(out), "interrupted"), (out, "superseded")):
-        if found.exists():
-            names = (out.with_suffix(f".{why}-{number}.json") for number in count(1))
-            name = next(name for name in names if not name.exists())
-            found.rename(name)
-            if found == out and (trace := _trace(out)).exists():
-                trace.rename(_trace(name))
-    for half_written in out.parent.glob(f".{out.stem}.*.tmp"):
-        half_written.unlink()
 
 
 def _summary(result: Measurement) -> str:

@@ -194,10 +194,10 @@ def unless(holds, path):
 
 
 def is_not_stale(wildcards):
-    """Tell whether no measurement of another spec, model or prompts stands for a repeat."""
+    """Tell whether no measurement stands for a repeat that is to be taken anew."""
     cell = f"{wildcards.model}--{wildcards.backend}--{wildcards.precision}"
     path = plan.measurement_path(PLAN.sweep, wildcards.backend, cell, wildcards.repeat)
-    return path not in PENDING.stale
+    return path not in PENDING.stale and path not in PENDING.again
 
 
 def is_fetched(wildcards):
@@ -262,7 +262,7 @@ SWEEP, PLAN = or_exit(planned_sweep)
 # What a run would write of the plan, and which measurements it takes anew.
 PENDING = freeze.Pending(PLAN.sweep)
 if SWEEP and workflow.is_main_process:
-    PENDING = freeze.pending(PLAN, config, Path())
+    PENDING = freeze.pending(PLAN, config, Path(), SWEEP.policy.measure_again)
 TABLES = list(tables.TABLES)
 ENVIRONMENTS, PREPARING = {}, None
 if SWEEP:

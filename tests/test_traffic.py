@@ -149,7 +149,13 @@ SPARSE = "arrival_s,prompt_tokens,output_tokens\n" + "".join(
 @pytest.mark.parametrize(
     ("asked", "says"),
     [
-        ({"ramp_s": 2.0}, ["only 1 requests arrive", "its ramp lasts 41 s instead of 2 s"]),
+        (
+            {"ramp_s": 2.0},
+            [
+                "its window of 20 s holds only 1 of its requests",
+                "its ramp lasts 41 s instead of 2 s",
+            ],
+        ),
         ({"ramp_s": 4.0, "rate_per_s": 1.0}, ["4/s arrive in its window, where 1/s were asked"]),
         ({"ramp_s": 2.0, "start_s": 400.0}, []),
         ({"ramp_s": 2.0, "start_s": 400.0, "rate_per_s": 1.0}, []),
@@ -446,6 +452,9 @@ def test_a_trace_gives_each_request_its_prompt_and_its_length(tmp_path) -> None:
     asked = {"mode": "trace", "trace_path": str(tmp_path / "trace.csv"), "ramp_s": 1}
     replayed = {"traffic_simulation": asked | {"horizon_s": 5}, "prompts": {"source": "synthetic"}}
     made = planned(sweep_of(tmp_path, replayed))
+    assert "note (workload w): its window of 5 s holds only 2 of its requests" in plan.describe(
+        made
+    )
     request = made.prompt_requests["m"]
     assert request["workloads"]["w"]["tokens"] == [[5, 6], [7, 8], [9, 9]]
     model = {"id": "m", "model_name": "m", "source": {"kind": "simulated", "parameter_count": 1}}

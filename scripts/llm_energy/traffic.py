@@ -153,7 +153,7 @@ def unlike_asked(traffic: Mapping[str, Any], arrivals: Arrivals) -> list[str]:
     count = sum(begin_s <= time_s < end_s for time_s in arrivals.times_s)
     found = []
     if is_few(count):
-        found.append(f"only {count} requests arrive in its window of {end_s - begin_s:.4g} s")
+        found.append(f"its window of {end_s - begin_s:.4g} s holds only {count} of its requests")
     if is_other_rate(count, arrivals.rate_per_s, end_s - begin_s):
         rate = f"{count / (end_s - begin_s):.3g}/s arrive in its window"
         found.append(f"{rate}, where {arrivals.rate_per_s:g}/s were asked for")

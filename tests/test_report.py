@@ -94,8 +94,8 @@ def test_the_first_screen_says_what_the_compare_stage_found(tmp_path):
     assert (one.cell, one.workload, one.energy_status) == ("m--pytorch--int4", "b8", "measured")
     assert other.backend == "vllm"
     found = answers(replace(swept, comparisons=compared))
-    assert found[LOWEST] == f"{one.statement}; {other.statement}."
-    assert found["By how much?"].startswith(f"on pytorch, measured: {one.against_next}; on vllm, ")
+    assert found[LOWEST] == f"{one.statement}. {other.statement}."
+    assert found["By how much?"].startswith(f"On pytorch: {one.against_next}; on vllm: ")
     assert any(finding == f"{one.statement}; {one.against_next}" for finding in compared.findings)
 
 
@@ -104,7 +104,9 @@ def test_no_winner_is_named_across_work_that_is_not_the_same(tmp_path):
     compared = report_sweep.two_lengths(swept)
     works = {(one.backend, one.workload): one.work for one in compared.lowest}
     assert works.keys() == {("pytorch", "b1"), ("pytorch", "b8"), ("vllm", "b1"), ("vllm", "b8")}
-    told = answers(replace(swept, comparisons=compared))[LOWEST]
+    found = answers(replace(swept, comparisons=compared))
+    assert found["By how much?"].startswith("On pytorch, 128 output tokens: int8 at b1 uses")
+    told = found[LOWEST]
     assert told.count("has the lowest") == 4
     for (_, workload), work in works.items():
         assert ("128 output tokens" if workload == "b1" else "1024 output tokens") in work

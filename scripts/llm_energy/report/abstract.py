@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import compress
+from itertools import compress, zip_longest
 
 from llm_energy.comparison_records import Lowest
 from llm_energy.format import absolute_quantity, significant
@@ -68,7 +68,7 @@ def abstract(sources: Sources) -> list[Statement]:
     return [
         Statement(
             "Which cell has the lowest energy?",
-            "; ".join(one.statement for one, _ in shown) + "." if shown else NOT_COMPARED,
+            " ".join(f"{one.statement}." for one, _ in shown) or NOT_COMPARED,
             (
                 *(text for one, _ in shown for text in _beside(sources, one)),
                 *_rest(found[MOST_LOWEST:]),
@@ -137,10 +137,14 @@ def _each(
     told = [say(*one) for one in shown]
     if len(told) < 2:
         return "".join(f"{text[:1].upper()}{text[1:].rstrip('.')}." for text in told or [ALONE])
-    names = [(one.model, f"on {one.backend}", one.energy_status, one.work) for one, _ in shown]
+    names = [(one.model, f"on {one.backend}", *one.work.split("; ")) for one, _ in shown]
+    names = [*zip(*zip_longest(*names, fillvalue=""), strict=True)]
+    if len(set(names)) < len(names):  # the same work, by joules of another kind
+        names = [(*name, one.energy_status) for name, (one, _) in zip(names, shown, strict=True)]
     varied = [len(set(values)) > 1 for values in zip(*names, strict=True)]
-    labels = [", ".join(compress(name, varied)) for name in names]
-    return "; ".join(f"{label}: {text}" for label, text in zip(labels, told, strict=True)) + "."
+    labels = [", ".join(filter(None, compress(name, varied))) for name in names]
+    text = "; ".join(f"{label}: {text}" for label, text in zip(labels, told, strict=True))
+    return f"{text[:1].upper()}{text[1:]}."
 
 
 def _interval(statistic: Statistic) -> str:

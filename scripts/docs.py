@@ -13,7 +13,6 @@ import json
 import re
 import sys
 from collections.abc import Callable, Iterable, Iterator
-from pathlib import Path
 from typing import Any
 
 from llm_energy.checks import CATALOGUE, EXPLAINED, GROUPS, Check
@@ -23,8 +22,7 @@ from llm_energy.config_errors import allowed
 from llm_energy.config_schema import rule, schema
 from llm_energy.errors import LlmEnergyError
 from llm_energy.files import read_yaml, write_text
-
-ROOT = Path(__file__).resolve().parent.parent
+from llm_energy.records.paths import ROOT
 
 
 def main(argv: list[str] | None = None) -> int:

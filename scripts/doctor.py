@@ -12,8 +12,8 @@ from llm_energy import doctor, host, preflight, self_test
 from llm_energy.cli import run
 from llm_energy.meter import open_meter
 from llm_energy.records import MeterSettings
+from llm_energy.records.paths import ROOT
 
-ROOT = Path(__file__).resolve().parent.parent
 IDLE_S = 5.0
 SELF_TEST_S = 10.0
 

@@ -14,10 +14,8 @@ from pathlib import Path
 
 from llm_energy.cli import run
 from llm_energy.export import NO_LICENSE, About, export
-from llm_energy.provenance import NAME, Provenance
-from llm_energy.records import read_record
-
-ROOT = Path(__file__).resolve().parents[1]
+from llm_energy.provenance import Provenance
+from llm_energy.records import paths, read_record
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -37,8 +35,8 @@ def _write(arguments: argparse.Namespace) -> None:
     folder = arguments.folder.resolve()
     out = (arguments.out or folder / f"{folder.name}.crate.zip").resolve()
     with contextlib.chdir(folder.parents[1]):
-        provenance = read_record(Provenance, folder / NAME)
-        export(provenance, out, ROOT, About(tuple(arguments.author), arguments.license))
+        provenance = read_record(Provenance, paths.provenance(folder))
+        export(provenance, out, paths.ROOT, About(tuple(arguments.author), arguments.license))
     print(f"{out}: {len(provenance.files)} files, as an RO-Crate")
 
 

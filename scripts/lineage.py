@@ -16,10 +16,8 @@ from pathlib import Path
 from llm_energy.cli import run
 from llm_energy.errors import LlmEnergyError
 from llm_energy.lineage import describe, verify
-from llm_energy.provenance import NAME, Provenance
-from llm_energy.records import read_record
-
-ROOT = Path(__file__).resolve().parents[1]
+from llm_energy.provenance import Provenance
+from llm_energy.records import paths, read_record
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -40,14 +38,14 @@ def main(argv: list[str] | None = None) -> int:
 def _answer(arguments: argparse.Namespace) -> None:
     folder = arguments.folder.resolve()
     with contextlib.chdir(folder.parents[1]):
-        provenance = read_record(Provenance, folder / NAME)
+        provenance = read_record(Provenance, paths.provenance(folder))
         if provenance.folder.resolve() != folder:
             raise LlmEnergyError(
                 f"{folder}: it holds sweep '{provenance.sweep}', so it must be named "
                 f".../{provenance.folder}"
             )
         if arguments.row:
-            print(describe(provenance, arguments.table, arguments.row, ROOT))
+            print(describe(provenance, arguments.table, arguments.row, paths.ROOT))
         if arguments.verify:
             if faults := verify(provenance):
                 raise LlmEnergyError("\n".join(map(str, faults)))

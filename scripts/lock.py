@@ -18,8 +18,8 @@ from llm_energy.cli import run
 from llm_energy.environments import lock_path, pins, python_version
 from llm_energy.errors import LlmEnergyError
 from llm_energy.files import write_text
+from llm_energy.records.paths import ROOT
 
-ROOT = Path(__file__).resolve().parent.parent
 PLATFORM = "x86_64-manylinux_2_31"
 
 # In the order of compilation: an environment's CUDA variant comes before its CPU variant.

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from llm_energy.cli import run
 from llm_energy.measure import measure
+from llm_energy.records.paths import ROOT
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -22,7 +23,6 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--arrivals", type=Path, help="when the requests of timed traffic arrive")
     parser.add_argument("--out", type=Path, required=True, help="the measurement to write")
     arguments = parser.parse_args(argv)
-    repository = Path(__file__).resolve().parent.parent
     return run(
         lambda: measure(
             arguments.spec,
@@ -30,7 +30,7 @@ def main(argv: list[str] | None = None) -> int:
             arguments.prompts,
             arguments.plan,
             arguments.out,
-            repository,
+            ROOT,
             arguments.arrivals,
         )
     )

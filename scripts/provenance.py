@@ -9,8 +9,7 @@ from pathlib import Path
 from llm_energy.cli import run
 from llm_energy.provenance import trace_back
 from llm_energy.records import write_record
-
-ROOT = Path(__file__).resolve().parents[1]
+from llm_energy.records.paths import ROOT
 
 
 def main(argv: list[str] | None = None) -> int:

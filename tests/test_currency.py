@@ -20,6 +20,7 @@ from test_plan import make
 from llm_energy import currency, freeze, locks, plan
 from llm_energy.errors import LlmEnergyError, RecordError
 from llm_energy.files import read_json, write_json
+from llm_energy.records import paths
 
 MEASURED = "results/sim/replay/measurements/sim--replay--bfloat16/r01.json"
 LOCKS = ".snakemake/locks"
@@ -240,7 +241,7 @@ def test_what_would_be_measured_anew_is_said_before(tmp_path, changed, count):
     plan.write_plan(before, tmp_path)
     for path in before.measurements()[:3]:
         cell, repeat = Path(path).parts[-2:]
-        spec = read_json(tmp_path / plan.spec_path("tiny", cell, repeat.removesuffix(".json")))
+        spec = read_json(tmp_path / paths.spec(before.folder, cell, repeat.removesuffix(".json")))
         write_json(tmp_path / path, {"spec": spec, "effective": {}})
     after = {"precisions": ["float32", "int8"], "protocol": {"repeats": 2}} | changed
     found = freeze.pending(make(tmp_path, **after), {}, tmp_path)

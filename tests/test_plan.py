@@ -15,7 +15,7 @@ from llm_energy.config import BackendEntry, load_sweep
 from llm_energy.conversion import to_dict
 from llm_energy.errors import ConfigError
 from llm_energy.files import read_json, write_json
-from llm_energy.records import Spec, read_record
+from llm_energy.records import Spec, paths, read_record
 
 ENGINES = {
     "pytorch": plan.Engine("cpu", "5.23.0"),
@@ -54,7 +54,7 @@ def test_a_new_precision_leaves_every_other_spec_as_it_was(tmp_path):
 def test_a_spec_of_an_older_version_stays_as_long_as_it_says_the_same(tmp_path):
     made = make(tmp_path)
     (spec,) = made.cells[0].specs.values()
-    path = tmp_path / plan.spec_path(made.sweep, made.cells[0].id, "r01")
+    path = tmp_path / paths.spec(made.folder, made.cells[0].id, "r01")
     older = {key: value for key, value in to_dict(spec).items() if key != "sharding"}
     for written, kept in ((older, True), (older | {"seed": spec.seed + 1}, False)):
         write_json(path, written)
@@ -152,7 +152,7 @@ def test_blocks_follow_each_other_and_each_has_its_own_order():
 
 @given(st.integers(0, 2**31), st.integers(0, 50))
 def test_every_cell_is_equally_likely_to_come_first(seed, repeat):
-    ranks = [plan.block_rank(seed, plan.repeat_name(repeat + 1), f"cell-{i}") for i in range(40)]
+    ranks = [plan.block_rank(seed, paths.repeat_name(repeat + 1), f"cell-{i}") for i in range(40)]
     assert len(set(ranks)) == 40
     assert {rank // 2**32 for rank in ranks} == {repeat + 1}
 

@@ -19,12 +19,7 @@ from typing import Any
 
 from llm_energy.errors import LlmEnergyError, RecordError
 from llm_energy.files import read_json
-from llm_energy.plan import measurement_path, spec_path
-from llm_energy.records import names
-
-ROOT = Path(__file__).resolve().parents[2]
-# What of a sweep's folder is taken over; all else is made from these.
-PARTS = ("plan.json", "config.json", "arrivals.json", "specs", "prompts", "*/measurements")
+from llm_energy.records import names, paths
 
 
 @dataclass(frozen=True)
@@ -46,6 +41,11 @@ class MeasuredSweep:
     cells: tuple[MeasuredCell, ...]
 
     @property
+    def folder(self) -> Path:
+        """Return the sweep's folder."""
+        return paths.sweep_folder(self.sweep)
+
+    @property
     def backends(self) -> tuple[str, ...]:
         """Give the backends of the sweep, in its order, those without a planned cell included."""
         return tuple(dict.fromkeys(cell.backend for cell in self.cells))
@@ -62,7 +62,7 @@ class MeasuredSweep:
 
 def read_measured(sweep: str) -> MeasuredSweep:
     """Read ``results/<sweep>/plan.json``; LlmEnergyError where it is no plan of that sweep."""
-    path = Path("results", sweep, "plan.json")
+    path = paths.plan(paths.sweep_folder(sweep))
     return measured(read_json(path), path, sweep)
 
 
@@ -90,13 +90,14 @@ def make_paper(sweep: str, folder: Path, *options: str) -> bool:
 
     It is a Snakemake of its own, since no engine and no config are needed; ``options`` are for it.
     """
-    command = [sys.executable, "-m", "snakemake", "--snakefile", ROOT / "Snakefile"]
-    command += ["--workflow-profile", ROOT / "profiles" / "default", "--directory", folder]
+    command = [sys.executable, "-m", "snakemake", "--snakefile", paths.ROOT / "Snakefile"]
+    command += ["--workflow-profile", paths.ROOT / "profiles" / "default", "--directory", folder]
     command += ["--cores", "1", *options, "--config", f"measured={sweep}", "--", "paper"]
     return subprocess.run(command, stdin=subprocess.DEVNULL).returncode == 0
 
 
 def _cell(plan: dict[str, Any], number: int) -> MeasuredCell:
+    folder = paths.sweep_folder(plan["sweep"])
     entry, where = plan["cells"][number], f"cells[{number}]"
     axes = {key: entry[key] for key in ("model", "backend", "precision")}
     for key, name in axes.items():
@@ -106,9 +107,9 @@ def _cell(plan: dict[str, Any], number: int) -> MeasuredCell:
     cell, repeats = "--".join(axes.values()), entry["repeats"]
     made = {
         "cell": cell,
-        "specs": [spec_path(plan["sweep"], cell, name) for name in repeats],
+        "specs": [str(paths.spec(folder, cell, name)) for name in repeats],
         "measurements": [
-            measurement_path(plan["sweep"], axes["backend"], cell, name) for name in repeats
+            str(paths.measurement(folder, axes["backend"], cell, name)) for name in repeats
         ],
     }
     for key, allowed in made.items():
@@ -128,8 +129,9 @@ def unpack(archive: Path, folder: Path) -> str:
         plan = _plan_in(source, archive)
         sweep = measured(read_json(plan), f"{archive}: {plan.relative_to(source)}").sweep
         shutil.rmtree(folder / "results", ignore_errors=True)
-        _copy(plan.parent, PARTS, folder / "results" / sweep)
-        _copy(plan.parent.parent / "models", ("*/manifest*.json",), folder / "results" / "models")
+        own, models = folder / paths.sweep_folder(sweep), paths.models(plan.parent)
+        _copy(plan.parent, paths.MEASURED, own)
+        _copy(models, paths.MANIFESTS, paths.models(own))
     return sweep
 
 
@@ -165,7 +167,4 @@ def _copy(source: Path, patterns: Iterable[str], target: Path) -> None:
     for path in sorted(path for pattern in patterns for path in source.glob(pattern)):
         place = target / path.relative_to(source)
         place.parent.mkdir(parents=True, exist_ok=True)
-        if path.is_dir():
-            shutil.copytree(path, place)
-        else:
-            shutil.copyfile(path, place)
+        shutil.copyfile(path, place)

@@ -6,15 +6,7 @@ import filecmp
 from itertools import count
 from pathlib import Path
 
-
-def trace_path(measurement: Path) -> Path:
-    """Return the path of the power trace beside a measurement."""
-    return measurement.with_suffix(".trace.csv.gz")
-
-
-def partial_path(measurement: Path) -> Path:
-    """Return the path of what a repeat has finished while it runs."""
-    return measurement.with_suffix(".partial.json")
+from llm_energy.records import paths
 
 
 def put_aside(out: Path) -> None:
@@ -28,12 +20,12 @@ def put_aside(out: Path) -> None:
     earlier = out.parent.glob(f"{out.stem}.superseded-*.json")
     if out.exists() and any(filecmp.cmp(out, path, shallow=False) for path in earlier):
         out.unlink()
-    for found, why in ((partial_path(out), "interrupted"), (out, "superseded")):
+    for found, why in ((paths.partial(out), "interrupted"), (out, "superseded")):
         if found.exists():
-            names = (out.with_suffix(f".{why}-{number}.json") for number in count(1))
+            names = (paths.put_aside(out, why, number) for number in count(1))
             name = next(name for name in names if not name.exists())
             found.rename(name)
-            if found == out and (trace := trace_path(out)).exists():
-                trace.rename(trace_path(name))
+            if found == out and (trace := paths.power_trace(out)).exists():
+                trace.rename(paths.power_trace(name))
     for half_written in out.parent.glob(f".{out.stem}.*.tmp"):
         half_written.unlink()

@@ -10,6 +10,7 @@ from typing import NamedTuple
 from llm_energy.errors import RecordError
 from llm_energy.failures import failure_of, known_failure
 from llm_energy.files import read_json
+from llm_energy.records import paths
 
 WIDTH = 100
 SHOWN = 10  # problems; all are in tables/failures.md
@@ -35,21 +36,21 @@ def closing_message(
     ``failed`` are the jobs that failed, each as the name of its rule and the path of its log;
     ``batch_logs`` is the folder of the batch system's own, where jobs were submitted to one.
     """
-    results = Path("results", sweep)
+    results = paths.sweep_folder(sweep)
     lines = []
-    summary = results / "tables" / "energy.txt"
+    summary = paths.table(results, "energy", "txt")
     if summary.exists():
         lines += ["", summary.read_text("utf-8"), f"Files: {summary.parent}/"]
-    if (page := results / "report.html").exists():
+    if (page := paths.report(results)).exists():
         lines.append(f"Report: {page}")
-    cells = [problem for backend in backends for problem in _problems(results / backend)]
+    cells = [problem for backend in backends for problem in _problems(results, backend)]
     told = {problem.path for problem in cells}
     stages = stages_message([job for job in failed if job[0] != "measure" and job[1] not in told])
     lines += ["", stages] * bool(stages)
     if cells:
         lines += ["", "No usable result:", *_told(cells)]
-        more = len(cells) - SHOWN
-        lines += [f"  and {more} more: {results}/tables/failures.md has all"] * (more > 0)
+        more, rest = len(cells) - SHOWN, paths.table(results, "failures", "md")
+        lines += [f"  and {more} more: {rest} has all"] * (more > 0)
         lines += _remedy(cells)
     elif failed:
         lines += _wrapped("", "The same command makes what is missing.")
@@ -73,10 +74,10 @@ def stopped_message(measurements: Sequence[str], sweep: str) -> str:
     return "\n".join(_wrapped("", f"{left}The same command goes on with sweep {sweep}."))
 
 
-def _problems(folder: Path) -> list[Problem]:
+def _problems(folder: Path, backend: str) -> list[Problem]:
     """Collect the repeats of a backend's cells that share what became of them."""
     try:
-        verdicts = read_json(folder / "verdicts.json")["verdicts"]
+        verdicts = read_json(paths.verdicts(folder, backend))["verdicts"]
     except RecordError:
         return []
     found: dict[tuple[str, str, str], list[dict]] = {}
@@ -86,13 +87,15 @@ def _problems(folder: Path) -> list[Problem]:
             outcome = "invalid" if verdict["outcome"] in WELL else verdict["outcome"]
             key = (verdict["cell"], outcome, verdict["reason"] or "no reason is known")
             found.setdefault(key, []).append(verdict)
-    return [_problem(folder, *key, verdicts) for key, verdicts in found.items()]
+    return [_problem(folder, backend, *key, verdicts) for key, verdicts in found.items()]
 
 
-def _problem(folder: Path, cell: str, outcome: str, reason: str, verdicts: list[dict]) -> Problem:
-    repeats = list(dict.fromkeys(f"r{verdict['repeat']:02d}" for verdict in verdicts))
+def _problem(
+    folder: Path, backend: str, cell: str, outcome: str, reason: str, verdicts: list[dict]
+) -> Problem:
+    repeats = list(dict.fromkeys(paths.repeat_name(v["repeat"]) for v in verdicts))
     workloads = ", ".join(dict.fromkeys(verdict["workload"] for verdict in verdicts))
-    first = folder / "measurements" / cell / f"{repeats[0]}.json"
+    first = paths.measurement(folder, backend, cell, repeats[0])
     where = f"{cell} {' '.join(repeats)}"
     if failure := known_failure(first):
         of_before = "; what was measured before is of another config" if first.exists() else ""

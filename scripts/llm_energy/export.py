@@ -16,7 +16,8 @@ from typing import Any
 from llm_energy import environments
 from llm_energy.errors import LlmEnergyError
 from llm_energy.files import read_json, sha256_bytes, sha256_file
-from llm_energy.provenance import NAME, Provenance
+from llm_energy.provenance import Provenance
+from llm_energy.records import paths
 
 METADATA = "ro-crate-metadata.json"
 NO_LICENSE = "Not stated. Ask the authors of the data before you use it."
@@ -59,7 +60,7 @@ def export(provenance: Provenance, out: Path, root: Path, about: About) -> None:
         if sha256_bytes(data) != sha256:
             raise LlmEnergyError(f"{path}: it changed after the tables were made; run them again")
         contents[path] = data
-    for path in (str(provenance.folder / NAME), *_of_checkout(provenance, root)):
+    for path in (str(paths.provenance(provenance.folder)), *_of_checkout(provenance, root)):
         place = Path(path) if Path(path).is_file() else root / path
         contents[path] = place.read_bytes()
     told = {"sweep": provenance.sweep, "metadata": METADATA, "commit": provenance.git_commit}
@@ -147,8 +148,8 @@ def _of_checkout(provenance: Provenance, root: Path) -> Sequence[str]:
 
 
 def _measurements(provenance: Provenance) -> list[str]:
-    folder = provenance.folder
-    return [p for p in provenance.files if Path(p).match(f"{folder}/*/measurements/*/*.json")]
+    pattern = str(paths.measurement(provenance.folder, paths.ANY, paths.ANY, paths.ANY))
+    return [path for path in provenance.files if Path(path).match(pattern)]
 
 
 def _last_day(provenance: Provenance) -> str:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from llm_energy.errors import RecordError
-from llm_energy.records import SCHEMA_VERSION, Failure, read_record, write_record
+from llm_energy.records import SCHEMA_VERSION, Failure, paths, read_record, write_record
 
 STATUS = re.compile(r"^exit status (\d+)\n?\Z", re.MULTILINE)
 KILLED_BY = 128  # a shell adds this to the number of the signal that ended a process
@@ -51,19 +51,10 @@ def failure_of(log: Path) -> Failure:
     return Failure(SCHEMA_VERSION, outcome, reason, status, str(log) if log.is_file() else None)
 
 
-def failure_path(measurement: str | Path) -> Path:
-    """Give where the reason lies that there is no measurement.
-
-    >>> failure_path("measurements/c/r01.json").name
-    'r01.failed.json'
-    """
-    return Path(measurement).with_suffix(".failed.json")
-
-
 def known_failure(measurement: str | Path) -> Failure | None:
     """Read why there is no measurement, None where nobody knows."""
     try:
-        return read_record(Failure, failure_path(measurement))
+        return read_record(Failure, paths.failure(Path(measurement)))
     except RecordError:
         return None
 
@@ -74,20 +65,18 @@ def record_failures(plan: Any, unmade: Container[str], folder: Path = Path()) ->
     for (cell, repeat), path in zip(repeats, plan.measurements(), strict=True):
         if path in unmade:
             failure = failure_of(_log(plan, cell, repeat, folder))
-            write_record(failure_path(folder / path), failure)
+            write_record(paths.failure(folder / path), failure)
 
 
 def _log(plan: Any, cell: Any, repeat: str, folder: Path) -> Path:
     """Give the log of the job for whose lack of a result a repeat has none: the first in order."""
-    model, results = cell.model, folder / "results"
+    model, sweep = cell.model, folder / plan.folder
     stages = [
-        (results / f"models/{model}/manifest.json", f"models/{model}.log"),
-        (results / f"{plan.sweep}/prompts/{model}.json", f"{plan.sweep}/prompts/{model}.log"),
+        (paths.manifest(sweep, model), f"models/{model}.log"),
+        (paths.prompts(sweep, model), f"{plan.sweep}/prompts/{model}.log"),
     ]
     if cell.specs[repeat].engine.get("load_in_8bit"):
-        stages.insert(
-            1, (results / f"models/{model}/manifest-int8.json", f"models/{model}-int8.log")
-        )
+        stages.insert(1, (paths.int8_manifest(sweep, model), f"models/{model}-int8.log"))
     measured = f"{plan.sweep}/measure/{cell.id}/{repeat}.log"
     return folder / "logs" / next((log for made, log in stages if not made.exists()), measured)
 

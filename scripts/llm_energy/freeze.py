@@ -18,6 +18,7 @@ from llm_energy import currency, plan
 from llm_energy.attempts import put_aside
 from llm_energy.errors import RecordError
 from llm_energy.files import is_written, read_json, sha256_file, sha256_json, write_json
+from llm_energy.records import paths
 
 
 @dataclass(frozen=True)
@@ -43,7 +44,7 @@ class Pending:
     @property
     def needed(self) -> bool:
         """Tell whether any result depends on what is pending: on all but the config's copy."""
-        others = self.files.keys() - {self.folder / _config_path(self.sweep)}
+        others = self.files.keys() - {self.folder / paths.config(paths.sweep_folder(self.sweep))}
         return bool(others or self.stale or self.again or self.outdated)
 
     def outputs(self) -> list[str]:
@@ -51,17 +52,18 @@ class Pending:
 
         They are the grid, and what else of it is new.
         """
-        wildcard = "{sweep}"
+        wildcard = paths.sweep_folder("{sweep}")
         new = {str(path.relative_to(self.folder)) for path in self.files}
         models = [
             path.name.removesuffix(".request.json")
             for path in self.files
             if path.name.endswith(".request.json")
         ]
-        paths = [plan.request_path(wildcard, id) for id in sorted({*models, *self.outdated})]
-        if plan.arrivals_path(self.sweep) in new:
-            paths.append(plan.arrivals_path(wildcard))
-        return [plan.grid_path(wildcard), *paths]
+        asked = sorted({*models, *self.outdated})
+        found = [paths.plan(wildcard), *(paths.prompt_request(wildcard, id) for id in asked)]
+        if str(paths.arrivals(paths.sweep_folder(self.sweep))) in new:
+            found.append(paths.arrivals(wildcard))
+        return list(map(str, found))
 
     def describe(self) -> str | None:
         """Say how many measurements a run takes anew; None for none."""
@@ -107,10 +109,6 @@ def bring_back(folders: Iterable[Path]) -> int:
     return found
 
 
-def _config_path(sweep: str) -> str:
-    return f"results/{sweep}/config.json"
-
-
 def pending(
     made: plan.Plan, config: Mapping[str, Any], folder: Path, measure_again: Container[str] = ()
 ) -> Pending:
@@ -119,7 +117,7 @@ def pending(
     ``measure_again`` are the outcomes of windows, and ``invalid``, that a run tries again.
     """
     files = plan.changes(made, folder)
-    path = folder / _config_path(made.sweep)
+    path = folder / paths.config(made.folder)
     if not is_written(path, config):
         files[path] = config
     models = {model: _Model.found(made, model, files, folder) for model in made.models}
@@ -127,13 +125,13 @@ def pending(
     for cell in made.planned:
         model = models[cell.model]
         for repeat, spec in cell.specs.items():
-            measured = plan.measurement_path(made.sweep, cell.backend, cell.id, repeat)
+            measured = paths.measurement(made.folder, cell.backend, cell.id, repeat)
             try:
                 head = currency.read_head(folder / measured)
             except RecordError:
                 continue  # not measured; or damaged, which is for the validate stage to say
             if model.asked_anew or not currency.is_of(head, spec, model.manifest, model.sha256):
-                stale.add(measured)
+                stale.add(str(measured))
     return Pending(
         made.sweep,
         folder,
@@ -165,9 +163,9 @@ class _Model:
 
     @classmethod
     def found(cls, made: plan.Plan, model: str, files: Mapping[Path, Any], folder: Path) -> _Model:
-        path = folder / plan.prompts_path(made.sweep, model)
-        request = folder / plan.request_path(made.sweep, model)
-        manifest = _manifest(folder / plan.manifest_path(model))
+        path = folder / paths.prompts(made.folder, model)
+        request = folder / paths.prompt_request(made.folder, model)
+        manifest = _manifest(folder / paths.manifest(made.folder, model))
         prompts = currency.read_prompts_ends(path)
         fetched = manifest is not None and _is_of_entry(manifest, made.models[model])
         if manifest is None or prompts is None or request in files:
@@ -188,7 +186,7 @@ def _came_to(made: plan.Plan, outcomes: Container[str], folder: Path) -> set[str
     found: dict[str, str] = {}
     for backend in made.backends:
         try:
-            judged = read_json(folder / verdicts_path(made.sweep, backend))["verdicts"]
+            judged = read_json(folder / paths.verdicts(made.folder, backend))["verdicts"]
         except RecordError:
             continue
         for verdict in judged:
@@ -201,11 +199,6 @@ def _came_to(made: plan.Plan, outcomes: Container[str], folder: Path) -> set[str
         for path, sha256 in found.items()
         if path in there and (folder / path).is_file() and sha256_file(folder / path) == sha256
     }
-
-
-def verdicts_path(sweep: str, backend: str) -> str:
-    """Return the path of a backend's verdicts."""
-    return f"results/{sweep}/{backend}/verdicts.json"
 
 
 def _manifest(path: Path) -> dict[str, Any] | None:

@@ -6,7 +6,7 @@ import ast
 from functools import cache
 from pathlib import Path
 
-SCRIPTS = Path(__file__).resolve().parent.parent
+from llm_energy.records.paths import SCRIPTS
 
 
 def modules_behind(script: str) -> list[str]:

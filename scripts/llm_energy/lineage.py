@@ -34,6 +34,7 @@ from llm_energy.records import (
     check_titles,
     holds_already,
     parse_record,
+    paths,
     read_record,
     rows_text,
 )
@@ -41,7 +42,7 @@ from llm_energy.tables import TABLES, Results, make, render
 from llm_energy.validate import validate
 
 ROWS_SHOWN = 10
-STAGES = ("verdicts", "metrics", "aggregate")
+STAGES = (paths.verdicts, paths.metrics, paths.aggregate)
 
 
 @dataclass(frozen=True)
@@ -79,7 +80,7 @@ def describe(provenance: Provenance, table: str, row: str, root: Path) -> str:
             f"table {table} has no row '{row}': a row is named cell/workload, such as "
             f"{', '.join(map(repr, close)) or 'none; the table is empty'}"
         )
-    plan = read_json(provenance.folder / "plan.json")
+    plan = read_json(paths.plan(provenance.folder))
     lines = [f"Table {table}, row {row}", *_shown(provenance, plan, table, row)]
     for cell, workload in rows[row]:
         lines += _of_source(provenance, plan, cell, workload, root)
@@ -104,24 +105,23 @@ def _of_source(
 ) -> Iterator[str]:
     """Yield the lines on one cell and workload; a pooled cell stands for those of its backends."""
     for entry in entries(plan, cell):
-        folder = provenance.folder / entry["backend"]
+        folder, backend = provenance.folder, entry["backend"]
         yield from ("", f"{entry['cell']}, workload {workload}")
         if not entry["measurements"]:
             yield f"  {entry['outcome']}: {entry['reason']}"
             continue
         verdicts = {
             v["measurement"]: v
-            for v in read_json(folder / "verdicts.json")["verdicts"]
+            for v in read_json(paths.verdicts(folder, backend))["verdicts"]
             if (v["cell"], v["workload"]) == (entry["cell"], workload)
         }
         for path, spec in zip(entry["measurements"], entry["specs"], strict=True):
             yield from _of_measurement(provenance, path, spec, verdicts.get(path))
         yield from _of_environment(provenance, entry, root)
-        model_files = provenance.folder.parent / "models" / entry["model"]
-        around = [provenance.folder / "prompts" / f"{entry['model']}.json"]
-        arrivals = provenance.folder / "arrivals.json"
+        around = [paths.prompts(folder, entry["model"])]
+        arrivals = paths.arrivals(folder)
         around += [arrivals] if str(arrivals) in provenance.files else []
-        around += [model_files / "manifest.json", *(folder / f"{n}.json" for n in STAGES)]
+        around += [paths.manifest(folder, entry["model"]), *(of(folder, backend) for of in STAGES)]
         yield "  made with"
         yield from (f"    {_file(provenance, str(path))}" for path in around)
 
@@ -196,7 +196,7 @@ def verify(provenance: Provenance) -> list[Fault]:
     The stages run again only where all files are as they were, so what they find then is that a
     result was not made by this software from these measurements.
     """
-    plan = read_json(provenance.folder / "plan.json")
+    plan = read_json(paths.plan(provenance.folder))
     found = dict(_changed(provenance)) or dict(_broken_links(provenance, plan))
     found = found or dict(_not_reproduced(provenance, plan))
     return [Fault(path, what, fed_by(provenance, plan, path)) for path, what in found.items()]
@@ -231,28 +231,28 @@ def _broken_links(provenance: Provenance, plan: dict[str, Any]) -> Iterator[tupl
 
 def _not_reproduced(provenance: Provenance, plan: dict[str, Any]) -> Iterator[tuple[str, str]]:
     """Run each stage on what the one before it wrote, and compare."""
+    folder = provenance.folder
     again: dict[Path, Any] = {}
     every = []
     for backend in backends(plan):
-        folder = provenance.folder / backend
-        verdicts = read_record(Verdicts, folder / "verdicts.json")
-        metrics = read_record(MetricsTable, folder / "metrics.json")
-        plan_path = provenance.folder / "plan.json"
-        again[folder / "verdicts.json"] = validate(provenance.sweep, backend, plan_path)
-        again[folder / "metrics.json"] = normalise(verdicts)
+        verdicts = read_record(Verdicts, paths.verdicts(folder, backend))
+        metrics = read_record(MetricsTable, paths.metrics(folder, backend))
+        judged = validate(provenance.sweep, backend, paths.plan(folder))
+        again[paths.verdicts(folder, backend)] = judged
+        again[paths.metrics(folder, backend)] = normalise(verdicts)
         sizes = planned_batch_sizes(plan, [metrics])
-        again[folder / "aggregate.json"] = aggregate([metrics], plan, sizes)
+        again[paths.aggregate(folder, backend)] = aggregate([metrics], plan, sizes)
         every.append(metrics)
     results = _results(provenance.folder, plan)
     if results.comparisons:
         found = comparisons(every, results.aggregates, plan)
-        again[provenance.folder / "comparisons.json"] = found
+        again[paths.comparisons(folder)] = found
     if results.load:
-        again[provenance.folder / "load.json"] = load_curves(results.aggregates, every)
+        again[paths.load(folder)] = load_curves(results.aggregates, every)
     made = {path: rows_text(record) for path, record in again.items()}
     wrong = [path for path, text in made.items() if json.loads(text) != read_json(path)]
     for name, text in render(results):
-        path = provenance.folder / "tables" / name
+        path = paths.table(folder, *name.rsplit(".", 1))
         if not path.is_file() or path.read_text(encoding="utf-8") != text:
             wrong.append(path)
     for path in wrong:

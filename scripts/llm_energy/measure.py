@@ -8,11 +8,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from llm_energy import currency
-from llm_energy.attempts import partial_path, put_aside, trace_path
+from llm_energy.attempts import put_aside
 from llm_energy.backends.spread import Spread, needs_processes
 from llm_energy.conversion import to_dict
 from llm_energy.errors import BackendUnavailable, RecordError
-from llm_energy.failures import failure_path
 from llm_energy.files import read_json, require_room, sha256_json
 from llm_energy.locks import exclusive_file, exclusive_host
 from llm_energy.machine import Machine, RealMachine
@@ -30,6 +29,7 @@ from llm_energy.records import (
     PromptSet,
     Spec,
     holds_already,
+    paths,
     read_record,
     write_record,
 )
@@ -103,14 +103,14 @@ def measure(
         if reason := _not_needed(spec, out, manifest, prompts):
             result = replace(blank, outcome="not_needed", reason=reason)
         else:
-            model_folder = manifest_path.parent / "files"
+            model_folder = paths.files_of(manifest_path)
             result = _metered(blank, machine, model_folder, prompts, arrivals, out, progress.step)
         if not holds_already(spec_path, spec):
             reason = f"{spec_path} was changed or removed while this repeat was measured"
             result = replace(result, outcome="failed", reason=reason)
         write_record(out, result)
-        partial_path(out).unlink(missing_ok=True)
-        failure_path(out).unlink(missing_ok=True)
+        paths.partial(out).unlink(missing_ok=True)
+        paths.failure(out).unlink(missing_ok=True)
     progress.finish(_summary(result), result.end_s - start_s, _time_left_s(plan_path))
     return result
 
@@ -185,7 +185,7 @@ def _metered(
         sysfs=machine.sysfs,
         procfs=machine.procfs,
         nvml=machine.nvml,
-        trace_path=trace_path(out),
+        trace_path=paths.power_trace(out),
         start_sampler=machine.start_sampler,
     )
     try:
@@ -214,7 +214,7 @@ def _metered(
             done, asked = len(repeat.windows), len(blank.spec.workloads)
             reason = f"the measuring process was interrupted after {done} of {asked} windows"
             write_record(
-                partial_path(out), replace(record(repeat), outcome="failed", reason=reason)
+                paths.partial(out), replace(record(repeat), outcome="failed", reason=reason)
             )
 
         repeat = _run(blank.spec, model_folder, prompts, arrivals, machine, meter, out, step, keep)

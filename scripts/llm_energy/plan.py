@@ -27,6 +27,7 @@ from llm_energy.records import (
     Spec,
     Workload,
     holds_already,
+    paths,
 )
 from llm_energy.sharding import model_config
 from llm_energy.sharding import refusals as sharding_refusals
@@ -71,6 +72,11 @@ class Plan:
     recommendation: dict[str, float | None] = field(default_factory=dict)
 
     @property
+    def folder(self) -> Path:
+        """Return the sweep's folder."""
+        return paths.sweep_folder(self.sweep)
+
+    @property
     def planned(self) -> tuple[Cell, ...]:
         """Give the cells that will be measured."""
         return tuple(cell for cell in self.cells if cell.outcome == "planned")
@@ -83,7 +89,7 @@ class Plan:
     def measurements(self, backend: str | None = None) -> list[str]:
         """Give the paths of all measurements that are planned, or of those of one backend."""
         return [
-            measurement_path(self.sweep, cell.backend, cell.id, repeat)
+            str(paths.measurement(self.folder, cell.backend, cell.id, repeat))
             for cell in self.planned
             for repeat in cell.specs
             if backend in (None, cell.backend)
@@ -182,7 +188,10 @@ def with_device(sweep: Sweep, planned_below: Path | None = None) -> Sweep:
         return sweep
     if planned_below is None:
         return replace(sweep, device=environments.variant(sweep.device))
-    return replace(sweep, device=read_json(planned_below / grid_path(sweep.name))["device"])
+    return replace(
+        sweep,
+        device=read_json(planned_below / paths.plan(paths.sweep_folder(sweep.name)))["device"],
+    )
 
 
 def boards_needed(spec: Spec) -> int:
@@ -190,15 +199,6 @@ def boards_needed(spec: Spec) -> int:
     if spec.device == "cpu" or spec.backend == environments.SIMULATED:
         return 0
     return max(w.parameters["sharding"]["num_devices"] for w in spec.workloads)
-
-
-def repeat_name(number: int) -> str:
-    """Name a repeat.
-
-    >>> repeat_name(1)
-    'r01'
-    """
-    return f"r{number:02d}"
 
 
 def block_rank(order_seed: int, repeat: str, cell: str) -> int:
@@ -250,7 +250,7 @@ def _plan_cell(
         }
         load = merge_loads(list(translations.values()))
         for number in range(1, sweep.repeats + 1):
-            repeat = repeat_name(number)
+            repeat = paths.repeat_name(number)
             order = sorted(
                 workloads, key=lambda w: block_rank(sweep.order_seed, repeat, f"{cell_id}/{w}")
             )
@@ -324,41 +324,6 @@ def _unique(notes: Iterable[Note]) -> tuple[Note, ...]:
     return tuple(dict.fromkeys(notes))
 
 
-def spec_path(sweep: str, cell: str, repeat: str) -> str:
-    """Give the path of a spec."""
-    return f"results/{sweep}/specs/{cell}/{repeat}.json"
-
-
-def measurement_path(sweep: str, backend: str, cell: str, repeat: str) -> str:
-    """Give the path of a measurement."""
-    return f"results/{sweep}/{backend}/measurements/{cell}/{repeat}.json"
-
-
-def request_path(sweep: str, model: str) -> str:
-    """Give the path of what the prompts stage must make for a model."""
-    return f"results/{sweep}/prompts/{model}.request.json"
-
-
-def grid_path(sweep: str) -> str:
-    """Return the path of the grid."""
-    return f"results/{sweep}/plan.json"
-
-
-def manifest_path(model: str) -> str:
-    """Return the path of a model's manifest."""
-    return f"results/models/{model}/manifest.json"
-
-
-def prompts_path(sweep: str, model: str) -> str:
-    """Return the path of a model's tokenised prompts."""
-    return f"results/{sweep}/prompts/{model}.json"
-
-
-def arrivals_path(sweep: str) -> str:
-    """Give the path of the arrivals of a sweep's timed traffic."""
-    return f"results/{sweep}/arrivals.json"
-
-
 def grid(plan: Plan) -> dict[str, Any]:
     """Give the content of ``plan.json``: every expected cell, what was refused, and every path."""
     return {
@@ -377,9 +342,10 @@ def grid(plan: Plan) -> dict[str, Any]:
                 "reason": cell.reason,
                 "workloads": list(cell.workloads),
                 "repeats": list(cell.specs),
-                "specs": [spec_path(plan.sweep, cell.id, r) for r in cell.specs],
+                "specs": [str(paths.spec(plan.folder, cell.id, r)) for r in cell.specs],
                 "measurements": [
-                    measurement_path(plan.sweep, cell.backend, cell.id, r) for r in cell.specs
+                    str(paths.measurement(plan.folder, cell.backend, cell.id, r))
+                    for r in cell.specs
                 ],
                 "notes": to_dict(cell.notes),
             }
@@ -394,18 +360,18 @@ def changes(plan: Plan, folder: Path) -> dict[Path, Any]:
     A spec that an older version wrote stays if it says the same, and so do its measurements.
     """
     specs = {
-        folder / spec_path(plan.sweep, cell.id, repeat): spec
+        folder / paths.spec(plan.folder, cell.id, repeat): spec
         for cell in plan.cells
         for repeat, spec in cell.specs.items()
     }
     changed = {p: to_dict(spec) for p, spec in specs.items() if not holds_already(p, spec)}
     others: dict[Path, Any] = {
-        folder / request_path(plan.sweep, model): request
+        folder / paths.prompt_request(plan.folder, model): request
         for model, request in plan.prompt_requests.items()
     }
     if plan.arrivals.workloads:
-        others[folder / arrivals_path(plan.sweep)] = to_dict(plan.arrivals)
-    others[folder / grid_path(plan.sweep)] = grid(plan)
+        others[folder / paths.arrivals(plan.folder)] = to_dict(plan.arrivals)
+    others[folder / paths.plan(plan.folder)] = grid(plan)
     return changed | {p: value for p, value in others.items() if not is_written(p, value)}
 
 

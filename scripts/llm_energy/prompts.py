@@ -13,8 +13,8 @@ from typing import Any
 
 from llm_energy.errors import LlmEnergyError
 from llm_energy.files import sha256_file
+from llm_energy.records.paths import ROOT
 
-ROOT = Path(__file__).resolve().parents[2]
 BUILTIN = ROOT / "config" / "prompts" / "general-v1.jsonl"
 DEFAULT_COLUMN = "text"
 

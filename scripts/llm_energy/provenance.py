@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,20 +11,7 @@ from llm_energy import environments
 from llm_energy.errors import LlmEnergyError
 from llm_energy.files import read_json, sha256_file
 from llm_energy.git import git_state
-from llm_energy.records import SCHEMA_VERSION, TableSources, read_record
-from llm_energy.records.results import TABLE_SOURCES
-
-NAME = "provenance.json"
-SOURCES = Path("tables", TABLE_SOURCES)
-# What belongs to a sweep, below results/<sweep>/. Interrupted repeats are read by no stage.
-PARTS = (
-    *("plan.json", "config.json", "arrivals.json", "specs/*/*.json", "prompts/*.json"),
-    *("*/measurements/*/r*.json", "*/measurements/*/r*.trace.csv.gz"),
-    *("*/verdicts.json", "*/metrics.json", "*/aggregate.json", "comparisons.json"),
-    "load.json",
-    *("tables/*", "figures/*"),
-)
-UNREAD = re.compile(r"\.(partial|(interrupted|superseded)-\d+)\.(json|trace\.csv\.gz)$")
+from llm_energy.records import SCHEMA_VERSION, TableSources, paths, read_record
 
 
 @dataclass(frozen=True)
@@ -58,7 +44,7 @@ class Provenance:
     @property
     def folder(self) -> Path:
         """Give the sweep's folder."""
-        return Path("results", self.sweep)
+        return paths.sweep_folder(self.sweep)
 
 
 def trace_back(sweep: str, root: Path) -> Provenance:
@@ -66,14 +52,14 @@ def trace_back(sweep: str, root: Path) -> Provenance:
 
     Raises LlmEnergyError where a measurement is not the one that was judged.
     """
-    folder = Path("results", sweep)
-    plan = read_json(folder / "plan.json")
+    folder = paths.sweep_folder(sweep)
+    plan = read_json(paths.plan(folder))
     files = {str(path): sha256_file(path) for path in _files(folder, plan)}
     for path, judged in judged_hashes(folder, plan):
         if files.get(path) != judged:
             raise LlmEnergyError(f"{path}: it changed after it was judged; run the workflow again")
     commit, dirty = git_state(root)
-    sources = folder / SOURCES
+    sources = paths.table_sources(folder)
     if not sources.is_file():
         raise LlmEnergyError(
             f"{sources}: no such file; an older version made these tables, so make them again: "
@@ -98,16 +84,16 @@ def backends(plan: dict[str, Any]) -> list[str]:
 def judged_hashes(folder: Path, plan: dict[str, Any]) -> Iterator[tuple[str, str]]:
     """Yield the path of each measurement that has a verdict, and the hash that it was judged by."""
     for backend in backends(plan):
-        verdicts = read_json(folder / backend / "verdicts.json")["verdicts"]
+        verdicts = read_json(paths.verdicts(folder, backend))["verdicts"]
         found = {v["measurement"]: v["measurement_sha256"] for v in verdicts}
         yield from ((path, sha256) for path, sha256 in found.items() if path)
 
 
 def _files(folder: Path, plan: dict[str, Any]) -> list[Path]:
     models = sorted({cell["model"] for cell in plan["cells"]})
-    found = [path for part in PARTS for path in folder.glob(part)]
-    found += [p for m in models for p in (folder.parent / "models" / m).glob("manifest*.json")]
-    return sorted(path for path in found if path.is_file() and not UNREAD.search(path.name))
+    found = [path for part in (*paths.MEASURED, *paths.MADE) for path in folder.glob(part)]
+    found += [f(folder, m) for m in models for f in (paths.manifest, paths.int8_manifest)]
+    return sorted(path for path in found if path.is_file() and not paths.is_unread(path))
 
 
 def _locks(plan: dict[str, Any], root: Path) -> Iterator[tuple[str, Lock]]:
@@ -130,7 +116,7 @@ def _locks(plan: dict[str, Any], root: Path) -> Iterator[tuple[str, Lock]]:
 def fed_by(provenance: Provenance, plan: dict[str, Any], path: str) -> dict[str, list[str]]:
     """Give, by table, the rows that a file feeds."""
     place = Path(path)
-    if place == provenance.folder / SOURCES:
+    if place == paths.table_sources(provenance.folder):
         return {table: list(rows) for table, rows in provenance.tables.items()}
     if place.parent == provenance.folder / "tables":
         table = place.name.partition(".")[0]

@@ -39,6 +39,7 @@ from llm_energy.records import (
     Workload,
     holds_already,
     parse_record,
+    paths,
     read_record,
 )
 
@@ -261,7 +262,7 @@ class Surroundings:
 
         Where the process was of a newer version than the plan, it hashed keys that the file lacks.
         """
-        path = f"{self.folder}/specs/{planned.cell}/r{planned.repeat:02d}.json"
+        path = paths.spec(self.folder, planned.cell, paths.repeat_name(planned.repeat))
         try:
             with open(path, "rb") as stream:
                 found = sha256_json(parse_json(stream.read(), path))
@@ -279,8 +280,8 @@ class Surroundings:
 
     def _read(self, model: str, workload: str) -> Current:
         if model not in self._models:
-            manifest = self.folder.parent / "models" / model / "manifest.json"
-            prompts = self.folder / "prompts" / f"{model}.json"
+            manifest = paths.manifest(self.folder, model)
+            prompts = paths.prompts(self.folder, model)
             self._models[model] = (
                 read_record(ModelManifest, manifest) if manifest.is_file() else None,
                 read_record(PromptSet, prompts) if prompts.is_file() else None,

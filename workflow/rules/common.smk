@@ -19,6 +19,7 @@ from llm_energy.config import load_sweep
 from llm_energy.errors import LlmEnergyError
 from llm_energy.files import require_room
 from llm_energy.imports import modules_behind
+from llm_energy.records import paths
 
 # With conda or containers Snakemake provides the environments, else they are the venvs that
 # `make envs` builds.
@@ -136,7 +137,7 @@ def outputs(rule, **wildcards):
 def boards(wildcards):
     """Give how many GPUs a repeat of a cell occupies."""
     cell = f"{wildcards.model}--{wildcards.backend}--{wildcards.precision}"
-    repeat = wildcards.get("repeat", plan.repeat_name(1))
+    repeat = wildcards.get("repeat", paths.repeat_name(1))
     return plan.boards_needed(PLAN.spec(cell, repeat))
 
 
@@ -149,14 +150,14 @@ def quantised_manifest(wildcards):
     """Give the manifest of a model's 8-bit files where a cell's engine reads them, else nothing."""
     cell = f"{wildcards.model}--{wildcards.backend}--{wildcards.precision}"
     reads = PLAN.spec(cell, wildcards.repeat).engine.get("load_in_8bit")
-    return f"results/models/{wildcards.model}/manifest-int8.json" if reads else []
+    return str(paths.int8_manifest(PLAN.folder, wildcards.model)) if reads else []
 
 
 def begin():
     """Write the plan where there is room, and put right what a clock that was ahead would spoil."""
-    require_room(Path(f"results/{PLAN.sweep}"))
-    models = [Path(f"results/models/{model}") for model in PLAN.models]
-    if count := freeze.bring_back([Path(SCRIPTS), Path(f"results/{PLAN.sweep}"), *models]):
+    require_room(PLAN.folder)
+    models = [paths.model_files(PLAN.folder, model).parent for model in PLAN.models]
+    if count := freeze.bring_back([Path(SCRIPTS), PLAN.folder, *models]):
         print(f"{count} files were dated in the future and have the present time now.")
     PENDING.write()
 
@@ -196,7 +197,7 @@ def unless(holds, path):
 def is_not_stale(wildcards):
     """Tell whether no measurement stands for a repeat that is to be taken anew."""
     cell = f"{wildcards.model}--{wildcards.backend}--{wildcards.precision}"
-    path = plan.measurement_path(PLAN.sweep, wildcards.backend, cell, wildcards.repeat)
+    path = str(paths.measurement(PLAN.folder, wildcards.backend, cell, wildcards.repeat))
     return path not in PENDING.stale and path not in PENDING.again
 
 
@@ -212,7 +213,7 @@ def is_settled(wildcards):
 
 def arrivals(wildcards):
     """Give the file of the arrivals where a workload has timed traffic, else nothing."""
-    return plan.arrivals_path(PLAN.sweep) if PLAN.arrivals.workloads else []
+    return str(paths.arrivals(PLAN.folder)) if PLAN.arrivals.workloads else []
 
 
 def measurements(wildcards):

@@ -22,8 +22,8 @@ from pathlib import Path
 from typing import Any
 
 from llm_energy.errors import LlmEnergyError, OutOfMemory, Unsupported
+from llm_energy.records.paths import SCRIPTS
 
-SCRIPTS = Path(__file__).resolve().parents[2]
 MODULE = "llm_energy.backends.rank"
 # How long ranks that work together may take to answer once one of them has failed; they answer at
 # once if they failed alike, and never if they wait for the one that failed.

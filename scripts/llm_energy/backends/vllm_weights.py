@@ -8,6 +8,7 @@ from typing import Any
 
 from llm_energy.errors import Unsupported
 from llm_energy.files import read_json
+from llm_energy.records import paths
 
 FLOATS = ("float32", "float16", "bfloat16")
 
@@ -17,7 +18,7 @@ def prequantized_folder(model_folder: Path) -> Path:
 
     vLLM quantises to 4 bits while it loads, and takes 8 bits only as transformers saved them.
     """
-    folder = model_folder.with_name(f"{model_folder.name}-int8")
+    folder = paths.int8_of(model_folder)
     if not (folder / "config.json").exists():
         raise Unsupported(
             "vLLM reads 8-bit weights only from a folder that was quantised before, and there is "
@@ -28,7 +29,7 @@ def prequantized_folder(model_folder: Path) -> Path:
 
 def prequantized_sha256(folder: Path) -> str | None:
     """Give the hash of the 8-bit weights from their manifest, None where a folder has none."""
-    manifest = folder.with_name("manifest-int8.json")
+    manifest = paths.manifest_of(folder)
     return read_json(manifest)["weights_sha256"] if manifest.exists() else None
 
 

@@ -7,10 +7,9 @@ import os
 import subprocess
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
-SCRIPTS = Path(__file__).resolve().parents[2]
+from llm_energy.records.paths import SCRIPTS
 
 
 def start(module: str, arguments: Sequence[str], **streams: Any) -> subprocess.Popen[bytes]:

@@ -279,9 +279,6 @@ class Aggregate:
     mixed_backends: tuple[str, ...] = field(default=())
 
 
-TABLE_SOURCES = "sources.json"  # beside the tables
-
-
 @dataclass(frozen=True)
 class TableSources:
     """What the tables of a sweep were made from.

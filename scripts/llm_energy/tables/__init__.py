@@ -7,10 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
+from pathlib import Path
 
 from llm_energy.parallel import each
-from llm_energy.records import SCHEMA_VERSION, TableSources, rows_text
-from llm_energy.records.results import TABLE_SOURCES
+from llm_energy.records import SCHEMA_VERSION, TableSources, paths, rows_text
 from llm_energy.tables import (
     comparisons,
     components,
@@ -73,7 +73,7 @@ def render(results: Results, jobs: int = 1) -> Iterator[tuple[str, str]]:
         yield from texts.items()
         rows[name] = sources
     sources = TableSources(SCHEMA_VERSION, results.aggregates[0].sweep, rows)
-    yield TABLE_SOURCES, rows_text(sources)
+    yield paths.table_sources(Path()).name, rows_text(sources)
 
 
 def files(table: Table) -> dict[str, str]:

@@ -6,9 +6,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from llm_energy.conversion import to_dict
 from llm_energy.errors import LlmEnergyError, RecordError
-from llm_energy.files import parse_json, sha256_json
+from llm_energy.files import parse_json
 from llm_energy.records import Spec, parse_record
 
 # A measurement's file begins with what it was made of. The rest is most of it, and not read.
@@ -54,8 +53,6 @@ def is_of(
         asked = {w.id: prompts_sha256.get(w.id) for w in spec.workloads}
         if head.get("prompts_sha256") != asked:
             return False
-    if head.get("spec_sha256") == sha256_json(to_dict(spec)):
-        return True
     try:
         return parse_record(Spec, head.get("spec"), "spec") == spec
     except LlmEnergyError:

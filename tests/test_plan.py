@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 from pathlib import Path
 
@@ -31,6 +32,22 @@ def engine(backend: BackendEntry) -> plan.Engine:
 def make(tmp_path: Path, the_engine=engine, **changes) -> plan.Plan:
     (tmp_path / "model").mkdir(exist_ok=True)
     return plan.make_plan(load_sweep(tiny_sweep(str(tmp_path / "model"), **changes)), the_engine)
+
+
+def test_a_spec_is_found_without_looking_through_all_cells(tmp_path):
+    class Counted(tuple):
+        walks = 0
+
+        def __iter__(self):
+            Counted.walks += 1
+            return super().__iter__()
+
+    made = make(tmp_path, precisions=["float32", "bfloat16"], protocol={"repeats": 2})
+    made = dataclasses.replace(made, cells=Counted(made.cells))
+    for cell in made.planned * 5:
+        assert all(made.spec(cell.id, repeat) is spec for repeat, spec in cell.specs.items())
+        assert made.backends == ("pytorch",)
+    assert Counted.walks <= 3
 
 
 def test_cells_are_models_by_backends_by_precisions(tmp_path):

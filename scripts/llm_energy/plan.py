@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -76,12 +77,12 @@ class Plan:
         """Return the sweep's folder."""
         return paths.sweep_folder(self.sweep)
 
-    @property
+    @cached_property
     def planned(self) -> tuple[Cell, ...]:
         """Give the cells that will be measured."""
         return tuple(cell for cell in self.cells if cell.outcome == "planned")
 
-    @property
+    @cached_property
     def backends(self) -> tuple[str, ...]:
         """Give the backends of the sweep, in its order, those without a planned cell included."""
         return tuple(dict.fromkeys(cell.backend for cell in self.cells))
@@ -97,7 +98,12 @@ class Plan:
 
     def spec(self, cell: str, repeat: str) -> Spec:
         """Give the spec of one cell and repeat; KeyError where the plan has none."""
-        return {c.id: c for c in self.cells}[cell].specs[repeat]
+        return self._by_id[cell].specs[repeat]
+
+    @cached_property
+    def _by_id(self) -> dict[str, Cell]:
+        """Return the cells by their id: the rules ask for a spec in each of thousands of jobs."""
+        return {cell.id: cell for cell in self.cells}
 
 
 def make_plan(sweep: Sweep, engine: Callable[[BackendEntry], Engine]) -> Plan:

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import bz2
+import gzip
 import io
+import lzma
 import os
 import re
 import shutil
+import struct
 import subprocess
 import sys
 import tarfile
@@ -16,6 +20,7 @@ import builders
 import pytest
 from project import ROOT, Project
 
+from llm_energy import packed as reader
 from llm_energy.archive import read_measured, unpack
 from llm_energy.errors import LlmEnergyError
 from llm_energy.files import read_json, write_json
@@ -229,3 +234,119 @@ def test_a_plan_that_is_no_mapping_is_told(archived, tmp_path, text):
     (archived / "results/test/plan.json").write_text(text, encoding="utf-8")
     with pytest.raises(LlmEnergyError, match=r"results/test/plan\.json: not a plan"):
         unpack(archived, tmp_path / "here")
+
+
+def tarball(folder: Path) -> bytes:
+    """Give a folder as an uncompressed tar file."""
+    made = io.BytesIO()
+    with tarfile.open(fileobj=made, mode="w") as file:
+        file.add(folder, arcname=".")
+    return made.getvalue()
+
+
+def flipped(content: bytes, at: int) -> bytes:
+    return content[:at] + bytes([content[at] ^ 1]) + content[at + 1 :]
+
+
+def second_header(content: bytes) -> int:
+    """Give where the header of the second member of a tar file with a file in it begins."""
+    with tarfile.open(fileobj=io.BytesIO(content)) as file:
+        return [one.offset for one in file if one.isreg()][1]
+
+
+def zipped(folder: Path, method: int = zipfile.ZIP_DEFLATED) -> bytes:
+    made = io.BytesIO()
+    with zipfile.ZipFile(made, "w", method) as file:
+        for name in contents(folder):
+            file.write(folder / name, name)
+    return made.getvalue()
+
+
+def marked(content: bytes, offset: int, value: int) -> bytes:
+    """Change two bytes of every header in a zip file, in front of the files and in the index."""
+    value = struct.pack("<H", value)
+    for magic, shift in ((b"PK\3\4", 0), (b"PK\1\2", 2)):
+        at = -1
+        while (at := content.find(magic, at + 1)) >= 0:
+            place = at + offset + shift
+            content = content[:place] + value + content[place + 2 :]
+    return content
+
+
+DAMAGED = {
+    # by the checksum alone one can tell it
+    "gzip with a flipped checksum": lambda f: flipped(gzip.compress(tarball(f)), -6),
+    "gzip cut in the middle": lambda f: gzip.compress(tarball(f))[:-900],
+    "gzip cut before its checksum": lambda f: gzip.compress(tarball(f))[:-8],
+    "gzip with a changed digit": lambda f: (
+        gzip.compress(tarball(f).replace(b"float32", b"float33"), 0)[:-8]
+        + gzip.compress(tarball(f), 0)[-8:]
+    ),
+    "xz that is corrupt": lambda f: flipped(lzma.compress(tarball(f)), 400),
+    "xz that is cut": lambda f: lzma.compress(tarball(f))[:-40],
+    "bzip2 that is corrupt": lambda f: flipped(bz2.compress(tarball(f)), 400),
+    "tar with a damaged header": lambda f: flipped(tarball(f), second_header(tarball(f)) + 3),
+    "tar that ends at a header": lambda f: tarball(f)[: second_header(tarball(f))],
+    "tar that is cut": lambda f: tarball(f)[: second_header(tarball(f)) + 600],
+    "zip with a changed byte": lambda f: flipped(zipped(f, zipfile.ZIP_STORED), 100),
+    "zip that is encrypted": lambda f: marked(zipped(f), 6, 1),
+    "zip of an unknown method": lambda f: marked(zipped(f), 8, 99),
+    "zip that is cut": lambda f: zipped(f)[:-100],
+    "nothing": lambda f: b"",
+    "zeros": lambda f: bytes(10240) + b"x",
+}
+
+
+@pytest.mark.parametrize("kind", DAMAGED)
+def test_a_damaged_archive_is_told_and_changes_nothing(archived, tmp_path, kind):
+    before = tmp_path / "here/results/test/pytorch/measurements/old/r01.json"
+    write_json(before, {})
+    (tmp_path / "a").write_bytes(DAMAGED[kind](archived))
+    with pytest.raises(LlmEnergyError, match="neither a folder nor a readable tar or zip file"):
+        unpack(tmp_path / "a", tmp_path / "here")
+    assert before.exists()
+
+
+@pytest.mark.parametrize("kind", [tarball, zipped, lambda f: lzma.compress(tarball(f))])
+def test_a_sound_archive_of_each_format_is_taken(archived, tmp_path, kind):
+    (tmp_path / "a").write_bytes(kind(archived))
+    assert unpack(tmp_path / "a", tmp_path / "here") == "test"
+    assert set(contents(archived)) == set(contents(tmp_path / "here"))
+
+
+@pytest.mark.parametrize("name", ["mine", "mine/results", "mine/results/test", "."])
+def test_an_archive_is_never_deleted_for_its_own_tables(archived, tmp_path, name):
+    shutil.move(archived, tmp_path / "paper/mine")
+    before = contents(tmp_path)
+    with pytest.raises(LlmEnergyError, match="which would replace it"):
+        unpack(tmp_path / "paper" / name, tmp_path / "paper" / "mine")
+    assert contents(tmp_path) == before
+
+
+@pytest.mark.parametrize(
+    ("link", "target"),
+    [
+        ("results/test/pytorch/measurements/m--pytorch--float32/r02.json", "/etc/passwd"),
+        ("results/test/pytorch/measurements/m--pytorch--float16", "/etc"),
+        ("results/test/specs/m--pytorch--float16", ".."),
+        ("results/test/specs/m--pytorch--float32/r02.json", "r02.json"),
+    ],
+)
+@pytest.mark.parametrize("name", ["", "a.tar.gz"])
+def test_links_are_not_followed(archived, tmp_path, link, target, name):
+    (archived / link).symlink_to(target)
+    source = packed(archived, tmp_path / name) if name else archived
+    with pytest.raises(LlmEnergyError, match="is a link or no plain file"):
+        unpack(source, tmp_path / "here")
+
+
+def test_what_an_archive_may_unpack_to_is_bounded(archived, tmp_path, monkeypatch):
+    source = packed(archived, tmp_path / "a.tar.gz")
+    monkeypatch.setattr(reader, "MOST_BYTES", 1000)
+    for one in (source, archived):
+        with pytest.raises(LlmEnergyError, match="it unpacks to more than"):
+            unpack(one, tmp_path / "here")
+    monkeypatch.setattr(reader, "MOST_FILES", 3)
+    monkeypatch.setattr(reader, "MOST_BYTES", 1 << 30)
+    with pytest.raises(LlmEnergyError, match="it holds more than 3 files"):
+        unpack(source, tmp_path / "here")

@@ -6,19 +6,20 @@ An archive is a folder, a tar file or a zip file with what lies under ``results/
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 import subprocess
 import sys
-import tarfile
 import tempfile
-import zipfile
 from collections.abc import Iterable
-from dataclasses import dataclass
-from pathlib import Path
+from dataclasses import dataclass, replace
+from pathlib import Path, PurePosixPath
 from typing import Any
 
+from llm_energy import packed
 from llm_energy.errors import LlmEnergyError, RecordError
-from llm_energy.files import read_json
+from llm_energy.files import parse_json, read_json
+from llm_energy.packed import Entry
 from llm_energy.records import names, paths
 
 
@@ -119,52 +120,70 @@ def _cell(plan: dict[str, Any], number: int) -> MeasuredCell:
 
 
 def unpack(archive: Path, folder: Path) -> str:
-    """Lay out below ``folder`` the sweep that ``archive`` holds, and give the sweep's name.
+    """Lay out below ``folder`` the sweep that ``archive`` holds, and return the sweep's name.
 
-    What lay under ``folder/results`` before is removed. Raises LlmEnergyError for what is no
-    archive of exactly one sweep.
+    What lay under ``folder/results`` before is replaced, once all of the archive is read and found
+    sound. Raises LlmEnergyError for what is no archive of exactly one sweep.
     """
-    with tempfile.TemporaryDirectory() as place:
-        source = archive if archive.is_dir() else _extracted(archive, Path(place))
-        plan = _plan_in(source, archive)
-        sweep = measured(read_json(plan), f"{archive}: {plan.relative_to(source)}").sweep
-        shutil.rmtree(folder / "results", ignore_errors=True)
-        own, models = folder / paths.sweep_folder(sweep), paths.models(plan.parent)
-        _copy(plan.parent, paths.MEASURED, own)
-        _copy(models, paths.MANIFESTS, paths.models(own))
+    results, there = (folder / "results").resolve(), archive.resolve()
+    if there.is_relative_to(results) or results.is_relative_to(there):
+        raise LlmEnergyError(
+            f"{archive}: its tables would be made in {folder / 'results'}, which would replace it; "
+            "give it another place or name"
+        )
+    with tempfile.TemporaryDirectory() as name, contextlib.ExitStack() as stack:
+        place = Path(name)
+        found = _entries(archive, place, stack)
+        plan = _plan_in(found, archive)
+        packed.extract(archive, {place / "plan.json": plan})
+        where, content = f"{archive}: {plan.name}", (place / "plan.json").read_bytes()
+        sweep = measured(parse_json(content, where), where).sweep
+        packed.extract(archive, _wanted(found, plan, place / "results", sweep))
+        if results.exists():
+            shutil.rmtree(results)
+        results.parent.mkdir(parents=True, exist_ok=True)
+        shutil.move(place / "results", results)
     return sweep
 
 
-def _extracted(archive: Path, place: Path) -> Path:
-    """Unpack a tar or a zip file; neither may write outside ``place``."""
-    if not archive.exists():
-        raise LlmEnergyError(f"{archive}: no such archive")
-    try:
-        if zipfile.is_zipfile(archive):
-            with zipfile.ZipFile(archive) as file:
-                file.extractall(place)
-        else:
-            with tarfile.open(archive) as file:
-                file.extractall(place, filter="data")
-    except (tarfile.TarError, zipfile.BadZipFile, OSError, EOFError) as error:
-        raise LlmEnergyError(
-            f"{archive}: neither a folder nor a readable tar or zip file ({error})"
-        ) from None
-    return place
+def _entries(archive: Path, place: Path, stack: contextlib.ExitStack) -> list[Entry]:
+    """Return what lies in the archive; beside the folder of one sweep lie the models."""
+    found = packed.entries(archive, place, stack)
+    models = archive.resolve().parent / "models"
+    if not (archive / "plan.json").is_file() or not models.is_dir():
+        return found
+    beside = packed.entries(models, place, stack)
+    return [replace(one, name="sweep" / one.name) for one in found] + [
+        replace(one, name="models" / one.name) for one in beside
+    ]
 
 
-def _plan_in(source: Path, archive: Path) -> Path:
-    found = sorted(source.rglob("plan.json"))
-    if len(found) != 1:
-        names = ", ".join(str(path.relative_to(source)) for path in found) or "none"
+def _plan_in(found: list[Entry], archive: Path) -> Entry:
+    plans = sorted((one for one in found if one.name.name == "plan.json"), key=lambda e: e.name)
+    if len(plans) != 1:
+        names = ", ".join(str(one.name) for one in plans[:10]) or "none"
         raise LlmEnergyError(
             f"{archive}: it must hold exactly one plan.json, that of one sweep; found {names}"
         )
-    return found[0]
+    return plans[0]
 
 
-def _copy(source: Path, patterns: Iterable[str], target: Path) -> None:
-    for path in sorted(path for pattern in patterns for path in source.glob(pattern)):
-        place = target / path.relative_to(source)
-        place.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(path, place)
+def _wanted(found: list[Entry], plan: Entry, results: Path, sweep: str) -> dict[Path, Entry]:
+    """Return what is taken over, by the path that it gets; links of the sweep are among it."""
+    own = plan.name.parent
+    models = own.parent / "models"
+    wanted = {}
+    for entry in found:
+        if entry.name.is_relative_to(own):
+            name = entry.name.relative_to(own)
+            if entry.open is None or _matches(name, paths.MEASURED):
+                wanted[results / sweep / name] = entry
+        elif entry.name.is_relative_to(models):
+            name = entry.name.relative_to(models)
+            if _matches(name, paths.MANIFESTS):
+                wanted[results / "models" / name] = entry
+    return wanted
+
+
+def _matches(name: PurePosixPath, patterns: Iterable[str]) -> bool:
+    return any(len(name.parts) == one.count("/") + 1 and name.match(one) for one in patterns)

@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from llm_energy.errors import LlmEnergyError
 from llm_energy.records import Statistic, write_record
 from llm_energy.tables import TABLES, Results, make, render
-from llm_energy.tables.by_cell import label
+from llm_energy.tables.by_cell import csv_text, label
 from llm_energy.tables.text import TEXT_WIDTH, to_text
 
 ESTIMATED = {"energy_status": "estimated", "components": ("cpu", "dram")}
@@ -339,3 +339,25 @@ def test_the_command_line_writes_every_table_in_every_format(tmp_path):
     assert set(found) == wanted | {"energy.txt", "sources.json"}
     assert found["energy.txt"] == rendered()["txt"]
     assert all(text.endswith("\n") and not text.endswith("\n\n") for text in found.values())
+
+
+@pytest.mark.parametrize(
+    ("value", "written"),
+    [
+        ("=cmd|' /C calc'!A0", "'=cmd|' /C calc'!A0"),
+        ("+1", "'+1"),
+        ("-2+3", "'-2+3"),
+        ("@SUM(A1)", "'@SUM(A1)"),
+        ("\t=1", "'\t=1"),
+        ("a=b", "a=b"),
+        ("", ""),
+        (-1.5, "-1.5"),
+        (-0.0, "-0.0"),
+        (None, ""),
+    ],
+)
+def test_no_text_of_a_csv_file_is_a_formula_and_numbers_keep_their_sign(value, written):
+    assert list(csv.reader(io.StringIO(csv_text(["a", "b"], [["x", value]])))) == [
+        ["a", "b"],
+        ["x", written],
+    ]

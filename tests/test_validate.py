@@ -192,6 +192,17 @@ def asking(**parameters):
             "host.gpus[0].uuid: ['a'] is not of type 'string'",
         ),
         (
+            lambda d: d.update(quality=SCORED | {"tokens": 2, "total_nll": -1.0}),
+            "quality.total_nll is -1.0, allowed 0 or more",
+        ),
+        *(
+            (
+                lambda d, v=value: d["windows"][0]["interval"].update(end_s=v),
+                f"windows[0].interval.end_s is {value!r:.40}, allowed 0 or a size from 1e-99 to",
+            )
+            for value in (1e300, -1e100, 5e-324, 10**200)
+        ),
+        (
             lambda d: d.update(quality=SCORED | {"tokens": 0}),
             "quality.total_nll is of 0 tokens",
         ),

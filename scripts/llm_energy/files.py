@@ -6,8 +6,10 @@ import errno
 import functools
 import hashlib
 import json
+import math
 import os
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -112,16 +114,70 @@ def read_json(path: str | Path) -> Any:
 
 
 def parse_json(content: bytes, path: str | Path) -> Any:
-    """Give the JSON value that was read from ``path``, or raise as ``read_json`` does."""
-    if (parser := _fast_parser()) is not None:
+    """Return the JSON value that was read from ``path``, or raise as ``read_json`` does.
+
+    Numbers that are none or overflow (NaN, Infinity, 1e999, 400 digits) and texts that no UTF-8
+    file can hold (lone surrogates) are refused with their key.
+    """
+    if (parser := _fast_parser()) is not None and not _may_overflow(content):
         try:
             return parser(content)
         except ValueError:  # where it is stricter than the standard library, that one decides
             pass
     try:
-        return json.loads(content.decode("utf-8"))
+        value = json.loads(
+            content.decode("utf-8"), parse_constant=_Refused, parse_float=_float, parse_int=_int
+        )
+        problem = next(_refused(value, ""), None)
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise RecordError(f"{path}: not valid JSON ({error})") from None
+    except RecursionError:
+        raise RecordError(f"{path}: not valid JSON (it is nested too deep)") from None
+    if problem:
+        raise RecordError(f"{path}{problem}")
+    return value
+
+
+class _Refused(str):
+    """The text of a number that is none, or that a double can't hold."""
+
+
+def _float(text: str) -> float | _Refused:
+    return value if math.isfinite(value := float(text)) else _Refused(text)
+
+
+def _int(text: str) -> int | _Refused:
+    return int(text) if len(text) < 309 else _Refused(text)
+
+
+def _refused(value: Any, place: str) -> Iterator[str]:
+    """Yield the place of each value that is refused, and why."""
+    if isinstance(value, _Refused):
+        yield f"{place}: found {value!s:.40}, allowed a finite number of at most 308 digits"
+    elif isinstance(value, str):
+        if not value.isascii() and _SURROGATE.search(value):
+            yield f"{place}: found {value!a:.80}, allowed Unicode text without lone surrogates"
+    elif isinstance(value, list):
+        for number, one in enumerate(value):
+            if type(one) is not int:
+                yield from _refused(one, f"{place}[{number}]")
+    elif isinstance(value, dict):
+        for key, one in value.items():
+            yield from _refused(key, place)
+            yield from _refused(one, f"{place}.{key}")
+
+
+_SURROGATE = re.compile("[\ud800-\udfff]")
+_DIGITS = bytes.maketrans(b"123456789E", b"000000000e")
+_HUGE = re.compile(rb"[\s:,\[][-]?[0-9]+(?:\.[0-9]+)?[eE][+]?[0-9]{3}")
+
+
+def _may_overflow(content: bytes) -> bool:
+    """Tell whether a number could overflow; most files need no regular expression for it."""
+    plain = content.translate(_DIGITS)
+    if b"0" * 200 in plain:  # with an exponent of two digits
+        return True
+    return (b"0e000" in plain or b"0e+000" in plain) and bool(_HUGE.search(b" " + content))
 
 
 @functools.cache
@@ -131,7 +187,7 @@ def _fast_parser() -> Callable[[bytes], Any] | None:
         from pydantic_core import from_json
     except ImportError:
         return None
-    return from_json
+    return functools.partial(from_json, allow_inf_nan=False)
 
 
 def read_yaml(path: str | Path) -> Any:

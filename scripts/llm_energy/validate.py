@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -47,6 +48,9 @@ from llm_energy.records import (
 NOT_NEEDED = "not_needed"
 # Beside what is no record: too deep for the parser, and numbers of thousands of digits.
 UNREADABLE = (RecordError, RecursionError, ValueError)
+
+# An exponent of three digits, or as many digits: rare, and cheaper to find than each number.
+EXTREME = re.compile(rb"[0-9][eE][+-]?[0-9]{2}[0-9]|[0-9]{50}")
 
 # What checks and conditions read of a workload's parameters, and the types that it may have.
 PARAMETERS = {
@@ -106,6 +110,26 @@ def validate(sweep: str, backend: str, plan_path: Path, jobs: int = 1) -> Verdic
     return Verdicts(SCHEMA_VERSION, sweep, backend, tuple(map(_conclude, verdicts.values())))
 
 
+def extreme(content: bytes, data: Any) -> str | None:
+    """Name a number so large or small that arithmetic with it would overflow, or return None.
+
+    No quantity that a repeat measures is of 1e99 or, unless it is zero, below 1e-99.
+    """
+    return next(_extremes(data, ""), None) if EXTREME.search(content) else None
+
+
+def _extremes(value: Any, place: str) -> Iterator[str]:
+    if isinstance(value, (int, float)):
+        if value and not 1e-99 < abs(value) < 1e99:
+            yield f"{place.lstrip('.')} is {value!r:.40}, allowed 0 or a size from 1e-99 to 1e99"
+    elif isinstance(value, (dict, list)):
+        pairs = value.items() if isinstance(value, dict) else enumerate(value)
+        for key, one in pairs:
+            yield from _extremes(
+                one, f"{place}[{key}]" if isinstance(key, int) else f"{place}.{key}"
+            )
+
+
 def consistent(measurement: Measurement, planned: Planned, spec_sha256: str) -> str | None:
     """Say what in a well-formed measurement contradicts itself or the plan, or None."""
     spec = measurement.spec
@@ -127,6 +151,8 @@ def consistent(measurement: Measurement, planned: Planned, spec_sha256: str) -> 
     if (quality := measurement.quality) is not None:
         if quality.total_nll is not None and quality.tokens < 1:
             return f"quality.total_nll is of {quality.tokens} tokens, allowed 1 or more"
+        if quality.total_nll is not None and quality.total_nll < 0:
+            return f"quality.total_nll is {quality.total_nll}, allowed 0 or more"
         if quality.bytes_per_token is not None and not quality.bytes_per_token > 0:
             return f"quality.bytes_per_token is {quality.bytes_per_token}, allowed above 0"
     names = [window.workload for window in measurement.windows]
@@ -242,7 +268,7 @@ def _read(content: bytes, planned: Planned) -> tuple[Measurement | None, str | N
         if listed:
             found = "; ".join(listed[: schemas.PROBLEMS_SHOWN])
         return None, f"{found}; and {more} more" if more > 0 else found
-    problem = consistent(measurement, planned, spec_sha256)
+    problem = extreme(content, data) or consistent(measurement, planned, spec_sha256)
     return (None, problem) if problem else (measurement, None)
 
 

@@ -17,7 +17,7 @@ from project import Project
 from slurm_project import simulated_sweep
 from test_plan import make
 
-from llm_energy import currency, freeze, locks, plan
+from llm_energy import currency, freeze, locks
 from llm_energy.errors import LlmEnergyError, RecordError
 from llm_energy.files import read_json, write_json
 from llm_energy.records import paths
@@ -238,7 +238,7 @@ def test_a_checkout_with_a_brace_in_its_path_is_refused_in_one_line(tmp_path):
 )
 def test_what_would_be_measured_anew_is_said_before(tmp_path, changed, count):
     before = make(tmp_path, precisions=["float32", "int8"], protocol={"repeats": 2})
-    plan.write_plan(before, tmp_path)
+    freeze.write_plan(before, tmp_path)
     for path in before.measurements()[:3]:
         cell, repeat = Path(path).parts[-2:]
         spec = read_json(tmp_path / paths.spec(before.folder, cell, repeat.removesuffix(".json")))

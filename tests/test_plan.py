@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from project import tiny_sweep
 
-from llm_energy import plan
+from llm_energy import freeze, plan
 from llm_energy.config import BackendEntry, load_sweep
 from llm_energy.conversion import to_dict
 from llm_energy.errors import ConfigError
@@ -75,7 +75,7 @@ def test_a_spec_of_an_older_version_stays_as_long_as_it_says_the_same(tmp_path):
     older = {key: value for key, value in to_dict(spec).items() if key != "sharding"}
     for written, kept in ((older, True), (older | {"seed": spec.seed + 1}, False)):
         write_json(path, written)
-        plan.write_plan(made, tmp_path)
+        freeze.write_plan(made, tmp_path)
         assert (read_json(path) == written) is kept
         assert read_record(Spec, path) == spec
 
@@ -176,7 +176,7 @@ def test_every_cell_is_equally_likely_to_come_first(seed, repeat):
 
 def test_the_plan_on_disk_is_what_was_planned(tmp_path):
     made = make(tmp_path, precisions=["float32", "int8"])
-    plan.write_plan(made, tmp_path)
+    freeze.write_plan(made, tmp_path)
     grid = read_json(tmp_path / "results/tiny/plan.json")
     assert [cell["cell"] for cell in grid["cells"]] == [cell.id for cell in made.cells]
     for cell in grid["cells"]:
@@ -187,11 +187,11 @@ def test_the_plan_on_disk_is_what_was_planned(tmp_path):
 
 
 def test_planning_again_touches_only_what_changed(tmp_path):
-    plan.write_plan(make(tmp_path, precisions=["float32"]), tmp_path)
+    freeze.write_plan(make(tmp_path, precisions=["float32"]), tmp_path)
     spec = tmp_path / "results/tiny/specs/tiny--pytorch--float32/r01.json"
     os.utime(spec, (1, 1))
-    plan.write_plan(make(tmp_path, precisions=["float32", "int8"]), tmp_path)
+    freeze.write_plan(make(tmp_path, precisions=["float32", "int8"]), tmp_path)
     assert spec.stat().st_mtime == 1
     longer = {"max_output_tokens": 9, "min_output_tokens": 9}
-    plan.write_plan(make(tmp_path, parameters=longer), tmp_path)
+    freeze.write_plan(make(tmp_path, parameters=longer), tmp_path)
     assert spec.stat().st_mtime > 1

@@ -130,7 +130,6 @@ def restarted(begun):
     path = project.folder / "results/head/replay/measurements/sim--replay--bfloat16/r01.json"
     wait_until(path.exists, "the measurement of the job that went on")
     first = project.records("head")
-    project.submit("--configfile", "sweep.yaml", "--unlock")
     head = project.start("--configfile", "sweep.yaml")
     wait_until(lambda: _all(jobs(project.folder, "RUNNING"), 2), "the second job of r02")
     (project.folder / "hold-r02").unlink()

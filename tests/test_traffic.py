@@ -16,7 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from replay_runs import replay_spec, replay_workload
 
-from llm_energy import plan, traffic
+from llm_energy import freeze, plan, traffic
 from llm_energy.arrival_queue import BEGIN, END, ArrivalQueue
 from llm_energy.batching import due_static_batch
 from llm_energy.checks.accounting import work
@@ -429,7 +429,7 @@ def test_the_plan_freezes_the_arrivals_and_every_spec_names_them(tmp_path) -> No
     asked = {"mode": "poisson", "rate_per_s": 3, "ramp_s": 2}
     sweep = sweep_of(tmp_path, {"traffic_simulation": asked}, precisions=["bfloat16", "float16"])
     made = planned(sweep)
-    plan.write_plan(made, tmp_path)
+    freeze.write_plan(made, tmp_path)
     written = read_record(ArrivalSet, tmp_path / "results" / "timed" / "arrivals.json")
     assert written == made.arrivals
     hashes = {

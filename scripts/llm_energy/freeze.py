@@ -16,9 +16,10 @@ from typing import Any
 
 from llm_energy import currency, plan
 from llm_energy.attempts import put_aside
+from llm_energy.conversion import to_dict
 from llm_energy.errors import RecordError
 from llm_energy.files import is_written, read_json, sha256_file, sha256_json, write_json
-from llm_energy.records import paths
+from llm_energy.records import holds_already, paths
 
 
 @dataclass(frozen=True)
@@ -109,6 +110,33 @@ def bring_back(folders: Iterable[Path]) -> int:
     return found
 
 
+def changes(made: plan.Plan, folder: Path) -> dict[Path, Any]:
+    """Return the grid, each spec and each prompt request that ``folder`` lacks or has otherwise.
+
+    A spec that an older version wrote stays if it says the same, and so do its measurements.
+    """
+    specs = {
+        folder / paths.spec(made.folder, cell.id, repeat): spec
+        for cell in made.cells
+        for repeat, spec in cell.specs.items()
+    }
+    changed = {p: to_dict(spec) for p, spec in specs.items() if not holds_already(p, spec)}
+    others: dict[Path, Any] = {
+        folder / paths.prompt_request(made.folder, model): request
+        for model, request in made.prompt_requests.items()
+    }
+    if made.arrivals.workloads:
+        others[folder / paths.arrivals(made.folder)] = to_dict(made.arrivals)
+    others[folder / paths.plan(made.folder)] = plan.grid(made)
+    return changed | {p: value for p, value in others.items() if not is_written(p, value)}
+
+
+def write_plan(made: plan.Plan, folder: Path) -> None:
+    """Write the grid, every spec and every prompt request below ``folder``, where they changed."""
+    for path, value in changes(made, folder).items():
+        write_json(path, value)
+
+
 def pending(
     made: plan.Plan, config: Mapping[str, Any], folder: Path, measure_again: Container[str] = ()
 ) -> Pending:
@@ -116,7 +144,7 @@ def pending(
 
     ``measure_again`` are the outcomes of windows, and ``invalid``, that a run tries again.
     """
-    files = plan.changes(made, folder)
+    files = changes(made, folder)
     path = folder / paths.config(made.folder)
     if not is_written(path, config):
         files[path] = config

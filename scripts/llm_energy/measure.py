@@ -63,7 +63,7 @@ def measure(
     if missing:
         raise RecordError(f"{prompts_path}: no prompts for workload {missing[0]!r}")
     arrivals = planned_arrivals(spec, arrivals_path)
-    progress = _progress(spec, plan_path, scored=prompts.quality is not None)
+    progress = _progress(spec, plan_path, out, scored=prompts.quality is not None)
     machine = machine_for(spec)
 
     with (
@@ -264,14 +264,15 @@ def _summary(result: Measurement) -> str:
     return "; ".join(bad) or "ok"
 
 
-def _progress(spec: Spec, plan_path: Path, scored: bool) -> Progress:
+def _progress(spec: Spec, plan_path: Path, out: Path, scored: bool) -> Progress:
     done, total = _finished(plan_path)
+    others = len(set(done) - {out})
     settings = spec.protocol
     steps = 2 + sum(1 + settings.warmup_min_passes for _ in spec.workloads)
     steps += (settings.deep_idle_duration_s > 0) + 2 * (settings.loaded_idle_duration_s > 0)
     steps += scored
     title = f"{spec.cell} r{spec.repeat:02d}"
-    return Progress(title, len(done) + 1, total, steps)
+    return Progress(title, others + 1, total, steps)
 
 
 def _finished(plan_path: Path) -> tuple[list[Path], int]:

@@ -1,7 +1,7 @@
 """Turn a sweep into its cells, one frozen spec per cell and repeat, and what each cell cannot do.
 
 Everything here is pure: the same sweep on the same installation gives the same plan, and nothing is
-loaded or written until ``write_plan``.
+loaded or written: ``freeze`` does that.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from llm_energy.config import BackendEntry, ModelEntry, PrecisionEntry, Sweep, W
 from llm_energy.conversion import to_dict
 from llm_energy.duplicates import duplicates
 from llm_energy.errors import ConfigError
-from llm_energy.files import is_written, read_json, sha256_json, write_json
+from llm_energy.files import read_json, sha256_json
 from llm_energy.records import (
     SCHEMA_VERSION,
     ArrivalSet,
@@ -27,7 +27,6 @@ from llm_energy.records import (
     Sharding,
     Spec,
     Workload,
-    holds_already,
     paths,
 )
 from llm_energy.sharding import model_config
@@ -358,33 +357,6 @@ def grid(plan: Plan) -> dict[str, Any]:
             for cell in plan.cells
         ],
     }
-
-
-def changes(plan: Plan, folder: Path) -> dict[Path, Any]:
-    """Give the grid, each spec and each prompt request that ``folder`` lacks or has otherwise.
-
-    A spec that an older version wrote stays if it says the same, and so do its measurements.
-    """
-    specs = {
-        folder / paths.spec(plan.folder, cell.id, repeat): spec
-        for cell in plan.cells
-        for repeat, spec in cell.specs.items()
-    }
-    changed = {p: to_dict(spec) for p, spec in specs.items() if not holds_already(p, spec)}
-    others: dict[Path, Any] = {
-        folder / paths.prompt_request(plan.folder, model): request
-        for model, request in plan.prompt_requests.items()
-    }
-    if plan.arrivals.workloads:
-        others[folder / paths.arrivals(plan.folder)] = to_dict(plan.arrivals)
-    others[folder / paths.plan(plan.folder)] = grid(plan)
-    return changed | {p: value for p, value in others.items() if not is_written(p, value)}
-
-
-def write_plan(plan: Plan, folder: Path) -> None:
-    """Write the grid, every spec and every prompt request below ``folder``, where they changed."""
-    for path, value in changes(plan, folder).items():
-        write_json(path, value)
 
 
 def describe(plan: Plan) -> str:

@@ -27,7 +27,7 @@ import yaml
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "scripts"))
 
-from llm_energy import environments, plan  # noqa: E402  (the package is not installed)
+from llm_energy import environments, freeze, plan  # noqa: E402  (the package is not installed)
 from llm_energy.config import load_sweep  # noqa: E402
 from llm_energy.records import write_record  # noqa: E402
 
@@ -70,7 +70,7 @@ def main() -> int:
 
 def _compare(the_plan: plan.Plan, folder: Path) -> float:
     """Measure each cell both ways; give the sum of the one's wall times over the other's."""
-    plan.write_plan(the_plan, folder)
+    freeze.write_plan(the_plan, folder)
     (folder / "results/models").symlink_to(ROOT / "results/models")
     python = environments.interpreter(ROOT, environments.environment_name("pytorch", "cpu"))
     prompts = folder / "results/one-load/prompts/prompts.json"

@@ -29,7 +29,8 @@ def plan(path: Path, **changes: Any) -> None:
     import yaml
 
     from llm_energy.config import load_sweep
-    from llm_energy.plan import block_rank, installed_engine, make_plan, write_plan
+    from llm_energy.freeze import write_plan
+    from llm_energy.plan import block_rank, installed_engine, make_plan
 
     config = yaml.safe_load(path.read_text(encoding="utf-8")) | changes
     sweep = load_sweep(config, [str(path)])

@@ -15,7 +15,7 @@ import tempfile
 from pathlib import Path
 
 from llm_energy.cli import run
-from llm_energy.environments import lock_path, pins, python_version
+from llm_energy.environments import ENGINES, lock_path, pins, python_version
 from llm_energy.errors import LlmEnergyError
 from llm_energy.files import write_text
 from llm_energy.records.paths import ROOT
@@ -23,19 +23,8 @@ from llm_energy.records.paths import ROOT
 PLATFORM = "x86_64-manylinux_2_31"
 
 # In the order of compilation: an environment's CUDA variant comes before its CPU variant.
-NAMES = (
-    "uv",
-    "workflow",
-    "dev",
-    "pytest",
-    "executors",
-    "pytorch",
-    "pytorch-cpu",
-    "vllm",
-    "vllm-cpu",
-    "tensorrt",
-)
-FOR_CONDA = ("workflow", "pytorch", "pytorch-cpu", "vllm", "vllm-cpu", "tensorrt")
+NAMES = ("uv", "workflow", "dev", "pytest", "executors", *ENGINES)
+FOR_CONDA = ("workflow", *ENGINES)
 
 # These agree on every package that both hold.
 AGREES_WITH = {"dev": "workflow", "pytorch-cpu": "pytorch"}

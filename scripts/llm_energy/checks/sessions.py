@@ -8,12 +8,12 @@ from statistics import fmean
 
 from llm_energy.checks.catalogue import Finding, check, differing_pairs
 from llm_energy.checks.reported import Pairs, Trace
+from llm_energy.engines import REGISTRY
 
 # These name the boards themselves; the rest of a board's state is how somebody has set it up.
 BOARD_IDENTITY = ("name", "driver_version", "vbios")
 # Packages that do the work, by how their names begin, beside Python and Linux.
-AT_WORK = ("torch", "triton", "transformers", "vllm", "tensorrt", "accelerate", "bitsandbytes")
-AT_WORK += ("flash", "nvidia", "compressed-tensors")
+AT_WORK = tuple(name for engine in REGISTRY.values() for name in engine.packages_at_work)
 # Student's t with eight degrees of freedom passes 5.04 by chance once in a thousand; and the whole
 # trend must be worth 2 %, which is more than repeats of a quiet host differ by.
 LEAST_FREEDOM, LEAST_T, NOTABLE_TREND = 8, 5.04, 0.02

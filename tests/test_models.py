@@ -237,3 +237,58 @@ def test_command_line_prints_one_message(tmp_path: Path, capsys, origin: Path) -
     assert capsys.readouterr().err.count("\n") == 1
     assert models.main(["--model", json.dumps(entry(origin)), *options]) == 0
     assert read_record(ModelManifest, tmp_path / "m.json").model == "mine"
+
+
+@pytest.mark.parametrize(
+    "index",
+    ["{}", "[]", "null", "5", '{"weight_map": null}', '{"weight_map": {}}', '{"weight_map": [1]}'],
+)
+def test_an_index_without_a_map_of_weights_is_told(
+    origin: Path, tmp_path: Path, index: str
+) -> None:
+    (origin / "model.safetensors").unlink()
+    (origin / "model.safetensors.index.json").write_text(index)
+    with pytest.raises(LlmEnergyError, match=r"index\.json has no weight_map"):
+        fetch(entry(origin), tmp_path / "files")
+
+
+def test_an_index_that_is_nested_too_deep_is_told(origin: Path, tmp_path: Path) -> None:
+    (origin / "model.safetensors").unlink()
+    (origin / "model.safetensors.index.json").write_text("[" * 100_000)
+    with pytest.raises(LlmEnergyError, match="nested too deep"):
+        fetch(entry(origin), tmp_path / "files")
+
+
+TENSOR = {"dtype": "F32", "shape": [2], "data_offsets": [0, 8]}
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        *({"a": {k: v for k, v in TENSOR.items() if k != key}} for key in TENSOR),
+        {"a": TENSOR | {"shape": [-2]}},
+        {"a": TENSOR | {"shape": [2.0]}},
+        {"a": TENSOR | {"shape": 2}},
+        {"a": TENSOR | {"shape": None}},
+        {"a": TENSOR | {"dtype": 32}},
+        {"a": TENSOR | {"data_offsets": [-8, 8]}},
+        {"a": TENSOR | {"data_offsets": [8, 0]}, "b": TENSOR},
+        {"a": TENSOR | {"data_offsets": [0, 4, 8]}},
+        {"a": TENSOR | {"data_offsets": ["0", 8]}},
+        {"a": [1]},
+        [1],
+    ],
+)
+def test_a_header_that_lies_is_no_model(tmp_path: Path, header: object) -> None:
+    text = json.dumps(header).encode()
+    path = tmp_path / "w.safetensors"
+    path.write_bytes(struct.pack("<Q", len(text)) + text + bytes(8))
+    with pytest.raises(LlmEnergyError, match=r"w\.safetensors: not a whole safetensors file"):
+        read_safetensors_header(path)
+
+
+def test_a_header_that_is_nested_too_deep_is_no_model(tmp_path: Path) -> None:
+    path = tmp_path / "w.safetensors"
+    path.write_bytes(struct.pack("<Q", 100_000) + b"[" * 100_000)
+    with pytest.raises(LlmEnergyError, match=r"w\.safetensors: not a whole safetensors file"):
+        read_safetensors_header(path)

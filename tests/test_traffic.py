@@ -187,6 +187,8 @@ def test_a_rate_stretches_a_trace_and_keeps_its_pattern(tmp_path) -> None:
         ("time,tokens\n1,2\n", "line 1: found the columns time, tokens, allowed"),
         (OWN.replace("11.5", "soon"), "line 3: found 'soon', '7', '8'"),
         (OWN.replace("11.5", "nan"), "line 3: found the time 'nan'"),
+        (OWN.replace("13,9", "13,1" + "0" * 400), "allowed at most 100000000 tokens"),
+        (OWN.replace("13,9", "13,1" + "0" * 5000), "line 4: found '13', '1000"),
         (OWN.replace("13,", "11,"), "line 4: found the time '11' after a later one"),
         (OWN.replace("13,9", "13,9.5"), "line 4: found '13', '9.5', '10'"),
         (OWN[:60], "the trace reaches 3 s, the ramp of 1 s and the horizon of 5 s need more"),
@@ -493,3 +495,21 @@ def test_other_arrivals_than_the_planned_ones_are_refused(tmp_path) -> None:
     for given_path, says in ((path, "planned with aaaa"), (None, "needs --arrivals")):
         with pytest.raises(RecordError, match=says):
             planned_arrivals(spec, given_path)
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [("rate_per_s", 5e-324), ("rate_per_s", 1e-300), ("burstiness", 5e-324), ("burstiness", 1e-9)],
+)
+def test_rates_and_burstiness_near_zero_are_refused(key, value) -> None:
+    traffic = {"mode": "gamma", "rate_per_s": 2.0, "burstiness": 0.5, key: value}
+    config = {"models": [{"id": "m", "model_name": "org/m"}]}
+    with pytest.raises(ConfigError, match=rf"traffic_simulation\.{key}: found {value}, allowed a"):
+        load_sweep(config | {"parameters": {"traffic_simulation": traffic}})
+
+
+def test_the_number_of_arrivals_is_bounded(monkeypatch) -> None:
+    monkeypatch.setattr(traffic, "MOST_ARRIVALS", 100)
+    asked = {"mode": "poisson", "rate_per_s": 100.0, "seed": 1, "ramp_s": 1.0, "horizon_s": 9.0}
+    with pytest.raises(LlmEnergyError, match="more than 100 requests arrive within 1 s of ramp"):
+        traffic.make_arrivals(asked)

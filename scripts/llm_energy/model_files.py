@@ -48,14 +48,42 @@ def read_safetensors_header(path: Path) -> dict[str, dict[str, Any]]:
                 raise ValueError("it ends inside its header")
             header = json.loads(stream.read(length))
         header.pop("__metadata__", None)
+        for name, tensor in header.items():
+            _check_tensor(name, tensor)
         end = max((tensor["data_offsets"][1] for tensor in header.values()), default=0)
         if end == 0 or path.stat().st_size != 8 + length + end:
             raise ValueError(f"{path.stat().st_size} bytes, the header says {8 + length + end}")
-    except (ValueError, KeyError, AttributeError, TypeError) as error:
+    except (ValueError, KeyError, AttributeError, TypeError, RecursionError) as error:
         raise LlmEnergyError(
             f"{path.name}: not a whole safetensors file ({error}); fetch it again"
         ) from None
     return header
+
+
+def _check_tensor(name: str, tensor: Any) -> None:
+    """Raise ValueError where a header's entry cannot be that of a tensor."""
+    numbers = {"shape": tensor["shape"], "data_offsets": tensor["data_offsets"]}
+    for key, found in numbers.items():
+        if not isinstance(found, list) or any(type(n) is not int or n < 0 for n in found):
+            raise ValueError(f"{name[:80]} has the {key} {found!r:.80}, allowed integers >= 0")
+    begin, end = numbers["data_offsets"]
+    if not isinstance(tensor["dtype"], str) or begin > end:
+        raise ValueError(f"{name[:80]} has the dtype {tensor['dtype']!r:.80} from {begin} to {end}")
+
+
+def _shards(origin: Path, where: str) -> set[str]:
+    """Return the names of the files that an index tells weights to lie in."""
+    index = read_json(origin / SHARD_INDEX)
+    parts = index.get("weight_map") if isinstance(index, dict) else None
+    if (
+        not isinstance(parts, dict)
+        or not parts
+        or not all(isinstance(n, str) for n in parts.values())
+    ):
+        raise LlmEnergyError(
+            f"{where}: {SHARD_INDEX} has no weight_map from tensors to files; fetch it again"
+        )
+    return set(parts.values())
 
 
 def take(origin: Path, target: Path, where: str) -> None:
@@ -66,7 +94,7 @@ def take(origin: Path, target: Path, where: str) -> None:
         wanted -= {n for n in wanted if matches(n, (SHARDED_WEIGHTS, SHARD_INDEX))}
         weights = {WHOLE_WEIGHTS}
     elif SHARD_INDEX in wanted:
-        weights = set(read_json(origin / SHARD_INDEX)["weight_map"].values())
+        weights = _shards(origin, where)
         wanted -= {n for n in wanted if matches(n, (SHARDED_WEIGHTS,))} - weights
     elif ADAPTER in names:
         raise LlmEnergyError(

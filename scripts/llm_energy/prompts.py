@@ -5,14 +5,13 @@ from __future__ import annotations
 import csv
 import hashlib
 import io
-import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from llm_energy.errors import LlmEnergyError
-from llm_energy.files import sha256_file
+from llm_energy.files import parse_json, sha256_file
 from llm_energy.records.paths import ROOT
 
 BUILTIN = ROOT / "config" / "prompts" / "general-v1.jsonl"
@@ -136,10 +135,7 @@ def _jsonl_rows(path: Path, text: str, text_column: str) -> list[Row]:
     for number, line in enumerate(text.split("\n"), 1):
         if not line.strip():
             continue
-        try:
-            row = json.loads(line)
-        except json.JSONDecodeError as error:
-            raise LlmEnergyError(f"{path}: line {number}: not valid JSON ({error})") from None
+        row = parse_json(line.encode(), f"{path}: line {number}")
         if not isinstance(row, dict):
             raise LlmEnergyError(f"{path}: line {number}: found {line[:40]}, allowed an object")
         if text_column not in row:

@@ -10,6 +10,8 @@ from typing import NamedTuple
 
 from llm_energy.errors import LlmEnergyError
 
+MOST_TOKENS = 100_000_000  # ten times the longest context that is sold
+
 
 class TraceRow(NamedTuple):
     """One request: its time in s from some beginning, and its numbers of tokens."""
@@ -72,11 +74,15 @@ def _rows(path: Path, reader: csv.DictReader) -> Iterator[TraceRow]:
         texts = [cells[name] or "" for name in layout.columns]
         try:
             time_s, prompt, output = layout.seconds(texts[0]), int(texts[1]), int(texts[2])
-        except ValueError:
+        except (ValueError, OverflowError):
             raise LlmEnergyError(
                 f"{where}: found {', '.join(map(repr, texts))}, allowed a time and two whole "
                 f"numbers of tokens in {', '.join(layout.columns)}"
             ) from None
+        if max(prompt, output) > MOST_TOKENS:
+            raise LlmEnergyError(
+                f"{where}: found {texts!s:.80}, allowed at most {MOST_TOKENS} tokens"
+            )
         if not last_s <= time_s < float("inf"):
             raise LlmEnergyError(
                 f"{where}: found the time {texts[0]!r} after a later one, allowed times that do "

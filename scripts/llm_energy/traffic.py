@@ -28,6 +28,7 @@ MODES: dict[str, tuple[tuple[str, ...], dict[str, Any]]] = {
     "gamma": (("rate_per_s", "burstiness"), {"seed": 0, **EDGES}),
     "trace": (("trace_path",), {"rate_per_s": None, "start_s": None, **EDGES}),
 }
+MOST_ARRIVALS = 1_000_000  # each is tokenised, served and recorded
 SAID_WHERE_GIVEN = ("start_s",)  # a spec has it only then, so that older ones stay as they are
 
 
@@ -131,6 +132,11 @@ def _edges(
             return tuple(taken), begin_s, end_s
         if time_s >= ramp_s and end_s == math.inf:
             begin_s, end_s = time_s, time_s + horizon_s
+        if len(taken) == MOST_ARRIVALS:
+            raise LlmEnergyError(
+                f"more than {MOST_ARRIVALS} requests arrive within {ramp_s:g} s of ramp and "
+                f"{horizon_s:g} s of window; lower rate_per_s, ramp_s or horizon_s"
+            )
         taken.append(time_s)
     return tuple(taken), begin_s, math.inf
 

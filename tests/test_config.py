@@ -423,3 +423,12 @@ def test_place_of_a_key_inside_an_anchor_is_found(tmp_path):
     path.write_text("a: &a {repeats: 0}\nprotocol:\n  <<: *a\n", encoding="utf-8")
     places = Places(read(path), [path])
     assert places.find(("protocol", "repeats"))[1] == f"{path}:2"
+
+
+def test_no_more_mistakes_are_listed_than_one_reads(tmp_path):
+    path = tmp_path / "c.yaml"
+    path.write_text("models: []\n" * 20_000, encoding="utf-8")
+    with pytest.raises(ConfigError) as error:
+        load_sweep({"models": []}, [path])
+    assert len(error.value.problems) == 101
+    assert error.value.problems[-1] == "and 19900 more"

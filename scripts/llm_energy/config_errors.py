@@ -169,6 +169,7 @@ _TYPE_WORDS = {
     "null": "null",
 }
 FAR = 10_000
+MOST_LINES = 100
 _LIMITS = {"minimum": ">=", "exclusiveMinimum": ">", "maximum": "<="}
 
 
@@ -211,7 +212,9 @@ class Places:
         for path, sentence in problems:
             order, place = self.find(path)
             found_at.append((order, f"{place}: {dotted(path) or 'top level'}: {sentence}"))
-        return list(dict.fromkeys(line for _, line in sorted(found_at)))
+        lines = list(dict.fromkeys(line for _, line in sorted(found_at)))
+        more = [f"and {len(lines) - MOST_LINES} more"] if len(lines) > MOST_LINES else []
+        return lines[:MOST_LINES] + more
 
     def find(self, path: Key) -> tuple[tuple[int, int], str]:
         """Give a sortable place and its name for a key, or for the level that lacks the key."""

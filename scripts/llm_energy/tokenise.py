@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
+import sys
 from collections.abc import Sequence
+from datetime import datetime
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 from llm_energy import prompts, quality
 from llm_energy.errors import LlmEnergyError, RecordError
@@ -227,12 +231,30 @@ def _require_template(tokenizer: Any) -> None:
 
 
 def _apply_template(tokenizer: Any, text: str, tokenize: bool) -> Any:
-    return tokenizer.apply_chat_template(
-        [{"role": "user", "content": text}],
-        add_generation_prompt=True,
-        tokenize=tokenize,
-        date_string=TEMPLATE_DATE,
-    )
+    with _clock_stopped():
+        return tokenizer.apply_chat_template(
+            [{"role": "user", "content": text}],
+            add_generation_prompt=True,
+            tokenize=tokenize,
+            date_string=TEMPLATE_DATE,
+        )
+
+
+class _TemplateDay(datetime):
+    @classmethod
+    def now(cls, tz: Any = None) -> _TemplateDay:
+        return cls.strptime(TEMPLATE_DATE, "%d %b %Y")
+
+
+def _clock_stopped() -> contextlib.AbstractContextManager[Any]:
+    """Make the function ``strftime_now`` of templates tell ``TEMPLATE_DATE``.
+
+    transformers takes no function from its caller, so the clock that it reads is replaced.
+    """
+    templates = sys.modules.get("transformers.utils.chat_template_utils")
+    if templates is None:  # a simulated tokenizer
+        return contextlib.nullcontext()
+    return mock.patch.object(templates, "datetime", _TemplateDay)
 
 
 def _frame(tokenizer: Any, chat_template: bool) -> tuple[Ids, Ids]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import re
@@ -21,6 +22,7 @@ from hub_stand_in import hub
 from tiny_model import build
 from tiny_model_gguf import gguf_name, permute, write_gguf
 
+from llm_energy import tokenise
 from llm_energy.errors import LlmEnergyError
 from llm_energy.files import sha256_file, sha256_json
 from llm_energy.models import fetch
@@ -418,3 +420,12 @@ def test_a_model_is_quantised_once_and_described_like_any_other(tiny: Path, tmp_
         "manifest-int8.json",
         "manifest.json",
     ]
+
+
+def test_a_template_that_asks_for_the_time_gets_the_same_on_every_day() -> None:
+    tokenizers, transformers = map(importlib.import_module, ("tokenizers", "transformers"))
+    letters = tokenizers.Tokenizer(tokenizers.models.WordLevel({"a": 0}, "a"))
+    tokenizer = transformers.PreTrainedTokenizerFast(tokenizer_object=letters)
+    tokenizer.chat_template = "{{ strftime_now('%d %b %Y') }}, {{ date_string }}"
+    shown = tokenise._apply_template(tokenizer, "a", tokenize=False)
+    assert shown == "26 Jul 2024, 26 Jul 2024"

@@ -432,3 +432,28 @@ def test_no_more_mistakes_are_listed_than_one_reads(tmp_path):
         load_sweep({"models": []}, [path])
     assert len(error.value.problems) == 101
     assert error.value.problems[-1] == "and 19900 more"
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["a b", "a/b/c", "/a", "a/", "-a/b", "a--b/c", "a/b..c", "a/b.git", "\ud800", "a" * 97, "ö"],
+)
+def test_a_name_that_no_repository_can_have_is_refused(name):
+    with pytest.raises(ConfigError, match=r"models\[0\]\.model_name: found .* owner/name") as error:
+        load_sweep({"models": [{"id": "m", "model_name": name}]})
+    str(error.value).encode()
+
+
+@pytest.mark.parametrize(
+    "name", ["gpt2", "a/b", "Qwen/Qwen3-0.6B", "01-ai/Yi-6B", "_a/b_", "a/b.c"]
+)
+def test_names_of_repositories_are_taken(name):
+    assert load_sweep({"models": [{"id": "m", "model_name": name}]}).models[0].model_name == name
+
+
+@pytest.mark.parametrize("image", ["", " ", "{x}", "docker://a/{wildcards.sweep}:1", "a}"])
+def test_an_image_has_no_wildcard_in_its_name(image):
+    with pytest.raises(
+        ConfigError, match=r"containers\.vllm: found .*, allowed the name of an image"
+    ):
+        load_sweep({"models": [{"id": "m", "model_name": "m"}], "containers": {"vllm": image}})

@@ -350,3 +350,9 @@ def test_what_an_archive_may_unpack_to_is_bounded(archived, tmp_path, monkeypatc
     monkeypatch.setattr(reader, "MOST_BYTES", 1 << 30)
     with pytest.raises(LlmEnergyError, match="it holds more than 3 files"):
         unpack(source, tmp_path / "here")
+
+
+@pytest.mark.parametrize("sweep", [[1], 5, True, "..", "models", "../x", "a\0b", {"a": 1}])
+def test_the_name_of_a_measured_sweep_is_a_name(sweep):
+    with pytest.raises(LlmEnergyError, match="the sweep that is measured: found"):
+        read_measured(sweep)

@@ -63,6 +63,7 @@ class MeasuredSweep:
 
 def read_measured(sweep: str) -> MeasuredSweep:
     """Read ``results/<sweep>/plan.json``; LlmEnergyError where it is no plan of that sweep."""
+    names.require(names.SWEEP, "the sweep that is measured", sweep)
     path = paths.plan(paths.sweep_folder(sweep))
     return measured(read_json(path), path, sweep)
 

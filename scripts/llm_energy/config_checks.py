@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -9,9 +10,14 @@ from typing import Any
 from llm_energy.compatibility import flows, removed_flow
 from llm_energy.config_errors import Key, Problem, did_you_mean, dotted, found
 from llm_energy.environments import SIMULATED
-from llm_energy.traffic import MODES, expected_requests, takes_lengths
+from llm_energy.traffic import MODES, MOST_ARRIVALS, expected_requests, takes_lengths
 
-MOST_ARRIVALS = 1_000_000
+# https://huggingface.co/docs/huggingface_hub: validate_repo_id
+HUB_NAME = re.compile(
+    r"(?!.*(?:--|\.\.|\.git\Z))(?=.{1,96}\Z)"
+    r"[A-Za-z0-9_](?:[\w.-]*[A-Za-z0-9_])?(?:/[A-Za-z0-9_](?:[\w.-]*[A-Za-z0-9_])?)?",
+    re.ASCII,
+)
 NEAR = 0.74  # how alike two names are, of 1, for one to be a slip for the other
 
 # Which keys of `source` a kind needs, and which it may have.
@@ -39,6 +45,7 @@ def semantic_problems(
         problems += _source(model, root)
     if not {("models",), ("model_name",)} & broken:
         problems += _near_name(written)
+        problems += _hub_names(config["models"])
     problems += _simulation(config)
     problems += _flows(config)
     for precision in config["precisions"]:
@@ -75,6 +82,17 @@ def _duplicate_ids(entries: list[dict[str, Any]]) -> Iterator[Problem]:
                 f"{dotted(first[entry['id']])}, allowed once; give each entry its own id",
             )
         first.setdefault(entry["id"], entry["at"])
+
+
+def _hub_names(models: list[dict[str, Any]]) -> Iterator[Problem]:
+    """Find names that no repository of the hub can have, before anything is asked of it."""
+    for model in models:
+        if model["source"]["kind"] == "hub" and not HUB_NAME.fullmatch(model["model_name"]):
+            yield (
+                (*model["at"], "model_name"),
+                f"found {found(model['model_name'])}, allowed the name of a repository on the hub, "
+                "as owner/name; a local model needs source: {kind: folder, path: ...}",
+            )
 
 
 def _near_name(written: dict[str, Any]) -> Iterator[Problem]:

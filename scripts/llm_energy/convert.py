@@ -14,6 +14,11 @@ from unittest import mock
 from llm_energy.errors import LlmEnergyError
 from llm_energy.packages import versions
 
+# What its reader raises, for a header that lies about sizes too.
+UNREADABLE = (
+    *(ValueError, NotImplementedError, KeyError, OSError, ImportError, OverflowError),
+    *(IndexError, TypeError, RecursionError, MemoryError),
+)
 UNQUANTISED_TYPES = {"F64", "F32", "F16", "BF16"}
 
 
@@ -39,7 +44,7 @@ def convert_gguf(path: Path, files: Path) -> tuple[dict[str, str], tuple[str, ..
                 output_loading_info=True,
             )
             tokenizer = transformers.AutoTokenizer.from_pretrained(**where, trust_remote_code=False)
-    except (ValueError, NotImplementedError, KeyError, OSError, ImportError) as error:
+    except UNREADABLE as error:
         raise LlmEnergyError(
             f"transformers {transformers.__version__} cannot convert "
             f"{path.name} ({type(error).__name__}: {error}). Use a safetensors version "

@@ -6,6 +6,7 @@ import importlib
 import json
 import os
 import re
+import struct
 import subprocess
 import sys
 import zipfile
@@ -429,3 +430,21 @@ def test_a_template_that_asks_for_the_time_gets_the_same_on_every_day() -> None:
     tokenizer.chat_template = "{{ strftime_now('%d %b %Y') }}, {{ date_string }}"
     shown = tokenise._apply_template(tokenizer, "a", tokenize=False)
     assert shown == "26 Jul 2024, 26 Jul 2024"
+
+
+@pytest.mark.parametrize(
+    "entry",
+    [
+        struct.pack("<Q", 1 << 63) + b"a",  # a key of 2^63 bytes
+        struct.pack("<Q", 1) + b"a" + struct.pack("<I", 99),  # a value of no known type
+        struct.pack("<Q1sIIQ", 1, b"a", 9, 0, 1 << 40),  # an array that is longer than the file
+        struct.pack("<Q1sI", 1, b"a", 9) + struct.pack("<IQ", 9, 1) * 5000,  # arrays of arrays
+        struct.pack("<Q1sI", 1, b"a", 8) + struct.pack("<Q", 1 << 62),  # a text of 2^62 bytes
+    ],
+)
+def test_a_gguf_header_that_lies_is_told(tmp_path: Path, entry: bytes) -> None:
+    path = tmp_path / "m.gguf"
+    path.write_bytes(b"GGUF" + struct.pack("<IQQ", 3, 0, 1) + entry)
+    model = {"id": "m", "model_name": "m", "source": {"kind": "gguf", "path": str(path)}}
+    with pytest.raises(LlmEnergyError, match=r"model m: .*cannot convert m\.gguf"):
+        fetch(model, tmp_path / "files")

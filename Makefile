@@ -7,7 +7,7 @@ PYTHON ?= python3
 MODEL ?= results/models/smollm2-135m/files
 # The Python that has TensorRT-LLM, around which .venvs/tensorrt is made.
 TENSORRT_PYTHON ?= python3
-# What tests need of the system beside Python (tests/system_tools.py).
+# What tests need of the system beside Python (tests/support/system_tools.py).
 TEST_TOOLS = latex chromium slurm
 
 .DEFAULT_GOAL := help
@@ -20,7 +20,7 @@ UV = .venvs/uv/bin/uv
 SNAKEFILES = Snakefile workflow
 
 # Prints the stamps of the backends' environments.
-STAMPS = PYTHONPATH=scripts $(PYTHON) -m llm_energy.environments --variant $(VARIANT)
+STAMPS = PYTHONPATH=scripts $(PYTHON) -m llm_energy.environments.registry --variant $(VARIANT)
 
 # On CPU, PyTorch's CPU build is taken: from the folder that pip is told of, where there is one (uv
 # reads no pip configuration), else from PyTorch's own index. Its version is the lock's with `+cpu`.
@@ -60,26 +60,26 @@ doctor: envs ## say what can be measured on this host, how well, and what would 
 	@set -- $$($(STAMPS) $(BACKENDS)); $${1%/.installed}/bin/python scripts/doctor.py
 
 report: envs .venvs/pytest/.installed ## collect what an issue about BACKENDS needs, into report-*.zip
-	@for backend in $(BACKENDS); do $(PYTHON) tests/collect_report.py $$backend || exit 1; done
+	@for backend in $(BACKENDS); do $(PYTHON) tests/support/collect_report.py $$backend || exit 1; done
 
 envs: .venvs/uv/.installed ## build the environments of the workflow and of BACKENDS
 	@stamps=$$($(STAMPS) $(BACKENDS)) && \
 	$(MAKE) --silent --no-print-directory -j2 .venvs/workflow/.installed $$stamps
 
 # An engine of vLLM that is closed takes down the process groups of another in its process.
-ALONE = tests/backends/test_sharding.py tests/backends/test_timed_traffic.py
+ALONE = tests/engines/test_sharding.py tests/engines/test_timed_traffic.py
 
 # What needs an engine's packages runs inside that engine's environment. Engines come one at a time:
 # their threads wait for each other, and beside other work that takes many times as long.
 test: envs test-envs test-tools ## run the tests (PYTEST='-k name' chooses some of the first part)
-	$(DEV)/python -m pytest -n 2 --dist loadfile --ignore tests/backends -m 'not engine' $(PYTEST)
+	$(DEV)/python -m pytest -n 2 --dist loadfile --ignore tests/engines -m 'not engine' $(PYTEST)
 	@for stamp in $$($(STAMPS) $(BACKENDS)); do \
 	  place=$${stamp%/.installed}; \
-	  $(PYTHON) tests/in_environment.py $$place -q tests/backends $(ALONE:%=--ignore %) \
-	    tests/test_meter.py tests/test_meter_estimates.py tests/test_prompts.py || exit 1; \
-	  for file in $(ALONE); do $(PYTHON) tests/in_environment.py $$place -q $$file || exit 1; done; \
+	  $(PYTHON) tests/support/in_environment.py $$place -q tests/engines $(ALONE:%=--ignore %) \
+	    tests/meter/test_meter.py tests/meter/test_estimates.py tests/inputs/test_prompts.py || exit 1; \
+	  for file in $(ALONE); do $(PYTHON) tests/support/in_environment.py $$place -q $$file || exit 1; done; \
 	done
-	$(DEV)/python -m pytest -m engine --ignore tests/backends
+	$(DEV)/python -m pytest -m engine --ignore tests/engines
 
 # snakefmt looks for its shell formatter on the PATH.
 lint format: export PATH := $(CURDIR)/$(DEV):$(PATH)
@@ -123,7 +123,7 @@ clean: ## remove the environments and caches; results/ is never touched
 tools: .venvs/dev/.installed
 test-envs: .venvs/dev/.installed .venvs/pytest/.installed .venvs/executors/.installed
 test-tools:
-	@$(PYTHON) tests/system_tools.py $(TEST_TOOLS)
+	@$(PYTHON) tests/support/system_tools.py $(TEST_TOOLS)
 
 # An environment is made anew only when the content of its lock changes: its stamp, written last,
 # holds the lock's SHA-256. Nothing is resolved, since the lock is complete, and every file is hashed.
@@ -141,7 +141,7 @@ test-tools:
 
 # NVIDIA's own index serves this engine, so it is not installed here but found (adoption.py).
 .venvs/tensorrt/.installed: envs/tensorrt.txt | .venvs/uv/.installed
-	@PYTHONPATH=scripts $(PYTHON) -m llm_energy.adoption tensorrt --python $(TENSORRT_PYTHON) --uv $(UV)
+	@PYTHONPATH=scripts $(PYTHON) -m llm_energy.environments.external tensorrt --python $(TENSORRT_PYTHON) --uv $(UV)
 
 .venvs/uv/.installed: envs/uv.txt
 	@$(PYTHON) -c 'import ensurepip, sys, venv; sys.exit(sys.version_info < (3, 11))' 2> /dev/null || \

@@ -6,9 +6,9 @@ import argparse
 import sys
 from pathlib import Path
 
-from llm_energy.cli import run_stage
-from llm_energy.comparisons import comparisons
-from llm_energy.files import read_json
+from llm_energy.analysis.compare.stage import comparisons
+from llm_energy.core.cli import run_stage
+from llm_energy.core.files import read_json
 from llm_energy.records import Aggregate, MetricsTable, read_record, write_rows
 
 

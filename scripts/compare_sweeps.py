@@ -6,11 +6,11 @@ import argparse
 import sys
 from pathlib import Path
 
-from llm_energy.cli import run
-from llm_energy.errors import LlmEnergyError
+from llm_energy.analysis.compare.sweeps import compare_sweeps
+from llm_energy.core.cli import run
+from llm_energy.core.errors import LlmEnergyError
+from llm_energy.publish.tables.sweeps import to_text
 from llm_energy.records import MetricsTable, read_record
-from llm_energy.sweeps import compare_sweeps
-from llm_energy.tables.sweeps import to_text
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -7,9 +7,9 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-from llm_energy import cost
-from llm_energy.cli import run
-from llm_energy.files import read_json
+from llm_energy.analysis import cost
+from llm_energy.core.cli import run
+from llm_energy.core.files import read_json
 from llm_energy.records import MetricsTable, read_record
 
 TARGET_PERCENT = 2.0

@@ -1,8 +1,8 @@
 """Write the pages that are made from data and code, or check that they say what those say.
 
 docs/checks.md comes from the catalogue of checks, docs/compatibility.md from compatibility.yaml,
-docs/parameter-coverage.md from tests/parameter_rows.yaml, and the tables of config/README.md from
-the schema of the config.
+docs/parameter-coverage.md from tests/backends/parameter_rows.yaml, and the tables of
+config/README.md from the schema of the config.
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ import sys
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
-from llm_energy.checks import CATALOGUE, EXPLAINED, GROUPS, Check
-from llm_energy.cli import run
-from llm_energy.compatibility import matrix
-from llm_energy.config_errors import allowed
-from llm_energy.config_schema import rule, schema
-from llm_energy.errors import LlmEnergyError
-from llm_energy.files import read_yaml, write_text
+from llm_energy.analysis.checks import CATALOGUE, EXPLAINED, GROUPS, Check
+from llm_energy.backends.compatibility import matrix
+from llm_energy.core.cli import run
+from llm_energy.core.errors import LlmEnergyError
+from llm_energy.core.files import read_yaml, write_text
+from llm_energy.plan.config.messages import allowed
+from llm_energy.plan.config.schema import rule, schema
 from llm_energy.records.paths import ROOT
 
 
@@ -62,7 +62,7 @@ def _table(head: Iterable[str], rows: Iterable[Iterable[str]]) -> list[str]:
 CHECKS = """\
 # What is checked, and what is not
 
-This page is made from `scripts/llm_energy/checks/` by `python scripts/docs.py --write`;
+This page is made from `scripts/llm_energy/analysis/checks/` by `python scripts/docs.py --write`;
 change the code, not the page. Ids begin with M for the meter, H for the host and its boards, E for
 the engine and its work, P for the pipeline.
 
@@ -110,9 +110,9 @@ def _check_row(check: Check) -> tuple[str, ...]:
 COMPATIBILITY = """\
 # Compatibility of parameters and backends
 
-This page is made from `scripts/llm_energy/compatibility.yaml` by `python scripts/docs.py --write`;
-change the data, not the page. The same data translates a sweep's parameters into each engine's own
-arguments before anything is loaded.
+This page is made from `scripts/llm_energy/backends/compatibility.yaml` by `python scripts/docs.py
+--write`; change the data, not the page. The same data translates a sweep's parameters into each
+engine's own arguments before anything is loaded.
 
 - **supported**: does the same on this backend; the engine's own argument stands beside it where
   there is one.
@@ -132,7 +132,7 @@ COVERAGE = """\
 # Which test holds which row
 
 Each row of the parameter tables of the inference-backends guide, and the tests that hold it. Made
-from `tests/parameter_rows.yaml` by `python scripts/docs.py --write`; a test fails
+from `tests/backends/parameter_rows.yaml` by `python scripts/docs.py --write`; a test fails
 when a row has no test, or when one of these no longer exists.
 """
 
@@ -318,7 +318,7 @@ PAGES: dict[str, Callable[[str], str]] = {
     "docs/checks.md": lambda before: render_checks(),
     "docs/compatibility.md": lambda before: render_matrix(matrix()),
     "docs/parameter-coverage.md": lambda before: render_coverage(
-        read_yaml(ROOT / "tests" / "parameter_rows.yaml")
+        read_yaml(ROOT / "tests" / "backends" / "parameter_rows.yaml")
     ),
     "config/README.md": render_config,
 }

@@ -8,9 +8,10 @@ import sys
 from dataclasses import asdict
 from pathlib import Path
 
-from llm_energy import doctor, host, preflight, self_test
-from llm_energy.cli import run
-from llm_energy.meter import open_meter
+from llm_energy.core.cli import run
+from llm_energy.measure import host, preflight
+from llm_energy.measure.doctor import findings, self_test
+from llm_energy.meter.meter import open_meter
 from llm_energy.records import MeterSettings
 from llm_energy.records.paths import ROOT
 
@@ -33,30 +34,30 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _print(arguments: argparse.Namespace) -> None:
-    found = doctor.findings(_examine(arguments), ROOT)
+    found = findings.findings(_examine(arguments), ROOT)
     if arguments.json:
         print(
             json.dumps(
-                {"conclusion": doctor.conclusion(found), "findings": [asdict(f) for f in found]},
+                {"conclusion": findings.conclusion(found), "findings": [asdict(f) for f in found]},
                 indent=2,
             )
         )
     else:
-        print(doctor.table(found))
-        print(f"\n{doctor.conclusion(found)}")
+        print(findings.table(found))
+        print(f"\n{findings.conclusion(found)}")
 
 
-def _examine(arguments: argparse.Namespace) -> doctor.Examination:
+def _examine(arguments: argparse.Namespace) -> findings.Examination:
     meter = open_meter(MeterSettings(sampling_period_s=None))
     try:
         free_bytes = preflight.free_disk_bytes(Path.cwd())
         conditions = tuple(preflight.conditions(meter.glance(), None, free_bytes))
         meter.measure_ticks()
-        idle = doctor.idle_interval(meter, arguments.idle_s)
+        idle = findings.idle_interval(meter, arguments.idle_s)
         gpus, report = meter.gpus(), meter.report()
     finally:
         meter.close()
-    return doctor.Examination(
+    return findings.Examination(
         idle=idle,
         gpus=gpus,
         report=report,

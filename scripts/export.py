@@ -12,9 +12,9 @@ import contextlib
 import sys
 from pathlib import Path
 
-from llm_energy.cli import run
-from llm_energy.export import NO_LICENSE, About, export
-from llm_energy.provenance import Provenance
+from llm_energy.core.cli import run
+from llm_energy.publish.provenance.provenance import Provenance
+from llm_energy.publish.provenance.ro_crate import NO_LICENSE, About, export
 from llm_energy.records import paths, read_record
 
 

@@ -6,10 +6,10 @@ import argparse
 import sys
 from pathlib import Path
 
-from llm_energy.cli import run
-from llm_energy.comparison_records import Comparisons
-from llm_energy.figures import write_figures
+from llm_energy.core.cli import run
+from llm_energy.publish.figures import write_figures
 from llm_energy.records import Aggregate, read_record
+from llm_energy.records.comparison import Comparisons
 
 
 def main(argv: list[str] | None = None) -> int:

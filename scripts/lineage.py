@@ -13,10 +13,10 @@ import contextlib
 import sys
 from pathlib import Path
 
-from llm_energy.cli import run
-from llm_energy.errors import LlmEnergyError
-from llm_energy.lineage import describe, verify
-from llm_energy.provenance import Provenance
+from llm_energy.core.cli import run
+from llm_energy.core.errors import LlmEnergyError
+from llm_energy.publish.provenance.lineage import describe, verify
+from llm_energy.publish.provenance.provenance import Provenance
 from llm_energy.records import paths, read_record
 
 

@@ -6,8 +6,8 @@ import argparse
 import sys
 from pathlib import Path
 
-from llm_energy.cli import run_stage
-from llm_energy.load import load_curves
+from llm_energy.analysis.load_curve import load_curves
+from llm_energy.core.cli import run_stage
 from llm_energy.records import Aggregate, MetricsTable, read_record, write_rows
 
 

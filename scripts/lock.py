@@ -14,10 +14,10 @@ import sys
 import tempfile
 from pathlib import Path
 
-from llm_energy.cli import run
-from llm_energy.environments import ENGINES, lock_path, pins, python_version
-from llm_energy.errors import LlmEnergyError
-from llm_energy.files import write_text
+from llm_energy.core.cli import run
+from llm_energy.core.errors import LlmEnergyError
+from llm_energy.core.files import write_text
+from llm_energy.environments.registry import ENGINES, lock_path, pins, python_version
 from llm_energy.records.paths import ROOT
 
 PLATFORM = "x86_64-manylinux_2_31"

@@ -6,8 +6,8 @@ import argparse
 import sys
 from pathlib import Path
 
-from llm_energy.cli import run
-from llm_energy.measure import measure
+from llm_energy.core.cli import run
+from llm_energy.measure.run import measure
 from llm_energy.records.paths import ROOT
 
 

@@ -6,8 +6,8 @@ import argparse
 import sys
 from pathlib import Path
 
-from llm_energy.cli import run_stage
-from llm_energy.normalise import normalise
+from llm_energy.analysis.normalise import normalise
+from llm_energy.core.cli import run_stage
 from llm_energy.records import Verdicts, read_record, write_rows
 
 

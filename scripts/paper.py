@@ -10,9 +10,9 @@ import argparse
 import sys
 from pathlib import Path
 
-from llm_energy.archive import make_paper, read_measured, unpack
-from llm_energy.cli import run
-from llm_energy.errors import LlmEnergyError
+from llm_energy.core.cli import run
+from llm_energy.core.errors import LlmEnergyError
+from llm_energy.publish.provenance.archive import make_paper, read_measured, unpack
 
 SUFFIXES = (".tar.gz", ".tar.xz", ".tgz", ".tar", ".zip")
 

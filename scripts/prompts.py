@@ -6,10 +6,10 @@ import argparse
 import sys
 from pathlib import Path
 
-from llm_energy.cli import run
-from llm_energy.files import read_json
+from llm_energy.core.cli import run
+from llm_energy.core.files import read_json
+from llm_energy.inputs.tokenise import make_prompt_set
 from llm_energy.records import ModelManifest, read_record, write_record
-from llm_energy.tokenise import make_prompt_set
 
 
 def main(argv: list[str] | None = None) -> int:

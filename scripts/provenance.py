@@ -6,8 +6,8 @@ import argparse
 import sys
 from pathlib import Path
 
-from llm_energy.cli import run
-from llm_energy.provenance import trace_back
+from llm_energy.core.cli import run
+from llm_energy.publish.provenance.provenance import trace_back
 from llm_energy.records import write_record
 from llm_energy.records.paths import ROOT
 

@@ -6,8 +6,8 @@ import argparse
 import sys
 from pathlib import Path
 
-from llm_energy.cli import run
-from llm_energy.models import quantise
+from llm_energy.core.cli import run
+from llm_energy.inputs.models import quantise
 from llm_energy.records import ModelManifest, read_record, write_record
 
 

@@ -6,9 +6,9 @@ import argparse
 import sys
 from pathlib import Path
 
-from llm_energy.cli import run
-from llm_energy.files import read_json, write_text
-from llm_energy.report import read_sources, render
+from llm_energy.core.cli import run
+from llm_energy.core.files import read_json, write_text
+from llm_energy.publish.report import read_sources, render
 
 
 def main(argv: list[str] | None = None) -> int:

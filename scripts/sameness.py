@@ -6,13 +6,13 @@ import argparse
 import sys
 from pathlib import Path
 
-from llm_energy.cli import run_stage
-from llm_energy.errors import LlmEnergyError
-from llm_energy.files import read_json, write_text
+from llm_energy.analysis.equivalence import compare
+from llm_energy.core.cli import run_stage
+from llm_energy.core.errors import LlmEnergyError
+from llm_energy.core.files import read_json, write_text
+from llm_energy.publish.tables import files
+from llm_energy.publish.tables.equivalence import table
 from llm_energy.records import Measurement, read_record
-from llm_energy.sameness import compare
-from llm_energy.tables import files
-from llm_energy.tables.sameness import table
 
 
 def main(argv: list[str] | None = None) -> int:

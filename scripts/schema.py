@@ -7,10 +7,10 @@ import json
 import sys
 
 from llm_energy import records
-from llm_energy.comparison_records import Comparisons
-from llm_energy.load_records import LoadCurves
-from llm_energy.provenance import Provenance
-from llm_energy.schemas import schema
+from llm_energy.publish.provenance.provenance import Provenance
+from llm_energy.records.comparison import Comparisons
+from llm_energy.records.load_curve import LoadCurves
+from llm_energy.records.schemas import schema
 
 RECORDS = {
     "aggregate": records.Aggregate,

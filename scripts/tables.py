@@ -6,12 +6,12 @@ import argparse
 import sys
 from pathlib import Path
 
-from llm_energy.cli import run_stage
-from llm_energy.comparison_records import Comparisons
-from llm_energy.files import write_text
-from llm_energy.load_records import LoadCurves
+from llm_energy.core.cli import run_stage
+from llm_energy.core.files import write_text
+from llm_energy.publish.tables import Results, render
 from llm_energy.records import Aggregate, Verdicts, check_titles, read_record
-from llm_energy.tables import Results, render
+from llm_energy.records.comparison import Comparisons
+from llm_energy.records.load_curve import LoadCurves
 
 
 def main(argv: list[str] | None = None) -> int:

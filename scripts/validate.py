@@ -6,9 +6,9 @@ import argparse
 import sys
 from pathlib import Path
 
-from llm_energy.cli import run_stage
+from llm_energy.analysis.validate import validate
+from llm_energy.core.cli import run_stage
 from llm_energy.records import write_rows
-from llm_energy.validate import validate
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -15,8 +15,8 @@ import sys
 from dataclasses import asdict, fields
 from pathlib import Path
 
-from llm_energy import wall_meter
-from llm_energy.cli import run
+from llm_energy.analysis.energy import wall_meter
+from llm_energy.core.cli import run
 from llm_energy.records import Measurement, read_record
 
 

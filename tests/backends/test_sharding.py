@@ -1,141 +1,150 @@
-"""Two real ranks on this host: the same tokens as one, each counted once, and no hang."""
+"""What a sweep that spreads its cells over devices is told before anything is loaded."""
 
 from __future__ import annotations
 
-import os
-import signal
-import sys
-from dataclasses import replace
+import json
 
 import pytest
-from subject import PROMPT, Subject
+from support import replay_runs
 
-from llm_energy import backends
-from llm_energy.backends import spread
-from llm_energy.errors import LlmEnergyError, Unsupported
+from llm_energy.backends.attention_heads import heads_problem
+from llm_energy.core.errors import ConfigError
+from llm_energy.measure.simulation.host import SimulatedHost
+from llm_energy.measure.simulation.truth import BoardTruth, Truth
+from llm_energy.plan.config.load import load_sweep
+from llm_energy.plan.plan import Engine, make_plan
 from llm_energy.records import Sharding
 
-pytestmark = pytest.mark.engine
 
-MIXED = [PROMPT[:3], PROMPT, PROMPT[:1], PROMPT[4:9], PROMPT[2:8], PROMPT[1:7]]
-
-
-def sharded(backend, strategy, count=2):
-    """Give the tested engine spread over ``count`` ranks, without a model yet."""
-    subject = Subject(backend.name, backend.capabilities, backend.folder, None)
-    subject.sharding = Sharding(strategy, count)
-    spec = subject.spec()
-    forget_binding()
-    apart = spread.needs_processes(spec)
-    subject.engine = spread.Spread(spec) if apart else backends.create(backend.name)
-    return subject
+def config(strategy, count=2, folder=None, **changes):
+    model = {"id": "m", "model_name": "org/m"}
+    if folder:
+        model["source"] = {"kind": "folder", "path": str(folder)}
+    return {
+        "models": [model],
+        "sharding": {"strategy": strategy, "num_devices": count},
+        "precisions": ["float32"],
+        **changes,
+    }
 
 
-def forget_binding():
-    """Let vLLM read anew to which processors it is bound, after an engine of another size."""
-    os.environ.pop("VLLM_CPU_OMP_THREADS_BIND", None)
-    if environment := sys.modules.get("vllm.envs"):
-        environment.disable_envs_cache()
+def planned(*arguments, device="cpu", **changes):
+    """Give the outcome and the reason, by backend, of the cells that a config asks for."""
+    sweep = load_sweep(config(*arguments, **{"backends": ["pytorch", "vllm"]} | changes))
+    plan = make_plan(sweep, lambda backend: Engine(device, None))
+    return {cell.backend: (cell.outcome, cell.reason or "") for cell in plan.cells}, plan
 
 
-def processes(subject):
-    """Give the ids of the processes that hold the weights."""
-    if isinstance(subject.engine, spread.Spread):
-        return subject.engine.pids
-    return [worker.proc.pid for worker in subject.engine._engine.model_executor.workers]
+@pytest.fixture
+def nine_heads(tmp_path):
+    """Give a folder with the config of a model of 9 query and 3 key-value heads."""
+    heads = {"num_attention_heads": 9, "num_key_value_heads": 3}
+    (tmp_path / "config.json").write_text(json.dumps(heads))
+    return tmp_path
 
 
-def is_gone(pid):
-    """Tell whether a process has ended; one that nobody has waited for yet has."""
-    try:
-        with open(f"/proc/{pid}/stat", encoding="utf-8") as stream:
-            return stream.read().rsplit(")", 1)[1].split()[0] == "Z"
-    except FileNotFoundError:
-        return True
+@pytest.mark.parametrize("strategy", ["tensor_parallel", "data_parallel"])
+def test_both_backends_run_on_several_ranks_and_their_specs_say_so(strategy):
+    outcomes, plan = planned(strategy)
+    assert {outcome for outcome, _ in outcomes.values()} == {"planned"}
+    specs = [spec for cell in plan.cells for spec in cell.specs.values()]
+    assert {spec.sharding for spec in specs} == {Sharding(strategy, 2)}
 
 
-@pytest.fixture(scope="module")
-def alone(backend):
-    """Give the score and the weights of one rank, asked before another engine takes its group."""
-    backend.needs("ranks")
-    return backend.engine.score([PROMPT])[0], backend.effective["weight_bytes"]
+def test_layers_on_several_boards_are_for_pytorch_on_boards():
+    assert {name: o for name, (o, _) in planned("device_map")[0].items()} == {
+        "pytorch": "unsupported",
+        "vllm": "unsupported",
+    }
+    outcomes, _ = planned("device_map", device="cuda")
+    assert outcomes["pytorch"][0] == "planned"
+    assert "Use sharding.strategy tensor_parallel instead" in outcomes["vllm"][1]
 
 
-@pytest.fixture(scope="module", params=["tensor_parallel", "data_parallel"])
-def two(backend, alone, request):
-    """Give the tested engine on two ranks, by each strategy."""
-    subject = sharded(backend, request.param).load()
-    yield subject
-    subject.engine.close()
+def test_heads_that_the_ranks_do_not_divide_are_told_when_planned(nine_heads):
+    outcomes, _ = planned("tensor_parallel", 2, nine_heads)
+    for outcome, reason in outcomes.values():
+        assert outcome == "unsupported"
+        assert "9 query heads cannot be shared out among 2 ranks" in reason
+    assert {o for o, _ in planned("tensor_parallel", 3, nine_heads)[0].values()} == {"planned"}
 
 
-def test_two_ranks_give_the_greedy_ids_of_one_in_float32(two, reference, eos):
-    ids = two.ids(MIXED, batch_size=2, max_output_tokens=12)
-
-    assert [list(one) for one in ids] == [reference(p, 12, banned=eos) for p in MIXED]
-
-
-def test_every_request_is_answered_once_and_in_order(two):
-    completions = two.serve(MIXED, batch_size=2)
-
-    assert [c.request_id for c in completions] == [f"r{k}" for k in range(len(MIXED))]
-    assert [c.prompt_tokens for c in completions] == [len(prompt) for prompt in MIXED]
+def test_key_value_heads_bind_transformers_alone(nine_heads):
+    outcomes, _ = planned("tensor_parallel", 9, nine_heads)
+    assert "3 key-value heads cannot be shared out among 9 ranks" in outcomes["pytorch"][1]
+    assert outcomes["vllm"][0] == "planned"
 
 
-def test_the_weights_are_shared_out_or_copied(two, alone):
-    _, whole = alone
-    assert len(processes(two)) == 2
-    assert (
-        whole <= two.effective["weight_bytes"] < 1.3 * whole
-    )  # of ranks each holds half, and the same norms
+def test_a_text_model_inside_another_is_looked_at():
+    inside = {"text_config": {"num_attention_heads": 8, "num_key_value_heads": 8}}
+    assert heads_problem(inside, 3)
+    assert heads_problem(inside, 4) is None
+    assert heads_problem({}, 3) is None
 
 
-def test_ranks_score_as_one_does(two, alone):
-    score, _ = alone
-
-    assert two.engine.score([PROMPT])[0] == pytest.approx(score, rel=1e-4, abs=1e-4)
-
-
-def test_a_killed_rank_is_an_error_and_no_process_stays(two):
-    pids = processes(two)
-    two.prepare(MIXED, batch_size=2)
-    os.kill(pids[1], signal.SIGKILL)
-    with pytest.raises((LlmEnergyError, RuntimeError)):
-        two.engine.generate()
-    with pytest.raises((LlmEnergyError, RuntimeError)):
-        two.engine.generate()
-    two.engine.close()
-
-    assert all(map(is_gone, pids))
+def test_quantised_weights_are_not_sharded_on_pytorch():
+    outcomes, _ = planned("tensor_parallel", precisions=["int8"], backends=["pytorch"])
+    assert outcomes["pytorch"][0] == "unsupported"
+    assert "shards no weights of bitsandbytes" in outcomes["pytorch"][1]
+    assert planned("data_parallel", precisions=["int8"])[0]["pytorch"][0] == "planned"
 
 
-# what cannot be
+@pytest.mark.parametrize(
+    ("strategy", "refusing"),
+    [("data_parallel", {"pytorch", "vllm"}), ("tensor_parallel", {"pytorch"}), ("none", set())],
+)
+def test_ranks_that_go_by_their_own_clocks_serve_no_timed_arrivals(strategy, refusing):
+    traffic = {"mode": "poisson", "rate_per_s": 2.0, "horizon_s": 5.0}
+    outcomes, _ = planned(strategy, 1 if strategy == "none" else 2, traffic_simulation=traffic)
+    assert {name for name, (outcome, _) in outcomes.items() if outcome != "planned"} == refusing
+    assert all("not timed arrivals" in outcomes[name][1] for name in refusing)
 
 
-def test_heads_that_cannot_be_shared_out_are_named(backend):
-    backend.needs("ranks")
-    subject = sharded(backend, "tensor_parallel", 3)
-    try:
-        with pytest.raises(Unsupported, match=r"heads"):
-            subject.load()
-    finally:
-        subject.engine.close()
+# the config
 
 
-def test_a_model_that_was_not_split_is_not_computed_twice(backend):
-    if backend.name != "pytorch":
-        pytest.skip("only Transformers needs a plan in the model")
-    from llm_energy.backends.pytorch_placement import check_spread
-
-    spec = sharded(backend, "tensor_parallel").spec()
-    with pytest.raises(Unsupported, match="no tensor-parallel plan for LlamaForCausalLM"):
-        check_spread(backend.engine.model, [], spec)
+def problems(*arguments, **changes):
+    with pytest.raises(ConfigError) as caught:
+        load_sweep(config(*arguments, **changes))
+    return "\n".join(caught.value.problems)
 
 
-def test_a_rank_alone_refuses_to_be_one_of_several(backend):
-    if backend.name != "pytorch":
-        pytest.skip("the engine starts its own ranks")
-    subject = sharded(backend, "tensor_parallel")
-    alone = replace(subject, engine=backends.create("pytorch"))
-    with pytest.raises(Unsupported, match="a process for each rank, and this is one alone"):
-        alone.load()
+def test_copies_share_whole_batches():
+    batching = {"batch_size": 4}
+    said = problems("data_parallel", workloads=[{"id": "w", "requests": 12}], batching=batching)
+    assert "found 12, allowed a multiple of the batch size 4 times 2 copies" in said
+    assert "try 8 or 16" in said
+    sweep = load_sweep(config("data_parallel", 3, batching=batching))
+    assert sweep.workloads[0].requests == 12
+
+
+def test_one_device_is_no_sharding():
+    assert "found 1, allowed 2 or more with the strategy 'data_parallel'" in problems(
+        "data_parallel", 1
+    )
+
+
+def test_all_workloads_of_a_sweep_are_spread_alike():
+    other = {"strategy": "data_parallel", "num_devices": 2}
+    workloads = [{"id": "a"}, {"id": "b", "sharding": other}]
+    said = problems("none", 1, sharding={}, workloads=workloads)
+    assert "workloads[1].sharding" in said
+    assert "loaded once for all" in said
+
+
+# energy
+
+
+def test_the_energy_is_that_of_the_boards_in_use_each_once_and_of_no_other():
+    host = SimulatedHost(Truth(boards=(BoardTruth(),) * 4), seed=3)
+    sharding = {"strategy": "tensor_parallel", "num_devices": 2}
+    workload = replay_runs.replay_workload(sharding=sharding)
+    measured = replay_runs.run(host, replay_runs.replay_spec(workload))
+    (window,) = measured.windows
+    boards = [part for part in window.interval.energy if part.component == "gpu"]
+    assert [part.device for part in boards] == measured.effective["device_uuids"]
+    assert len(boards) == 2
+    begin_s, end_s = window.interval.start_s, window.interval.end_s
+    assert sum(part.energy_j for part in boards) == pytest.approx(
+        host.truth_energy_j("gpu", begin_s, end_s), rel=0.1 / (end_s - begin_s)
+    )

@@ -22,8 +22,8 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "scripts"))
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "backends"))
 
-from llm_energy.environments import environment_name, interpreter, variant
-from llm_energy.sameness import common_prefix
+from llm_energy.analysis.equivalence import common_prefix
+from llm_energy.environments.registry import environment_name, interpreter, variant
 
 ROOT = Path(__file__).resolve().parents[2]
 BACKENDS = ("pytorch", "vllm")
@@ -33,11 +33,11 @@ SHARE = 0.95
 
 def serve(backend: str, folder: Path, prompts: list[list[int]], asked: dict) -> list[list[int]]:
     """Serve the prompts greedily in float32 and give the output ids."""
-    from subject import Subject
+    from support.subject import Subject
 
-    from llm_energy import backends
+    from llm_energy.backends import base
 
-    subject = Subject(backend, frozenset(), folder, backends.create(backend)).load("float32")
+    subject = Subject(backend, frozenset(), folder, base.create(backend)).load("float32")
     ids = subject.ids(prompts, **asked)
     subject.engine.close()
     return [list(map(int, one)) for one in ids]

@@ -21,9 +21,9 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(ROOT / "scripts"), str(ROOT / "tests")]
 
-import simulated_sweeps as simulated  # noqa: E402  (tests are not installed)
+from support import simulated_sweeps as simulated
 
-from llm_energy import paired  # noqa: E402
+from llm_energy.analysis.statistics import paired
 
 
 def unequal(cell: simulated.Cell) -> float:

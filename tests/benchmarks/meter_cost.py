@@ -30,15 +30,15 @@ from pathlib import Path
 from typing import Any
 
 TESTS = Path(__file__).resolve().parent.parent
-STAND_IN = TESTS / "stand_in_nvml"
+STAND_IN = TESTS / "support" / "fake_pynvml"
 sys.path[:0] = [str(TESTS.parent / "scripts"), str(TESTS)]
 
-from fake_nvml import FakeBoard, make_nvml  # noqa: E402
+from support.fake_nvml import FakeBoard, make_nvml
 
-from llm_energy.meter import Meter, open_meter  # noqa: E402
-from llm_energy.meter.nvml import NvmlBoards  # noqa: E402
-from llm_energy.meter.sampler import Sampler, start  # noqa: E402
-from llm_energy.records import Interval, MeterSettings, Protocol  # noqa: E402
+from llm_energy.meter.meter import Meter, open_meter
+from llm_energy.meter.nvidia.devices import NvmlBoards
+from llm_energy.meter.power_sampling.process import Sampler, start
+from llm_energy.records import Interval, MeterSettings, Protocol
 
 MOST = 0.002
 CHUNK = 100_000

@@ -27,9 +27,10 @@ import yaml
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "scripts"))
 
-from llm_energy import environments, freeze, plan  # noqa: E402  (the package is not installed)
-from llm_energy.config import load_sweep  # noqa: E402
-from llm_energy.records import write_record  # noqa: E402
+from llm_energy.environments import registry
+from llm_energy.plan import freeze, plan
+from llm_energy.plan.config.load import load_sweep
+from llm_energy.records import write_record
 
 PRECISIONS = ["float32", "float16", "bfloat16", "int8", "int4"]
 BATCH_SIZES = [1, 2, 4, 8]
@@ -72,7 +73,7 @@ def _compare(the_plan: plan.Plan, folder: Path) -> float:
     """Measure each cell both ways; give the sum of the one's wall times over the other's."""
     freeze.write_plan(the_plan, folder)
     (folder / "results/models").symlink_to(ROOT / "results/models")
-    python = environments.interpreter(ROOT, environments.environment_name("pytorch", "cpu"))
+    python = registry.interpreter(ROOT, registry.environment_name("pytorch", "cpu"))
     prompts = folder / "results/one-load/prompts/prompts.json"
     model = next(iter(the_plan.models))
     files = f"results/models/{model}"

@@ -19,11 +19,11 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT.parent / "scripts"), str(ROOT / "backends")]
 
-from pairs import LEAST, paired_times, speed_ratio  # noqa: E402
-from subject import Subject  # noqa: E402
+from pairs import LEAST, paired_times, speed_ratio
+from support.subject import Subject
 
-from llm_energy import backends  # noqa: E402
-from llm_energy.backends.pytorch import CAPABILITIES  # noqa: E402
+from llm_energy.backends import base
+from llm_energy.backends.pytorch.backend import CAPABILITIES
 
 
 def bare(subject: Subject) -> Callable[[], object]:
@@ -56,7 +56,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--pairs", type=int, default=30, help="pairs at each batch size")
     arguments = parser.parse_args(argv)
 
-    subject = Subject("pytorch", CAPABILITIES, arguments.model, backends.create("pytorch"))
+    subject = Subject("pytorch", CAPABILITIES, arguments.model, base.create("pytorch"))
     subject.load(arguments.precision)
     enough = True
     for batch_size in (1, 8):

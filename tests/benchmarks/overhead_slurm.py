@@ -20,10 +20,10 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(ROOT / "tests"), str(ROOT / "scripts")]
 
-import system_tools  # noqa: E402
-from slurm_project import ClusterProject, running_cluster, simulated_sweep  # noqa: E402
+from support import system_tools
+from support.slurm_project import ClusterProject, running_cluster, simulated_sweep
 
-from llm_energy.environments import interpreter  # noqa: E402
+from llm_energy.environments.registry import interpreter
 
 MOST_S = 2
 PYTHON = interpreter(ROOT, "workflow")  # the tests' environment has other packages too
@@ -88,7 +88,9 @@ def main() -> int:
     """Run both workflows one job at a time; exit 1 if a job of this one costs too much more."""
     repeats = int(sys.argv[1]) if len(sys.argv) > 1 else 5
     if system_tools.TOOLS["slurm"].missing or os.geteuid():
-        sys.exit("error: no SLURM: as root, python3 tests/system_tools.py slurm installs it")
+        sys.exit(
+            "error: no SLURM: as root, python3 tests/support/system_tools.py slurm installs it"
+        )
     with running_cluster(), tempfile.TemporaryDirectory() as folder:
         ours, bare = (ClusterProject(Path(folder, name).resolve()) for name in ("ours", "bare"))
         ours.python = bare.python = PYTHON

@@ -20,11 +20,11 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT.parent / "scripts"), str(ROOT / "backends")]
 
-from pairs import LEAST, paired_times, speed_ratio  # noqa: E402
-from subject import Subject  # noqa: E402
+from pairs import LEAST, paired_times, speed_ratio
+from support.subject import Subject
 
-from llm_energy import backends  # noqa: E402
-from llm_energy.backends.vllm import CAPABILITIES, CPU_KV_CACHE_BYTES  # noqa: E402
+from llm_energy.backends import base
+from llm_energy.backends.vllm.backend import CAPABILITIES, CPU_KV_CACHE_BYTES
 
 PROMPT_TOKENS = 32
 
@@ -40,7 +40,7 @@ def main(argv: list[str] | None = None) -> int:
     arguments = parser.parse_args(argv)
     order = random.Random(1)
 
-    subject = Subject("vllm", CAPABILITIES, arguments.model, backends.create("vllm"))
+    subject = Subject("vllm", CAPABILITIES, arguments.model, base.create("vllm"))
     begin = time.monotonic()
     loaded = subject.load(arguments.precision, batch_size=max(arguments.batch_sizes)).effective
     print(f"load with the import of vllm: {time.monotonic() - begin:.1f} s", flush=True)

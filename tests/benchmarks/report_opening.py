@@ -82,7 +82,7 @@ def main() -> int:
     parser.add_argument("--count", type=int, default=10_000)
     arguments = parser.parse_args()
     if not shutil.which("chromium"):
-        sys.exit("error: no chromium: python3 tests/system_tools.py chromium installs it")
+        sys.exit("error: no chromium: python3 tests/support/system_tools.py chromium installs it")
     with tempfile.TemporaryDirectory() as folder:
         os.chdir(folder)
         page = make(arguments.count)

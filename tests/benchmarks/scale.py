@@ -36,10 +36,10 @@ from statistics import fmean
 ROOT = Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(ROOT / "scripts"), str(ROOT / "tests")]
 
-import builders  # noqa: E402
+from support import builders
 
-from llm_energy.conversion import to_dict  # noqa: E402
-from llm_energy.files import sha256_json  # noqa: E402
+from llm_energy.core.files import sha256_json
+from llm_energy.core.serialize import to_dict
 
 BACKENDS, REPEATS, WORKLOADS = ("pytorch", "vllm"), 5, ("b1",)
 MOST_TIMES, MOST_EXPONENT, MOST_MB = 5.0, 1.05, 600

@@ -23,12 +23,13 @@ from pathlib import Path
 TESTS = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(TESTS.parent / "scripts"), str(TESTS / "backends")]
 
-from pairs import paired_times, speed_ratio  # noqa: E402
-from subject import Subject  # noqa: E402
+from pairs import paired_times, speed_ratio
+from support.subject import Subject
 
-from llm_energy import backends, traffic  # noqa: E402
-from llm_energy.arrival_queue import ArrivalQueue  # noqa: E402
-from llm_energy.backends import pytorch_batches  # noqa: E402
+from llm_energy.backends import base
+from llm_energy.backends.pytorch import batches
+from llm_energy.inputs import arrivals as traffic
+from llm_energy.measure.arrival_queue import ArrivalQueue
 
 PROMPT_TOKENS = 32
 NEAR = 0.8  # of the rate at which all that is there is served
@@ -59,7 +60,7 @@ def passes(subject: Subject) -> dict[str, Callable[[], object]]:
     if subject.name == "pytorch":
         [batch] = engine._batches
 
-        def generate(streamer: pytorch_batches.StepClock | None) -> None:
+        def generate(streamer: batches.StepClock | None) -> None:
             engine.model.generate(
                 batch.input_ids,
                 attention_mask=batch.attention_mask,
@@ -68,10 +69,10 @@ def passes(subject: Subject) -> dict[str, Callable[[], object]]:
             )
 
         return {
-            "with": lambda: generate(pytorch_batches.StepClock()),
+            "with": lambda: generate(batches.StepClock()),
             "without": lambda: generate(None),
         }
-    from llm_energy.backends.vllm_times import TokenTimes
+    from llm_energy.backends.vllm.token_times import TokenTimes
 
     note = TokenTimes.note
 
@@ -94,9 +95,9 @@ def times_ratio(subject: Subject, pairs: int) -> float:
 def noting_share(subject: Subject) -> float:
     """Print and give the share of a pass's CPU time that noting takes; noise hardly moves it."""
     if subject.name == "pytorch":
-        owner, name = pytorch_batches.StepClock, "put"
+        owner, name = batches.StepClock, "put"
     else:
-        from llm_energy.backends.vllm_times import TokenTimes as owner
+        from llm_energy.backends.vllm.token_times import TokenTimes as owner
 
         name = "note"
     original = getattr(owner, name)
@@ -144,7 +145,7 @@ def harness_share(subject: Subject, rate_per_s: float, horizon_s: float) -> floa
 def main() -> int:
     """Run both measurements; exit 1 if one costs more than is asked for."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("backend", choices=sorted(backends.MODULES))
+    parser.add_argument("backend", choices=sorted(base.MODULES))
     parser.add_argument("model", type=Path, help="folder of a model")
     parser.add_argument("--batch-size", type=int, default=8)
     parser.add_argument("--output-tokens", type=int, default=16)
@@ -153,7 +154,7 @@ def main() -> int:
     options = parser.parse_args()
     order = random.Random(1)
 
-    engine = backends.create(options.backend)
+    engine = base.create(options.backend)
     subject = Subject(options.backend, frozenset(), options.model, engine).load("float32")
     prompts = [order.choices(range(10, 500), k=PROMPT_TOKENS) for _ in range(options.batch_size)]
     asked = {"batch_size": options.batch_size, "max_output_tokens": options.output_tokens}

@@ -56,7 +56,7 @@ def provoke(name: str) -> None:
 def _tenant() -> subprocess.Popen:
     """Start a process that keeps the first board busy, and wait until it does."""
     sys.path.insert(0, str(ROOT / "scripts"))
-    from llm_energy.meter import open_meter
+    from llm_energy.meter.meter import open_meter
     from llm_energy.records import MeterSettings
 
     meter = open_meter(MeterSettings(codecarbon=False, sampling_period_s=None))

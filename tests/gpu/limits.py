@@ -20,8 +20,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "scripts"))
 
 from model import SHAPES
 
-from llm_energy.checks.limits import WindowLimits, window_limits
-from llm_energy.checks.reported import Case
+from llm_energy.analysis.energy.limits import WindowLimits, window_limits
+from llm_energy.analysis.evidence import Case
 from llm_energy.records import Measurement, ModelManifest, read_record
 
 Found = dict[tuple[str, str], list[WindowLimits]]

@@ -16,7 +16,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "scripts"))
 
-from llm_energy.files import read_json, sha256_file, sha256_json
+from llm_energy.core.files import read_json, sha256_file, sha256_json
 from llm_energy.records import (
     SCHEMA_VERSION,
     ModelManifest,

@@ -18,7 +18,7 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "scripts"))
 
-from llm_energy.files import read_json, write_json  # noqa: E402
+from llm_energy.core.files import read_json, write_json
 
 
 def plan(path: Path, **changes: Any) -> None:
@@ -28,9 +28,9 @@ def plan(path: Path, **changes: Any) -> None:
     """
     import yaml
 
-    from llm_energy.config import load_sweep
-    from llm_energy.freeze import write_plan
-    from llm_energy.plan import block_rank, installed_engine, make_plan
+    from llm_energy.plan.config.load import load_sweep
+    from llm_energy.plan.freeze import write_plan
+    from llm_energy.plan.plan import block_rank, installed_engine, make_plan
 
     config = yaml.safe_load(path.read_text(encoding="utf-8")) | changes
     sweep = load_sweep(config, [str(path)])

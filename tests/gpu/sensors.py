@@ -18,10 +18,10 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "scripts"))
 
-from llm_energy.conversion import to_dict
-from llm_energy.meter import Meter, open_meter
+from llm_energy.core.serialize import to_dict
+from llm_energy.measure.doctor.self_test import torch_load
+from llm_energy.meter.meter import Meter, open_meter
 from llm_energy.records import Interval, MeterSettings
-from llm_energy.self_test import torch_load
 
 SETTLE_S = 5.0  # power climbs after a load begins, and clocks fall a while after one ended
 IDLE_S = 10.0

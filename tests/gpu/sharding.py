@@ -14,14 +14,14 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
-sys.path[:0] = [str(ROOT / part) for part in ("scripts", "tests", "tests/backends")]
+sys.path[:0] = [str(ROOT / part) for part in ("scripts", "tests", "tests/engines")]
 
-import builders  # noqa: E402
-from subject import parameters  # noqa: E402
+from support import builders
+from support.subject import parameters
 
-from llm_energy.compatibility import translate  # noqa: E402
-from llm_energy.files import sha256_json, write_json  # noqa: E402
-from llm_energy.records import (  # noqa: E402
+from llm_energy.backends.compatibility import translate
+from llm_energy.core.files import sha256_json, write_json
+from llm_energy.records import (
     SCHEMA_VERSION,
     Measurement,
     MeterSettings,

@@ -13,12 +13,17 @@ from pathlib import Path
 SCRIPTS = f"{workflow.basedir}/scripts"
 sys.path.insert(0, SCRIPTS)
 
-from llm_energy import archive, closing, environments, failures, freeze, locks, plan, tables, tools
-from llm_energy.cli import escape_what_lacks
-from llm_energy.config import load_sweep
-from llm_energy.errors import LlmEnergyError
-from llm_energy.files import require_room
-from llm_energy.imports import modules_behind
+from llm_energy.publish.provenance import archive
+from llm_energy.publish import closing, tables
+from llm_energy.environments import registry, tools
+from llm_energy.analysis import failures
+from llm_energy.plan import freeze, plan
+from llm_energy.core import locks
+from llm_energy.core.cli import escape_what_lacks
+from llm_energy.plan.config.load import load_sweep
+from llm_energy.core.errors import LlmEnergyError
+from llm_energy.core.files import require_room
+from llm_energy.plan.imports import modules_behind
 from llm_energy.records import paths
 
 # With conda or containers Snakemake provides the environments, else they are the venvs that
@@ -30,7 +35,7 @@ ROOT = Path(workflow.basedir)
 MEASURED = config.get("measured")
 
 if "conda" in PROVIDERS:
-    environments.let_pip_add_nothing()
+    registry.let_pip_add_nothing()
 
 
 def or_exit(function, *arguments):
@@ -70,7 +75,7 @@ def check_executor():
 
 def interpreter(environment):
     """Give the Python that runs in an environment."""
-    return "python" if PROVIDED else str(environments.interpreter(ROOT, environment))
+    return "python" if PROVIDED else str(registry.interpreter(ROOT, environment))
 
 
 def environment_file(environment):
@@ -268,19 +273,19 @@ TABLES = list(tables.TABLES)
 ENVIRONMENTS, PREPARING = {}, None
 if SWEEP:
     ENVIRONMENTS = {
-        backend.id: environments.environment_name(
-            backend.id, environments.variant(SWEEP.device, backend.environment)
+        backend.id: registry.environment_name(
+            backend.id, registry.variant(SWEEP.device, backend.environment)
         )
         for backend in SWEEP.backends
         if any(cell.backend == backend.id for cell in PLAN.planned)
     }
     # Models are converted and prompts tokenised with the default backend's packages; simulated ones
     # need none.
-    PREPARING = environments.preparing_name([b.id for b in SWEEP.backends], SWEEP.device)
+    PREPARING = registry.preparing_name([b.id for b in SWEEP.backends], SWEEP.device)
 
 if SWEEP and PROVIDERS == ["apptainer"]:
     or_exit(
-        environments.require_images,
+        registry.require_images,
         SWEEP.containers,
         ["workflow", PREPARING, *ENVIRONMENTS.values()],
     )

@@ -16,13 +16,13 @@ from dataclasses import dataclass, replace
 from statistics import fmean
 from typing import Any
 
-from llm_energy.errors import LlmEnergyError
-from llm_energy.meter.glance import BoardGlance, Look
-from llm_energy.meter.processes import Processes
+from llm_energy.core.errors import LlmEnergyError
+from llm_energy.core.units import joules_from_microjoules
+from llm_energy.meter.counter_tick import CounterReading
+from llm_energy.meter.host.processes import Processes
+from llm_energy.meter.host.snapshot import BoardGlance, Look
 from llm_energy.meter.sensors import unavailable
-from llm_energy.meter.tick import CounterReading
 from llm_energy.records import BoardActivity, ComponentEnergy
-from llm_energy.units import joules_from_microjoules
 
 METHOD = "amdsmi_energy_count"
 CARD_METHOD = f"{METHOD}_whole_card"

@@ -20,7 +20,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from llm_energy.errors import LlmEnergyError
+from llm_energy.core.errors import LlmEnergyError
 from llm_energy.meter.sensors import Absent, Sensor, unavailable
 from llm_energy.records import ComponentEnergy, MeterSettings
 

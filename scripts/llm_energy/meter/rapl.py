@@ -15,10 +15,10 @@ from itertools import pairwise
 from pathlib import Path
 from typing import NamedTuple
 
-from llm_energy.meter.glance import Look
+from llm_energy.core.units import joules_from_microjoules
+from llm_energy.meter.host.snapshot import Look
 from llm_energy.meter.sensors import unavailable
 from llm_energy.records import ComponentEnergy
-from llm_energy.units import joules_from_microjoules
 
 METHODS = {"cpu": "rapl_powercap_package", "dram": "rapl_powercap_dram"}
 

@@ -21,11 +21,11 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from llm_energy.meter import aside
-from llm_energy.meter.boards import processes, users_of
-from llm_energy.meter.glance import Look, Tenants
-from llm_energy.meter.nvml import import_pynvml
-from llm_energy.meter.processes import read_processes
+from llm_energy.meter import own_process
+from llm_energy.meter.host.processes import read_processes
+from llm_energy.meter.host.snapshot import Look, Tenants
+from llm_energy.meter.nvidia.devices import import_pynvml
+from llm_energy.meter.nvidia.state import processes, users_of
 
 # A counter of 65 kJ, the smallest range of RAPL, takes a minute to go round at 1 kW.
 PERIOD_S = 5.0
@@ -57,7 +57,7 @@ class Watch:
         with contextlib.suppress(OSError):
             self._seen, name = tempfile.mkstemp()
             os.unlink(name)  # so that nobody has to clean it up
-            self._process = aside.start(
+            self._process = own_process.start(
                 MODULE,
                 (str(os.getpid()), str(period_s), str(procfs), json.dumps(files), *devices),
                 stdin=subprocess.DEVNULL,
@@ -104,7 +104,7 @@ def main(argv: Sequence[str]) -> None:
     The arguments are its id, the period in s, the folder of procfs, the counters' files and UUIDs.
     """
     parent, period_s, procfs, zones, *devices = argv
-    aside.give_way()
+    own_process.give_way()
     nvml, handles = _open_boards(devices)
     while os.getppid() == int(parent):
         time_s, energy_uj = time.monotonic(), _counters(json.loads(zones))

@@ -7,6 +7,7 @@ is ``None`` with a reason beside it, never 0.
 
 from __future__ import annotations
 
+from llm_energy.records.inputs import ModelManifest, PromptSet, QualityText, Request
 from llm_energy.records.interval import (
     BoardActivity,
     ComponentEnergy,
@@ -24,12 +25,6 @@ from llm_energy.records.measurement import (
     MeterReport,
     Preflight,
     Quality,
-)
-from llm_energy.records.model import (
-    ModelManifest,
-    PromptSet,
-    QualityText,
-    Request,
 )
 from llm_energy.records.results import (
     Aggregate,

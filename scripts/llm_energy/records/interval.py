@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
-from llm_energy.errors import RecordError
+from llm_energy.core.errors import RecordError
 
 WHOLE_MODULE = "_whole_module"
 Status = Literal["measured", "estimated", "unavailable"]

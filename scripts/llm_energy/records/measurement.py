@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
 
-from llm_energy.errors import RecordError
+from llm_energy.core.errors import RecordError
 from llm_energy.records.interval import Interval
 from llm_energy.records.spec import Spec
 from llm_energy.records.window import Outcome, Window

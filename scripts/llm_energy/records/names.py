@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from llm_energy.errors import RecordError
+from llm_energy.core.errors import RecordError
 
 _ID = r"(?!\S*--)[a-z0-9][a-z0-9._-]{0,63}"
 ID = re.compile(_ID)

@@ -6,9 +6,9 @@ import json
 from pathlib import Path
 from typing import Any
 
-from llm_energy.conversion import Record, from_dict, to_dict
-from llm_energy.errors import LlmEnergyError, RecordError
-from llm_energy.files import read_json, write_json, write_text
+from llm_energy.core.errors import LlmEnergyError, RecordError
+from llm_energy.core.files import read_json, write_json, write_text
+from llm_energy.core.serialize import Record, from_dict, to_dict
 
 SCHEMA_VERSION = 1
 

@@ -1,0 +1,1 @@
+"""From measurements to conclusions: verdicts, metrics, aggregates, comparisons."""

@@ -1,0 +1,287 @@
+"""Summarise the repeats of every cell and workload, one backend at a time."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from llm_energy.analysis.energy.uncertainty import (
+    SENSOR_RELATIVE,
+    drift_standard,
+    with_intervals,
+    without_drift,
+)
+from llm_energy.analysis.statistics.outliers import outlying
+from llm_energy.analysis.statistics.summary import summarise
+from llm_energy.core.errors import LlmEnergyError
+from llm_energy.records import (
+    SCHEMA_VERSION,
+    Aggregate,
+    AggregateRow,
+    Metrics,
+    MetricsTable,
+    Outlier,
+    Spec,
+    Statistic,
+    Verdict,
+    read_record,
+)
+from llm_energy.records.metrics import GROSS, METRICS, NET, SPEED, SUMMARISED
+
+SEARCHED = (GROSS, NET, SPEED)
+MIXED = "mixed_backends"
+
+
+class Place(NamedTuple):
+    """Name what one row summarises, its energy aside."""
+
+    cell: str
+    model: str
+    backend: str
+    precision: str
+    workload: str
+
+
+def aggregate(
+    tables: Sequence[MetricsTable],
+    plan: dict[str, Any],
+    batch_sizes: dict[str, int],
+    allow_mixed_backends: bool = False,
+) -> Aggregate:
+    """Summarise the metrics of one backend over the grid that ``plan`` expects.
+
+    ``batch_sizes`` is by workload id. Each repeat gives one value (its joules over its tokens), and
+    the mean is over repeats. Raises LlmEnergyError for metrics of several backends, which
+    ``allow_mixed_backends`` or the plan's policy pools instead and marks.
+    """
+    backends = sorted({t.backend for t in tables} | {r.backend for t in tables for r in t.rows})
+    mixed = len(backends) > 1
+    if mixed and not (allow_mixed_backends or plan.get("allow_mixed_backends")):
+        raise LlmEnergyError(
+            f"Mixed backends detected: {', '.join(backends)}. Aggregating results from different "
+            "backends produces statistically invalid comparisons. Aggregate each backend by itself "
+            "and compare their tables, or set policy.allow_mixed_backends in the config, which "
+            "pools them and marks every number that it touches."
+        )
+    if strange := sorted({t.sweep for t in tables} - {plan["sweep"]}):
+        raise LlmEnergyError(
+            f"metrics of sweep '{strange[0]}' do not belong to the plan of '{plan['sweep']}'"
+        )
+    pooled = "+".join(backends)
+    places: dict[Place, tuple[int, ...]] = {}
+    origin: dict[tuple[str, str], Place] = {}
+    for cell in plan["cells"]:
+        if cell["backend"] in backends:
+            for workload in cell["workloads"]:
+                place = _place(cell, workload, pooled)
+                planned = tuple(int(repeat[1:]) for repeat in cell["repeats"])
+                places[place] = (*places.get(place, ()), *planned)
+                origin[cell["cell"], workload] = place
+    rows = _sort_in([row for table in tables for row in table.rows], origin)
+    without = _sort_in([verdict for table in tables for verdict in table.without], origin)
+    given = [row for found in rows.values() for row in found]
+    _refuse_duplicates(given)
+    _refuse_a_mixture_of_simulated_and_real(given)
+    result = [
+        row
+        for place, planned in places.items()
+        for row in _rows_of(
+            place,
+            planned,
+            batch_sizes.get(place.workload),
+            rows.get(place, []),
+            without.get(place, []),
+        )
+    ]
+    if mixed:
+        result = [replace(row, flags=(*row.flags, MIXED)) for row in result]
+    return Aggregate(
+        SCHEMA_VERSION, plan["sweep"], pooled, tuple(result), tuple(backends) if mixed else ()
+    )
+
+
+def _place(cell: dict[str, Any], workload: str, backend: str) -> Place:
+    """Give the row of a cell; pooled backends share the row of their model and precision."""
+    id = cell["cell"]
+    if backend != cell["backend"]:
+        id = f"{cell['model']}--{backend}--{cell['precision']}"
+    return Place(id, cell["model"], backend, cell["precision"], workload)
+
+
+def planned_batch_sizes(plan: dict[str, Any], tables: Sequence[MetricsTable]) -> dict[str, int]:
+    """Give the batch size of each workload, from the metrics or else from a spec of the plan."""
+    sizes = {row.workload: row.batch_size for table in tables for row in table.rows}
+    if all(workload in sizes for cell in plan["cells"] for workload in cell["workloads"]):
+        return sizes
+    paths = [Path(path) for cell in plan["cells"] for path in cell.get("specs", ())[:1]]
+    spec = next((read_record(Spec, path) for path in paths if path.is_file()), None)
+    return {w.id: w.batch_size for w in (spec.workloads if spec else ())} | sizes
+
+
+def _sort_in(items: list[Any], origin: dict[tuple[str, str], Place]) -> dict[Place, list[Any]]:
+    """Sort metrics or verdicts by the row that they belong to."""
+    found: dict[Place, list[Any]] = {}
+    for item in items:
+        place = origin.get((item.cell, item.workload))
+        if place is None:
+            raise LlmEnergyError(
+                f"cell '{item.cell}' with workload '{item.workload}' is not in the plan; "
+                "run the validate stage again"
+            )
+        found.setdefault(place, []).append(item)
+    return found
+
+
+def _refuse_duplicates(rows: list[Metrics]) -> None:
+    seen: set[tuple[str, str, int, str]] = set()
+    for row in rows:
+        key = (row.cell, row.workload, row.repeat, row.energy_status)
+        if key in seen:
+            raise LlmEnergyError(
+                f"{row.measurement}: cell '{row.cell}', repeat {row.repeat}, workload "
+                f"'{row.workload}' is given twice; a repeat counts once"
+            )
+        seen.add(key)
+
+
+def _refuse_a_mixture_of_simulated_and_real(rows: list[Metrics]) -> None:
+    first: dict[bool, str] = {row.simulated: row.measurement for row in rows}
+    if len(first) > 1:
+        raise LlmEnergyError(
+            f"{first[True]} is of a simulated host and {first[False]} of a real one; "
+            "they are never shown together. Give each a sweep of its own"
+        )
+
+
+def _rows_of(
+    place: Place,
+    planned: tuple[int, ...],
+    batch_size: int | None,
+    rows: list[Metrics],
+    without: list[Verdict],
+) -> list[AggregateRow]:
+    """Give one row per energy status and set of components, or the one that says why there is none.
+
+    Sums over other components are other quantities, so they are never averaged into one.
+    """
+    not_needed = tuple(sorted(v.repeat for v in without if v.outcome == "not_needed"))
+    without = [v for v in without if v.outcome != "not_needed"]
+    lost = [(v.repeat, _why(v)) for v in without if v.repeat > 0]
+    kinds = sorted({(r.energy_status != "measured", r.energy_status, r.components) for r in rows})
+    if not kinds:
+        reasons = list(dict.fromkeys(_why(v) for v in without))
+        outcomes = list(
+            dict.fromkeys(v.outcome if v.outcome != "ok" else "invalid" for v in without)
+        )
+        return [
+            AggregateRow(
+                **place._asdict(),
+                batch_size=batch_size,
+                outcome=outcomes[0] if outcomes else "missing",
+                reason="; ".join(reasons) or "no metrics of this cell were given",
+                energy_status="unavailable",
+                components=(),
+                n=0,
+                degraded=0,
+                statistics={},
+                excluded=tuple(sorted(lost)),
+                flags=(),
+                hosts=(),
+                measurements=tuple(dict.fromkeys(v.measurement for v in without if v.measurement)),
+                not_needed=not_needed,
+            )
+        ]
+    result = []
+    for _, status, components in kinds:
+        own = [r for r in rows if (r.energy_status, r.components) == (status, components)]
+        others = {r.repeat for r in rows} - {r.repeat for r in own}
+        other = f"not {status} for {', '.join(components)}"
+        result.append(
+            AggregateRow(
+                **place._asdict(),
+                batch_size=own[0].batch_size,
+                outcome="ok",
+                reason=None,
+                energy_status=status,
+                components=components,
+                n=len(own),
+                degraded=sum(r.verdict == "degraded" for r in own),
+                statistics={name: _summarise(own, name) for name in SUMMARISED},
+                excluded=tuple(sorted([*lost, *((repeat, other) for repeat in others)])),
+                flags=tuple(sorted({flag for r in own for flag in r.flags})),
+                hosts=tuple(sorted({r.hostname for r in own})),
+                measurements=tuple(r.measurement for r in own),
+                batching=own[0].batching if len({r.batching for r in own}) == 1 else None,
+                simulated=own[0].simulated,
+                not_needed=not_needed,
+                assumptions=tuple(dict.fromkeys(text for r in own for text in r.assumptions)),
+                model_notes=tuple(dict.fromkeys(text for r in own for text in r.model_notes)),
+                traffic=own[0].traffic,
+                work=own[0].work,
+                latencies_s=_latencies(own),
+                outliers=tuple(_outliers(own)),
+            )
+        )
+    return result
+
+
+def _latencies(rows: list[Metrics]) -> dict[str, Statistic]:
+    """Summarise each quantile over the repeats that have it."""
+    names = dict.fromkeys(name for row in rows for name in row.latencies_s)
+    found = {name: [r.latencies_s[name] for r in rows if name in r.latencies_s] for name in names}
+    return {name: summarise(values) for name, values in found.items()}
+
+
+def _summarise(rows: list[Metrics], name: str) -> Statistic:
+    """Summarise one metric over repeats; measured energies get what their counters leave open."""
+    rows = [row for row in rows if getattr(row, name) is not None]
+    found = summarise([getattr(row, name) for row in rows])
+    if not rows or any(row.counter_lag_j is None or not row.gross_energy_j for row in rows):
+        return found
+    kind = METRICS[name].kind
+    if kind == "steady_state":  # it begins and ends amid the same work, so no lag is expected of it
+        return with_intervals(found, sensor_relative=SENSOR_RELATIVE)
+    if kind == "gross":
+        scales = [getattr(row, name) / row.gross_energy_j for row in rows]
+        standards_j = [row.gross_energy_standard_uncertainty_j for row in rows]
+        drifts_j = [0.0] * len(rows)
+    elif kind == "net":
+        scales = [1.0 if name == "net_energy_j" else 1 / row.output_tokens for row in rows]
+        drifts_j = [(row.loaded_idle_drift_w or 0.0) * row.duration_s for row in rows]
+        standards_j = [
+            without_drift(row.net_energy_standard_uncertainty_j, drift_j)
+            for row, drift_j in zip(rows, drifts_j, strict=True)
+        ]
+    else:
+        return found
+    scaled = [standard_j * scale for standard_j, scale in zip(standards_j, scales, strict=True)]
+    return with_intervals(
+        found,
+        window=math.hypot(*scaled) / math.sqrt(len(rows)),
+        drift=drift_standard(_mean_of(drifts_j, scales)),
+        lag=_mean_of([row.counter_lag_j for row in rows], scales),
+        sensor_relative=SENSOR_RELATIVE,
+    )
+
+
+def _outliers(rows: list[Metrics]) -> Iterator[Outlier]:
+    """Flag repeats far from the others, with the summary that the others alone would give."""
+    if len({row.repeat for row in rows}) < len(rows):
+        return  # pooled backends, whose repeats are of unlike systems
+    for name in SEARCHED:
+        values = {row.repeat: v for row in rows if (v := getattr(row, name)) is not None}
+        if far := outlying(values):
+            rest = [row for row in rows if row.repeat not in far]
+            yield Outlier(name, far, _summarise(rest, name))
+
+
+def _mean_of(values_j: Sequence[float], scales: Sequence[float]) -> float:
+    return math.fsum(v * s for v, s in zip(values_j, scales, strict=True)) / len(scales)
+
+
+def _why(verdict: Verdict) -> str:
+    word = verdict.outcome if verdict.outcome != "ok" else "invalid"
+    return f"{word}: {verdict.reason}" if verdict.reason else word

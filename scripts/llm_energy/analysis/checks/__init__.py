@@ -1,0 +1,67 @@
+"""The named checks that decide what a measurement is worth, one file per group of failures."""
+
+from __future__ import annotations
+
+from llm_energy.analysis.checks import (
+    energy,
+    engine,
+    gpus,
+    machine,
+    meter,
+    physics,
+    pipeline,
+    power_trace,
+    running,
+    sessions,
+    workload,
+)
+from llm_energy.analysis.checks.catalogue import (
+    CATALOGUE,
+    Check,
+    Finding,
+    Scope,
+    current_of,
+    flags_of,
+    of_scope,
+    trace_of,
+    verdict_word,
+)
+from llm_energy.analysis.evidence import Case, Current, FileState, Key, Remaining, Trace
+
+GROUPS = {
+    "meter": meter,
+    "power_trace": power_trace,
+    "energy": energy,
+    "gpus": gpus,
+    "machine": machine,
+    "sessions": sessions,
+    "engine": engine,
+    "workload": workload,
+    "running": running,
+    "physics": physics,
+    "pipeline": pipeline,
+}
+# By id: a failure that needs no check, or that no check could see, and what keeps it out.
+EXPLAINED: dict[str, str] = {
+    id: why for group in GROUPS.values() for id, why in vars(group).get("EXPLAINED", {}).items()
+}
+
+__all__ = [
+    "CATALOGUE",
+    "EXPLAINED",
+    "GROUPS",
+    "Case",
+    "Check",
+    "Current",
+    "FileState",
+    "Finding",
+    "Key",
+    "Remaining",
+    "Scope",
+    "Trace",
+    "current_of",
+    "flags_of",
+    "of_scope",
+    "trace_of",
+    "verdict_word",
+]

@@ -1,0 +1,206 @@
+"""What a check is, what it gets to see, and the one list of all checks.
+
+A check is one function with an id, a severity and an advice. It gets what its scope promises and
+gives a Finding, or None when all is well:
+
+- ``file``: a FileState -> Finding | None, for each measurement that the plan asks for;
+- ``window``: a Case -> Finding | None, for each window with a measured result;
+- ``host``: a sequence of Traces -> (Trace, Finding) pairs, once over all windows of a backend, also
+  those that are invalid already, since they too took up the host;
+- ``sweep``: the same without these, since what is wrong with one window says nothing of the others;
+- ``repeats``: a Remaining -> Finding | None, for each cell and workload, after all exclusions.
+
+A check without the evidence that it needs finds nothing: older measurements hold less. A failure
+that no check can see stands in its group's EXPLAINED, with what keeps it out.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from llm_energy.analysis.energy.accounting import sums, work
+from llm_energy.analysis.evidence import Case, Current, Key, Pairs, Trace
+from llm_energy.records import (
+    Flag,
+    Host,
+    Interval,
+    ModelManifest,
+    PromptSet,
+    Severity,
+    VerdictWord,
+)
+
+Scope = Literal["file", "window", "host", "sweep", "repeats"]
+# What belongs to how a board is set up; the rest of what is recorded of it says what it did.
+BOARD_SETTINGS = (
+    "name",
+    "driver_version",
+    "vbios",
+    "power_limit_w",
+    "persistence_mode",
+    "ecc_mode",
+    "mig_mode",
+)
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What a check found; ``severity`` stands where this case is milder or worse than usual.
+
+    ``evidence`` holds what JSON can, and numbers that are not finite.
+    """
+
+    evidence: dict[str, Any]
+    severity: Severity | None = None
+
+
+@dataclass(frozen=True)
+class Check:
+    """One named check; ``title`` says in a few words what is wrong when it finds something."""
+
+    id: str
+    group: str
+    scope: Scope
+    severity: Severity
+    title: str
+    advice: str
+    find: Callable[..., Any]
+
+    def flag(self, finding: Finding) -> Flag:
+        """Turn a finding into the flag that a verdict carries; what is not finite becomes text."""
+        evidence = _finite(finding.evidence)
+        severity = finding.severity or self.severity
+        return Flag(self.id, severity, evidence, self.advice, self.title)
+
+
+CATALOGUE: dict[str, Check] = {}
+_BY_SCOPE: dict[Scope, list[Check]] = {}
+
+
+def check(
+    id: str, scope: Scope, severity: Severity, title: str, advice: str
+) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Enter a function into the catalogue; the file it stands in is its group."""
+
+    def enter(find: Callable[..., Any]) -> Callable[..., Any]:
+        if id in CATALOGUE:
+            raise ValueError(f"two checks are named {id}")
+        group = find.__module__.rpartition(".")[2]
+        entered = CATALOGUE[id] = Check(id, group, scope, severity, title, advice, find)
+        _BY_SCOPE.setdefault(scope, []).append(entered)
+        return find
+
+    return enter
+
+
+def of_scope(scope: Scope) -> Sequence[Check]:
+    """Give the checks of one scope, in the order of the catalogue."""
+    return _BY_SCOPE[scope]
+
+
+def flags_of(scope: Scope, evidence: Any) -> tuple[Flag, ...]:
+    """Give the flags of the checks of one scope that find something in what they look at."""
+    found = ((check, check.find(evidence)) for check in of_scope(scope))
+    return tuple(check.flag(finding) for check, finding in found if finding is not None)
+
+
+def verdict_word(flags: Iterable[Flag]) -> VerdictWord:
+    """Give the verdict that the worst of the flags decides; notes change nothing."""
+    severities = {flag.severity for flag in flags}
+    if "invalid" in severities:
+        return "invalid"
+    return "degraded" if "warning" in severities else "valid"
+
+
+def current_of(manifest: ModelManifest | None, prompts: PromptSet | None, workload: str) -> Current:
+    """Take from a model's files what a window of ``workload`` is held against, its spec aside."""
+    requests = prompts.requests.get(workload) if prompts else None
+    return Current(
+        weights_sha256=manifest.weights_sha256 if manifest else None,
+        parameter_count=manifest.parameter_count if manifest else None,
+        prompts_sha256=prompts.sha256.get(workload) if prompts else None,
+        prompt_tokens=requests and {r.id: len(r.prompt_token_ids) for r in requests},
+    )
+
+
+def trace_of(case: Case) -> Trace:
+    """Take from a case what checks across measurements need."""
+    measurement, window = case.measurement, case.window
+    spec, host = measurement.spec, measurement.host
+    metered = [e for e in window.interval.energy if e.component == "gpu" and e.energy_j is not None]
+    boards = tuple(sorted({str(part.device) for part in metered}))
+    warm = [b.temperature_c[0] for b in window.interval.boards if b.temperature_c[0] is not None]
+    measured = sums(window.interval).get("measured")
+    tokens = work(window).output_tokens
+    return Trace(
+        key=Key(spec.cell, spec.repeat, window.workload),
+        model=spec.model,
+        hostname=host.hostname,
+        boot_id=host.boot_id,
+        boards=boards,
+        weights_sha256=measurement.weights_sha256,
+        prompts_sha256=measurement.prompts_sha256.get(window.workload),
+        arrivals_sha256=measurement.arrivals_sha256.get(window.workload),
+        start_s=window.interval.start_s,
+        end_s=window.interval.end_s,
+        utc=measurement.clock.utc,
+        order=window.order,
+        temperature_c=max(warm, default=None),
+        energy_per_output_token_j=measured.energy_j / tokens if measured and tokens else None,
+        methods=_pairs(_methods(window.interval)),
+        board_state=_pairs(_board_settings(host, boards)),
+        host_settings=_pairs(host.settings),
+        software=_pairs(host.packages | {"python": host.python, "linux": host.kernel}),
+        git_commit=host.git_commit,
+    )
+
+
+def differing_pairs(
+    traces: Iterable[Trace], pairs: Callable[[Trace], Pairs]
+) -> dict[str, list[str]]:
+    """Return the names whose values differ, with all values; a trace without pairs has no say."""
+    values: dict[str, set[str]] = {}
+    kinds = {found for trace in traces if (found := pairs(trace))}
+    for name in {name for kind in kinds for name, _ in kind}:
+        values[name] = {dict(kind).get(name, "absent") for kind in kinds}
+    return {name: sorted(found) for name, found in sorted(values.items()) if len(found) > 1}
+
+
+def _board_settings(host: Host, boards: tuple[str, ...]) -> dict[str, Any]:
+    """Give each setting once, with all its values where boards differ."""
+    known = [board for board in host.gpus if board.get("uuid") in boards]
+    return {
+        name: ", ".join(sorted({str(board[name]) for board in known if name in board}))
+        for name in BOARD_SETTINGS
+        if any(name in board for board in known)
+    }
+
+
+def _methods(interval: Interval) -> dict[str, str]:
+    """Return by which methods each component is known."""
+    found: dict[str, set[str]] = {}
+    for part in interval.energy:
+        found.setdefault(part.component, set()).add(part.method)
+    return {component: ", ".join(sorted(methods)) for component, methods in found.items()}
+
+
+def _pairs(values: dict[str, Any]) -> Pairs:
+    return _one(tuple(sorted((name, str(value)) for name, value in values.items())))
+
+
+@functools.lru_cache(maxsize=64)
+def _one(pairs: Pairs) -> Pairs:
+    """Give one object for equal pairs: ten thousand traces hold few that differ."""
+    return pairs
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _finite(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_finite(item) for item in value]
+    return str(value) if isinstance(value, float) and not math.isfinite(value) else value

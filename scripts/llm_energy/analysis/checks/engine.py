@@ -1,0 +1,245 @@
+"""Checks of the engine: is it on the device, in the precision and with the settings asked for."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from llm_energy.analysis.checks.catalogue import Finding, check
+from llm_energy.analysis.checks.settings import generation_differences, load_differences
+from llm_energy.analysis.evidence import DTYPE_BYTES, Case, in_flight, mapping, number, some
+
+FLOAT_TOLERANCE = 0.25  # buffers, padded vocabularies and tied embeddings stay well within this
+QUANTISED_AT_MOST = 0.95  # of the bytes that the same weights have in the compute precision
+ELSEWHERE = frozenset({"cpu", "disk", "meta"})
+STAND_IN = "stand.in"  # in the local part of a version, as PEP 440 spells it
+UNUSED_PERCENT = 1.0
+
+
+@check(
+    "E01",
+    "window",
+    "invalid",
+    "weights offloaded to host or disk",
+    "The model does not fit: use a smaller one, a lower precision, or more boards.",
+)
+def offloaded(case: Case) -> Finding | None:
+    """Find weights that a GPU must fetch from the host or the disk at each use."""
+    used = case.measurement.effective
+    if not _on_gpu(case):
+        return None
+    places = mapping(used, "hf_device_map")
+    elsewhere = {name: place for name, place in places.items() if str(place) in ELSEWHERE}
+    if elsewhere:
+        return Finding({"count": len(elsewhere), "modules": some(elsewhere)})
+    gib = number(used, "offloaded_weight_gib")
+    return Finding({"offloaded_weight_gib": gib}) if gib else None
+
+
+@check(
+    "E02",
+    "window",
+    "invalid",
+    "model on the CPU in spite of a GPU",
+    "Install the backend's CUDA environment, or say device: cpu where the CPU is meant.",
+)
+def on_the_cpu(case: Case) -> Finding | None:
+    """Find a model on the CPU though a GPU was asked for, or a GPU that had nothing to do.
+
+    Under ``device: auto`` a host with a GPU is only a hint that it was meant.
+    """
+    asked, used = case.measurement.spec.device, case.measurement.effective.get("device")
+    if used == "cpu":
+        evidence = {"asked": asked, "used": used}
+        if asked == "cuda":
+            return Finding(evidence)
+        if asked == "auto" and (boards := case.measurement.host.gpus):
+            names = [str(board.get("name")) for board in boards]
+            return Finding(evidence | {"boards": names}, "warning")
+        return None
+    traced = {t.device: t.utilization_percent for t in case.window.interval.trace}
+    may_wait = case.window.traffic is not None
+    if not (_on_gpu(case) and traced) or None in traced.values() or may_wait:
+        return None
+    if max(traced.values()) >= UNUSED_PERCENT:
+        return None
+    return Finding({"utilization_percent": traced})
+
+
+@check(
+    "E03",
+    "window",
+    "invalid",
+    "precision differs from the one asked for",
+    "Ask for a precision that this device has, or correct the backend's dtype argument.",
+)
+def other_precision(case: Case) -> Finding | None:
+    """Find an engine that computes, or keeps its KV cache, in another dtype than asked for.
+
+    A KV cache in another dtype, chosen by the engine or the checkpoint, is a warning.
+    """
+    engine, effective = case.measurement.spec.engine, case.measurement.effective
+    asked, used = engine.get("dtype"), effective.get("dtype")
+    if asked is not None and _dtype(asked) != _dtype(used):
+        evidence = {"asked": asked, "used": used}
+        return Finding(evidence, "warning" if used is None else "invalid")
+    cache = effective.get("kv_cache_dtype")
+    if cache is None or used is None or "kv_cache_dtype" in engine:
+        return None
+    if _dtype(cache) in ("auto", _dtype(used)):
+        return None
+    return Finding({"dtype": used, "kv_cache_dtype": str(cache)}, "warning")
+
+
+@check(
+    "E04",
+    "window",
+    "invalid",
+    "quantisation not applied",
+    "The resident weights are not as small as asked: the engine ignored the quantisation.",
+)
+def not_quantised(case: Case) -> Finding | None:
+    """Compare the resident bytes of the weights with what the precision promises.
+
+    A quantised model keeps its embeddings in the compute precision, so it is only certain to be
+    smaller than the same model unquantised. A float model that is far from its expected size is a
+    warning.
+    """
+    parameters = case.workload.parameters
+    resident = case.measurement.effective.get("weight_bytes")
+    count, size = case.current.parameter_count, DTYPE_BYTES.get(parameters["fp_precision"])
+    if count is None or size is None or not isinstance(resident, int):
+        return None
+    evidence = {
+        "weight_bytes": resident,
+        "unquantised_bytes": count * size,
+        "ratio": resident / (count * size),
+    }
+    if any(parameters["quantization"].values()):
+        return Finding(evidence) if evidence["ratio"] > QUANTISED_AT_MOST else None
+    return Finding(evidence, "warning") if abs(evidence["ratio"] - 1) > FLOAT_TOLERANCE else None
+
+
+@check(
+    "E05",
+    "window",
+    "note",
+    "8-bit products split in two",
+    "LLM.int8() saves memory and often costs energy: compare it with 16 bits before choosing.",
+)
+def decomposed(case: Case) -> Finding | None:
+    """Say that bitsandbytes computes the outlier columns of each 8-bit product in 16 bits.
+
+    It splits every product, which can make 8 bits slower than 16 (Dettmers et al., LLM.int8(),
+    2022, arXiv:2208.07339, appendix D).
+    """
+    if not case.workload.parameters["quantization"].get("load_in_8bit"):
+        return None
+    used = case.measurement.effective.get("quantization")
+    if used != "bitsandbytes" and not (isinstance(used, dict) and "Linear8bitLt" in used):
+        return None
+    threshold = number(case.measurement.effective, "llm_int8_threshold")
+    return Finding({"quantization": used, "llm_int8_threshold": threshold})
+
+
+@check(
+    "E10",
+    "window",
+    "warning",
+    "KV cache kept on the host",
+    "Lower the batch size or the lengths, so that the cache fits on the board.",
+)
+def cache_on_host(case: Case) -> Finding | None:
+    """Find an engine that may move parts of its KV cache to the host's memory."""
+    gib = number(case.measurement.effective, "kv_offloading_gib")
+    if gib:
+        return Finding({"kv_offloading_gib": gib})
+    kind = mapping(case.window.effective, "generation").get("cache_implementation")
+    if str(kind).startswith("offloaded"):
+        return Finding({"cache_implementation": str(kind)})
+    return None
+
+
+@check(
+    "E16",
+    "window",
+    "warning",
+    "engine used other settings than it was passed",
+    "Look for the model's generation_config and the engine's own defaults, and pass the value.",
+)
+def other_settings(case: Case) -> Finding | None:
+    """Compare what was passed to the engine with what it reports that it used.
+
+    Arguments that mean the same count as equal: greedy decoding in its spellings, and a filter or
+    penalty that is off. What the engine does not report, or was left to choose, is not compared.
+    """
+    measurement, window = case.measurement, case.window
+    wrong = load_differences(measurement.spec.engine, measurement.effective)
+    reported = mapping(window.effective, "generation")
+    if reported:
+        used = dict(reported)
+        if "seed" in window.effective:
+            used.setdefault("seed", window.effective["seed"])
+        wrong |= generation_differences(case.workload.engine, used)
+    return Finding({"settings": wrong}) if wrong else None
+
+
+@check(
+    "E21",
+    "window",
+    "warning",
+    "attention without a fused kernel",
+    "Install the kernel that the other cells use, or ask for eager attention in all of them.",
+)
+def eager_attention(case: Case) -> Finding | None:
+    """Find an engine that fell back to unfused attention though nobody asked for it."""
+    asked = case.measurement.spec.engine.get("attn_implementation")
+    used = case.measurement.effective.get("attn_implementation")
+    if used != "eager" or asked == "eager":
+        return None
+    return Finding({"asked": asked, "used": used})
+
+
+@check(
+    "E22",
+    "window",
+    "warning",
+    "engine's own speed-up switched on",
+    "Switch it off in the engine's arguments, or make it part of what the cell is named after.",
+)
+def unasked_speed_up(case: Case) -> Finding | None:
+    """Find speculative decoding or chunked prefill that the spec does not ask for.
+
+    More output tokens than steps and requests in flight allow are taken for the former. Chunked
+    prefill is a note: it changes no total, but no phase of the window is prefill or decode alone.
+    """
+    asked, used = case.measurement.spec.engine, case.measurement.effective
+    if used.get("speculative_method") and "speculative_config" not in asked:
+        return Finding({"speculative_method": str(used["speculative_method"])})
+    steps, tokens = number(case.window.events, "steps"), sum(case.window.requests.output_tokens)
+    if steps and "speculative_config" not in asked and tokens > steps * in_flight(case):
+        evidence = {"output_tokens": tokens, "steps": steps, "in_flight": in_flight(case)}
+        return Finding(evidence)
+    if used.get("enable_chunked_prefill") is True and "enable_chunked_prefill" not in asked:
+        return Finding({"enable_chunked_prefill": True}, "note")
+    return None
+
+
+@check(
+    "E32",
+    "window",
+    "invalid",
+    "no engine but a stand-in",
+    "A stand-in shows that the pipeline works. Measure with the engine itself.",
+)
+def stand_in(case: Case) -> Finding | None:
+    """Find an engine whose version says that it is a stand-in, as that of the tests does."""
+    version = str(case.measurement.effective.get("engine_version"))
+    return Finding({"engine_version": version}) if STAND_IN in version else None
+
+
+def _on_gpu(case: Case) -> bool:
+    return str(case.measurement.effective.get("device")).startswith("cuda")
+
+
+def _dtype(name: Any) -> str:
+    return str(name).removeprefix("torch.")

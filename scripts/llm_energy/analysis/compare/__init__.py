@@ -1,0 +1,1 @@
+"""Compare the cells of a sweep, only where comparability allows."""

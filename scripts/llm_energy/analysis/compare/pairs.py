@@ -1,0 +1,88 @@
+"""List what a sweep lets be compared: pairs of cells and workloads that differ in one thing."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
+
+from llm_energy.analysis.comparability import UNRECORDED
+from llm_energy.analysis.compare.series import Pair, Series, matched, pair
+from llm_energy.records.comparison import Contrast
+from llm_energy.records.metrics import GROSS, METRICS, NET, PER_BYTE, PER_REQUEST, SPEED
+
+COMPARED: dict[Contrast, tuple[str, ...]] = {
+    "precision": (GROSS, NET, SPEED),
+    "batch_size": (GROSS, NET, SPEED),
+    "model": (GROSS, NET, PER_REQUEST, PER_BYTE, SPEED),
+    "backend": (GROSS, NET, SPEED),
+}
+# On an axis with more entries each is compared with the first alone, so that the number of pairs
+# grows no faster than the sweep.
+MOST_WITH_EACH_OTHER = 8
+# What tells one line of batch sizes from another: the work of a request.
+WORK = ("output_lengths", "token_rule", "decoding", "traffic", "sharding", "batching")
+
+Place = tuple[str, str, str, str]  # model, backend, precision, workload
+
+
+def pairs_of(series: Iterable[Series], plan: dict[str, Any]) -> Iterator[Pair]:
+    """Give every pair of a sweep, each metric of it, in the order of the plan.
+
+    Of precisions, models and backends each one is compared with each other, or with the first where
+    there are many; of batch sizes each with the next smaller one.
+    """
+    places: dict[Place, list[Series]] = {}
+    for one in series:
+        place = (one.model, one.backend, one.precision, one.workload)
+        places.setdefault(place, []).append(one)
+    cells = [(cell["model"], cell["backend"], cell["precision"]) for cell in plan["cells"]]
+    workloads = list(dict.fromkeys(w for cell in plan["cells"] for w in cell["workloads"]))
+    ordered = [(*cell, w) for cell in cells for w in workloads if (*cell, w) in places]
+    for contrast, axis in (("precision", 2), ("model", 0), ("backend", 1)):
+        groups: dict[tuple[str, ...], list[Place]] = {}
+        for place in ordered:
+            groups.setdefault(place[:axis] + place[axis + 1 :], []).append(place)
+        for group in groups.values():
+            pairs = itertools.combinations(group, 2)
+            if len(group) > MOST_WITH_EACH_OTHER:
+                pairs = ((group[0], other) for other in group[1:])
+            for first, second in pairs:
+                yield from _pairs(contrast, places[first], places[second])
+    for cell in dict.fromkeys(place[:3] for place in ordered):
+        own = [places[*cell, workload] for workload in workloads if (*cell, workload) in places]
+        for line in _lines(own):
+            for first, second in itertools.pairwise(line):
+                yield from _pairs("batch_size", first, second)
+
+
+def _pairs(
+    contrast: Contrast, reference: Sequence[Series], other: Sequence[Series]
+) -> Iterator[Pair]:
+    for metric in (METRICS[name] for name in COMPARED[contrast]):
+        for first, second in matched(reference, other, metric):
+            if found := pair(contrast, metric, first, second):
+                yield found
+
+
+def _lines(workloads: list[list[Series]]) -> Iterator[list[list[Series]]]:
+    """Put the workloads of a cell that ask the same of a request in the order of their batch size.
+
+    Where that leaves two with one batch size, they are told apart by their prompts' lengths too.
+    """
+    lines: dict[tuple[str, ...], list[list[Series]]] = {}
+    for one in workloads:
+        lines.setdefault(_conditions(one, WORK), []).append(one)
+    for line in lines.values():
+        parts = {(): line}
+        if len({one[0].batch_size for one in line}) < len(line):
+            parts = {}
+            for one in line:
+                parts.setdefault(_conditions(one, ("prompt_lengths",)), []).append(one)
+        for part in parts.values():
+            yield sorted(part, key=lambda one: one[0].batch_size)
+
+
+def _conditions(series: Sequence[Series], names: Iterable[str]) -> tuple[str, ...]:
+    first = next(iter(series[0].conditions.values()))
+    return tuple(first.get(name, UNRECORDED) for name in names)

@@ -1,0 +1,160 @@
+"""Sort the metrics of a sweep into series, and pair two series block by block."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from llm_energy.analysis.comparability import differences, in_words
+from llm_energy.analysis.statistics.outliers import outlying
+from llm_energy.records import Metrics, MetricsTable, Status
+from llm_energy.records.comparison import Contrast, Difference, LeftOut, Side
+from llm_energy.records.metrics import Metric
+
+
+@dataclass(frozen=True)
+class Series:
+    """The usable repeats of one cell and workload with one kind of joules, by their number.
+
+    A block is all repeats with one number. ``conditions`` are those of each repeat.
+    """
+
+    cell: str
+    model: str
+    backend: str
+    precision: str
+    workload: str
+    batch_size: int
+    status: Status
+    components: tuple[str, ...]
+    rows: dict[int, Metrics] = field(default_factory=dict)
+    conditions: dict[int, Mapping[str, str]] = field(default_factory=dict)
+    _values: dict[str, dict[int, float]] = field(default_factory=dict, compare=False, repr=False)
+    _outliers: dict[str, tuple[int, ...]] = field(default_factory=dict, compare=False, repr=False)
+
+    @property
+    def kind(self) -> tuple[Status, tuple[str, ...]]:
+        """Give what must be the same for joules to be one quantity."""
+        return self.status, self.components
+
+    def values(self, metric: Metric) -> dict[int, float]:
+        """Give one metric by repeat; what is absent, or has no logarithm, is left out."""
+        if metric.name not in self._values:  # a series stands in many pairs
+            found = {k: getattr(row, metric.name) for k, row in self.rows.items()}
+            self._values[metric.name] = {
+                k: value for k, value in found.items() if value is not None and value > 0
+            }
+        return self._values[metric.name]
+
+    def outliers(self, metric: Metric) -> tuple[int, ...]:
+        """Give the repeats whose value of one metric lies far from the others'."""
+        if metric.name not in self._outliers:
+            self._outliers[metric.name] = outlying(self.values(metric))
+        return self._outliers[metric.name]
+
+    def side(self, metric: Metric) -> Side:
+        """Describe the series as one side of a comparison."""
+        values = self.values(metric)
+        return Side(
+            cell=self.cell,
+            model=self.model,
+            backend=self.backend,
+            precision=self.precision,
+            workload=self.workload,
+            batch_size=self.batch_size,
+            n=len(values),
+            mean=math.fsum(values.values()) / len(values),
+        )
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Two series of one metric, block by block.
+
+    ``logs`` are the logarithms of other over reference by block. ``differs`` says why no block
+    could be paired; ``left_out`` names the blocks that could not be.
+    """
+
+    contrast: Contrast
+    metric: Metric
+    reference: Series
+    other: Series
+    logs: dict[int, float]
+    left_out: tuple[LeftOut, ...]
+    differs: tuple[Difference, ...]
+
+
+def collect(tables: Iterable[MetricsTable]) -> list[Series]:
+    """Sort every row of metrics into its series, in the order of the rows."""
+    found: dict[tuple, Series] = {}
+    for table in tables:
+        for row in table.rows:
+            key = (row.cell, row.workload, row.energy_status, row.components)
+            if key not in found:
+                found[key] = Series(
+                    cell=row.cell,
+                    model=row.model,
+                    backend=row.backend,
+                    precision=row.precision,
+                    workload=row.workload,
+                    batch_size=row.batch_size,
+                    status=row.energy_status,
+                    components=row.components,
+                )
+            found[key].rows[row.repeat] = row
+            found[key].conditions[row.repeat] = table.conditions.get(row.conditions or "", {})
+    return list(found.values())
+
+
+def matched(
+    reference: Sequence[Series], other: Sequence[Series], metric: Metric
+) -> Iterator[tuple[Series, Series]]:
+    """Give the series of two cells that are of one kind: the measured ones, else the estimated.
+
+    Where there are none, the first two, whose difference a comparison then names. What is no
+    energy is the same in every series of a window.
+    """
+    pairs = [(a, b) for a in reference for b in other if a.kind == b.kind]
+    measured = [pair for pair in pairs if pair[0].status == "measured"]
+    chosen = measured or pairs or [(reference[0], other[0])]
+    yield from chosen if metric.energy else chosen[:1]
+
+
+def pair(contrast: Contrast, metric: Metric, reference: Series, other: Series) -> Pair | None:
+    """Pair two series block by block; None where one of them has no value at all.
+
+    Members of a pair agree in every condition that the contrast holds fixed, host and boards
+    included, so a block that ran on two hosts is left out.
+    """
+    first, second = reference.values(metric), other.values(metric)
+    if not first or not second:
+        return None
+    logs: dict[int, float] = {}
+    refused: dict[int, tuple[Difference, ...]] = {}
+    known: dict[tuple[int, int], list[Difference]] = {}  # most blocks share their conditions
+    for block in sorted(first.keys() & second.keys()):
+        sides = (reference.conditions[block], other.conditions[block])
+        key = (id(sides[0]), id(sides[1]))
+        if key not in known:
+            known[key] = differences(
+                contrast, *sides, energy=metric.energy, per_token=metric.per_token
+            )
+        if found := known[key]:
+            refused[block] = tuple(found)
+        else:
+            logs[block] = math.log(second[block] / first[block])
+    left_out = [
+        LeftOut(block, f"only one side has a usable repeat {block}")
+        for block in sorted(first.keys() ^ second.keys())
+    ]
+    differs: tuple[Difference, ...] = ()
+    if refused and not logs:
+        differs = next(iter(refused.values()))
+    left_out += [
+        LeftOut(block, "; ".join(in_words(one) for one in found))
+        for block, found in refused.items()
+        if logs
+    ]
+    left_out.sort(key=lambda one: one.block)
+    return Pair(contrast, metric, reference, other, logs, tuple(left_out), differs)

@@ -1,0 +1,1 @@
+"""Means, intervals, paired ratios, outliers, and the digits that these support."""

@@ -1,0 +1,1 @@
+"""One cell served by several processes: ranks of one model, or replicas of it."""

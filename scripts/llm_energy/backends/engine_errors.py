@@ -1,0 +1,79 @@
+"""What every engine refuses in the same words: prompts that no model can read, and full memory."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from llm_energy.core.errors import OutOfMemory, Unsupported
+from llm_energy.records import Request
+
+# How allocators say that memory is short: CUDA's runtime and cuBLAS, PyTorch's allocator on the
+# CPU, and vLLM where weights or KV cache do not fit
+OUT_OF_MEMORY_TEXTS = (
+    "out of memory",
+    "CUBLAS_STATUS_ALLOC_FAILED",
+    "DefaultCPUAllocator",
+    "can't allocate memory",
+    "Available memory on node",
+    "Free memory on device",
+    "No available memory for the cache blocks",
+    "To serve at least one request",
+)
+
+# What engines raise for arguments that cannot be, and for what is not there to serve them. What
+# says in any other type that something is not supported is told by its words (outcomes.py).
+REFUSALS = (TypeError, ValueError, NotImplementedError, ImportError)
+
+
+@contextlib.contextmanager
+def reporting_refusals(what: str) -> Iterator[None]:
+    """Turn what an engine refuses while it loads into Unsupported; ``what`` begins the reason."""
+    reason = None
+    try:
+        yield
+    except REFUSALS as error:
+        if is_out_of_memory(error):
+            raise
+        reason = str(error) or type(error).__name__
+    # Here the error is gone, and with it its frames, which held what had been loaded.
+    if reason is not None:
+        raise Unsupported(f"{what}: {reason}")
+
+
+def reporting_out_of_memory(method: Callable) -> Callable:
+    """Turn every way in which an allocation fails into OutOfMemory, and stay usable after it.
+
+    The method's object has ``_release()``, which gives back what nothing refers to any more.
+    """
+
+    @functools.wraps(method)
+    def guarded(self: Any, *arguments: Any) -> Any:
+        try:
+            return method(self, *arguments)
+        except (MemoryError, RuntimeError, ValueError) as error:
+            if not is_out_of_memory(error):
+                raise
+            reason = str(error).strip().split("\n")[0] or type(error).__name__
+        # Here the error is gone, and with it its frames, which held what had been allocated.
+        self._release()
+        raise OutOfMemory(f"out of memory in {method.__name__}: {reason}")
+
+    return guarded
+
+
+def check_prompt(request: Request, vocabulary: int) -> None:
+    """Raise Unsupported for an empty prompt or an id outside a ``vocabulary`` of so many tokens."""
+    if not request.prompt_token_ids or max(request.prompt_token_ids) >= vocabulary:
+        raise Unsupported(
+            f"request {request.id}: the prompt is empty or has an id outside the model's "
+            f"{vocabulary} tokens"
+        )
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Tell whether an error says that memory is short."""
+    # torch.OutOfMemoryError is a RuntimeError whose text says "out of memory".
+    return isinstance(error, MemoryError) or any(t in str(error) for t in OUT_OF_MEMORY_TEXTS)

@@ -1,0 +1,1 @@
+"""PyTorch: Hugging Face Transformers, with Accelerate and bitsandbytes."""

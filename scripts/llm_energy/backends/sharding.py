@@ -1,0 +1,37 @@
+"""What a way of spreading a cell over devices needs, as far as it is known before it loads."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from llm_energy.backends.attention_heads import heads_problem
+from llm_energy.core.files import read_json
+from llm_energy.records import Sharding
+
+
+def model_config(source: dict[str, Any]) -> dict[str, Any]:
+    """Read the ``config.json`` of a model that lies in a folder; empty for any other source."""
+    path = Path(source.get("path", ""), "config.json").expanduser()
+    return read_json(path) if source["kind"] == "folder" and path.is_file() else {}
+
+
+def refusals(
+    sharding: Sharding, backend: str, parameters: dict[str, Any], config: dict[str, Any]
+) -> list[str]:
+    """Say why a backend cannot serve a cell in this way; ``config`` is the model's, or empty."""
+    found = []
+    name = f"sharding.strategy {sharding.strategy}"
+    # Where the measuring process starts the ranks, each of them goes by its own clock.
+    own_ranks = sharding.strategy == "data_parallel"
+    if sharding.strategy == "tensor_parallel":
+        pytorch = backend == "pytorch"
+        own_ranks = pytorch
+        if pytorch and any(parameters["quantization"].values()):
+            found.append(f"{name} shards no weights of bitsandbytes on PyTorch; use vllm")
+        if problem := heads_problem(config, sharding.num_devices, key_value_too=pytorch):
+            found.append(f"{name}: {problem}")
+    traffic = parameters.get("traffic_simulation") or {}
+    if own_ranks and traffic.get("mode", "offline") != "offline":
+        found.append(f"{name} serves requests that are all there at once, not timed arrivals")
+    return found

@@ -1,0 +1,1 @@
+"""TensorRT-LLM: NVIDIA's LLM API on its PyTorch flow."""

@@ -1,0 +1,1 @@
+"""vLLM: its offline engine, with PagedAttention and continuous batching."""

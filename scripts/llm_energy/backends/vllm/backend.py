@@ -1,0 +1,372 @@
+"""The vLLM backend: its offline engine, with PagedAttention and continuous batching.
+
+Ids go in and ids come out: vLLM gets no tokenizer, so no text is made inside a window, and requests
+end at the ids of the model's ``generation_config.json``, as they do in transformers. All other
+defaults of that file are kept out (``generation_config="vllm"``).
+"""
+
+from __future__ import annotations
+
+import gc
+import importlib.util
+import logging
+import os
+import time
+from collections import Counter, deque
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from llm_energy.backends.base import STEADY_BEGIN, STEADY_END, Arrival, Mark, Queue, no_mark
+from llm_energy.backends.distributed.ranks import END_S
+from llm_energy.backends.engine_errors import (
+    check_prompt,
+    reporting_out_of_memory,
+    reporting_refusals,
+)
+from llm_energy.backends.vllm.environment import set_environment
+from llm_energy.backends.vllm.report import cache_tokens, describe_engine
+from llm_energy.backends.vllm.token_times import TokenTimes
+from llm_energy.backends.vllm.weights import (
+    check_precision,
+    prequantized_folder,
+    prequantized_sha256,
+)
+from llm_energy.core.errors import OutOfMemory, Unsupported
+from llm_energy.records import Completion, Request, Spec, Workload
+
+CAPABILITIES = frozenset(
+    {
+        "float32",
+        "float16",
+        "bfloat16",
+        "int8",
+        "int4",
+        "top_k",
+        "top_p",
+        "min_p",
+        "repetition_penalty",
+        "score",
+        "architecture",
+        "ranks",
+        "continuous_batching",
+        "token_times",
+        "timed_traffic",
+    }
+)
+
+# A fixed size, so that repeats are alike; ``kv_cache_memory_bytes`` in the spec's engine arguments
+# or VLLM_CPU_KVCACHE_SPACE replace it. On a GPU vLLM takes what the weights leave.
+CPU_KV_CACHE_BYTES = 2**30
+
+
+class Backend:
+    """Serve one model through vLLM's engine, at most a batch size of requests at a time.
+
+    One engine at a time: vLLM's process group belongs to the process, and closing one engine takes
+    it from every other.
+    """
+
+    def __init__(self) -> None:
+        # The import itself takes seconds and belongs to the load.
+        if importlib.util.find_spec("vllm") is None:
+            raise ModuleNotFoundError("No module named 'vllm'", name="vllm")
+        self._engine: Any = None
+        self._requests: tuple[Request, ...] = ()
+        self._prompts: list[Any] = []
+        self._events: Counter[str] = Counter()
+        self._looked: Counter[str] = Counter()  # the events when they were last asked for
+        self._preempted: set[str] = set()  # by the engine's own ids, which no pass uses again
+
+    @reporting_out_of_memory
+    def load(self, spec: Spec, model_folder: Path) -> dict[str, Any]:
+        """Start the engine, check that it does what the spec asks, and report what it uses."""
+        engine = dict(spec.engine)
+        load_in_8bit = engine.pop("load_in_8bit", False)
+        asked_8bit = any(w.parameters["quantization"]["load_in_8bit"] for w in spec.workloads)
+        if asked_8bit and not load_in_8bit:
+            raise Unsupported(
+                "8-bit weights were asked for, and the engine arguments lack load_in_8bit, without "
+                "which vLLM would quantise to 4 bits"
+            )
+        folder = prequantized_folder(model_folder) if load_in_8bit else model_folder
+        ranks = engine.setdefault("tensor_parallel_size", 1)
+        set_environment(ranks)
+
+        from vllm import EngineArgs, LLMEngine
+        from vllm.platforms import current_platform
+        from vllm.usage.usage_lib import UsageContext
+
+        device = "cuda" if current_platform.is_cuda_alike() else current_platform.device_type
+        if device not in ("cpu", "cuda") or spec.device not in ("auto", device):
+            raise Unsupported(
+                f"device {spec.device!r} was asked for and this build of vLLM serves "
+                f"{device or 'no device of this host'}"
+            )
+        arguments: dict[str, Any] = {
+            "model": str(folder),
+            "skip_tokenizer_init": True,
+            "generation_config": "vllm",
+            "max_model_len": -1,  # the model's own, or less where the KV cache holds no more
+            "disable_log_stats": False,  # else requests come back without their times
+            "use_tqdm_on_load": False,
+            "enforce_eager": device == "cpu",  # compiling takes minutes there, at each start
+            "distributed_executor_backend": "uni" if ranks == 1 else "mp",
+        }
+        if device == "cpu":
+            arguments["kv_cache_memory_bytes"] = CPU_KV_CACHE_BYTES
+        # It warns at each matrix product of an 8-bit model in bfloat16, which is inside the window.
+        logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
+        with reporting_refusals(f"vLLM cannot load {folder}"):
+            # vllm.LLM is this engine, a chat template and a loop; the loop is ours (see generate).
+            self._engine = LLMEngine.from_engine_args(
+                EngineArgs(**arguments | engine), usage_context=UsageContext.LLM_CLASS
+            )
+        # It would update Prometheus counters at each step and log every ten seconds.
+        self._engine.logger_manager = None
+        effective = describe_engine(self._engine)
+        check_precision(effective, engine, load_in_8bit)
+        if load_in_8bit:
+            effective["prequantized_sha256"] = prequantized_sha256(folder)
+        return effective
+
+    def prepare(self, workload: Workload, requests: Sequence[Request]) -> dict[str, Any]:
+        """Check that each request fits, and render the prompts into the engine's own inputs."""
+        from vllm import SamplingParams
+        from vllm.inputs import TokensPrompt
+        from vllm.sampling_params import RequestOutputKind
+
+        try:
+            self._sampling = SamplingParams(
+                **workload.engine, detokenize=False, output_kind=RequestOutputKind.FINAL_ONLY
+            )
+        except (TypeError, ValueError) as error:
+            raise Unsupported(f"vLLM refuses the sampling parameters: {error}") from None
+        config = self._engine.vllm_config
+        self._samplings = [self._sampling_of(request) for request in requests]
+        for request, sampling in zip(requests, self._samplings, strict=True):
+            self._check_request(request, sampling.max_tokens)
+        self._concurrency = min(workload.batch_size, config.scheduler_config.max_num_seqs)
+        self._requests, self._preempted = tuple(requests), set()
+        self._events, self._looked = Counter(), Counter()
+        self._prompts = self._engine.renderer.render_cmpl(
+            [TokensPrompt(prompt_token_ids=list(r.prompt_token_ids)) for r in requests]
+        )
+        eos = self._engine.input_processor.generation_config_fields.get("eos_token_id")
+        return {
+            "generation": self._effective_generation(workload.engine),
+            "seed": self._sampling.seed,
+            "eos_token_ids": [] if eos is None else [eos] if isinstance(eos, int) else list(eos),
+            "batching": {"strategy": "continuous", "max_requests_in_flight": self._concurrency},
+        }
+
+    @reporting_out_of_memory
+    def generate(self, mark: Mark = no_mark) -> list[Completion]:
+        """Serve all requests; they arrive at the start, and those beyond the batch size queue.
+
+        The engine holds as many requests as the largest workload needs, so a smaller batch size is
+        kept here, by handing over the next request when one has ended. A step returns when its
+        tokens are on the host, so the last one returns when all work is done. Where vLLM schedules
+        asynchronously, the first step of a pass gives nothing yet, each later one gives the tokens
+        of the one before, and a request that ends at an end token leaves a step under way.
+        """
+        arrival_s = time.monotonic()
+        waiting = deque(range(len(self._prompts)))
+        in_flight, answers, times = 0, [], TokenTimes(self._engine)
+        # The batch is full until so many requests are left, if it is full before that.
+        last = self._concurrency + 1
+        begun, ended = False, len(waiting) <= last
+        try:
+            while waiting or in_flight:
+                while waiting and in_flight < self._concurrency:
+                    place = waiting.popleft()
+                    self._add(str(place), place, times)
+                    in_flight += 1
+                finished = self._step(times)
+                in_flight -= len(finished)
+                answers += finished
+                if ended:
+                    continue
+                if len(waiting) + in_flight <= last:
+                    ended = True
+                    if begun:
+                        mark(STEADY_END, self._output_tokens(answers))
+                elif not begun and in_flight == self._concurrency and self._all_decode():
+                    begun = True
+                    mark(STEADY_BEGIN, self._output_tokens(answers))
+        except Exception:
+            self._engine.abort_request([str(index) for index in range(len(self._prompts))])
+            raise
+        answers.sort(key=lambda output: int(output.request_id))
+        return [
+            self._completion(output, int(output.request_id), arrival_s, times.of(output))
+            for output in answers
+        ]
+
+    @reporting_out_of_memory
+    def serve(self, queue: Queue) -> list[Completion]:
+        """Hand requests to the engine as they are due, up to a batch size, and sleep between."""
+        times = TokenTimes(self._engine)
+        in_flight: dict[str, Arrival] = {}
+        answers: list[tuple[Arrival, Any]] = []
+        try:
+            while True:
+                for arrival in queue.take(self._concurrency - len(in_flight)):
+                    self._add(str(arrival.number), arrival.prompt, times)
+                    in_flight[str(arrival.number)] = arrival
+                if not in_flight:
+                    if not queue.wait():
+                        break
+                    continue
+                finished = self._step(times)
+                queue.step(ended=len(finished))
+                answers += [(in_flight.pop(output.request_id), output) for output in finished]
+        except Exception:
+            self._engine.abort_request(list(in_flight))
+            raise
+        answers.sort(key=lambda answer: answer[0].number)
+        return [
+            self._completion(output, arrival.prompt, arrival.time_s, times.of(output))
+            for arrival, output in answers
+        ]
+
+    def _add(self, name: str, place: int, times: TokenTimes) -> None:
+        """Give the engine the request at ``place`` under a name of its own."""
+        sampling = self._samplings[place]
+        times.add(self._engine.add_request(name, self._prompts[place], sampling), name)
+
+    def _step(self, times: TokenTimes) -> list[Any]:
+        """Let the engine do one step, and give what it finished."""
+        finished = [output for output in self._engine.step() if output.finished]
+        times.note()
+        scheduler = self._engine.engine_core.engine_core.scheduler
+        self._events["steps"] += 1
+        self._events["running"] += len(scheduler.running) + len(finished)
+        # A preempted request waits to be computed again: more work than was asked for, so it is
+        # counted. Not each version of vLLM tells of it in the request's metrics.
+        self._preempted.update(r.request_id for r in scheduler.waiting if r.num_preemptions)
+        for output in finished:
+            self._events["cached_prompt_tokens"] += output.num_cached_tokens or 0
+        return finished
+
+    def events(self) -> dict[str, Any]:
+        """Give the engine's counts since ``prepare``, and the mean by step since the last call."""
+        counted, before = self._events, self._looked
+        steps, running = (counted[name] - before[name] for name in ("steps", "running"))
+        self._looked = counted.copy()
+        return {
+            "steps": counted["steps"],
+            "preempted_requests": len(self._preempted),
+            "cached_prompt_tokens": counted["cached_prompt_tokens"],
+            "mean_running_requests": running / steps if steps else None,
+        }
+
+    @reporting_out_of_memory
+    def score(self, passages: Sequence[Sequence[int]]) -> list[list[float]]:
+        """Score one passage at a time, as prompts whose log-probabilities the engine gives back."""
+        import torch
+        from vllm import SamplingParams
+        from vllm.inputs import TokensPrompt
+        from vllm.sampling_params import RequestOutputKind
+
+        # The engine makes one token at least; 0 asks for no alternatives beside the prompt's own.
+        asked = SamplingParams(
+            temperature=0.0,
+            max_tokens=1,
+            prompt_logprobs=0,
+            detokenize=False,
+            output_kind=RequestOutputKind.FINAL_ONLY,
+        )
+        prompts = self._engine.renderer.render_cmpl(
+            [TokensPrompt(prompt_token_ids=list(passage)) for passage in passages]
+        )
+        scores = []
+        # An eager engine would still compile how it ranks them: 20 s, and only with a C++ compiler.
+        eager = self._engine.model_config.enforce_eager
+        with torch.compiler.set_stance("force_eager" if eager else "default"):
+            for passage, prompt in zip(passages, prompts, strict=True):
+                self._engine.add_request("quality", prompt, asked)
+                while not (finished := [o for o in self._engine.step() if o.finished]):
+                    pass
+                given = zip(finished[0].prompt_logprobs[1:], passage[1:], strict=True)
+                scores.append([place[token].logprob for place, token in given])
+        return scores
+
+    def close(self) -> None:
+        """Shut the engine down, and give back its memory and its process group."""
+        engine, self._engine = self._engine, None
+        self._requests, self._prompts = (), []
+        if engine is not None:
+            workers = getattr(engine.model_executor, "workers", ())  # of tensor parallelism
+            engine.engine_core.shutdown()
+            for worker in workers:  # after a failure it is a thread that ends them, some time
+                worker.proc.join(END_S)
+        del engine
+        self._release()
+        if "VLLM_ENABLE_V1_MULTIPROCESSING" in os.environ:  # vLLM has been imported
+            from vllm.distributed.parallel_state import cleanup_dist_env_and_memory
+
+            # Also after a load that failed half-way; without an effect where all is gone.
+            cleanup_dist_env_and_memory()
+
+    def _release(self) -> None:
+        gc.collect()
+
+    def _sampling_of(self, request: Request) -> Any:
+        """Give the sampling parameters of one request, which may have a length of its own."""
+        if request.output_tokens is None:
+            return self._sampling
+        sampling = self._sampling.clone()
+        sampling.max_tokens = sampling.min_tokens = request.output_tokens
+        sampling.ignore_eos = True
+        return sampling
+
+    def _effective_generation(self, arguments: dict[str, Any]) -> dict[str, Any]:
+        """Give what the engine made of each argument; of its two words for no top_k, always -1."""
+        effective = {name: getattr(self._sampling, name) for name in arguments}
+        if effective.get("top_k") == 0:
+            effective["top_k"] = -1
+        return effective
+
+    def _all_decode(self) -> bool:
+        """Tell whether each request in flight has its first token."""
+        states = self._engine.output_processor.request_states.values()
+        return not any(state.is_prefilling for state in states)
+
+    def _output_tokens(self, answers: Sequence[Any]) -> int:
+        """Count the output tokens of this pass so far, of requests in flight and of ended ones."""
+        states = self._engine.output_processor.request_states.values()
+        ended = sum(len(output.outputs[0].token_ids) for output in answers)
+        return ended + sum(state.stats.num_generation_tokens for state in states)
+
+    def _check_request(self, request: Request, output_tokens: int) -> None:
+        model = self._engine.model_config
+        check_prompt(request, model.get_vocab_size())
+        prompt = len(request.prompt_token_ids)
+        needed, room = prompt + output_tokens, cache_tokens(self._engine)
+        asked = f"request {request.id}: {prompt} prompt tokens and {output_tokens} output tokens"
+        if needed > room:  # the engine would preempt this request for ever
+            raise OutOfMemory(
+                f"{asked} are more than the KV cache of {room} tokens; raise kv_cache_memory_bytes"
+            )
+        if needed > model.max_model_len:  # the engine would cut the output short
+            raise Unsupported(f"{asked} are more than the model's context of {model.max_model_len}")
+
+    def _completion(
+        self, output: Any, place: int, arrival_s: float, times_s: tuple[float, ...]
+    ) -> Completion:
+        answer, metrics = output.outputs[0], output.metrics
+        # The fields that end in _ts are monotonic; metrics.arrival_time is wall clock.
+        return Completion(
+            request_id=self._requests[place].id,
+            prompt_tokens=len(output.prompt_token_ids),
+            padding_tokens=0,
+            cached_prompt_tokens=output.num_cached_tokens or 0,
+            output_token_ids=tuple(answer.token_ids),
+            finish_reason=answer.finish_reason if answer.finish_reason != "error" else "abort",
+            arrival_s=arrival_s,
+            first_token_s=metrics.first_token_ts,
+            last_token_s=metrics.last_token_ts,
+            token_times_s=times_s,
+            service_start_s=metrics.scheduled_ts,
+        )

@@ -1,0 +1,54 @@
+"""What vLLM says of itself once it has started."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import Any
+
+from llm_energy.backends.base import architecture
+from llm_energy.backends.vllm.weights import describe_rank
+
+
+def describe_engine(engine: Any) -> dict[str, Any]:
+    """Give what a started engine uses: device, weights, and each setting that bears on its work."""
+    import torch
+    import vllm
+
+    ranks = engine.apply_model(describe_rank)
+    config = engine.vllm_config
+    weight_bytes: Counter[str] = Counter()
+    for rank in ranks:
+        weight_bytes.update(rank["weight_bytes"])
+    return {
+        "device": ranks[0]["device"],
+        "device_uuids": [rank["uuid"] for rank in ranks if rank["uuid"]],
+        "dtype": str(config.model_config.dtype).removeprefix("torch."),
+        "quantization": config.model_config.quantization,
+        "weight_bytes": weight_bytes.total(),
+        "weight_bytes_by_dtype": dict(sorted(weight_bytes.items())),
+        "architecture": architecture(config.model_config.hf_text_config),
+        "attention_backend": ranks[0]["attention_backend"],
+        "num_threads": ranks[0]["num_threads"],
+        "engine_version": vllm.__version__,
+        "torch_version": torch.__version__,
+        "max_num_seqs": config.scheduler_config.max_num_seqs,
+        "max_num_batched_tokens": config.scheduler_config.max_num_batched_tokens,
+        "enable_chunked_prefill": config.scheduler_config.enable_chunked_prefill,
+        "async_scheduling": bool(config.scheduler_config.async_scheduling),
+        "max_model_len": config.model_config.max_model_len,
+        "enable_prefix_caching": config.cache_config.enable_prefix_caching,
+        "kv_cache_dtype": str(config.cache_config.cache_dtype),
+        "kv_cache_block_tokens": config.cache_config.block_size,
+        "kv_cache_tokens": cache_tokens(engine),
+        "tensor_parallel_size": config.parallel_config.tensor_parallel_size,
+        "seed": config.model_config.seed,
+        "enforce_eager": config.model_config.enforce_eager,
+        "compilation_mode": config.compilation_config.mode.name,
+        "cudagraph_mode": config.compilation_config.cudagraph_mode.name,
+    }
+
+
+def cache_tokens(engine: Any) -> int:
+    """Give how many tokens the KV cache has room for."""
+    cache = engine.vllm_config.cache_config
+    return (cache.num_gpu_blocks - 1) * cache.block_size  # one block stands for "none"

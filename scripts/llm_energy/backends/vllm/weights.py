@@ -1,0 +1,84 @@
+"""What vLLM holds in memory: which weights, of which type, on which device."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+from llm_energy.core.errors import Unsupported
+from llm_energy.core.files import read_json
+from llm_energy.records import paths
+
+FLOATS = ("float32", "float16", "bfloat16")
+
+
+def prequantized_folder(model_folder: Path) -> Path:
+    """Give the folder of a model's weights in 8 bits, which lies beside that of the whole ones.
+
+    vLLM quantises to 4 bits while it loads, and takes 8 bits only as transformers saved them.
+    """
+    folder = paths.int8_of(model_folder)
+    if not (folder / "config.json").exists():
+        raise Unsupported(
+            "vLLM reads 8-bit weights only from a folder that was quantised before, and there is "
+            f"no {folder}; scripts/quantise.py makes it"
+        )
+    return folder
+
+
+def prequantized_sha256(folder: Path) -> str | None:
+    """Give the hash of the 8-bit weights from their manifest, None where a folder has none."""
+    manifest = paths.manifest_of(folder)
+    return read_json(manifest)["weights_sha256"] if manifest.exists() else None
+
+
+def describe_rank(model: Any) -> dict[str, Any]:
+    """Say what one rank's part of the model is; runs where the weights are."""
+    import torch
+
+    device = next(model.parameters()).device
+    attention = [m.attn_backend.get_name() for m in model.modules() if hasattr(m, "attn_backend")]
+    cuda = device.type == "cuda"
+    return {
+        "device": str(device),
+        "uuid": f"GPU-{torch.cuda.get_device_properties(device).uuid}" if cuda else None,
+        "attention_backend": attention[0] if attention else None,
+        "num_threads": torch.get_num_threads(),
+        "weight_bytes": _weight_bytes(model),
+    }
+
+
+def _weight_bytes(model: Any) -> Counter[str]:
+    """Sum the bytes of a model's weights by data type, the scales of quantised ones included.
+
+    On CPU vLLM repacks the weights of linear layers for its kernels and leaves an empty parameter
+    behind; the packed weights, of the same type and size, are counted by the layer's shape.
+    """
+    sizes: Counter[str] = Counter()
+    for parameter in model.parameters():
+        dtype = str(parameter.dtype).removeprefix("torch.")
+        sizes[dtype] += parameter.nbytes
+        states = getattr(parameter, "bnb_quant_state", {}).values()
+        for scales in (getattr(state, "absmax", state) for state in states):
+            sizes[str(scales.dtype).removeprefix("torch.")] += scales.nbytes
+    for module in model.modules():
+        weight = getattr(module, "weight", None)
+        if hasattr(weight, "numel") and weight.numel() == 0:
+            shape = (module.output_size_per_partition, module.input_size_per_partition)
+            dtype = str(weight.dtype).removeprefix("torch.")
+            sizes[dtype] += shape[0] * shape[1] * weight.element_size()
+    return sizes
+
+
+def check_precision(effective: dict[str, Any], engine: dict[str, Any], load_in_8bit: bool) -> None:
+    """Raise Unsupported if the engine loaded another precision than it was asked for."""
+    if effective["dtype"] != engine["dtype"]:
+        raise Unsupported(f"asked for {engine['dtype']}, the engine uses {effective['dtype']}")
+    integers = {d: n for d, n in effective["weight_bytes_by_dtype"].items() if d not in FLOATS}
+    if engine.get("quantization") and not integers:
+        raise Unsupported(
+            f"asked for {engine['quantization']}, and the engine quantised no weight of this model"
+        )
+    if load_in_8bit and "int8" not in integers:
+        raise Unsupported(f"asked for 8-bit weights, the engine holds {', '.join(integers)}")

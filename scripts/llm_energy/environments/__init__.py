@@ -1,0 +1,1 @@
+"""The isolated environment of each engine: its name, its place, what is pinned in it."""

@@ -1,0 +1,76 @@
+"""Tell by content whether a measurement is what a run would measure now; no time counts."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from llm_energy.core.errors import LlmEnergyError, RecordError
+from llm_energy.core.files import parse_json
+from llm_energy.records import Spec, parse_record
+
+# A measurement's file begins with what it was made of. The rest is most of it, and not read.
+HEAD_ENDS = b',\n "effective": '
+PIECE_BYTES = 32768
+
+
+def read_head(path: Path) -> dict[str, Any]:
+    """Return the keys of a measurement's file up to what the engine reported; or RecordError."""
+    content = b""
+    try:
+        with open(path, "rb") as stream:
+            while piece := stream.read(PIECE_BYTES):
+                content += piece
+                if (end := content.find(HEAD_ENDS)) > 0:
+                    content = content[:end] + b"}"
+                    break
+    except OSError as error:
+        raise RecordError(f"{path}: cannot be read ({error.strerror})") from None
+    head = parse_json(content, path)
+    if not isinstance(head, dict):
+        raise RecordError(f"{path}: is no JSON object")
+    return head
+
+
+def is_of(
+    head: Mapping[str, Any],
+    spec: Spec,
+    model: Mapping[str, Any] | None,
+    prompts_sha256: Mapping[str, str] | None,
+) -> bool:
+    """Tell whether a measurement is of this spec, this model and these prompts.
+
+    ``head`` is from ``read_head``. ``model`` has the keys ``weights_sha256`` and
+    ``tokenizer_sha256`` of the model's manifest, ``prompts_sha256`` a hash by workload. None is not
+    yet known, and nothing speaks against the measurement then. A spec that an older version wrote
+    is the same one if it says the same.
+    """
+    for key in ("weights_sha256", "tokenizer_sha256"):
+        if model is not None and head.get(key) != model.get(key):
+            return False
+    if prompts_sha256 is not None:
+        asked = {w.id: prompts_sha256.get(w.id) for w in spec.workloads}
+        if head.get("prompts_sha256") != asked:
+            return False
+    try:
+        return parse_record(Spec, head.get("spec"), "spec") == spec
+    except LlmEnergyError:
+        return False
+
+
+def read_prompts_ends(path: Path) -> dict[str, Any] | None:
+    """Return the keys of a prompt set's file but its ids; None where it is missing or damaged."""
+    try:
+        content = path.read_bytes()
+    except OSError:
+        return None
+    head = content.find(b',\n "source": ')
+    tail = content.rfind(b',\n "sha256": ')
+    if 0 < head < tail:
+        content = content[:head] + content[tail:]
+    try:
+        found = parse_json(content, path)
+    except RecordError:
+        return None
+    return found if isinstance(found, dict) else None

@@ -1,0 +1,1 @@
+"""What the host does: activity, processes, and a snapshot of both."""

@@ -1,0 +1,220 @@
+"""Sensors that say how many joules an interval took, and how well that is known."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from llm_energy.core.packages import versions
+from llm_energy.meter.amd import AmdBoards
+from llm_energy.meter.counter_tick import measure_tick
+from llm_energy.meter.estimates import carbon_intensity, open_estimates
+from llm_energy.meter.host.activity import HostCounters
+from llm_energy.meter.host.activity import activity as host_activity
+from llm_energy.meter.host.processes import read_processes
+from llm_energy.meter.host.snapshot import BoardGlance, Glance, glance_at_host
+from llm_energy.meter.interval import MeteredInterval
+from llm_energy.meter.nvidia.devices import NvmlBoards
+from llm_energy.meter.power_sampling.recorder import PowerTrace, StartSampler, begin_trace
+from llm_energy.meter.rapl import RaplCounters
+from llm_energy.meter.sensors import Absent, Sensor
+from llm_energy.meter.watch import Watch
+from llm_energy.records import Interval, MeterReport, MeterSettings
+
+__all__ = ["BoardGlance", "Glance", "Meter", "MeteredInterval", "open_meter"]
+
+PACKAGES = ("amdsmi", "codecarbon", "nvidia-ml-py")  # those that read or model energy
+
+
+class Meter:
+    """Meter intervals with every sensor that this host has.
+
+    ``counters`` are read right after the two clock readings; ``estimates``, which may be slow, and
+    the state of boards and host are read before the first and after the second. An estimate stands
+    in for a component that no counter measured.
+    """
+
+    def __init__(
+        self,
+        boards: NvmlBoards | AmdBoards,
+        counters: Sequence[Sensor],
+        estimates: Sequence[Sensor],
+        host: HostCounters,
+        trace: PowerTrace,
+        watch: Watch,
+        carbon: dict[str, Any] | None,
+        simulated: bool,
+        clock: Callable[[], float],
+        sleep: Callable[[float], None],
+    ):
+        self._boards = boards
+        self._counters = tuple(counters)
+        self._estimates = tuple(estimates)
+        self._host = host
+        self._trace = trace
+        self._watch = watch
+        self._carbon = carbon
+        self._simulated = simulated
+        self._clock = clock
+        self._sleep = sleep
+        self._ticks_s: dict[str, float | None] = {}
+
+    @contextmanager
+    def interval(self, name: str) -> Iterator[MeteredInterval]:
+        """Meter what runs inside; the record is set on exit, also when that is an exception.
+
+        Nothing of the meter runs in between in this process: no thread, no polling.
+        """
+        gpu = self._boards.sensor()
+        metered = MeteredInterval((gpu, *self._counters), self._estimates, self._clock)
+        boards_before = gpu.read_states()
+        metered.read_estimates()
+        host_before = self._host.read()
+        metered.read_edge()
+        try:
+            yield metered
+        finally:
+            metered.read_edge()
+            host_after = self._host.read()
+            metered.read_estimates()
+            boards_after = gpu.read_states()
+            record = metered.finish(name)
+            tables = (host_before.processes, host_after.processes)
+            metered.record = replace(
+                record,
+                boards=gpu.activity(
+                    boards_before,
+                    boards_after,
+                    tables,
+                    self._watch.looks(record.start_s, record.end_s),
+                ),
+                host=host_activity(host_before, host_after),
+                trace=self._trace.summary(record.start_s, record.end_s, gpu.devices),
+            )
+
+    def inner(self, metered: MeteredInterval, label_a: str, label_b: str, name: str) -> Interval:
+        """Give the part of an ended interval between two marks, with its part of the power trace.
+
+        The activity of boards and host was read at the outer edges, so it is that of the whole.
+        """
+        part = metered.between(label_a, label_b, name)
+        whole = metered.record
+        devices = self._boards.sensor().devices
+        trace = self._trace.summary(part.start_s, part.end_s, devices)
+        return replace(part, boards=whole.boards, host=whole.host, trace=trace)
+
+    def restrict(self, device_uuids: Iterable[str]) -> None:
+        """Meter only these boards from the next interval on; LlmEnergyError for an unknown one."""
+        self._boards.restrict(device_uuids)
+
+    def carbon_intensity(self) -> dict[str, Any] | None:
+        """Give ``{"g_per_kwh", "source"}``, or None where neither config nor country is given."""
+        return self._carbon
+
+    def gpus(self) -> tuple[dict[str, Any], ...]:
+        """Give the identity and state of the boards in use; call it outside intervals."""
+        return self._boards.gpus()
+
+    def glance(self) -> Glance:
+        """Look at boards and host once, outside intervals."""
+        procfs = self._host.procfs
+        return glance_at_host(procfs, self._boards.sensor().glance(read_processes(procfs)))
+
+    def measure_ticks(self) -> None:
+        """Measure how often each board's energy counter moves, 3 s a board at most.
+
+        It reads the counters often, so call it before anything is metered, on idle boards.
+        """
+        self._ticks_s = {
+            device: measure_tick(read, self._clock, self._sleep)
+            for device, read in self._boards.sensor().counters().items()
+        }
+
+    def close_trace(self) -> None:
+        """End the sampling of power and complete its file; a second time does nothing."""
+        self._trace.close()
+
+    def report(self) -> MeterReport:
+        """Say how well the sensors measured; the trace is in it once it is closed."""
+        return MeterReport(
+            counter_tick_s=self._ticks_s,
+            trace=str(self._trace.path) if self._trace.path else None,
+            trace_sha256=self._trace.sha256,
+            trace_reason=self._trace.reason,
+            simulated=self._simulated,
+            package_versions=versions(PACKAGES),
+        )
+
+    def close(self) -> None:
+        """Release the sensors, and end the processes beside this one that are still there."""
+        self.close_trace()
+        self._watch.stop()
+        self._boards.close()
+
+
+def open_meter(
+    settings: MeterSettings,
+    *,
+    clock: Callable[[], float] = time.monotonic,
+    wall_clock: Callable[[], float] = time.time,
+    sleep: Callable[[float], None] = time.sleep,
+    sysfs: Path = Path("/sys"),
+    procfs: Path = Path("/proc"),
+    nvml: Any = None,
+    trace_path: Path | None = None,
+    start_sampler: StartSampler | None = None,
+) -> Meter:
+    """Find this host's sensors and begin the power trace. May take some seconds.
+
+    ``clock`` gives seconds and must be the one that completions are stamped with. ``nvml`` is the
+    module of a simulated host, used instead of ``pynvml``. The trace goes to ``trace_path``, by
+    ``start_sampler``, which is that of ``sampler.py`` unless given. Raises LlmEnergyError for a
+    country that has no grid factor.
+    """
+    boards = _open_boards(nvml, clock, sleep)
+    watch = Watch()
+    rapl = RaplCounters(sysfs, clock, watch.looks)
+    devices = boards.sensor().devices
+    # On another clock its times would mean nothing.
+    if clock is time.monotonic and nvml is None and (rapl.files or devices):
+        watch.start(rapl.files, devices, procfs)
+    return Meter(
+        boards=boards,
+        counters=(rapl,),
+        estimates=_open_estimates(settings, simulated=nvml is not None),
+        host=HostCounters(procfs, clock, wall_clock),
+        trace=begin_trace(start_sampler, trace_path, settings.sampling_period_s, devices),
+        watch=watch,
+        carbon=carbon_intensity(settings),
+        simulated=nvml is not None,
+        clock=clock,
+        sleep=sleep,
+    )
+
+
+def _open_boards(
+    nvml: Any, clock: Callable[[], float], sleep: Callable[[float], None]
+) -> NvmlBoards | AmdBoards:
+    """Take NVIDIA's boards; AMD's where there are only those."""
+    # What the user hides from CUDA hides no board of a simulated host.
+    nvidia = NvmlBoards() if nvml is None else NvmlBoards(environ={}, nvml=nvml)
+    if nvidia.found or nvml is not None:
+        return nvidia
+    amd = AmdBoards(clock, sleep)
+    if amd.found:
+        return amd
+    if amd.problem:
+        nvidia.reason += f"; {amd.problem}"
+    return nvidia
+
+
+def _open_estimates(settings: MeterSettings, simulated: bool) -> tuple[Sensor, ...]:
+    if simulated:
+        # The models would see the load of the real host.
+        reason = "a simulated host is not estimated"
+        return (Absent("cpu", reason), Absent("dram", reason))
+    return open_estimates(settings)

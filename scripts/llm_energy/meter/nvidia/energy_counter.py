@@ -1,0 +1,155 @@
+"""Sense the energy and the state of a fixed set of NVIDIA boards.
+
+The counter is NVML's ``nvmlDeviceGetTotalEnergyConsumption``: mJ since the driver was loaded, Volta
+and later (https://docs.nvidia.com/deploy/nvml-api/group__nvmlDeviceQueries.html). It is read at the
+edges of an interval and at marks only: reading it often has been seen to disturb it
+(https://github.com/ml-energy/zeus/issues/181).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from llm_energy.core.units import joules_from_millijoules
+from llm_energy.meter.counter_tick import CounterReading
+from llm_energy.meter.host.processes import Processes
+from llm_energy.meter.host.snapshot import BoardGlance, Look
+from llm_energy.meter.nvidia import state
+from llm_energy.meter.nvidia.state import BoardState, ask, field_values
+from llm_energy.meter.sensors import unavailable
+from llm_energy.records import BoardActivity, ComponentEnergy
+from llm_energy.records.interval import WHOLE_MODULE
+
+METHOD = "nvml_total_energy_counter"
+TOTAL_ENERGY_FIELD = 83  # the same counter, with the time at which the driver looked at it
+
+Shared = Literal["mig", "vgpu"]
+SHARED_METHODS = {"mig": "_whole_board_mig", "vgpu": "_whole_board_vgpu"}
+SHARED_REASONS = {
+    "mig": "MIG is on: NVML counts the whole board, so other instances on it are in the energy too",
+    "vgpu": "the board is virtual, a share of a real one, and NVML counts no share on its own",
+}
+
+# zeus found this on a GH200 (https://github.com/ml-energy/zeus/pull/172).
+MODULE_REASON = (
+    "the board is joined to its CPU by NVLink-C2C, where NVML counts the whole module: the CPU and "
+    "its memory are in the energy too"
+)
+
+
+# Known by identity: NVML's handle is a pointer, which can be neither compared nor hashed.
+@dataclass(frozen=True, eq=False)
+class Board:
+    """One board; ``shared`` says in what way it may be one of several on the same silicon.
+
+    ``whole_module`` says that its counter is that of a superchip, of which it is a part.
+    """
+
+    index: int
+    uuid: str
+    pci_bus_id: str
+    mig: bool | None
+    shared: Shared | None
+    whole_module: bool
+    handle: Any
+
+
+Reading = dict[Board, int | str]  # mJ, or the reason why the counter could not be read
+States = dict[Board, BoardState]
+
+
+class NvmlSensor:
+    """Read these boards; without one, say why by ``reason``.
+
+    The boards never change, so that what is metered stays the same from one edge to the other.
+    """
+
+    def __init__(self, nvml: Any, in_use: Sequence[Board], reason: str):
+        self._nvml = nvml
+        self._boards = tuple(in_use)
+        self._reason = reason
+
+    @property
+    def devices(self) -> tuple[str, ...]:
+        """Give the UUIDs of the boards."""
+        return tuple(board.uuid for board in self._boards)
+
+    def read(self) -> Reading:
+        """Read the energy counter of every board (one NVML call each)."""
+        return {board: self._read(board) for board in self._boards}
+
+    def energy(
+        self, first: Reading, last: Reading, duration_s: float
+    ) -> tuple[ComponentEnergy, ...]:
+        """Give one component a board, in J; or one that says why there is none."""
+        if not self._boards:
+            return (unavailable("gpu", self._reason),)
+        return tuple(_difference(board, first[board], last[board]) for board in self._boards)
+
+    def read_states(self) -> States:
+        """Read the state of every board, outside what is metered."""
+        return {board: state.read_state(self._nvml, board.handle) for board in self._boards}
+
+    def activity(
+        self,
+        first: States,
+        last: States,
+        tables: tuple[Processes | None, Processes | None],
+        looks: Sequence[Look],
+    ) -> tuple[BoardActivity, ...]:
+        """Say what each board went through between two readings of its state."""
+        return tuple(
+            state.activity(
+                b.uuid,
+                (first[b], last[b]),
+                tables,
+                [look.tenants[b.uuid] for look in looks if b.uuid in look.tenants],
+            )
+            for b in self._boards
+        )
+
+    def glance(self, table: Processes | None) -> tuple[BoardGlance, ...]:
+        """Look at every board once."""
+        return tuple(state.glance(self._nvml, b.uuid, b.handle, b.mig, table) for b in self._boards)
+
+    def counters(self) -> dict[str, Callable[[], CounterReading | None]]:
+        """Give, by board, how to read its counter with the driver's time of it."""
+        return {b.uuid: lambda b=b: self._read_with_time(b) for b in self._boards}
+
+    def _read(self, board: Board) -> int | str:
+        """Give the counter in mJ, or the reason why it cannot be read."""
+        try:
+            return self._nvml.nvmlDeviceGetTotalEnergyConsumption(board.handle)
+        except self._nvml.NVMLError as error:
+            reason = f"NVML's energy counter: {error}"
+            return f"{reason}; {SHARED_REASONS['vgpu']}" if board.shared == "vgpu" else reason
+
+    def _read_with_time(self, board: Board) -> CounterReading | None:
+        found = field_values(self._nvml, board.handle, [TOTAL_ENERGY_FIELD])
+        if TOTAL_ENERGY_FIELD in found:
+            energy_mj, time_us = found[TOTAL_ENERGY_FIELD]
+            return CounterReading(energy_mj, time_us / 1e6 if time_us > 0 else None)
+        energy_mj = ask(
+            self._nvml, lambda: self._nvml.nvmlDeviceGetTotalEnergyConsumption(board.handle)
+        )
+        return None if energy_mj is None else CounterReading(energy_mj, None)
+
+
+def _difference(board: Board, first: int | str, last: int | str) -> ComponentEnergy:
+    for reading in (first, last):
+        if isinstance(reading, str):
+            return unavailable("gpu", reading, board.uuid)
+    if last < first:
+        reason = (
+            f"NVML's energy counter went backwards, from {first} to {last} mJ; "
+            "the driver was reloaded or the board reset during the interval"
+        )
+        return unavailable("gpu", reason, board.uuid)
+    energy_j = joules_from_millijoules(last - first)
+    module = (WHOLE_MODULE, MODULE_REASON) if board.whole_module else ("", None)
+    method = METHOD + module[0] + SHARED_METHODS.get(board.shared, "")
+    reasons = [reason for reason in (module[1], SHARED_REASONS.get(board.shared)) if reason]
+    reason = "; ".join(reasons) or None
+    return ComponentEnergy("gpu", board.uuid, "measured", method, energy_j, reason)

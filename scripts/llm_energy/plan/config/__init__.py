@@ -1,0 +1,1 @@
+"""Read a sweep config, check it, and say what is wrong with it."""

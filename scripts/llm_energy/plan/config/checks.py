@@ -1,0 +1,345 @@
+"""Check what a schema can't say about a sweep config: relations between keys, and files."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from llm_energy.backends.compatibility import flows, removed_flow
+from llm_energy.inputs.arrivals import MODES, MOST_ARRIVALS, expected_requests, takes_lengths
+from llm_energy.plan.config.messages import Key, Problem, did_you_mean, dotted, found
+from llm_energy.records.engines import SIMULATED
+
+# https://huggingface.co/docs/huggingface_hub: validate_repo_id
+HUB_NAME = re.compile(
+    r"(?!.*(?:--|\.\.|\.git\Z))(?=.{1,96}\Z)"
+    r"[A-Za-z0-9_](?:[\w.-]*[A-Za-z0-9_])?(?:/[A-Za-z0-9_](?:[\w.-]*[A-Za-z0-9_])?)?",
+    re.ASCII,
+)
+NEAR = 0.74  # how alike two names are, of 1, for one to be a slip for the other
+
+# Which keys of `source` a kind needs, and which it may have.
+SOURCE_KEYS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
+    "hub": ((), ()),
+    "folder": (("path",), ()),
+    "gguf": (("path",), ("sha256",)),
+    "pypi": (("package", "version", "file"), ("sha256",)),
+    "simulated": (("parameter_count",), ()),
+}
+
+
+def semantic_problems(
+    config: dict[str, Any], written: dict[str, Any], broken: set[Key], root: Path
+) -> list[Problem]:
+    """Check a complete config; ``written`` is the same as the user wrote it.
+
+    ``broken`` names what the schema refused; nothing is said twice about it or about what it
+    influences.
+    """
+    problems: list[Problem] = []
+    for axis in ("models", "backends", "precisions", "workloads"):
+        problems += _duplicate_ids(config[axis])
+    for model in config["models"]:
+        problems += _source(model, root)
+    if not {("models",), ("model_name",)} & broken:
+        problems += _near_name(written)
+        problems += _hub_names(config["models"])
+    problems += _simulation(config)
+    problems += _flows(config)
+    for precision in config["precisions"]:
+        problems += _compute_precision(precision)
+    if all(config.get("quantization", {}).values()) and "quantization" in config:
+        problems.append(
+            (
+                ("quantization", "load_in_8bit"),
+                "found true beside load_in_4bit, allowed one of the two; "
+                "list both under 'precisions' to compare them",
+            )
+        )
+    if ("quality",) not in broken and config["quality"]["path"] is not None:
+        problems += _missing_file(config["quality"]["path"], ("quality", "path"), False, root)
+    if ("protocol",) not in broken:
+        problems += _warm_up(config["protocol"])
+    shared = {path[0] for path in broken if len(path) == 1}
+    if not shared & {"parameters", "prompts", *config["parameters"]}:
+        problems += _one_sharding(config["workloads"])
+        for workload in config["workloads"]:
+            problems += _parameters(workload, written)
+            problems += _traffic(workload, written, root)
+            problems += _prompts(workload, written, root)
+    return problems
+
+
+def _duplicate_ids(entries: list[dict[str, Any]]) -> Iterator[Problem]:
+    first: dict[str, Key] = {}
+    for entry in entries:
+        if entry["id"] in first:
+            yield (
+                entry["at"],
+                f"found the id '{entry['id']}' a second time, first at "
+                f"{dotted(first[entry['id']])}, allowed once; give each entry its own id",
+            )
+        first.setdefault(entry["id"], entry["at"])
+
+
+def _hub_names(models: list[dict[str, Any]]) -> Iterator[Problem]:
+    """Find names that no repository of the hub can have, before anything is asked of it."""
+    for model in models:
+        if model["source"]["kind"] == "hub" and not HUB_NAME.fullmatch(model["model_name"]):
+            yield (
+                (*model["at"], "model_name"),
+                f"found {found(model['model_name'])}, allowed the name of a repository on the hub, "
+                "as owner/name; a local model needs source: {kind: folder, path: ...}",
+            )
+
+
+def _near_name(written: dict[str, Any]) -> Iterator[Problem]:
+    """Find a single model's name that is nearly that of an entry, and would be asked of the hub.
+
+    All but a few old names there have an owner, so one without is more likely a slip.
+    """
+    name = written.get("model_name", "/")
+    entries = [entry for entry in written.get("models", ()) if isinstance(entry, dict)]
+    known = [entry.get(key) for entry in entries for key in ("id", "model_name")]
+    if "/" not in name and name not in known and (meant := did_you_mean(name, known, NEAR)):
+        yield (
+            ("model_name",),
+            f"found {found(name)}, allowed the id or model_name of an entry of 'models', a name on "
+            f"the hub with its owner, or a folder such as ./{name}{meant}",
+        )
+
+
+def _flows(config: dict[str, Any]) -> Iterator[Problem]:
+    for backend in config["backends"]:
+        known = flows(backend["id"])
+        if backend.get("flow") not in (None, *known):
+            allowed = (
+                f"allowed {' or '.join(known)}" if known else "which has but one; leave it out"
+            )
+            allowed += removed_flow(backend["id"], backend["flow"])
+            text = f"found {found(backend['flow'])} for the backend '{backend['id']}', {allowed}"
+            yield ((*backend["at"], "flow"), text)
+
+
+def _simulation(config: dict[str, Any]) -> Iterator[Problem]:
+    """Keep simulated and real apart: no sweep may hold both, of backends or of models."""
+    simulated = [b for b in config["backends"] if b["id"] == SIMULATED]
+    others = ", ".join(b["id"] for b in config["backends"] if b["id"] != SIMULATED)
+    if simulated and others:
+        yield (
+            simulated[0]["at"],
+            f"found '{SIMULATED}' beside {others}, allowed alone, since no table may mix simulated "
+            "joules with measured ones; give it a sweep of its own",
+        )
+        return
+    for model in config["models"]:
+        kind = model["source"]["kind"]
+        if bool(simulated) != (kind == "simulated"):
+            wanted = "'simulated'" if simulated else "a kind other than 'simulated'"
+            yield (
+                (*model["at"], "source", "kind"),
+                f"found '{kind}', allowed {wanted} for the backends of this sweep; the backend "
+                f"'{SIMULATED}' and simulated models go together",
+            )
+
+
+def _source(model: dict[str, Any], root: Path) -> Iterator[Problem]:
+    """Check that a model's source has the keys of its kind, and that its file is there."""
+    source, kind = model["source"], model["source"]["kind"]
+    at = (*model["at"], "source")
+    needed, optional = SOURCE_KEYS[kind]
+    for key in needed:
+        if key not in source:
+            yield (*at, key), f"missing, a source of kind '{kind}' needs {', '.join(needed)}"
+    for key in source:
+        if key not in ("kind", *needed, *optional):
+            yield (
+                (*at, key),
+                f"found {found(source[key])}, a source of kind '{kind}' has no such key; remove it "
+                "or set another kind",
+            )
+    if model["revision"] is not None and kind != "hub":
+        yield (
+            (*model["at"], "revision"),
+            f"found {found(model['revision'])}, allowed for the kind 'hub' only; remove it",
+        )
+    if "path" in needed and "path" in source:
+        place = (*at, "path") if at[0] == "models" else model["at"]
+        yield from _missing_file(source["path"], place, kind == "folder", root)
+
+
+def _missing_file(path: str, at: Key, folder: bool, root: Path) -> Iterator[Problem]:
+    try:
+        place = root / Path(path).expanduser()
+        there = place.is_dir() if folder else place.is_file()
+    except (ValueError, OSError, RuntimeError):  # a null character, a name too long, no such home
+        there = False
+    if not there:
+        what = "folder" if folder else "file"
+        yield at, f"found {found(path)}, allowed a {what} that exists; there is none"
+
+
+def _compute_precision(entry: dict[str, Any]) -> Iterator[Problem]:
+    precision, compute = entry["precision"], entry["compute_precision"]
+    if not precision.startswith("int") and compute != precision:
+        yield (
+            (*entry["at"], "compute_precision"),
+            f"found '{compute}', allowed '{precision}', which computes in itself; remove it, it is "
+            "for int8 and int4",
+        )
+
+
+def _warm_up(protocol: dict[str, Any]) -> Iterator[Problem]:
+    least, most = protocol["warmup_min_passes"], protocol["warmup_max_passes"]
+    if least > most:
+        yield (
+            ("protocol", "warmup_min_passes"),
+            f"found {least}, allowed at most warmup_max_passes, which is {most}",
+        )
+
+
+def _parameters(workload: dict[str, Any], written: dict[str, Any]) -> Iterator[Problem]:
+    """Check one workload's parameters; a problem stands where its value was written."""
+    values = workload["parameters"]
+
+    def origin(*keys: str) -> Key:
+        return _origin(written, [workload["at"], (), ("parameters",)], keys)
+
+    least, most = values["min_output_tokens"], values["max_output_tokens"]
+    if least > most:
+        limit = dotted(origin("max_output_tokens"))
+        yield (
+            origin("min_output_tokens"),
+            f"found {least}, allowed at most {limit}, which is {most}",
+        )
+    size, copies = values["batching"]["batch_size"], copies_of(values)
+    whole = size * copies
+    timed = values["traffic_simulation"] is not None  # then what has arrived makes the batches
+    if values["batching"]["strategy"] == "static" and workload["requests"] % whole and not timed:
+        below = workload["requests"] // whole * whole
+        wanted = f"the batch size {size}" + (f" times {copies} copies" if copies > 1 else "")
+        yield (
+            (*workload["at"], "requests"),
+            f"found {workload['requests']}, allowed a multiple of {wanted}, else the "
+            f"last batch is smaller; try {f'{below} or ' if below else ''}{below + whole}",
+        )
+    yield from _sharding(workload, origin)
+
+
+def _traffic(workload: dict[str, Any], written: dict[str, Any], root: Path) -> Iterator[Problem]:
+    """Check that a workload's traffic has what its mode needs, and no more."""
+    asked = workload["parameters"]["traffic_simulation"]
+    if asked is None:
+        return
+
+    def origin(*keys: str) -> Key:
+        bases = [workload["at"], (), ("parameters",)]
+        return _origin(written, bases, ("traffic_simulation", *keys))
+
+    mode = asked["mode"]
+    needed, optional = MODES[mode]
+    for key in needed:
+        if key not in asked:
+            yield origin(key), f"missing, the mode '{mode}' needs {' and '.join(needed)}"
+    for key in asked.keys() - {"mode", *needed, *optional}:
+        yield (
+            origin(key),
+            f"found {found(asked[key])}, has no meaning with the mode '{mode}'; remove it",
+        )
+    if asked.get("trace_path"):
+        yield from _missing_file(asked["trace_path"], origin("trace_path"), False, root)
+    if (expected_requests(asked) or 0) > MOST_ARRIVALS:
+        yield (
+            origin("rate_per_s"),
+            f"found {asked['rate_per_s']:g}, which brings {expected_requests(asked)} requests in "
+            f"ramp and horizon, allowed {MOST_ARRIVALS}; lower it, or shorten horizon_s",
+        )
+
+
+def _lengths_of_trace(workload: dict[str, Any], written: dict[str, Any]) -> Iterator[Problem]:
+    """Check that nothing else says how many and how long the requests of a trace are."""
+    at = workload["at"]
+    least = _origin(written, [at, (), ("parameters",)], ("min_output_tokens",))
+    asked = {least: workload["parameters"]["min_output_tokens"]}
+    if _is_written(written, (*at, "requests")):
+        asked[*at, "requests"] = workload["requests"]
+    for path, value in asked.items():
+        if value:
+            yield (
+                path,
+                f"found {value}, has no meaning where a trace gives each request its length; "
+                "remove it, or set prompts.input_tokens",
+            )
+
+
+def copies_of(parameters: dict[str, Any]) -> int:
+    """Give how many copies of the model share a workload's requests."""
+    sharding = parameters["sharding"]
+    return sharding["num_devices"] if sharding["strategy"] == "data_parallel" else 1
+
+
+def _sharding(workload: dict[str, Any], origin: Callable[..., Key]) -> Iterator[Problem]:
+    strategy, count = (workload["parameters"]["sharding"][k] for k in ("strategy", "num_devices"))
+    if (strategy == "none") != (count == 1):
+        allowed = "1" if strategy == "none" else "2 or more"
+        yield (
+            origin("sharding", "num_devices"),
+            f"found {count}, allowed {allowed} with the strategy '{strategy}'",
+        )
+
+
+def _one_sharding(workloads: list[dict[str, Any]]) -> Iterator[Problem]:
+    """Check that all workloads spread the model alike, since it is loaded once for all of them."""
+    for workload in workloads[1:]:
+        asked, first = (w["parameters"]["sharding"] for w in (workload, workloads[0]))
+        if asked != first:
+            yield (
+                (*workload["at"], "sharding"),
+                f"found {found(asked)}, allowed {found(first)} as in the first workload: a model "
+                "is loaded once for all; give another sharding a sweep of its own",
+            )
+
+
+def _prompts(workload: dict[str, Any], written: dict[str, Any], root: Path) -> Iterator[Problem]:
+    """Check that a workload's prompts have what their source needs."""
+    prompts, at = workload["prompts"], workload["at"]
+    source, path = prompts["source"], prompts["path"]
+
+    def origin(key: str) -> Key:
+        return _origin(written, [at, ()], ("prompts", key))
+
+    needed = {"file": "path", "dataset": "path", "synthetic": "input_tokens"}.get(source)
+    if takes_lengths(workload["parameters"], prompts):
+        needed = None
+        yield from _lengths_of_trace(workload, written)
+    if needed and prompts[needed] is None:
+        yield origin(needed), f"missing, prompts from the source '{source}' need it"
+    if needed == "path" and path is not None:
+        yield from _missing_file(path, origin("path"), source == "dataset", root)
+    for key, remedy in (("path", "'file' or 'dataset'"), ("input_tokens", "'synthetic'")):
+        # a workload may turn from the sweep's file to another source, but not name a file in vain
+        in_vain = len(origin(key)) >= len(origin("source"))
+        if prompts[key] is not None and key != needed and in_vain:
+            yield (
+                origin(key),
+                f"found {found(prompts[key])}, has no meaning with the source '{source}'; "
+                f"set the source to {remedy}, or remove the key",
+            )
+
+
+def _origin(written: dict[str, Any], bases: list[Key], keys: tuple[str, ...]) -> Key:
+    """Give the path where a value was written: the first base that has it, else the last one."""
+    paths = [(*base, *keys) for base in bases]
+    return next((path for path in paths if _is_written(written, path)), paths[-1])
+
+
+def _is_written(written: dict[str, Any], path: Key) -> bool:
+    below: Any = written
+    for key in path:
+        try:
+            below = below[key]
+        except (KeyError, IndexError, TypeError):
+            return False
+    return True

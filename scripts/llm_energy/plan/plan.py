@@ -1,0 +1,388 @@
+"""Turn a sweep into its cells, one frozen spec per cell and repeat, and what each cell cannot do.
+
+Everything here is pure: the same sweep on the same installation gives the same plan, and nothing is
+loaded or written: ``freeze`` does that.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from llm_energy.backends.compatibility import Translation, merge_loads, translate
+from llm_energy.backends.sharding import model_config
+from llm_energy.backends.sharding import refusals as sharding_refusals
+from llm_energy.core.errors import ConfigError
+from llm_energy.core.files import read_json, sha256_json
+from llm_energy.core.serialize import to_dict
+from llm_energy.environments import registry
+from llm_energy.inputs.arrivals import make_arrivals, takes_lengths, unlike_asked
+from llm_energy.plan.config.load import (
+    BackendEntry,
+    ModelEntry,
+    PrecisionEntry,
+    Sweep,
+    WorkloadEntry,
+)
+from llm_energy.plan.duplicates import duplicates
+from llm_energy.records import (
+    SCHEMA_VERSION,
+    ArrivalSet,
+    Note,
+    Sharding,
+    Spec,
+    Workload,
+    paths,
+)
+
+
+@dataclass(frozen=True)
+class Engine:
+    """How a backend would run here: on which device, which engine version, or why not at all."""
+
+    device: str
+    version: str | None
+    missing: str | None = None
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One (model, backend, precision) with its specs by repeat name, or the reason it has none."""
+
+    id: str
+    model: str
+    backend: str
+    precision: str
+    outcome: str
+    reason: str | None
+    workloads: tuple[str, ...]
+    notes: tuple[Note, ...]
+    specs: dict[str, Spec] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The whole expected grid of a sweep; ``device`` is what ``auto`` was found to be."""
+
+    sweep: str
+    device: str
+    cells: tuple[Cell, ...]
+    models: dict[str, dict[str, Any]]
+    prompt_requests: dict[str, dict[str, Any]]
+    allow_mixed_backends: bool
+    arrivals: ArrivalSet
+    recommendation: dict[str, float | None] = field(default_factory=dict)
+
+    @property
+    def folder(self) -> Path:
+        """Return the sweep's folder."""
+        return paths.sweep_folder(self.sweep)
+
+    @cached_property
+    def planned(self) -> tuple[Cell, ...]:
+        """Give the cells that will be measured."""
+        return tuple(cell for cell in self.cells if cell.outcome == "planned")
+
+    @cached_property
+    def backends(self) -> tuple[str, ...]:
+        """Give the backends of the sweep, in its order, those without a planned cell included."""
+        return tuple(dict.fromkeys(cell.backend for cell in self.cells))
+
+    def measurements(self, backend: str | None = None) -> list[str]:
+        """Give the paths of all measurements that are planned, or of those of one backend."""
+        return [
+            str(paths.measurement(self.folder, cell.backend, cell.id, repeat))
+            for cell in self.planned
+            for repeat in cell.specs
+            if backend in (None, cell.backend)
+        ]
+
+    def spec(self, cell: str, repeat: str) -> Spec:
+        """Give the spec of one cell and repeat; KeyError where the plan has none."""
+        return self._by_id[cell].specs[repeat]
+
+    @cached_property
+    def _by_id(self) -> dict[str, Cell]:
+        """Return the cells by their id: the rules ask for a spec in each of thousands of jobs."""
+        return {cell.id: cell for cell in self.cells}
+
+
+def make_plan(sweep: Sweep, engine: Callable[[BackendEntry], Engine]) -> Plan:
+    """Plan every cell of ``sweep``; ``engine`` says how each backend would run here.
+
+    Raises ConfigError with every parameter that a backend does not support, unless
+    ``policy.ignore_backend_warnings`` turns those into notes.
+    """
+    sweep, arrivals = _with_arrivals(sweep)
+    hashes = {id: sha256_json(to_dict(one)) for id, one in arrivals.workloads.items()}
+    conflicts: dict[str, None] = {}
+    cells = []
+    for backend in sweep.backends:
+        how = engine(backend)
+        for model in sweep.models:
+            for precision in sweep.precisions:
+                cell, found = _plan_cell(sweep, model, backend, precision, how, hashes)
+                cells.append(cell)
+                conflicts.update(dict.fromkeys(found))
+    if conflicts and not sweep.policy.ignore_backend_warnings:
+        raise ConfigError(
+            [
+                f"{text} To go on without it, set policy.ignore_backend_warnings."
+                for text in conflicts
+            ]
+        )
+    return Plan(
+        sweep=sweep.name,
+        device=sweep.device,
+        cells=tuple(cells),
+        models={model.id: to_dict(model) for model in sweep.models},
+        prompt_requests={
+            model.id: _prompt_request(sweep, model, arrivals) for model in sweep.models
+        },
+        allow_mixed_backends=sweep.policy.allow_mixed_backends,
+        arrivals=arrivals,
+        recommendation=sweep.recommendation,
+    )
+
+
+def _with_arrivals(sweep: Sweep) -> tuple[Sweep, ArrivalSet]:
+    """Make the arrivals of each workload with timed traffic; a trace may say how many they are."""
+    workloads, made = [], {}
+    for workload in sweep.workloads:
+        traffic = workload.parameters["traffic_simulation"]
+        if traffic is not None:
+            made[workload.id] = make_arrivals(traffic)
+            if takes_lengths(workload.parameters, workload.prompts):
+                workload = replace(workload, requests=len(made[workload.id].times_s))
+        workloads.append(workload)
+    return replace(sweep, workloads=tuple(workloads)), ArrivalSet(SCHEMA_VERSION, sweep.name, made)
+
+
+def installed_engine(root: Path, device: str, provided: bool) -> Callable[[BackendEntry], Engine]:
+    """Say how backends run from the environments below ``root``.
+
+    ``provided`` means that conda or containers make the environments when they are needed.
+    """
+
+    def engine(backend: BackendEntry) -> Engine:
+        if backend.id == registry.SIMULATED:
+            return Engine("cpu" if device == "cpu" else "cuda", None)  # of the simulated host
+        variant = registry.variant(device, backend.environment)
+        if backend.id not in registry.ENGINES:
+            return Engine(
+                variant, None
+            )  # a backend without an environment is refused by the matrix
+        name = registry.environment_name(backend.id, variant)
+        version = registry.pinned_version(root, name, registry.engine_package(name))
+        missing = None
+        if not provided and not registry.is_installed(root, name):
+            missing = (
+                f"Backend '{backend.id}' requires extra dependencies. "
+                f"Install them with: {registry.install_command(backend.id, variant)}"
+            )
+        return Engine(variant, version, missing)
+
+    return engine
+
+
+def with_device(sweep: Sweep, planned_below: Path | None = None) -> Sweep:
+    """Replace the device ``auto`` by what this host has.
+
+    A job gives the folder with the written plan, and obeys that, whatever its node has. A
+    simulated host has what the config says.
+    """
+    if all(backend.id == registry.SIMULATED for backend in sweep.backends):
+        return sweep
+    if planned_below is None:
+        return replace(sweep, device=registry.variant(sweep.device))
+    return replace(
+        sweep,
+        device=read_json(planned_below / paths.plan(paths.sweep_folder(sweep.name)))["device"],
+    )
+
+
+def boards_needed(spec: Spec) -> int:
+    """Give how many GPUs a repeat occupies: none on a CPU, and none where the host is simulated."""
+    if spec.device == "cpu" or spec.backend == registry.SIMULATED:
+        return 0
+    return max(w.parameters["sharding"]["num_devices"] for w in spec.workloads)
+
+
+def block_rank(order_seed: int, repeat: str, cell: str) -> int:
+    """Give a cell's place in its block: a seeded random number that no other cell influences.
+
+    Blocks come one after the other, and the cells of one block in the order of a hash, so a cell
+    added later joins each block without reordering the rest.
+    """
+    digest = hashlib.sha256(f"{order_seed}/{repeat}/{cell}".encode()).digest()
+    return int(repeat[1:]) * 2**32 + int.from_bytes(digest[:4], "big")
+
+
+def _plan_cell(
+    sweep: Sweep,
+    model: ModelEntry,
+    backend: BackendEntry,
+    precision: PrecisionEntry,
+    how: Engine,
+    arrivals_sha256: dict[str, str],
+) -> tuple[Cell, list[str]]:
+    """Plan one cell; also give the parameters that its backend does not support, as sentences."""
+    translations: dict[str, Translation] = {}
+    parameters: dict[str, dict[str, Any]] = {}
+    for workload in sweep.workloads:
+        parameters[workload.id] = universal_parameters(model, precision, workload.parameters)
+        translations[workload.id] = translate(
+            parameters[workload.id], backend.id, how.version, how.device, backend.flow
+        )
+    conflicts = _unique(note for t in translations.values() for note in t.conflicts)
+    refusals = _unique(note for t in translations.values() for note in t.refusals)
+    sharding = Sharding(**sweep.workloads[0].parameters["sharding"])
+    reasons = [note.message for note in refusals]
+    for asked in parameters.values():
+        reasons += sharding_refusals(sharding, backend.id, asked, model_config(model.source))
+    reasons = list(dict.fromkeys(reasons)) or ([how.missing] if how.missing else [])
+    notes = _unique(note for t in translations.values() for note in (*t.notes, *t.conflicts))
+    cell_id = f"{model.id}--{backend.id}--{precision.id}"
+    specs = {}
+    if not reasons:
+        workloads = {
+            w.id: Workload(
+                w.id,
+                w.requests,
+                parameters[w.id],
+                translations[w.id].generate,
+                arrivals_sha256.get(w.id),
+            )
+            for w in sweep.workloads
+        }
+        load = merge_loads(list(translations.values()))
+        for number in range(1, sweep.repeats + 1):
+            repeat = paths.repeat_name(number)
+            order = sorted(
+                workloads, key=lambda w: block_rank(sweep.order_seed, repeat, f"{cell_id}/{w}")
+            )
+            specs[repeat] = Spec(
+                schema_version=SCHEMA_VERSION,
+                sweep=sweep.name,
+                cell=cell_id,
+                model=model.id,
+                backend=backend.id,
+                precision=precision.id,
+                repeat=number,
+                seed=sweep.workloads[0].parameters["random_seed"],
+                device=how.device,
+                engine=load,
+                workloads=tuple(workloads[w] for w in order),
+                notes=notes,
+                protocol=sweep.protocol,
+                meter=sweep.meter,
+                sharding=sharding,
+            )
+    cell = Cell(
+        id=cell_id,
+        model=model.id,
+        backend=backend.id,
+        precision=precision.id,
+        outcome="unsupported" if reasons else "planned",
+        reason="; ".join(reasons) or None,
+        workloads=tuple(w.id for w in sweep.workloads),
+        notes=notes,
+        specs=specs,
+    )
+    return cell, [note.message for note in conflicts]
+
+
+def universal_parameters(
+    model: ModelEntry, precision: PrecisionEntry, parameters: dict[str, Any]
+) -> dict[str, Any]:
+    """Complete a workload's parameters with what the model and the precision axes say."""
+    quantised = precision.precision in ("int8", "int4")
+    return {
+        "model_name": model.model_name,
+        "fp_precision": precision.compute_precision if quantised else precision.precision,
+        **parameters,
+        "quantization": {
+            "load_in_4bit": precision.precision == "int4",
+            "load_in_8bit": precision.precision == "int8",
+        },
+    }
+
+
+def _prompt_request(sweep: Sweep, model: ModelEntry, arrivals: ArrivalSet) -> dict[str, Any]:
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "model": model.id,
+        "workloads": {w.id: _prompts_asked(w, arrivals) for w in sweep.workloads},
+        "quality": sweep.quality and to_dict(sweep.quality),
+    }
+
+
+def _prompts_asked(workload: WorkloadEntry, arrivals: ArrivalSet) -> dict[str, Any]:
+    """Give what the prompts stage must make for a workload; a trace gives each request lengths."""
+    asked: dict[str, Any] = {"requests": workload.requests, "prompts": workload.prompts}
+    if takes_lengths(workload.parameters, workload.prompts):
+        most = workload.parameters["max_output_tokens"]
+        pairs = arrivals.workloads[workload.id].tokens
+        asked["tokens"] = [[prompt, min(output, most)] for prompt, output in pairs]
+    return asked
+
+
+def _unique(notes: Iterable[Note]) -> tuple[Note, ...]:
+    return tuple(dict.fromkeys(notes))
+
+
+def grid(plan: Plan) -> dict[str, Any]:
+    """Give the content of ``plan.json``: every expected cell, what was refused, and every path."""
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "sweep": plan.sweep,
+        "device": plan.device,
+        "allow_mixed_backends": plan.allow_mixed_backends,
+        "recommendation": plan.recommendation,
+        "cells": [
+            {
+                "cell": cell.id,
+                "model": cell.model,
+                "backend": cell.backend,
+                "precision": cell.precision,
+                "outcome": cell.outcome,
+                "reason": cell.reason,
+                "workloads": list(cell.workloads),
+                "repeats": list(cell.specs),
+                "specs": [str(paths.spec(plan.folder, cell.id, r)) for r in cell.specs],
+                "measurements": [
+                    str(paths.measurement(plan.folder, cell.backend, cell.id, r))
+                    for r in cell.specs
+                ],
+                "notes": to_dict(cell.notes),
+            }
+            for cell in plan.cells
+        ],
+    }
+
+
+def describe(plan: Plan) -> str:
+    """Say in a few lines what will be measured and what will not, with the reasons."""
+    repeats = sum(len(cell.specs) for cell in plan.planned)
+    lines = [
+        f"Sweep {plan.sweep}: {len(plan.planned)} of {len(plan.cells)} cells planned, "
+        f"{repeats} repeats to measure in all."
+    ]
+    lines += [f"  {c.id}: unsupported: {c.reason}" for c in plan.cells if c.outcome != "planned"]
+    notes: dict[Note, list[str]] = {}
+    for cell in plan.planned:
+        for note in cell.notes:
+            notes.setdefault(note, []).append(cell.backend)
+    for note, backends in notes.items():
+        lines.append(f"  note ({', '.join(dict.fromkeys(backends))}): {note.message}")
+    firsts = [next(iter(cell.specs.values())) for cell in plan.planned]
+    lines += [f"  note: {t}" for t in duplicates(firsts, plan.models, plan.prompt_requests)]
+    timed = {w.id: w.parameters["traffic_simulation"] for spec in firsts for w in spec.workloads}
+    for id, arrivals in plan.arrivals.workloads.items():
+        told = unlike_asked(timed[id], arrivals) if id in timed else []
+        lines += [f"  note (workload {id}): {text}" for text in told]
+    return "\n".join(lines)

@@ -1,0 +1,1 @@
+"""What a reader gets: tables, figures, the report, and the way back to the measurements."""

@@ -1,0 +1,207 @@
+"""Figures of what a token costs: points against a second quantity, and bars."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, NamedTuple
+
+from llm_energy.publish import style
+from llm_energy.publish.plots import BATCH, ENERGY_LABEL, FRONT_COLOUR, Line, Plot, spans_widely
+from llm_energy.records import AggregateRow
+from llm_energy.records.metrics import COMPONENTS, GROSS, OF_COMPONENT
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+
+class Panel(NamedTuple):
+    """The part of a plot that stands in one panel."""
+
+    plot: Plot
+    rows: Sequence[AggregateRow]
+    lines: Sequence[Line]
+
+
+Panels = Mapping[str, Panel]  # by their titles, which several plots in one figure make unique
+
+
+def panels_of(plots: Sequence[Plot]) -> dict[str, Panel]:
+    """Put the rows and lines of plots into their panels, those of one title side by side."""
+    rows: dict[tuple[str, str], list[AggregateRow]] = {}
+    lines: dict[tuple[str, str], list[Line]] = {}
+    for plot in plots:
+        for row in plot.rows:
+            rows.setdefault((plot.panel_of(row), plot.name), []).append(row)
+        for line in plot.lines:
+            lines.setdefault((plot.panel_of(line.rows[0]), plot.name), []).append(line)
+    places = [(title, plot) for title in dict.fromkeys(t for t, _ in rows) for plot in plots]
+    return {
+        f"{title}: {plot.name}" if len(plots) > 1 else title: Panel(
+            plot, rows[title, plot.name], lines.get((title, plot.name), ())
+        )
+        for title, plot in places
+        if (title, plot.name) in rows
+    }
+
+
+def points(panels: Panels) -> Figure:
+    """Draw energy against a second quantity, with the lines that join rows."""
+    figure, drawn = style.panels(len(panels))
+    for axes, (title, (plot, rows, lines)) in zip(drawn, panels.items(), strict=True):
+        axes.set_title(title.partition(":")[0])
+        for line in lines:
+            _line(axes, plot, line)
+        for row in rows:
+            _point(axes, plot, row)
+        if plot.x == BATCH:
+            _batch_axis(axes, sorted({row.batch_size for row in rows}))
+        elif spans_widely([plot.x_of(row) for row in rows]):
+            axes.set_xscale("log")
+            style.plain_numbers(axes.xaxis)
+        axes.set_xlabel(plot.x_label)
+        style.energy_axis(axes, [row.statistics[GROSS] for row in rows], ENERGY_LABEL)
+    looks = {}
+    for plot, rows, _ in panels.values():
+        looks |= {getattr(row, plot.by): plot.look(row) for row in rows}
+    style.legend(figure, list(looks.items()), any(map(style.is_estimated, _all(panels))))
+    return figure
+
+
+def by_backend(panels: Panels) -> Figure:
+    """Draw bars of energy by precision, one per backend."""
+    figure, drawn = style.panels(len(panels))
+    looks = next(iter(panels.values())).plot.looks
+    width = 0.8 / len(looks)
+    for axes, (title, (_, own, _)) in zip(drawn, panels.items(), strict=True):
+        axes.set_title(title)
+        places = {name: k for k, name in enumerate(dict.fromkeys(row.precision for row in own))}
+        for row in own:
+            shift = (list(looks).index(row.backend) - (len(looks) - 1) / 2) * width
+            _bar(axes, places[row.precision] + shift, 0.9 * width, row, looks[row.backend].colour)
+        axes.set_xticks(list(places.values()), list(places))
+        axes.set_xlim(-0.6, len(places) - 0.4)
+        axes.grid(False, axis="x")
+        axes.set_ylabel(ENERGY_LABEL)
+    _bar_legend(figure, {name: look.colour for name, look in looks.items()}, _all(panels))
+    return figure
+
+
+def by_component(panels: Panels) -> Figure:
+    """Draw bars split by GPU, CPU and memory, measured and estimated each in a bar of its own."""
+    rows = _all(panels)
+    figure, drawn = style.panels(len(panels), (3.1, 2.2))
+    looks = next(iter(panels.values())).plot.looks
+    for axes, (title, (_, own, _)) in zip(drawn, panels.items(), strict=True):
+        axes.set_title(title)
+        for place, row in enumerate(own):
+            base = 0.0
+            for name, look in looks.items():
+                part = row.statistics.get(OF_COMPONENT[name])
+                if part is None or part.mean is None:
+                    continue
+                axes.barh(
+                    place,
+                    part.mean,
+                    left=base,
+                    color=look.colour,
+                    edgecolor="white",
+                    hatch=style.HATCH if style.is_estimated(row) else None,
+                )
+                base += part.mean
+            whole = row.statistics[GROSS]
+            axes.errorbar(
+                [whole.mean], [place], xerr=style.error_bar(whole), color="#333333", capsize=2
+            )
+        axes.set_yticks(range(len(own)), [_component_label(row) for row in own])
+        axes.set_xlim(0, None)
+        axes.invert_yaxis()
+        axes.grid(False, axis="y")
+        axes.set_xlabel(ENERGY_LABEL)
+    used = {
+        COMPONENTS[name]: look.colour
+        for name, look in looks.items()
+        if any(name in row.components for row in rows)
+    }
+    _bar_legend(figure, used, rows)
+    return figure
+
+
+def _all(panels: Panels) -> list[AggregateRow]:
+    return [row for panel in panels.values() for row in panel.rows]
+
+
+def _line(axes, plot: Plot, line: Line) -> None:
+    ends = [(plot.x_of(row), row.statistics[GROSS].mean) for row in line.rows]
+    front = line.kind == "front"
+    axes.plot(
+        *zip(*ends, strict=True),
+        "--" if line.kind == "dashed" else "-",
+        color=FRONT_COLOUR if front else plot.look(line.rows[0]).colour,
+        linewidth=0.8 if front else 1,
+        zorder=1 if front else 2,
+    )
+    for row, end in zip(line.rows, ends, strict=True) if front else ():
+        _name(axes, f"{row.precision} {row.workload}", end)
+
+
+def _name(axes, text: str, end: tuple[float, float]) -> None:
+    from matplotlib.patheffects import withStroke
+
+    axes.annotate(
+        text,
+        end,
+        xytext=(5, 4),
+        textcoords="offset points",
+        fontsize=6,
+        color="#333333",
+        path_effects=[withStroke(linewidth=2, foreground="white")],
+        zorder=4,
+    )
+
+
+def _point(axes, plot: Plot, row: AggregateRow) -> None:
+    look, across = plot.look(row), row.statistics.get(plot.x)
+    style.point(axes, plot.x_of(row), row.statistics[GROSS], look, style.is_estimated(row))
+    if across and across.ci_low is not None:
+        energy_j = row.statistics[GROSS].mean
+        axes.hlines(energy_j, across.ci_low, across.ci_high, color=look.colour, linewidth=1)
+
+
+def _batch_axis(axes, sizes: Sequence[int]) -> None:
+    from matplotlib.ticker import NullLocator
+
+    axes.set_xlabel("batch size")
+    axes.set_xscale("log", base=2)
+    axes.xaxis.set_minor_locator(NullLocator())
+    axes.set_xticks(sizes, [str(size) for size in sizes])
+    axes.set_xlim(sizes[0] / 1.5, sizes[-1] * 1.5)
+
+
+def _bar(axes, place: float, width: float, row: AggregateRow, colour: str) -> None:
+    statistic = row.statistics[GROSS]
+    axes.bar(
+        place,
+        statistic.mean,
+        width,
+        color=colour,
+        edgecolor="white",
+        hatch=style.HATCH if style.is_estimated(row) else None,
+    )
+    axes.errorbar(
+        [place], [statistic.mean], yerr=style.error_bar(statistic), color="#333333", capsize=2
+    )
+
+
+def _bar_legend(figure: Figure, colours: dict[str, str], rows: Sequence[AggregateRow]) -> None:
+    from matplotlib.patches import Patch
+
+    handles = [Patch(facecolor=colour, edgecolor="white") for colour in colours.values()]
+    labels = list(colours)
+    if any(map(style.is_estimated, rows)):
+        handles.append(Patch(facecolor="#999999", edgecolor="white", hatch=style.HATCH))
+        labels.append("hatched: estimated by a model, not measured")
+    figure.legend(handles, labels, loc="outside upper center", ncols=min(4, len(labels)))
+
+
+def _component_label(row: AggregateRow) -> str:
+    return f"{row.workload} (est.)" if style.is_estimated(row) else row.workload

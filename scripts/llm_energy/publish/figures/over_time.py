@@ -1,0 +1,108 @@
+"""Figures of how a repeat went: its power over time with the baselines, and its warm-up."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+from llm_energy.publish import style
+from llm_energy.publish.plots import COLOURS, looks_of
+from llm_energy.publish.timeline import Timeline, thinned
+from llm_energy.records import Measurement, Window
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+SHADES = {"idle": "#BBBBBB", "load": "#F0E442", "window": "#56B4E9"}
+MOST_POINTS = 600
+
+
+def time_course(timelines: Mapping[str, Timeline]) -> Figure:
+    """Draw the power of one repeat of each cell over time, every metered stretch shaded.
+
+    The boards' sampled power where it was sampled, else the mean power of each stretch.
+    """
+    figure, panels = style.panels(len(timelines), (3.1, 2.2))
+    for axes, (cell, timeline) in zip(panels, timelines.items(), strict=True):
+        axes.set_title(cell)
+        for stretch in timeline.stretches:
+            axes.axvspan(
+                stretch.start_s, stretch.end_s, color=SHADES[stretch.kind], alpha=0.35, linewidth=0
+            )
+            if stretch.kind == "window":
+                axes.annotate(
+                    stretch.name,
+                    ((stretch.start_s + stretch.end_s) / 2, 0.04),
+                    xycoords=("data", "axes fraction"),
+                    rotation=90,
+                    ha="center",
+                    va="bottom",
+                    fontsize=7,
+                )
+            for status, line in (("measured", "-"), ("estimated", ":")):
+                power_w = stretch.total_w(status)
+                if power_w is not None:
+                    axes.hlines(
+                        power_w, stretch.start_s, stretch.end_s, "#333333", line, linewidth=1
+                    )
+        if timeline.trace:
+            points = thinned(timeline.trace, MOST_POINTS)
+            axes.plot(*zip(*points, strict=True), color=COLOURS[0], linewidth=0.7)
+        axes.set_xlabel("time (s)")
+        axes.set_ylabel("power (W)")
+        axes.set_ylim(0, axes.get_ylim()[1] * 1.05)
+    _legend(figure, list(timelines.values()))
+    return figure
+
+
+def is_warmed_up(window: Window) -> bool:
+    """Say whether a window has two warm-up passes to compare, or more."""
+    durations_s = window.warmup_durations_s
+    return len(durations_s) > 1 and durations_s[-1] > 0
+
+
+def warm_up(measurements: Mapping[str, Measurement]) -> Figure:
+    """Draw how long each warm-up pass took against the last of its workload, cell by cell."""
+    figure, panels = style.panels(len(measurements), (3.1, 2.2))
+    names = [w.workload for m in measurements.values() for w in m.windows if is_warmed_up(w)]
+    looks = looks_of(sorted(names))
+    for axes, (cell, measurement) in zip(panels, measurements.items(), strict=True):
+        axes.set_title(cell)
+        for window in filter(is_warmed_up, measurement.windows):
+            durations_s, look = window.warmup_durations_s, looks[window.workload]
+            axes.plot(
+                range(1, len(durations_s) + 1),
+                [duration_s / durations_s[-1] for duration_s in durations_s],
+                color=look.colour,
+                marker=style.MARKERS[look.shape],
+                markersize=3,
+                linewidth=0.8,
+            )
+        axes.axhline(1, color="#999999", linewidth=0.5)
+        axes.xaxis.get_major_locator().set_params(integer=True)
+        axes.set_xlabel("warm-up pass")
+        axes.set_ylabel("duration / that of the last")
+    style.legend(figure, list(looks.items()), estimated=False)
+    return figure
+
+
+def _legend(figure: Figure, timelines: Sequence[Timeline]) -> None:
+    from matplotlib.lines import Line2D
+    from matplotlib.patches import Patch
+
+    entries = {
+        kind: Patch(color=shade, alpha=0.35, linewidth=0)
+        for kind, shade in SHADES.items()
+        if any(s.kind == kind for t in timelines for s in t.stretches)
+    }
+    if any(t.trace for t in timelines):
+        entries["boards, sampled"] = Line2D([], [], color=COLOURS[0], linewidth=1)
+    for status, line in (("measured", "-"), ("estimated", ":")):
+        if any(s.total_w(status) is not None for t in timelines for s in t.stretches):
+            entries[f"mean of all that is {status}"] = Line2D([], [], color="#333333", ls=line)
+    figure.legend(
+        list(entries.values()),
+        list(entries),
+        loc="outside upper center",
+        ncols=min(3, len(entries)),
+    )

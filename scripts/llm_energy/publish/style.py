@@ -1,0 +1,140 @@
+"""How every figure looks: sizes, marks, error bars. An estimated value is hollow, or hatched."""
+
+from __future__ import annotations
+
+import io
+import math
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from llm_energy.publish.plots import SHAPES, Look, spans_widely
+from llm_energy.records import AggregateRow, Statistic
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+MARKERS = dict(zip(SHAPES, ("o", "s", "^", "D", "v", "P", "X"), strict=True))
+HATCH, MOST_NAMED = "////", 14  # names in a legend
+PANELS_A_ROW, PANEL_INCHES = 3, (3.1, 2.5)
+RC = {
+    "font.family": "DejaVu Sans",  # comes with matplotlib, so the bytes are the same everywhere
+    "font.size": 8,
+    "axes.titlesize": 8,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "grid.color": "#DDDDDD",
+    "grid.linewidth": 0.5,
+    "hatch.linewidth": 0.6,
+    "legend.frameon": False,
+    "lines.markersize": 4.5,
+    "pdf.fonttype": 42,  # whole TrueType fonts, which journals ask for
+    "svg.fonttype": "path",  # letters as outlines: no font is needed to read them
+    "svg.hashsalt": "llm-energy",  # ids, else random, are the same on every run
+}
+
+
+def panels(count: int, size: tuple[float, float] = PANEL_INCHES) -> tuple[Figure, list[Axes]]:
+    """Give a figure with so many panels, three a row, and no empty frame."""
+    from matplotlib.figure import Figure
+
+    columns = min(count, PANELS_A_ROW)
+    rows = math.ceil(count / columns)
+    width, height = size
+    figure = Figure(figsize=(max(4.2, width * columns), height * rows + 0.5), layout="constrained")
+    axes = list(figure.subplots(rows, columns, squeeze=False).flat)
+    for spare in axes[count:]:
+        spare.set_axis_off()
+    return figure, axes[:count]
+
+
+def point(axes: Axes, x: float, statistic: Statistic, look: Look, estimated: bool) -> None:
+    """Draw a mean with its 95 % interval; hollow where it is an estimate."""
+    axes.errorbar(
+        [x],
+        [statistic.mean],
+        yerr=error_bar(statistic),
+        color=look.colour,
+        marker=MARKERS[look.shape],
+        markerfacecolor="white" if estimated else look.colour,
+        linestyle="none",
+        capsize=2,
+        zorder=3,
+    )
+
+
+def error_bar(statistic: Statistic) -> list[list[float]] | None:
+    """Give the lengths below and above the mean; None without an interval."""
+    if statistic.ci_low is None:
+        return None
+    return [[statistic.mean - statistic.ci_low], [statistic.ci_high - statistic.mean]]
+
+
+def energy_axis(axes: Axes, statistics: Sequence[Statistic], label: str) -> None:
+    """Scale the y axis: from 0, or by logarithm where the values span more than a factor of five.
+
+    An interval that reaches below zero would stretch a logarithmic axis without end, so it is cut.
+    """
+    means = [s.mean for s in statistics]
+    tops = [s.mean if s.ci_high is None else s.ci_high for s in statistics]
+    axes.set_ylabel(label)
+    if spans_widely(means):
+        lows = [s.ci_low for s in statistics if s.ci_low is not None and s.ci_low > min(means) / 3]
+        axes.set_yscale("log")
+        plain_numbers(axes.yaxis)
+        axes.set_ylim(min([*means, *lows]) / 1.3, max(tops) * 1.3)
+    else:
+        axes.set_ylim(min(0.0, *means), max(tops) * 1.1 or 1.0)
+
+
+def plain_numbers(axis) -> None:
+    """Label a logarithmic axis with 1, 2 and 5 and their tenfolds, written out."""
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
+
+    axis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+    axis.set_minor_locator(NullLocator())
+    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+
+
+def legend(figure: Figure, entries: Sequence[tuple[str, Look]], estimated: bool) -> None:
+    """Say once, above all panels, what the colours and shapes mean."""
+    from matplotlib.lines import Line2D
+
+    def mark(look: Look, face: str) -> Line2D:
+        return Line2D(
+            [], [], color=look.colour, marker=MARKERS[look.shape], markerfacecolor=face, ls="none"
+        )
+
+    handles = [mark(look, look.colour) for _, look in entries[:MOST_NAMED]]
+    labels = [name for name, _ in entries[:MOST_NAMED]]
+    if len(entries) > MOST_NAMED:
+        handles.append(mark(Look("none", SHAPES[0]), "none"))
+        labels.append(f"and {len(entries) - MOST_NAMED} more")
+    if estimated:
+        handles.append(mark(Look("#555555", SHAPES[0]), "white"))
+        labels.append("hollow: estimated by a model, not measured")
+    figure.legend(handles, labels, loc="outside upper center", ncols=min(5, len(labels)))
+
+
+def is_estimated(row: AggregateRow) -> bool:
+    """Say whether a model of the hardware gave these joules."""
+    return row.energy_status == "estimated"
+
+
+def render(figure: Figure, title: str, note: str) -> dict[str, bytes]:
+    """Give a figure as SVG and as PDF; the same figure gives the same bytes."""
+    if note:
+        figure.supxlabel(note, fontsize=7, color="#B00020")
+    figure.draw_without_rendering()
+    figure.set_layout_engine("none")  # laid out by now; each file would do it again
+    files = {}
+    for suffix, metadata in (
+        ("svg", {"Title": title, "Date": None, "Creator": None}),
+        ("pdf", {"Title": title, "CreationDate": None, "Creator": None, "Producer": None}),
+    ):
+        stream = io.BytesIO()
+        figure.savefig(stream, format=suffix, metadata=metadata)
+        files[suffix] = stream.getvalue()
+    return files

@@ -1,0 +1,259 @@
+"""What the compare stage says of a sweep whose truth is known."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import compare as script
+import pytest
+from support import simulated_sweeps
+from support.simulated_sweeps import Sweep
+
+from llm_energy.analysis.aggregate import aggregate
+from llm_energy.analysis.compare.crossovers import where
+from llm_energy.analysis.compare.stage import comparisons
+from llm_energy.core.errors import LlmEnergyError
+from llm_energy.core.files import write_json
+from llm_energy.core.serialize import to_dict
+from llm_energy.records import read_record, schemas, write_record
+from llm_energy.records.comparison import Comparisons
+
+GROSS = "energy_per_output_token_j"
+SMALL = {"backends": ("pytorch",), "batch_sizes": (1, 8)}
+
+
+def said(sweep=None, seed=1, change=None, bounds=None) -> Comparisons:
+    """Give what is said of one drawn sweep; ``change`` may alter a row or its conditions."""
+    sweep = sweep or Sweep(**SMALL)
+    tables = sweep.measured(seed)
+    if change:
+        tables = [change(table) for table in tables]
+    plan = sweep.plan() | {"recommendation": bounds or {}}
+    return comparisons(tables, [aggregate([t], plan, {}) for t in tables], plan)
+
+
+def rows_changed(choose, **changes):
+    """Change the rows that ``choose`` picks, and with ``conditions`` theirs."""
+    conditions = changes.pop("conditions", {})
+
+    def change(table):
+        rows, known = [], dict(table.conditions)
+        for row in table.rows:
+            if choose(row):
+                row = replace(row, **changes)
+                known[row.conditions] = known[row.conditions] | conditions
+            rows.append(row)
+        return replace(table, rows=tuple(rows), conditions=known)
+
+    return change
+
+
+def of(found, contrast, metric=GROSS):
+    return [c for c in found.comparisons if (c.contrast, c.metric) == (contrast, metric)]
+
+
+def test_each_precision_stands_against_each_other_and_each_batch_size_against_the_next():
+    found = said(Sweep(batch_sizes=(1, 8, 32)))
+    pairs = {(c.reference.precision, c.other.precision) for c in of(found, "precision")}
+    assert pairs == {("bfloat16", "int8"), ("bfloat16", "int4"), ("int8", "int4")}
+    sizes = {(c.reference.batch_size, c.other.batch_size) for c in of(found, "batch_size")}
+    assert sizes == {(1, 8), (8, 32)}
+    assert {(c.reference.backend, c.other.backend) for c in of(found, "backend")} == {
+        ("pytorch", "vllm")
+    }
+    assert of(found, "model") == []
+
+
+def test_of_many_precisions_each_stands_against_the_first_alone():
+    names = tuple(f"p{k}" for k in range(9))
+    level = Sweep(simulated_sweeps.no_difference, precisions=names, **SMALL)
+    pairs = {(c.reference.precision, c.other.precision) for c in of(said(level), "precision")}
+    assert pairs == {("p0", name) for name in names[1:]}
+
+
+def test_a_clear_saving_is_said_in_words_with_its_interval():
+    one = next(c for c in of(said(), "precision") if c.other.precision == "int4")
+    assert one.outcome == "less"
+    assert one.ci_low < 0.7 < one.ci_high
+    assert one.n == 5
+    assert one.blocks == (1, 2, 3, 4, 5)
+    assert one.verdict.startswith("int4 uses ")
+    assert "% less J per output token than bfloat16, 95 % CI" in one.verdict
+
+
+def test_what_is_within_noise_is_not_told_apart_and_says_what_would_have_been_seen():
+    found = said(Sweep(truth=simulated_sweeps.no_difference, **SMALL))
+    one = of(found, "precision")[0]
+    assert one.outcome == "not_distinguishable"
+    assert 1 < one.smallest_detectable_percent < 10
+    assert "not distinguishable at n = 5" in one.verdict
+    family = next(f for f in found.families if f.id == one.family)
+    assert (family.comparisons, family.found) == (6, 0)
+    assert family.noise_percent == pytest.approx(100 * 0.015 * 2**0.5, rel=0.5)
+
+
+def test_a_differing_condition_is_named_and_no_ratio_given():
+    lower = rows_changed(lambda row: row.precision == "int4", conditions={"power_limit_w": "300"})
+    one = next(c for c in of(said(change=lower), "precision") if c.other.precision == "int4")
+    assert (one.outcome, one.ratio, one.n) == ("not_comparable", None, 0)
+    assert [d.field for d in one.differs] == ["power_limit_w"]
+    assert "power limit of the boards (W): not recorded and 300" in one.verdict
+
+
+def test_a_block_that_ran_on_another_host_is_left_out_and_said_so():
+    moved = rows_changed(
+        lambda row: row.precision == "int4" and row.repeat == 3, conditions={"host": "node2"}
+    )
+    one = next(c for c in of(said(change=moved), "precision") if c.other.precision == "int4")
+    assert one.blocks == (1, 2, 4, 5)
+    (left,) = one.left_out
+    assert (left.block, left.reason) == (3, "host: not recorded and node2")
+
+
+def test_a_sweep_split_over_two_hosts_is_paired_within_each():
+    whole = rows_changed(lambda row: row.repeat > 3, conditions={"host": "node2", "boards": "B"})
+    found = said(change=whole)
+    one = of(found, "precision")[0]
+    assert one.n == 5
+    assert "blocks of 2 different sets of boards" in one.notes
+
+
+def test_measured_joules_are_not_compared_with_estimated_ones():
+    guessed = rows_changed(
+        lambda row: row.precision == "int4",
+        energy_status="estimated",
+        components=("cpu",),
+        conditions={"energy_status": "estimated"},
+    )
+    found = said(change=guessed)
+    one = next(c for c in of(found, "precision") if c.other.precision == "int4")
+    assert (one.outcome, one.differs[0].field) == ("not_comparable", "energy_status")
+    speed = [c for c in of(found, "precision", "output_tokens_per_s") if c.n]
+    assert "int4" in {c.other.precision for c in speed}
+
+
+def test_estimated_joules_say_so():
+    guessed = rows_changed(lambda row: True, energy_status="estimated")
+    found = said(change=guessed)
+    assert found.findings[0].startswith("Every joule is estimated")
+    assert "estimated by a model" in of(found, "precision")[0].notes[0]
+    assert "estimated energy" in found.recommendations[0].statement
+
+
+def test_a_crossover_is_found_where_it_is_with_an_interval_around_it():
+    found = said(Sweep(truth=simulated_sweeps.crossing, backends=("pytorch",)))
+    crossing = next(c for c in found.crossovers if c.precision == "int4")
+    assert crossing.kind == "stops_saving"
+    assert crossing.ci_low < 16 < crossing.ci_high
+    assert crossing.ci_high / crossing.ci_low < 2
+    assert "up to a batch size of about" in crossing.statement
+    level = next(c for c in found.crossovers if c.precision == "int8")
+    assert (level.kind, level.batch_size) == ("undecided", None)
+
+
+def test_a_crossover_whose_interval_reaches_beyond_the_batch_sizes_has_an_open_end():
+    size, low, high = where([(1, -0.1, 0.02), (8, 0.01, 0.05)])
+    assert 1 < low < size < 8
+    assert high is None
+    assert where([(1, -0.1, 0.02), (8, -0.2, 0.02)]) == (None, None, None)
+
+
+def test_the_lowest_is_recommended_and_what_cannot_be_told_from_it_named():
+    found = said(Sweep(truth=simulated_sweeps.no_difference, backends=("pytorch",)))
+    (one,) = found.recommendations
+    assert len(one.candidates) == 12
+    assert len(one.ties) >= 9
+    assert "which cannot be told from" in one.statement
+    assert found.lowest[0].ties == one.ties
+    (clear,) = said(Sweep(backends=("pytorch",))).recommendations
+    assert clear.best == ("m--pytorch--int4", "b128")
+    assert clear.ties == ()
+
+
+def test_bounds_refuse_what_is_lower_and_say_why():
+    worse = rows_changed(lambda row: row.precision == "int4", nll_per_token=2.2)
+    rest = rows_changed(lambda row: row.precision != "int4", nll_per_token=2.0)
+    bounds = {"max_quality_drop_percent": 1.0, "max_tpot_s": 0.0334, "max_ttft_s": None}
+    found = said(change=lambda table: rest(worse(table)), bounds=bounds)
+    (one,) = found.recommendations
+    assert one.best == ("m--pytorch--int8", "b8")
+    assert one.bounds == {"max_quality_drop_percent": 1.0, "max_tpot_s": 0.0334}
+    refused = next(c for c in one.candidates if c.cell == "m--pytorch--int4")
+    assert refused.quality_drop_percent == pytest.approx(10)
+    assert refused.refused[0] == "its quality drop of 10 % is above 1.0 %"
+    assert any("uses less, but its quality drop" in reason for reason in one.reasons)
+    (lowest,) = found.lowest
+    assert (lowest.cell, lowest.workload) == ("m--pytorch--int4", "b8")
+    assert lowest.refused == refused.refused
+    assert "within the bounds" in one.statement
+    assert "within the bounds" not in lowest.statement
+    nobody = said(bounds={"max_e2e_latency_s": 0.001}).recommendations[0]
+    assert (nobody.best, nobody.statement) == (None, "On pytorch no cell of m keeps the bounds")
+
+
+def test_a_front_has_what_nothing_beats_in_both():
+    front = next(f for f in said().pareto if f.against == "output_tokens_per_s")
+    on_it = {(p.precision, p.batch_size) for p in front.points if p.dominated_by is None}
+    assert ("int4", 8) in on_it
+    by_place = {(p.cell, p.workload): p for p in front.points}
+    for point in front.points:
+        if point.dominated_by:
+            better = by_place[point.dominated_by]
+            assert better.energy_j <= point.energy_j
+            assert better.against >= point.against
+
+
+def test_another_denominator_that_changes_the_order_beyond_noise_is_told():
+    long = rows_changed(lambda row: row.precision == "int4", energy_per_request_j=60.0)
+    (ranking,) = said(Sweep(batch_sizes=(1,), backends=("pytorch",)), change=long).rankings
+    assert ranking.rows[0].cell == "m--pytorch--int4"
+    assert ranking.rows[0].ranks["energy_per_request_j"] == 3
+    assert ranking.metrics[0] == GROSS
+    assert ranking.changes_total == 2
+    assert ranking.changes[0].metric == "energy_per_request_j"
+    assert ranking.changes[0].statement.endswith("by J per output token, and more by J per request")
+
+
+def test_what_was_held_fixed_is_listed_with_its_values():
+    held = {one.field: one.values for one in said().held_fixed}
+    assert held["precision"] == ("bfloat16", "int8", "int4")
+    assert held["boards"] == ("GPU-1",)
+
+
+def test_the_record_keeps_its_schema_and_its_order(tmp_path):
+    found = said(Sweep())
+    assert schemas.problems(Comparisons, to_dict(found)) == []
+    assert found == said(Sweep())
+
+
+def test_records_of_another_sweep_are_refused():
+    sweep = Sweep(**SMALL)
+    with pytest.raises(LlmEnergyError, match="records of sweep 'test' do not belong"):
+        comparisons(sweep.measured(1), [], sweep.plan() | {"sweep": "other"})
+
+
+def test_the_command_writes_what_the_stage_says(tmp_path):
+    sweep = Sweep()
+    plan = sweep.plan() | {"recommendation": {}}
+    tables = sweep.measured(1)
+    arguments = {"--metrics": [], "--aggregates": []}
+    for table in tables:
+        for name, record in (("metrics", table), ("aggregates", aggregate([table], plan, {}))):
+            path = tmp_path / f"{table.backend}-{name}.json"
+            write_record(path, record)
+            arguments[f"--{name}"].append(str(path))
+    write_json(tmp_path / "plan.json", plan)
+    out = tmp_path / "comparisons.json"
+    rest = ["--plan", str(tmp_path / "plan.json"), "--out", str(out)]
+    given = [word for name, paths in arguments.items() for word in (name, *paths)]
+    assert script.main([*given, *rest]) == 0
+    assert read_record(Comparisons, out) == said(sweep)
+
+
+def test_intervals_hold_the_truth_and_findings_are_true():
+    """A small share of what tests/benchmarks/comparison_coverage.py does; the bounds are 3 SD."""
+    usual = simulated_sweeps.score(Sweep(), range(60))
+    assert 0.92 < usual.covered < 0.975
+    assert usual.found > 0.85
+    level = simulated_sweeps.score(Sweep(truth=simulated_sweeps.no_difference), range(60))
+    assert level.false < 0.09

@@ -1,0 +1,256 @@
+"""Intervals hold the truth as often as they say, and their parts are the published formulae."""
+
+from __future__ import annotations
+
+import math
+from random import Random
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy import stats
+from support import builders, coverage_runs
+from support.coverage_runs import TICK_S
+
+from llm_energy.analysis.energy.uncertainty import (
+    SENSOR_ASSUMED,
+    drift_standard,
+    tick_variance_j2,
+    window_budget,
+    with_intervals,
+    without_drift,
+)
+from llm_energy.analysis.statistics.intervals import effective_degrees_of_freedom
+from llm_energy.analysis.statistics.summary import summarise
+from llm_energy.records import ComponentEnergy, Interval, Statistic
+
+BOARD = ("gpu", "GPU-1")
+TICKS = {"GPU-1": TICK_S}
+RIGHT = pytest.approx(0.95, abs=0.02)
+POSITIVE = st.floats(1e-3, 1e3)
+
+
+def stretch(power_w: float, duration_s: float = 10.0, device: str = "GPU-1") -> Interval:
+    part = ComponentEnergy("gpu", device, "measured", "counter", power_w * duration_s)
+    return Interval("window", 0.0, duration_s, (part,))
+
+
+# what one window's counters leave open
+
+
+@pytest.mark.parametrize(
+    ("duration_s", "tick_s", "percent"),
+    [(5, 0.1, 0.82), (10, 0.1, 0.41), (30, 0.1, 0.14), (60, 0.1, 0.07), (5, 0.02, 0.16)],
+)
+def test_a_tick_weighs_less_the_longer_the_window(duration_s, tick_s, percent):
+    power = {BOARD: 300.0}
+    standard_j = math.sqrt(tick_variance_j2(power, power, {BOARD: tick_s}))
+    assert 100 * standard_j / (300.0 * duration_s) == pytest.approx(percent, abs=0.005)
+    assert standard_j == pytest.approx(300.0 * tick_s / math.sqrt(6))
+
+
+def test_a_counter_that_ticks_has_this_spread_and_this_lag():
+    random = Random(1)
+    errors = []
+    for _ in range(20_000):  # up to a tick is not yet counted at either edge
+        errors.append(120 * TICK_S * random.random() - 450 * TICK_S * random.random())
+    found = summarise(errors)
+    budget = window_budget(stretch(450), [stretch(120)] * 2, [BOARD], TICKS)
+    assert budget.gross_j == pytest.approx(found.sd, rel=0.02)
+    assert budget.lag_j == pytest.approx(-found.mean, rel=0.02)
+    assert budget.assumptions == ()
+
+
+def test_the_baselines_add_their_ticks_and_their_drift():
+    window, before, after = stretch(450, 30), stretch(118), stretch(122)
+    budget = window_budget(window, [before, after], [BOARD], TICKS)
+    ticks_w2 = (118**2 + 122**2) * TICK_S**2 / 6 / 10**2 / 4
+    drift_w2 = 4**2 / 4 / 3
+    assert budget.drift_w == pytest.approx(4)
+    assert budget.net_j**2 - budget.gross_j**2 == pytest.approx(30**2 * (ticks_w2 + drift_w2))
+    ticks_alone_j = without_drift(budget.net_j, 30 * 4)
+    assert ticks_alone_j**2 == pytest.approx(budget.gross_j**2 + 30**2 * ticks_w2)
+
+
+def test_what_was_not_measured_is_named():
+    one = window_budget(stretch(450), [stretch(120)], [BOARD], TICKS)
+    assert one.drift_w is None
+    assert one.assumptions == ("with one loaded-idle baseline, the idle power did not drift",)
+    none = window_budget(stretch(450), [], [BOARD], {"GPU-1": None})
+    assert none.net_j is None
+    assert none.lag_j == pytest.approx(450 * 0.1 / 2)
+    assert none.assumptions == (
+        "the gpu counter ticks every 100 ms (not measured)",
+        "without a loaded-idle baseline, nothing was drawn before the window",
+    )
+
+
+def test_boards_tick_on_their_own():
+    joules = [ComponentEnergy("gpu", f"GPU-{k}", "measured", "counter", 4500.0) for k in (1, 2)]
+    window = Interval("window", 0.0, 10.0, tuple(joules))
+    parts = [(c.component, c.device) for c in joules]
+    both = window_budget(window, [], parts, {"GPU-1": 0.1, "GPU-2": 0.1})
+    one = window_budget(window, [], parts[:1], TICKS)
+    assert both.gross_j == pytest.approx(math.sqrt(2) * one.gross_j)
+    assert both.lag_j == pytest.approx(2 * one.lag_j)
+
+
+def test_cpu_counters_tick_faster_and_their_sensor_is_assumed():
+    part = ComponentEnergy("cpu", "package-0", "measured", "rapl_powercap_package", 1000.0)
+    window = Interval("window", 0.0, 10.0, (part,))
+    budget = window_budget(window, [window, window], [("cpu", "package-0")], {})
+    assert budget.gross_j == pytest.approx(100 * 0.001 / math.sqrt(6))
+    assert budget.assumptions == ("the cpu counter ticks every 1 ms (not measured)", SENSOR_ASSUMED)
+
+
+# what repeats make of it
+
+
+def test_degrees_of_freedom_are_welch_and_satterthwaites():
+    assert effective_degrees_of_freedom([(0.3, 4)]) == pytest.approx(4)
+    # Two samples: the formula of Welch's t-test, which scipy has as well.
+    terms = [(2.0 / math.sqrt(5), 4), (3.0 / math.sqrt(8), 7)]
+    welch = stats.ttest_ind_from_stats(1, 2.0, 5, 0, 3.0, 8, equal_var=False)
+    same = 2 * stats.t.sf(welch.statistic, effective_degrees_of_freedom(terms))
+    assert same == pytest.approx(welch.pvalue)
+    assert effective_degrees_of_freedom([(1.0, math.inf)]) == math.inf
+    assert effective_degrees_of_freedom([(0.0, 4.0)]) == math.inf
+
+
+@given(st.lists(POSITIVE, min_size=2, max_size=9))
+def test_without_anything_shared_it_is_the_t_interval(values):
+    plain = summarise(values)
+    found = with_intervals(plain)
+    assert (found.ci_low, found.ci_high) == pytest.approx((plain.ci_low, plain.ci_high))
+    if plain.sd:
+        assert found.degrees_of_freedom == pytest.approx(len(values) - 1)
+
+
+def test_one_repeat_has_the_meters_interval_alone():
+    alone = summarise([100.0])
+    assert with_intervals(alone) == alone
+    found = with_intervals(alone, window=2.0)
+    assert found.ci_high - 100 == pytest.approx(1.96 * 2.0, abs=0.001)
+    assert (found.standard_uncertainty, found.degrees_of_freedom) == (2.0, None)
+    assert found.absolute_ci_low is None
+
+
+@given(POSITIVE, st.floats(0, 10))
+def test_a_lag_widens_the_interval_by_what_it_must(window, lag_in_u):
+    lag = lag_in_u * window
+    half = with_intervals(summarise([0.0]), window=window, lag=lag).ci_high
+    inside = stats.norm.cdf(half, lag, window) - stats.norm.cdf(-half, lag, window)
+    assert inside == pytest.approx(0.95, abs=1e-4)
+
+
+def test_ticks_that_are_locked_to_the_windows_are_not_taken_for_precision():
+    scattered = with_intervals(summarise([99.0, 100.0, 101.0, 102.0, 98.0]), window=1.0)
+    assert scattered.degrees_of_freedom == 4
+    locked = with_intervals(summarise([100.0, 100.0, 100.0, 100.0, 100.0]), window=1.0)
+    assert locked.ci_high - 100 == pytest.approx(1.96 / math.sqrt(5), abs=0.001)
+
+
+def test_the_sensors_error_does_not_average_out():
+    found = with_intervals(summarise([100.0, 101.0, 99.0] * 5), sensor_relative=0.05)
+    half = (found.absolute_ci_high - found.absolute_ci_low) / 2
+    assert half == pytest.approx(1.96 * math.hypot(5.0, found.standard_uncertainty), rel=0.001)
+
+
+@given(st.lists(POSITIVE, min_size=2, max_size=4), POSITIVE, POSITIVE, POSITIVE)
+def test_what_is_added_never_narrows_an_interval(values, window, drift, lag):
+    statistic, shared = summarise(values), {"window": window, "lag": lag}
+    plain = with_intervals(statistic, **shared)
+    found = with_intervals(statistic, drift=drift, sensor_relative=0.05, **shared)
+    assert found.absolute_ci_low <= found.ci_low <= plain.ci_low <= found.mean
+    assert found.mean <= plain.ci_high <= found.ci_high <= found.absolute_ci_high
+
+
+@given(st.lists(POSITIVE, min_size=1, max_size=5), POSITIVE, POSITIVE, POSITIVE)
+def test_a_change_of_unit_scales_every_interval(values, window, lag, factor):
+    one = with_intervals(summarise(values), window=window, lag=lag, sensor_relative=0.05)
+    other = with_intervals(
+        summarise([factor * v for v in values]),
+        window=factor * window,
+        lag=factor * lag,
+        sensor_relative=0.05,
+    )
+    for name in ("ci_low", "ci_high", "absolute_ci_low", "absolute_ci_high"):
+        expected = factor * getattr(one, name)
+        assert getattr(other, name) == pytest.approx(expected, rel=1e-4, abs=1e-4 * factor * lag)
+
+
+def test_no_repeats_have_no_interval():
+    nothing = Statistic(0, None, None, None, None)
+    assert with_intervals(nothing, window=1.0, sensor_relative=0.05) == nothing
+
+
+def test_a_drift_between_two_baselines_is_uniform():
+    draws = [Random(k).uniform(-1, 1) for k in range(4000)]
+    assert (
+        drift_standard(2.0) == drift_standard(-2.0) == pytest.approx(summarise(draws).sd, rel=0.02)
+    )
+
+
+# does it hold the truth
+
+
+@pytest.mark.parametrize("before_w", [100.0, 30.0])
+@pytest.mark.parametrize("repeat_sd_ticks", [0.0, 0.3, 3.0])
+def test_five_repeats_hold_the_truth_whatever_dominates(before_w, repeat_sd_ticks):
+    """Draw cells of 100 J from an ideal counter that ticks once a second, at 100 W."""
+    random = Random(f"{before_w} {repeat_sd_ticks}")
+    budget_j = math.sqrt(tick_variance_j2({BOARD: before_w}, {BOARD: 100.0}, {BOARD: 1.0}))
+    held = 0
+    for _ in range(2000):
+        shown = [
+            random.gauss(1e4, 100 * repeat_sd_ticks)
+            + before_w * random.random()
+            - 100 * random.random()
+            for _ in range(5)
+        ]
+        found = with_intervals(summarise(shown), window=budget_j, lag=(100 - before_w) / 2)
+        held += found.ci_low <= 1e4 <= found.ci_high
+    assert held / 2000 == RIGHT
+
+
+@pytest.fixture(scope="module")
+def known():
+    """Measure a thousand repeats on simulated hosts: half of each kind."""
+    return {
+        "counter": list(coverage_runs.repeats(coverage_runs.COUNTER_DOMINATES, range(500))),
+        "repeats": list(coverage_runs.repeats(coverage_runs.REPEATS_DOMINATE, range(500, 1000))),
+    }
+
+
+def test_no_window_is_off_by_more_than_its_ticks(known):
+    for one in known["counter"] + known["repeats"]:
+        error_j = one.row.gross_energy_j - one.gross_j
+        before_j, last_j = one.most_missed_j
+        assert -last_j - 0.002 <= error_j <= before_j + 0.002  # the counter shows whole mJ
+        # tau / T of the energy, at the window's mean power; no window ends at a fifth more.
+        assert abs(error_j) <= 1.2 * TICK_S / one.row.duration_s * one.gross_j
+        assert one.row.assumptions == ()
+
+
+def test_the_kinds_are_what_they_are_called(known):
+    for kind, repeats_spread_more in (("counter", False), ("repeats", True)):
+        errors_j = [one.row.gross_energy_j - one.gross_j for one in known[kind]]
+        powers_w = [one.gross_j / one.row.duration_s for one in known[kind]]
+        spread_j = summarise(powers_w).sd * known[kind][0].row.duration_s
+        assert (spread_j > 2 * summarise(errors_j).sd) == repeats_spread_more
+
+
+def test_the_interval_of_one_repeat_holds_what_it_used(known):
+    for kind in known.values():
+        assert coverage_runs.share_of_windows_held(kind) == dict.fromkeys(kind[0].truths(), RIGHT)
+
+
+def test_the_interval_of_five_repeats_holds_what_repeats_use(known):
+    for kind in known.values():
+        found = coverage_runs.share_of_cells_held(kind, draws=1000)
+        assert found == dict.fromkeys(kind[0].truths(), RIGHT)
+
+
+def test_an_estimate_has_no_such_interval():
+    found = coverage_runs.statistics_of([builders.metrics(0.5, energy_status="estimated")])
+    assert found["energy_per_output_token_j"].ci_low is None

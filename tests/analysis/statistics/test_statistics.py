@@ -1,0 +1,150 @@
+"""The statistics agree with scipy, and written numbers never promise more than they know."""
+
+from __future__ import annotations
+
+import math
+import re
+from dataclasses import replace
+
+import numpy
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy import stats
+
+from llm_energy.analysis.statistics.format import (
+    ABSENT,
+    absolute_quantity,
+    mean_only,
+    quantity,
+    with_interval,
+)
+from llm_energy.analysis.statistics.intervals import t_quantile, t_quantile_without_scipy
+from llm_energy.analysis.statistics.summary import summarise
+from llm_energy.records import Statistic
+
+JOULES = st.floats(min_value=1e-6, max_value=1e6)
+
+
+@given(st.lists(JOULES, min_size=2, max_size=30))
+def test_it_is_scipys_interval(values):
+    found = summarise(values)
+    assert found.n == len(values)
+    assert found.mean == pytest.approx(numpy.mean(values))
+    assert found.sd == pytest.approx(numpy.std(values, ddof=1), abs=1e-9 * max(values))
+    error = found.sd / math.sqrt(found.n)
+    if error > 0:
+        interval = stats.t.interval(0.95, found.n - 1, found.mean, error)
+        assert (found.ci_low, found.ci_high) == pytest.approx(interval)
+
+
+@pytest.mark.parametrize("degrees_of_freedom", range(1, 99))
+def test_the_quantile_without_scipy_is_that_of_scipy(degrees_of_freedom):
+    without = t_quantile_without_scipy(degrees_of_freedom)
+    assert without == pytest.approx(t_quantile(degrees_of_freedom), 1e-9)
+    assert without == pytest.approx(stats.t.ppf(0.975, degrees_of_freedom), 1e-9)
+
+
+def test_known_values():
+    assert t_quantile(1) == pytest.approx(12.7062, abs=1e-4)
+    assert t_quantile(4) == pytest.approx(2.7764, abs=1e-4)
+    found = summarise([1.0, 2.0, 3.0, 4.0, 5.0])
+    assert (found.mean, found.sd) == (3.0, pytest.approx(1.5811, abs=1e-4))
+    assert found.ci_high - found.mean == pytest.approx(1.9632, abs=1e-4)
+
+
+def test_too_few_values_have_no_spread():
+    assert summarise([]) == Statistic(0, None, None, None, None)
+    assert summarise([2.5]) == Statistic(1, 2.5, None, None, None)
+
+
+@given(st.lists(JOULES, min_size=2, max_size=12), st.randoms())
+def test_the_order_of_repeats_does_not_matter(values, random):
+    shuffled = random.sample(values, len(values))
+    assert summarise(shuffled) == summarise(values)
+
+
+@given(JOULES, st.integers(min_value=2, max_value=9))
+def test_equal_repeats_have_no_spread(value, n):
+    found = summarise([value] * n)
+    assert (found.sd, found.ci_high - found.ci_low) == (0.0, 0.0)
+    assert found.mean == pytest.approx(value)
+
+
+@given(st.lists(JOULES, min_size=2, max_size=9), st.floats(min_value=0.01, max_value=100))
+def test_a_change_of_unit_scales_everything(values, factor):
+    one, other = summarise(values), summarise([factor * value for value in values])
+    assert other.mean == pytest.approx(factor * one.mean)
+    assert other.sd == pytest.approx(factor * one.sd, abs=1e-9 * factor * max(values))
+
+
+def test_intervals_cover_the_truth_as_often_as_they_say():
+    draws = numpy.random.default_rng(7).normal(10.0, 2.0, size=(2000, 5))
+    intervals = [summarise(draw.tolist()) for draw in draws]
+    covered = sum(s.ci_low <= 10.0 <= s.ci_high for s in intervals)
+    assert 0.935 < covered / len(intervals) < 0.965
+
+
+def around(mean: float, half: float, n: int = 5) -> Statistic:
+    return Statistic(n, mean, 1.0, mean - half, mean + half)
+
+
+@pytest.mark.parametrize(
+    ("statistic", "written"),
+    [
+        (around(0.123456, 0.0123), "0.123 ± 0.012"),
+        (around(0.123456, 0.00123), "0.1235 ± 0.0012"),
+        (around(1234.5, 56.7), "1234 ± 57"),
+        (around(1234.5, 567.0), "1230 ± 570"),
+        (around(0.3, 2.7), "0.3 ± 2.7"),
+        (around(0.03, 2.7), "0.0 ± 2.7"),
+        (around(-0.01, 2.7), "0.0 ± 2.7"),
+        (around(0.5, 0.0), "0.500 ± 0"),
+        (Statistic(1, 0.123456, None, None, None), "0.12"),
+        (Statistic(1, 0.0, None, None, None), "0"),
+        (Statistic(1, 1234.0, None, None, None), "1200"),
+        (Statistic(0, None, None, None, None), ABSENT),
+    ],
+)
+def test_digits_follow_the_interval(statistic, written):
+    assert quantity(statistic) == written
+
+
+@given(st.floats(-1e6, 1e6), st.floats(-1e6, 1e6))
+def test_only_an_interval_without_width_is_written_as_0(mean, end):
+    low, high = sorted((mean, end))
+    _, half = with_interval(mean, low, high).split(" ± ")
+    assert (float(half) == 0) == ((high - low) / 2 == 0)
+
+
+def test_an_absolute_value_shows_the_digits_of_its_own_interval():
+    one = around(0.123456, 0.00123)
+    assert absolute_quantity(one) == ABSENT
+    known = replace(one, absolute_ci_low=0.111, absolute_ci_high=0.136)
+    assert (quantity(known), absolute_quantity(known)) == ("0.1235 ± 0.0012", "0.123 ± 0.013")
+    assert absolute_quantity(Statistic(0, None, None, None, None)) == ABSENT
+
+
+@pytest.mark.parametrize(
+    ("statistic", "written"),
+    [
+        (around(83.456, 3.45), "83"),
+        (around(83.456, 0.345), "83.5"),
+        (around(83.456, 0.00345), "83.5"),
+        (around(83.456, 60.0), "83"),
+        (around(834.56, 900.0), "830"),
+        (around(0.2512, 0.0), "0.251"),
+        (Statistic(1, 0.2512, None, None, None), "0.25"),
+        (Statistic(0, None, None, None, None), ABSENT),
+    ],
+)
+def test_a_mean_alone_shows_only_certain_digits(statistic, written):
+    assert mean_only(statistic) == written
+
+
+@given(JOULES, JOULES)
+def test_written_numbers_stay_within_their_interval(mean, half):
+    written, spread = quantity(around(mean, half)).split(" ± ")
+    assert abs(float(written) - mean) <= 0.051 * half + 1e-9 * mean
+    assert float(spread) == pytest.approx(half, rel=0.051)
+    assert len(re.sub(r"^[0.]+|\.|0+$", "", spread)) <= 2

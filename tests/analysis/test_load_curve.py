@@ -1,0 +1,252 @@
+"""Energy over load: the line that separates waiting from tokens, and the tables that show it."""
+
+from __future__ import annotations
+
+import csv
+import io
+from dataclasses import replace
+from random import Random
+
+import pytest
+from inputs.test_arrivals import measured_on_host
+from statsmodels.api import OLS, add_constant
+from support import builders
+
+from llm_energy.analysis.load_curve import fits, load_curves
+from llm_energy.publish.tables import make
+from llm_energy.publish.tables.load import ONE_REPEAT
+from llm_energy.publish.tables.table import Results
+from llm_energy.records import Statistic
+
+P_LOADED_W, PER_TOKEN_J = 120.0, 0.4
+RATES = {"r1": 50.0, "r2": 100.0, "r4": 200.0}
+WINDOW_SD_W, REPEAT_SD_W = 0.5, 2.0
+
+
+def window(workload: str, repeat: int = 1, noise_w: float = 0.0, **changes):
+    """Give the metrics of a window that lies on the line, but for noise."""
+    tokens_per_s = RATES[workload]
+    on_line = builders.metrics(
+        repeat=repeat,
+        workload=workload,
+        traffic="poisson",
+        series="s",
+        requested_rate_per_s=float(workload[1:]),
+        output_tokens_per_s=tokens_per_s,
+        mean_power_w=P_LOADED_W + PER_TOKEN_J * tokens_per_s + noise_w,
+        loaded_idle_power_w=100.0,
+    )
+    return replace(on_line, **changes)
+
+
+def lines(rows):
+    return list(fits([builders.metrics_table(rows)]))
+
+
+def fit_sheet(rows):
+    aggregate = builders.aggregate([aggregated("r1", 0.9, 1)])
+    curves = load_curves([aggregate], [builders.metrics_table(rows)])
+    return make(Results((aggregate,), load=curves))["load-fit"].sheet
+
+
+def test_the_line_finds_the_floor_and_the_marginal_joule() -> None:
+    [fit] = lines([window(workload, repeat) for workload in RATES for repeat in (1, 2)])
+    assert fit.loaded_power_w.value == pytest.approx(P_LOADED_W)
+    assert fit.marginal_energy_per_output_token_j.value == pytest.approx(PER_TOKEN_J)
+    assert (fit.windows, fit.workloads, fit.repeats) == (6, tuple(RATES), (1, 2))
+    assert fit.r_squared == pytest.approx(1.0)
+    assert fit.worst_residual == pytest.approx(0.0, abs=1e-9)
+    assert fit.loaded_idle_power_w == pytest.approx(100.0)
+
+
+def share_held(rates: int, repeats: int, missing: int = 0, draws: int = 1000) -> dict[str, float]:
+    """Give how often the intervals hold the truth where whole repeats draw more or less.
+
+    ``missing`` windows are left out of each draw, at random.
+    """
+    random = Random(1)
+    truth = {"loaded_power_w": P_LOADED_W, "marginal_energy_per_output_token_j": PER_TOKEN_J}
+    held = dict.fromkeys(truth, 0)
+    exact = [
+        window("r1", repeat, requested_rate_per_s=k, output_tokens_per_s=50.0 * k)
+        for repeat in range(1, repeats + 1)
+        for k in range(1, rates + 1)
+    ]
+    for _ in range(draws):
+        offsets_w = [random.gauss(0, REPEAT_SD_W) for _ in range(repeats)]
+        rows = [
+            replace(
+                row,
+                mean_power_w=P_LOADED_W
+                + PER_TOKEN_J * row.output_tokens_per_s
+                + offsets_w[row.repeat - 1]
+                + random.gauss(0, WINDOW_SD_W),
+            )
+            for row in random.sample(exact, len(exact) - missing)
+        ]
+        [fit] = lines(rows)
+        for name, true in truth.items():
+            found = getattr(fit, name)
+            held[name] += found.low <= true <= found.high
+    return {name: count / draws for name, count in held.items()}
+
+
+@pytest.mark.parametrize("rates", [2, 4, 8])
+def test_its_intervals_hold_the_truth_in_95_of_100_cases(rates) -> None:
+    """What a whole repeat draws more, it draws at all of its rates."""
+    for share in share_held(rates, repeats=5).values():
+        assert 0.93 <= share <= 0.97
+
+
+def test_where_windows_are_missing_the_intervals_hold_it_no_less_often() -> None:
+    for share in share_held(rates=4, repeats=5, missing=6).values():
+        assert share >= 0.93
+
+
+def test_the_line_of_a_single_repeat_has_the_interval_of_least_squares() -> None:
+    """Against statsmodels' regression."""
+    rows = [window(w, noise_w=noise_w) for w, noise_w in zip(RATES, (1, -2, 1), strict=True)]
+    [fit] = lines(rows)
+    tokens_per_s = add_constant([row.output_tokens_per_s for row in rows])
+    line = OLS([row.mean_power_w for row in rows], tokens_per_s).fit()
+    for estimate, value, ends in zip(
+        (fit.loaded_power_w, fit.marginal_energy_per_output_token_j),
+        line.params,
+        line.conf_int(alpha=0.05),
+        strict=True,
+    ):
+        assert (estimate.value, estimate.low, estimate.high) == pytest.approx((value, *ends))
+    assert fit.r_squared == pytest.approx(line.rsquared)
+    shares = abs(line.resid) / [row.mean_power_w for row in rows]
+    assert fit.worst_residual == pytest.approx(max(shares))
+    assert fit.repeats == (1,)
+    sheet = fit_sheet(rows)
+    assert [line.cells["n"] for line in sheet.lines] == ["1"]
+    assert ONE_REPEAT in sheet.notes
+
+
+def test_each_repeat_counts_as_one_however_many_windows_it_has() -> None:
+    rows = [window(w) for w in RATES]
+    rows += [window(w, 2, noise_w=6.0) for w in ("r1", "r4")]
+    [fit] = lines(rows)
+    assert fit.loaded_power_w.value == pytest.approx(P_LOADED_W + 3.0)
+    assert (fit.windows, fit.repeats) == (5, (1, 2))
+
+
+def test_what_repeats_differ_by_is_no_residual() -> None:
+    [fit] = lines([window(w, r, noise_w=10.0 * r) for w in RATES for r in (1, 2, 3)])
+    assert fit.r_squared == pytest.approx(1.0)
+    assert fit.worst_residual == pytest.approx(0.0, abs=1e-9)
+
+
+def test_two_windows_in_a_repeat_show_no_residual() -> None:
+    [fit] = lines([window(w, r, noise_w=10.0 * r) for w in ("r1", "r4") for r in (1, 2)])
+    assert fit.loaded_power_w.value == pytest.approx(P_LOADED_W + 15.0)
+    assert (fit.r_squared, fit.worst_residual) == (None, None)
+
+
+def test_a_repeat_at_one_rate_is_left_out_by_name() -> None:
+    rows = [window(w, r) for w in RATES for r in (1, 2)] + [window("r1", 3, noise_w=99.0)]
+    [fit] = lines(rows)
+    assert (fit.windows, fit.repeats, fit.without_line) == (6, (1, 2), (3,))
+    assert fit.loaded_power_w.value == pytest.approx(P_LOADED_W)
+    assert "Repeat 3 left out: its windows are at too few rates for a line" in fit_sheet(rows).notes
+
+
+def test_a_curve_shows_in_the_residual() -> None:
+    bent = [replace(window(w), mean_power_w=100 + 40 * RATES[w] ** 0.3) for w in RATES]
+    [fit] = lines(bent)
+    assert fit.worst_residual > 0.005
+
+
+def test_a_power_that_never_changes_is_all_floor() -> None:
+    [fit] = lines([replace(window(w), mean_power_w=28.0) for w in RATES])
+    assert fit.loaded_power_w.value == pytest.approx(28.0)
+    assert fit.marginal_energy_per_output_token_j.value == pytest.approx(0.0, abs=1e-9)
+    assert fit.r_squared is None
+
+
+def test_without_enough_windows_the_reason_stands_in_for_the_line() -> None:
+    [fit] = lines([window("r1"), window("r1", 2), window("r1", 3)])
+    assert fit.loaded_power_w is None
+    assert fit.reason == (
+        "a line needs 2 rates in a repeat, and its interval 3 windows there or a second such "
+        "repeat; found windows: 3, rates: 1, repeats: 3"
+    )
+    behind = [window("r1"), window("r2"), window("r4", flags=("E28",))]
+    [fit] = lines(behind)
+    assert fit.reason.endswith("found windows: 2, rates: 2, repeats: 1, and fallen behind: 1")
+
+
+def test_workloads_of_one_rate_are_one_rate_however_long_they_last() -> None:
+    longer = replace(window("r1"), workload="longer", output_tokens_per_s=51.0)
+    [fit] = lines([window("r1"), longer, replace(longer, workload="ramped")])
+    assert fit.loaded_power_w is None
+    assert "rates: 1" in fit.reason
+
+
+def test_rates_that_are_served_alike_are_one_rate() -> None:
+    """At very low rates no token may come in any window."""
+    [fit] = lines([window(w, output_tokens_per_s=0.0) for w in RATES])
+    assert "rates: 1" in fit.reason
+
+
+def test_only_like_windows_share_a_line() -> None:
+    other = [window(w, series="other", components=("cpu",)) for w in RATES]
+    offline = builders.metrics()
+    closed = [replace(window(w), traffic="closed_loop") for w in RATES]
+    found = lines([*map(window, RATES), *other, offline, *closed])
+    assert [(fit.components, fit.windows) for fit in found] == [(("gpu",), 3), (("cpu",), 3)]
+
+
+def aggregated(workload: str, requests_per_s: float, arriving: float | None, **changes):
+    values = {"requests_per_s": requests_per_s, "arrival_rate_per_s": arriving}
+    values |= {"energy_per_output_token_j": 0.5, "mean_power_w": 150.0}
+    statistics = {n: Statistic(2, v, 0.1, v and 0.9 * v, v and 1.1 * v) for n, v in values.items()}
+    traffic = None if arriving is None else "poisson"
+    row = builders.aggregate_row(workload=workload, statistics=statistics, work="same")
+    return replace(row, traffic=traffic, **changes)
+
+
+def test_utilisation_is_the_share_of_what_the_same_work_reaches_at_most() -> None:
+    rows = [aggregated("saturated", 20.0, None), aggregated("r1", 0.99, 1.0)]
+    rows += [aggregated("r5", 4.8, 5.0), aggregated("other", 99.0, None, work="other")]
+    found = load_curves([builders.aggregate(rows)], []).points
+    assert {p.workload: p.utilisation for p in found} == {
+        "saturated": None,
+        "r1": pytest.approx(0.05),
+        "r5": pytest.approx(0.25),
+    }
+
+
+def test_the_tables_show_points_and_line() -> None:
+    aggregate = builders.aggregate([aggregated("saturated", 20.0, None), aggregated("r1", 0.9, 1)])
+    curves = load_curves([aggregate], [builders.metrics_table(map(window, RATES))])
+    tables = make(Results((aggregate,), load=curves))
+    [block] = tables["load"].sheet.blocks
+    saturated, timed = (line.cells for line in block[1])
+    assert (saturated["traffic"], saturated["utilisation"]) == ("offline", "\u2013")
+    assert (timed["traffic"], timed["utilisation"]) == ("poisson", "5%")
+    [row] = csv.DictReader(io.StringIO(tables["load-fit"].csv))
+    assert float(row["loaded_power_w_value"]) == pytest.approx(P_LOADED_W)
+    [fit] = tables["load-fit"].sheet.lines
+    assert (fit.cells["loaded"], fit.cells["marginal"]) == ("120", "0.400")
+
+
+def test_a_sweep_without_timed_traffic_says_so() -> None:
+    aggregate = builders.aggregate([builders.aggregate_row()])
+    tables = make(Results((aggregate,), load=load_curves([aggregate], [])))
+    for name in ("load", "load-fit"):
+        assert "no workload of this sweep has timed traffic" in tables[name].sheet.label
+
+
+def test_a_simulated_host_lies_between_its_idle_and_its_busy_power() -> None:
+    """The real meter, protocol and fit on a host whose powers are known."""
+    rows = []
+    for rate in (0.5, 1.0, 2.0, 4.0):
+        measurement, _ = measured_on_host("dynamic", mode="poisson", rate_per_s=rate, id=f"r{rate}")
+        verdict = builders.verdict(measurement)
+        rows += [r for r in builders.window_metrics(measurement, verdict) if r.components]
+    [fit] = lines(rows)
+    assert 100 < fit.loaded_power_w.value < 500
+    assert fit.marginal_energy_per_output_token_j.low > 0

@@ -1,0 +1,307 @@
+"""What is particular to vLLM: admission, the KV cache, pre-quantised weights, one process."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib.util
+import json
+import logging
+import os
+import shutil
+import weakref
+from pathlib import Path
+from typing import Any
+
+import pytest
+from support import tiny_model
+from support.subject import parameters
+
+from llm_energy.backends.vllm.backend import Backend
+from llm_energy.backends.vllm.environment import ENVIRONMENT, cpu_groups, set_environment
+from llm_energy.backends.vllm.weights import check_precision, prequantized_folder
+from llm_energy.core.errors import OutOfMemory, Unsupported
+from llm_energy.measure.outcomes import outcome
+from llm_energy.records import (
+    SCHEMA_VERSION,
+    Completion,
+    MeterSettings,
+    Protocol,
+    Request,
+    Spec,
+    Workload,
+)
+
+# Looked up and not imported: the backend sets the environment that vLLM reads while it is imported.
+pytestmark = [
+    pytest.mark.engine,
+    pytest.mark.skipif(
+        importlib.util.find_spec("vllm") is None, reason="vllm is not installed here"
+    ),
+]
+BLOCK_TOKENS = 32
+
+
+def spec(device: str = "auto", **engine: Any) -> Spec:
+    asked = {
+        "dtype": "float32",
+        "quantization": None,
+        "max_num_seqs": 4,
+        "tensor_parallel_size": 1,
+        "enable_prefix_caching": False,
+        "seed": 1,
+        "kv_cache_memory_bytes": 2**26,
+    }
+    return Spec(
+        schema_version=SCHEMA_VERSION,
+        sweep="s",
+        cell="tiny--vllm--float32",
+        model="tiny",
+        backend="vllm",
+        precision="float32",
+        repeat=1,
+        seed=1,
+        device=device,
+        engine=asked | engine,
+        workloads=(),
+        notes=(),
+        protocol=Protocol(),
+        meter=MeterSettings(),
+    )
+
+
+def prepare(
+    engine: Backend, lengths: list[int], batch_size: int = 4, tokens: int = 8
+) -> dict[str, Any]:
+    native = {"temperature": 0.0, "max_tokens": tokens, "min_tokens": tokens, "ignore_eos": True}
+    prompts = [tuple(5 + place % 99 for place in range(length)) for length in lengths]
+    requests = [Request(f"r{i}", prompt) for i, prompt in enumerate(prompts)]
+    universal = parameters(batch_size=batch_size)
+    return engine.prepare(Workload("w", len(requests), universal, native), requests)
+
+
+def serve(engine: Backend, lengths: list[int], **asked: int) -> list[Completion]:
+    prepare(engine, lengths, **asked)
+    return engine.generate()
+
+
+@pytest.fixture(scope="module")
+def small(tiny_folder: Path):
+    """Give an engine whose KV cache holds four blocks, so that it is soon full."""
+    engine = Backend()
+    engine.load(spec(block_size=BLOCK_TOKENS, num_gpu_blocks_override=5), tiny_folder)
+    yield engine
+    engine.close()
+
+
+@pytest.fixture
+def unloaded():
+    """Give a backend that a test will fail to load."""
+    engine = Backend()
+    yield engine
+    engine.close()
+
+
+@pytest.mark.parametrize(("batch_size", "most"), [(1, 1), (3, 3), (4, 4), (64, 4)])
+def test_at_most_a_batch_size_of_requests_runs(small, monkeypatch, batch_size, most):
+    core = small._engine.engine_core.engine_core
+    running, execute = [], core.model_executor.execute_model
+
+    def counting(scheduled, **options):
+        running.append(len(scheduled.num_scheduled_tokens))
+        return execute(scheduled, **options)
+
+    monkeypatch.setattr(core.model_executor, "execute_model", counting)
+    effective = prepare(small, [3, 4, 5, 6, 7, 8], batch_size)
+    small.generate()
+
+    assert max(running) == most
+    assert effective["batching"]["max_requests_in_flight"] == most
+
+
+def test_the_next_request_starts_when_one_has_ended(small):
+    completions = serve(small, [3, 4, 5], batch_size=2)
+
+    assert len({c.arrival_s for c in completions}) == 1
+    assert completions[2].first_token_s > completions[0].last_token_s
+
+
+def test_a_full_kv_cache_is_counted_and_the_next_pass_is_whole(small):
+    lengths, tokens = [BLOCK_TOKENS - 4] * 4, 12
+    crowded = serve(small, lengths, tokens=tokens)
+    assert [len(c.output_token_ids) for c in crowded] == [tokens] * 4
+    assert small.events()["preempted_requests"] > 0
+
+    alone = serve(small, lengths, tokens=tokens, batch_size=2)
+    assert small.events()["preempted_requests"] == 0
+    assert [c.output_token_ids for c in alone] == [c.output_token_ids for c in crowded]
+
+
+def test_the_mean_of_running_requests_is_over_the_steps(small):
+    serve(small, [3, 4, 5, 6], tokens=8)
+    assert small.events()["mean_running_requests"] == 4
+
+    serve(small, [3, 4, 5], batch_size=2, tokens=8)  # two together, then one
+    assert small.events()["mean_running_requests"] == pytest.approx(1.5, abs=0.1)
+    assert small.events()["steps"] == 16
+
+
+def test_a_request_beyond_the_kv_cache_is_out_of_memory(small):
+    with pytest.raises(OutOfMemory, match=r"request r1: .* KV cache of 128 tokens"):
+        prepare(small, [4, 4 * BLOCK_TOKENS], tokens=8)
+
+
+def test_a_failed_allocation_leaves_nothing_behind(small, monkeypatch):
+    prepare(small, [3, 4])
+    step = small._engine.step
+
+    def fail_once():
+        monkeypatch.setattr(small._engine, "step", step)
+        raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9")
+
+    monkeypatch.setattr(small._engine, "step", fail_once)
+    with pytest.raises(OutOfMemory, match="generate: DefaultCPUAllocator"):
+        small.generate()
+
+    assert not small._engine.has_unfinished_requests()
+    assert len(small.generate()) == 2
+
+
+def test_nothing_is_written_during_a_pass(small, capfd, caplog):
+    prepare(small, [3, 4])
+    small.generate()
+    capfd.readouterr()
+    caplog.clear()
+    with caplog.at_level(logging.DEBUG):
+        small.generate()
+
+    assert capfd.readouterr() == ("", "")
+
+
+def test_nothing_is_counted_for_prometheus(small):
+    assert small._engine.logger_manager is None
+    assert serve(small, [3])[0].first_token_s is not None
+
+
+def test_a_request_beyond_the_context_is_unsupported_and_memory_comes_back(tiny_folder):
+    context = json.loads((tiny_folder / "config.json").read_text())["max_position_embeddings"]
+    engine = Backend()
+    effective = engine.load(spec(), tiny_folder)
+    runner = engine._engine.model_executor.driver_worker.worker.model_runner
+    model, cache = weakref.ref(runner.model), weakref.ref(runner.kv_caches[0])
+    del runner
+
+    assert effective["max_model_len"] == context
+    with pytest.raises(Unsupported, match=rf"request r1: .* context of {context}"):
+        prepare(engine, [4, context], tokens=1)
+    with pytest.raises(Unsupported, match="request r0: the prompt is empty"):
+        prepare(engine, [0])
+
+    engine.close()
+    engine.close()
+    assert (model(), cache()) == (None, None)
+
+
+def test_a_device_that_is_not_there_is_unsupported(unloaded, tiny_folder):
+    torch = pytest.importorskip("torch")
+    missing = "cpu" if torch.cuda.is_available() else "cuda"
+
+    with pytest.raises(Unsupported, match=f"device '{missing}'"):
+        unloaded.load(spec(device=missing), tiny_folder)
+
+
+@pytest.mark.parametrize(
+    ("engine", "message"),
+    [
+        ({"tensor_parallel_size": 3}, "divisible by tensor parallel size"),
+        ({"quantization": "no-such-method"}, "no-such-method"),
+        ({"no_such_argument": 1}, "no_such_argument"),
+    ],
+)
+def test_what_the_engine_refuses_is_unsupported(unloaded, tiny_folder, engine, message):
+    with pytest.raises(Unsupported, match=message):
+        unloaded.load(spec(**engine), tiny_folder)
+
+
+def test_a_model_that_the_engine_does_not_support_is_unsupported(unloaded, tmp_path):
+    tiny_model.build(tmp_path / "gpt2", "gpt2")
+    with outcome() as found:
+        unloaded.load(spec(quantization="bitsandbytes", dtype="bfloat16"), tmp_path / "gpt2")
+    assert found.outcome == "unsupported"
+    assert "GPT2LMHeadModel does not support BitsAndBytes" in found.reason
+
+
+def test_a_head_size_without_a_kernel_is_unsupported(unloaded, tiny_folder, tmp_path):
+    if pytest.importorskip("torch").cuda.is_available():
+        pytest.skip("kernels of GPUs have other sizes")
+    odd = shutil.copytree(tiny_folder, tmp_path / "odd")
+    config = json.loads((odd / "config.json").read_text())
+    (odd / "config.json").write_text(json.dumps(config | {"head_dim": 20}))
+    with outcome() as found:
+        unloaded.load(spec(load_format="dummy"), odd)
+        prepare(unloaded, [5])
+        unloaded.generate()
+    assert found.outcome == "unsupported"
+    assert "Unsupported CPU attention configuration: head_dim=20" in found.reason
+
+
+def test_too_large_a_kv_cache_is_out_of_memory(unloaded, tiny_folder):
+    if unloaded and pytest.importorskip("torch").cuda.is_available():
+        pytest.skip("the size is checked against the host's memory")
+    with pytest.raises(OutOfMemory, match="KV"):
+        unloaded.load(spec(kv_cache_memory_bytes=2**50), tiny_folder)
+
+
+def test_8_bit_weights_need_a_folder_quantised_before(unloaded, tmp_path):
+    with pytest.raises(Unsupported, match=r"quantised before, and there is no .*model-int8"):
+        unloaded.load(spec(quantization="bitsandbytes", load_in_8bit=True), tmp_path / "model")
+
+
+def test_8_bit_is_never_served_as_4_bit(unloaded, tiny_folder):
+    workload = Workload("w", 1, parameters("int8"), {})
+    asked = dataclasses.replace(spec(quantization="bitsandbytes"), workloads=(workload,))
+    with pytest.raises(Unsupported, match="quantise to 4 bits"):
+        unloaded.load(asked, tiny_folder)
+
+
+# without an engine
+
+
+def test_the_8_bit_folder_lies_beside_the_models(tmp_path, tiny_folder):
+    shutil.copytree(tiny_folder, tmp_path / "files-int8")
+
+    assert prequantized_folder(tmp_path / "files") == tmp_path / "files-int8"
+
+
+@pytest.mark.parametrize(
+    ("held", "asked", "load_in_8bit", "message"),
+    [
+        ({"bfloat16": 9}, {"quantization": "bitsandbytes"}, False, "quantised no weight"),
+        ({"bfloat16": 9, "uint8": 9}, {"quantization": "bitsandbytes"}, True, "holds uint8"),
+        ({"bfloat16": 9}, {"dtype": "float32"}, False, "asked for float32"),
+    ],
+)
+def test_a_precision_that_was_not_applied_is_unsupported(held, asked, load_in_8bit, message):
+    effective = {"dtype": "bfloat16", "weight_bytes_by_dtype": held}
+    with pytest.raises(Unsupported, match=message):
+        check_precision(effective, {"dtype": "bfloat16"} | asked, load_in_8bit)
+
+
+@pytest.mark.parametrize(
+    ("cpus", "ranks", "groups"),
+    [([0, 1], 1, "0,1"), ([0, 1], 2, "0|1"), ([2, 3, 4, 5, 6], 2, "2,3|4,5"), ([0], 2, "0|0")],
+)
+def test_cpus_are_shared_out_among_the_ranks(cpus, ranks, groups):
+    assert cpu_groups(cpus, ranks) == groups
+
+
+def test_the_users_environment_stays_and_one_process_is_forced(monkeypatch):
+    for name in (*ENVIRONMENT, "VLLM_CPU_OMP_THREADS_BIND"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("VLLM_LOGGING_LEVEL", "DEBUG")
+    monkeypatch.setenv("VLLM_ENABLE_V1_MULTIPROCESSING", "1")
+
+    set_environment(1)
+
+    assert os.environ["VLLM_LOGGING_LEVEL"] == "DEBUG"
+    assert os.environ["HF_HUB_OFFLINE"] == "1"
+    assert os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] == "0"

@@ -1,0 +1,197 @@
+"""A sweep becomes cells and frozen specs, and what cannot be done is said before anything runs."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from support.project import tiny_sweep
+
+from llm_energy.core.errors import ConfigError
+from llm_energy.core.files import read_json, write_json
+from llm_energy.core.serialize import to_dict
+from llm_energy.plan import freeze, plan
+from llm_energy.plan.config.load import BackendEntry, load_sweep
+from llm_energy.records import Spec, paths, read_record
+
+ENGINES = {
+    "pytorch": plan.Engine("cpu", "5.23.0"),
+    "vllm": plan.Engine("cpu", "0.32.0"),
+    "tensorrt": plan.Engine("cpu", "1.3.0rc26"),
+}
+
+
+def engine(backend: BackendEntry) -> plan.Engine:
+    return ENGINES[backend.id]
+
+
+def make(tmp_path: Path, the_engine=engine, **changes) -> plan.Plan:
+    (tmp_path / "model").mkdir(exist_ok=True)
+    return plan.make_plan(load_sweep(tiny_sweep(str(tmp_path / "model"), **changes)), the_engine)
+
+
+def test_a_spec_is_found_without_looking_through_all_cells(tmp_path):
+    class Counted(tuple):
+        walks = 0
+
+        def __iter__(self):
+            Counted.walks += 1
+            return super().__iter__()
+
+    made = make(tmp_path, precisions=["float32", "bfloat16"], protocol={"repeats": 2})
+    made = dataclasses.replace(made, cells=Counted(made.cells))
+    for cell in made.planned * 5:
+        assert all(made.spec(cell.id, repeat) is spec for repeat, spec in cell.specs.items())
+        assert made.backends == ("pytorch",)
+    assert Counted.walks <= 3
+
+
+def test_cells_are_models_by_backends_by_precisions(tmp_path):
+    made = make(tmp_path, backends=["pytorch", "vllm"], precisions=["float32", "bfloat16"])
+    assert [cell.id for cell in made.cells] == [
+        "tiny--pytorch--float32",
+        "tiny--pytorch--bfloat16",
+        "tiny--vllm--float32",
+        "tiny--vllm--bfloat16",
+    ]
+    assert made.backends == ("pytorch", "vllm")
+
+
+def test_a_new_precision_leaves_every_other_spec_as_it_was(tmp_path):
+    few = make(tmp_path, precisions=["float32", "int8"])
+    more = make(tmp_path, precisions=["bfloat16", "float32", "int4", "int8"])
+    for cell in few.cells:
+        assert more.spec(cell.id, "r01") == cell.specs["r01"]
+
+
+def test_a_spec_of_an_older_version_stays_as_long_as_it_says_the_same(tmp_path):
+    made = make(tmp_path)
+    (spec,) = made.cells[0].specs.values()
+    path = tmp_path / paths.spec(made.folder, made.cells[0].id, "r01")
+    older = {key: value for key, value in to_dict(spec).items() if key != "sharding"}
+    for written, kept in ((older, True), (older | {"seed": spec.seed + 1}, False)):
+        write_json(path, written)
+        freeze.write_plan(made, tmp_path)
+        assert (read_json(path) == written) is kept
+        assert read_record(Spec, path) == spec
+
+
+def test_a_new_repeat_leaves_every_other_spec_as_it_was(tmp_path):
+    protocol = tiny_sweep("")["protocol"]
+    one = make(tmp_path)
+    three = make(tmp_path, protocol=protocol | {"repeats": 3})
+    assert list(three.cells[0].specs) == ["r01", "r02", "r03"]
+    assert three.spec("tiny--pytorch--float32", "r01") == one.cells[0].specs["r01"]
+
+
+def test_precision_becomes_the_arguments_of_the_engine(tmp_path):
+    made = make(tmp_path, precisions=["float16", "int8", "int4"])
+    loads = {cell.precision: cell.specs["r01"].engine for cell in made.cells}
+    assert loads["float16"]["dtype"] == "float16"
+    assert loads["float16"]["quantization"] is None
+    assert loads["int8"]["quantization"] == {"load_in_8bit": True}
+    assert loads["int4"]["quantization"]["bnb_4bit_quant_type"] == "nf4"
+
+
+def test_a_backend_that_is_missing_costs_only_its_own_cells(tmp_path):
+    def without_vllm(backend):
+        missing = "not here. Install it" if backend.id == "vllm" else None
+        return plan.Engine("cpu", ENGINES[backend.id].version, missing)
+
+    made = make(tmp_path, without_vllm, backends=["pytorch", "vllm"])
+    assert [cell.backend for cell in made.planned] == ["pytorch"]
+    assert made.cells[1].outcome == "unsupported"
+    assert made.cells[1].reason == "not here. Install it"
+    assert "tiny--vllm--float32: unsupported: not here" in plan.describe(made)
+
+
+def test_three_backends_plan_and_the_one_without_its_gpu_is_rows_with_the_reason(tmp_path):
+    made = make(
+        tmp_path, backends=["pytorch", "vllm", "tensorrt"], precisions=["float16", "bfloat16"]
+    )
+    assert {cell.backend for cell in made.planned} == {"pytorch", "vllm"}
+    for refused in made.cells[4:]:
+        assert refused.outcome == "unsupported"
+        assert refused.reason == "TensorRT-LLM needs an NVIDIA GPU; the device here is cpu"
+        assert refused.specs == {}
+
+
+def test_with_a_gpu_all_three_backends_are_planned(tmp_path):
+    made = make(
+        tmp_path,
+        lambda backend: plan.Engine("cuda", ENGINES[backend.id].version),
+        backends=["pytorch", "vllm", "tensorrt"],
+        precisions=["bfloat16", "int8"],
+    )
+    assert len(made.planned) == 5
+    (refused,) = (cell for cell in made.cells if cell.outcome == "unsupported")
+    assert refused.id == "tiny--tensorrt--int8"
+    assert "quantised beforehand to FP8" in refused.reason
+
+
+def test_a_parameter_that_a_backend_does_not_know_is_an_error_with_the_remedy(tmp_path):
+    parameters = {
+        "max_output_tokens": 8,
+        "min_output_tokens": 8,
+        "decoder": {"no_repeat_ngram_size": 3},
+    }
+    with pytest.raises(ConfigError) as caught:
+        make(tmp_path, backends=["pytorch", "vllm"], parameters=parameters)
+    message = str(caught.value)
+    assert "no_repeat_ngram_size" in message
+    assert "vllm" in message.lower()
+    assert "repetition_penalty" in message
+    assert "policy.ignore_backend_warnings" in message
+
+    ignoring = make(
+        tmp_path,
+        backends=["pytorch", "vllm"],
+        parameters=parameters,
+        policy={"ignore_backend_warnings": True},
+    )
+    assert len(ignoring.planned) == 2
+    notes = [note.message for note in ignoring.cells[1].notes]
+    assert any("no_repeat_ngram_size" in note for note in notes)
+
+
+def test_blocks_follow_each_other_and_each_has_its_own_order():
+    cells = [f"m--pytorch--{i}" for i in range(8)]
+    ranks = {(r, c): plan.block_rank(0, r, c) for r in ("r01", "r02") for c in cells}
+    assert max(ranks["r01", c] for c in cells) < min(ranks["r02", c] for c in cells)
+    first, second = (sorted(cells, key=lambda c: ranks[r, c]) for r in ("r01", "r02"))
+    assert first != second
+    assert first != cells
+
+
+@given(st.integers(0, 2**31), st.integers(0, 50))
+def test_every_cell_is_equally_likely_to_come_first(seed, repeat):
+    ranks = [plan.block_rank(seed, paths.repeat_name(repeat + 1), f"cell-{i}") for i in range(40)]
+    assert len(set(ranks)) == 40
+    assert {rank // 2**32 for rank in ranks} == {repeat + 1}
+
+
+def test_the_plan_on_disk_is_what_was_planned(tmp_path):
+    made = make(tmp_path, precisions=["float32", "int8"])
+    freeze.write_plan(made, tmp_path)
+    grid = read_json(tmp_path / "results/tiny/plan.json")
+    assert [cell["cell"] for cell in grid["cells"]] == [cell.id for cell in made.cells]
+    for cell in grid["cells"]:
+        spec = read_record(Spec, tmp_path / cell["specs"][0])
+        assert to_dict(spec) == to_dict(made.spec(cell["cell"], "r01"))
+    request = read_json(tmp_path / "results/tiny/prompts/tiny.request.json")
+    assert set(request["workloads"]) == {"b1", "b4"}
+
+
+def test_planning_again_touches_only_what_changed(tmp_path):
+    freeze.write_plan(make(tmp_path, precisions=["float32"]), tmp_path)
+    spec = tmp_path / "results/tiny/specs/tiny--pytorch--float32/r01.json"
+    os.utime(spec, (1, 1))
+    freeze.write_plan(make(tmp_path, precisions=["float32", "int8"]), tmp_path)
+    assert spec.stat().st_mtime == 1
+    longer = {"max_output_tokens": 9, "min_output_tokens": 9}
+    freeze.write_plan(make(tmp_path, parameters=longer), tmp_path)
+    assert spec.stat().st_mtime > 1

@@ -1,0 +1,218 @@
+"""Small sweeps on simulated hosts, healthy and varied, and what the validate stage says of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from random import Random
+from typing import Any
+
+from support import builders, replay_runs
+
+from llm_energy.analysis.validate import validate
+from llm_energy.core.files import sha256_json, write_json
+from llm_energy.core.serialize import to_dict
+from llm_energy.inputs.arrivals import complete, make_arrivals
+from llm_energy.measure.simulation.host import SimulatedHost
+from llm_energy.measure.simulation.truth import Truth
+from llm_energy.records import (
+    SCHEMA_VERSION,
+    Arrivals,
+    Measurement,
+    PromptSet,
+    Request,
+    Severity,
+    Spec,
+    write_record,
+)
+
+# So that physical floor and published measurements apply, which know boards and models by these.
+BOARD = "NVIDIA H100 80GB HBM3"
+LLAMA_8B = {
+    "model_type": "llama",
+    "hidden_size": 4096,
+    "num_hidden_layers": 32,
+    "num_attention_heads": 32,
+    "num_key_value_heads": 8,
+    "vocab_size": 128_256,
+    "tie_word_embeddings": False,
+}
+PARAMETERS = 8_030_261_248
+SAMPLING_PERIOD_S = 0.1
+
+Disturb = Callable[[SimulatedHost], None]
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What one simulated repeat is: its host, its workload, its protocol and its prompts."""
+
+    truth: Truth
+    batch_size: int = 8
+    requests: int = 16
+    output_tokens: int = 64
+    least_tokens: int = 64
+    strategy: str = "static"
+    in_8_bits: bool = False
+    devices: int = 1
+    prompt_tokens: tuple[int, ...] = (100,)
+    traffic: dict[str, Any] | None = None
+    protocol: dict[str, Any] = field(default_factory=dict)
+
+    def on_boards(self, **changes: Any) -> Setting:
+        """Change every board."""
+        boards = tuple(replace(board, **changes) for board in self.truth.boards)
+        return replace(self, truth=replace(self.truth, boards=boards))
+
+    def on_host(self, **changes: Any) -> Setting:
+        """Change what is true of the host."""
+        return replace(self, truth=replace(self.truth, **changes))
+
+    def on_engine(self, **changes: Any) -> Setting:
+        """Change what is true of the engine."""
+        return self.on_host(engine=replace(self.truth.engine, **changes))
+
+    def reporting(self, **changes: Any) -> Setting:
+        """Let the engine report something more of itself."""
+        return self.on_engine(effective=self.truth.engine.effective | changes)
+
+    def spec(self, repeat: int) -> Spec:
+        """Give the spec of one repeat."""
+        workload = replay_runs.replay_workload(
+            f"b{self.batch_size}",
+            self.requests,
+            self.output_tokens,
+            self.strategy,
+            min_output_tokens=self.least_tokens,
+            quantization={"load_in_8bit": self.in_8_bits, "load_in_4bit": False},
+            sharding={"strategy": "none", "num_devices": self.devices},
+            traffic_simulation=self.traffic,
+        )
+        workload = replace(workload, arrivals_sha256=self.arrivals() and "a" * 64)
+        spec = replay_runs.replay_spec(workload, repeat=repeat, **self.protocol)
+        return replace(spec, meter=replace(spec.meter, sampling_period_s=SAMPLING_PERIOD_S))
+
+    def arrivals(self) -> Arrivals | None:
+        """Give the arrivals of timed traffic."""
+        return self.traffic and make_arrivals(self.traffic)
+
+    def prompts(self) -> tuple[Request, ...]:
+        """Give the prompts, whose lengths are those of ``prompt_tokens`` in turn."""
+        lengths = self.prompt_tokens
+        return tuple(
+            Request(f"q{k}", tuple(range(8, 8 + lengths[k % len(lengths)])))
+            for k in range(self.requests)
+        )
+
+
+def healthy_setting(seed: int) -> Setting:
+    """Draw a setting in which nothing is wrong."""
+    random = Random(f"setting {seed}")
+    truth = replay_runs.draw_truth(seed)
+    batch_size = random.choice((1, 4, 8, 16, 32))
+    strategy = random.choice(("static", "dynamic"))
+    output_tokens = random.choice((32, 64, 128, 256))
+    shortest = random.randint(20, 300)
+    setting = Setting(
+        truth=truth,
+        batch_size=batch_size,
+        requests=batch_size * (8 if strategy == "dynamic" else random.choice((2, 3))),
+        output_tokens=output_tokens,
+        least_tokens=random.choice((output_tokens,) * 3 + (1,)),
+        strategy=strategy,
+        in_8_bits=random.random() < 0.2,
+        devices=random.choice((1, len(truth.boards))),
+        prompt_tokens=tuple(shortest + random.randint(0, shortest // 4) for _ in range(7)),
+    )
+    setting = setting.on_boards(name=BOARD).on_engine(parameter_count=PARAMETERS)
+    return setting.reporting(architecture=LLAMA_8B)
+
+
+def arriving(mode: str, **traffic: Any) -> Callable[[Setting], Setting]:
+    """Give a change to timed traffic over a window of 30 s."""
+    asked = complete({"mode": mode, "ramp_s": 5.0} | traffic, 30.0)
+    return lambda setting: replace(setting, traffic=asked)
+
+
+def measure(
+    setting: Setting, repeat: int, seed: int, disturb: Disturb | None = None
+) -> Measurement:
+    """Measure one repeat on a simulated host of its own, which ``disturb`` may meddle with."""
+    host = SimulatedHost(setting.truth, 1000 * seed + repeat)
+    try:
+        if disturb is not None:
+            disturb(host)
+        spec = setting.spec(repeat)
+        requests = {spec.workloads[0].id: setting.prompts()}
+        arrivals = setting.arrivals()
+        timed = {spec.workloads[0].id: arrivals} if arrivals else None
+        return replay_runs.run(host, spec, requests, arrivals=timed)
+    finally:
+        host.close()
+
+
+def write_sweep(
+    measurements: Sequence[Measurement], setting: Setting, folder: Path
+) -> tuple[Path, list[Path]]:
+    """Write a sweep as the pipeline would; give the plan's path and the measurements'."""
+    sweep, paths = folder / "results" / "test", []
+    for one in measurements:
+        place = f"{one.spec.cell}/r{one.spec.repeat:02d}.json"
+        paths.append(sweep / "replay" / "measurements" / place)
+        write_record(sweep / "specs" / place, one.spec)
+        write_record(paths[-1], one)
+    manifest = builders.manifest(parameter_count=PARAMETERS)
+    write_record(folder / "results" / "models" / "m" / "manifest.json", manifest)
+    workload = measurements[0].spec.workloads[0].id
+    requests = setting.prompts()
+    prompts = PromptSet(
+        schema_version=SCHEMA_VERSION,
+        model="m",
+        tokenizer_sha256="t" * 64,
+        source={"kind": "simulated"},
+        requests={workload: requests},
+        sha256={workload: sha256_json([[r.id, r.prompt_token_ids] for r in requests])},
+    )
+    write_record(sweep / "prompts" / "m.json", prompts)
+    write_json(sweep / "plan.json", _plan(measurements, workload, sweep))
+    return sweep / "plan.json", paths
+
+
+def _plan(measurements: Sequence[Measurement], workload: str, sweep: Path) -> dict[str, Any]:
+    cells = []
+    for cell in dict.fromkeys(one.spec.cell for one in measurements):
+        names = [f"r{m.spec.repeat:02d}" for m in measurements if m.spec.cell == cell]
+        cells.append(
+            {
+                "cell": cell,
+                "model": "m",
+                "backend": "replay",
+                "precision": "bfloat16",
+                "outcome": "planned",
+                "reason": None,
+                "workloads": [workload],
+                "repeats": names,
+                "specs": [str(sweep / "specs" / cell / f"{name}.json") for name in names],
+                "measurements": [
+                    str(sweep / "replay" / "measurements" / cell / f"{name}.json") for name in names
+                ],
+                "notes": [],
+            }
+        )
+    return {"schema_version": SCHEMA_VERSION, "sweep": "test", "cells": cells}
+
+
+def judge(plan_path: Path) -> dict[str, set[Severity]]:
+    """Give the ids of all flags that the validate stage raises, each with its severities."""
+    found: dict[str, set[Severity]] = {}
+    for verdict in validate("test", "replay", plan_path).verdicts:
+        for flag in verdict.flags:
+            found.setdefault(flag.id, set()).add(flag.severity)
+    return found
+
+
+def as_repeat(measurement: Measurement, repeat: int, cell: str | None = None) -> Measurement:
+    """Pass a measurement off as another repeat, or as one of another cell."""
+    spec = replace(measurement.spec, repeat=repeat, cell=cell or measurement.spec.cell)
+    return replace(measurement, spec=spec, spec_sha256=sha256_json(to_dict(spec)))

@@ -1,0 +1,111 @@
+"""A copy of the project in a folder of its own, in which tests run the real workflow."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import yaml
+
+ROOT = Path(__file__).resolve().parents[2]
+PARTS = ("Snakefile", "workflow", "scripts", "config", "envs", "profiles")
+
+
+class Project:
+    """Run Snakemake on a copy of the project; the environments are shared with the original."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        folder.mkdir(parents=True, exist_ok=True)
+        for part in PARTS:
+            source = ROOT / part
+            if source.is_dir():
+                ignore = shutil.ignore_patterns("__pycache__")
+                shutil.copytree(source, folder / part, ignore=ignore)
+            else:
+                shutil.copy2(source, folder / part)
+        (folder / ".venvs").symlink_to(ROOT / ".venvs")
+
+    def write_config(self, name: str, config: dict) -> str:
+        """Write a sweep config and give its path, relative to the project."""
+        path = self.folder / f"{name}.yaml"
+        path.write_text(yaml.safe_dump(config, sort_keys=False), encoding="utf-8")
+        return path.name
+
+    def snakemake(
+        self, *arguments: str, check: bool = True, **environment: str
+    ) -> subprocess.CompletedProcess:
+        """Run ``snakemake --cores 1`` with ``arguments``; stdout and stderr come as one text."""
+        result = subprocess.run(
+            [sys.executable, "-m", "snakemake", "--cores", "1", *arguments],
+            cwd=self.folder,
+            text=True,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            stdin=subprocess.DEVNULL,
+            # Threads that spin while they wait take each other's time where other work goes on.
+            env=os.environ | {"OMP_WAIT_POLICY": "PASSIVE"} | environment,
+        )
+        if check:
+            assert result.returncode == 0, result.stdout
+        return result
+
+    def jobs(self, *arguments: str) -> dict[str, int]:
+        """Give the jobs that a run would do now, by rule."""
+        shown = self.snakemake("--dry-run", "--quiet", "rules", *arguments).stdout
+        counts = dict(re.findall(r"^(\w+) +(\d+)$", shown, flags=re.MULTILINE))
+        counts.pop("total", None)
+        return {rule: int(count) for rule, count in counts.items()}
+
+    def read(self, path: str):
+        """Read a JSON file of the project."""
+        return json.loads((self.folder / path).read_text(encoding="utf-8"))
+
+    def tiny_model(self, name: str, architecture: str) -> str:
+        """Build a random model of a few layers and give its folder."""
+        python = ROOT / ".venvs" / "pytorch-cpu" / "bin" / "python"
+        builder = ROOT / "tests" / "support" / "tiny_model.py"
+        folder = self.folder / "local-models" / name
+        subprocess.run([python, builder, folder, architecture], check=True, capture_output=True)
+        return str(folder)
+
+
+def example(name: str) -> dict:
+    """Give the content of an example config."""
+    path = ROOT / "config" / "examples" / f"{name}.yaml"
+    return yaml.safe_load(path.read_text(encoding="utf-8"))
+
+
+def tiny_sweep(folder: str, **changes) -> dict:
+    """Give a sweep of one cell on a tiny model that takes seconds."""
+    sweep = {
+        "name": "tiny",
+        "models": [
+            {"id": "tiny", "model_name": "tiny", "source": {"kind": "folder", "path": folder}}
+        ],
+        "backends": ["pytorch"],
+        "precisions": ["float32"],
+        "workloads": [
+            {"id": "b1", "requests": 4, "batching": {"batch_size": 1}},
+            {"id": "b4", "requests": 4, "batching": {"batch_size": 4}},
+        ],
+        "prompts": {"source": "builtin", "chat_template": False},
+        "parameters": {"max_output_tokens": 8, "min_output_tokens": 8},
+        "device": "cpu",
+        "protocol": {
+            "repeats": 1,
+            "window_min_duration_s": 0.2,
+            "deep_idle_duration_s": 0.1,
+            "loaded_idle_duration_s": 0.1,
+            "warmup_min_passes": 1,
+            "warmup_max_passes": 1,
+            "preflight_max_wait_s": 0,
+            "thermal_policy": "none",
+        },
+    }
+    return sweep | changes

@@ -1,0 +1,159 @@
+"""Sweeps whose true joules are known, as the normalise stage would give them, and what is found."""
+
+from __future__ import annotations
+
+import math
+import random
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from support import builders
+
+from llm_energy.analysis.compare.families import compare
+from llm_energy.analysis.compare.pairs import pairs_of
+from llm_energy.analysis.compare.series import collect
+from llm_energy.records import Metrics, MetricsTable
+from llm_energy.records.comparison import Comparison
+from llm_energy.records.metrics import GROSS
+
+BACKENDS = ("pytorch", "vllm")
+PRECISIONS = ("bfloat16", "int8", "int4")
+BATCH_SIZES = (1, 8, 32, 128)
+N = 5
+CV = 0.015
+BLOCK_SD = 0.02  # what whole blocks differ by: temperature, time of day
+
+Cell = tuple[str, str, int]  # backend, precision, batch size
+
+
+def no_difference(cell: Cell) -> float:
+    """Give every cell the same true joules per output token."""
+    return 1.0
+
+
+def usual(cell: Cell) -> float:
+    """Give joules as engines do: fewer with the batch, int8 4 % below bfloat16, int4 far below."""
+    backend, precision, batch_size = cell
+    factor = {"bfloat16": 1.0, "int8": 0.96, "int4": 0.7}[precision]
+    return factor * (0.8 if backend == "vllm" else 1.0) * 5 / batch_size**0.8
+
+
+def only_one(cell: Cell) -> float:
+    """Let one cell alone use 4 % less than all others."""
+    return 0.96 if cell == ("pytorch", "int8", 8) else 1.0
+
+
+def crossing(cell: Cell) -> float:
+    """Let int4 save at small batches and cost at large ones: its ratio is 1 at batch size 16."""
+    _, precision, batch_size = cell
+    factor = 1.0 if precision != "int4" else math.exp(0.1 * math.log2(batch_size / 16))
+    return factor * 5 / batch_size**0.8
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """A sweep and its truth: joules per output token by cell, and how noisy each cell is."""
+
+    truth: Callable[[Cell], float] = usual
+    cv: Callable[[Cell], float] = lambda cell: CV
+    backends: Sequence[str] = BACKENDS
+    precisions: Sequence[str] = PRECISIONS
+    batch_sizes: Sequence[int] = BATCH_SIZES
+    n: int = N
+    conditions: Mapping[str, str] = field(default_factory=dict)
+
+    def plan(self) -> dict:
+        """Give the plan of the sweep."""
+        cells = [(backend, p) for backend in self.backends for p in self.precisions]
+        return builders.plan(cells, self.n, [f"b{b}" for b in self.batch_sizes])
+
+    def measured(self, seed: int) -> list[MetricsTable]:
+        """Draw one sweep: log-normal joules, with what a whole block has in common."""
+        draw = random.Random(seed)
+        blocks = {repeat: draw.gauss(0, BLOCK_SD) for repeat in range(1, self.n + 1)}
+        return [self._table(backend, blocks, draw) for backend in self.backends]
+
+    def _table(
+        self, backend: str, blocks: Mapping[int, float], draw: random.Random
+    ) -> MetricsTable:
+        rows: list[Metrics] = []
+        conditions: dict[str, dict[str, str]] = {}
+        for repeat, block in blocks.items():
+            for precision in self.precisions:
+                for batch_size in self.batch_sizes:
+                    cell = (backend, precision, batch_size)
+                    spread = draw.gauss(0, self.cv(cell))
+                    value_j = self.truth(cell) * math.exp(block + spread)
+                    speed = batch_size * 30 * math.exp(draw.gauss(0, 0.005))
+                    key = f"c{len(conditions) + 1}"
+                    rows.append(
+                        builders.metrics(
+                            value_j,
+                            repeat,
+                            backend,
+                            precision=precision,
+                            workload=f"b{batch_size}",
+                            batch_size=batch_size,
+                            output_tokens_per_s=speed,
+                            tpot_s=batch_size / speed,
+                            conditions=key,
+                        )
+                    )
+                    conditions[key] = {
+                        "precision": precision,
+                        "batch_size": str(batch_size),
+                        "engine": f"{backend} 1",
+                        "boards": "GPU-1",
+                        "energy_status": "measured",
+                        **self.conditions,
+                    }
+        return builders.metrics_table(rows, conditions=conditions)
+
+    def compared(self, seed: int) -> list[Comparison]:
+        """Draw one sweep and compare its cells in joules per output token."""
+        pairs = pairs_of(collect(self.measured(seed)), self.plan())
+        return compare(pair for pair in pairs if pair.metric.name == GROSS)[0]
+
+    def true_ratio(self, found: Comparison) -> float:
+        """Give the ratio that a comparison should find."""
+        ends = (found.other, found.reference)
+        other, reference = ((e.backend, e.precision, e.batch_size) for e in ends)
+        return self.truth(other) / self.truth(reference)
+
+
+@dataclass(frozen=True)
+class Score:
+    """How often intervals hold the truth, true differences are found, and families find false ones.
+
+    ``found`` is None where no difference of the asked size is there to be found, ``false`` where no
+    family has a pair without a difference.
+    """
+
+    covered: float
+    found: float | None
+    false: float | None
+
+
+def score(sweep: Sweep, seeds: Sequence[int], size: float = 0.96) -> Score:
+    """Compare many sweeps and hold what is found against the truth.
+
+    ``size`` is the true ratio (or its inverse) whose findings are counted.
+    """
+    covered: list[bool] = []
+    found: list[bool] = []
+    false: dict[tuple[int, str], bool] = {}
+    for seed in seeds:
+        for one in sweep.compared(seed):
+            true = sweep.true_ratio(one)
+            covered.append(one.ci_low <= true <= one.ci_high)
+            beyond = one.outcome in ("less", "more")
+            if math.isclose(true, 1):
+                family = (seed, one.family)
+                false[family] = false.get(family, False) or beyond
+            elif math.isclose(true, size) or math.isclose(true, 1 / size):
+                found.append(beyond and (one.ratio < 1) == (true < 1))
+    return Score(_mean(covered), _mean(found), _mean(false.values()))
+
+
+def _mean(values: Collection[bool]) -> float | None:
+    return sum(values) / len(values) if values else None

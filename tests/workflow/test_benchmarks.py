@@ -1,0 +1,93 @@
+"""The benchmarks say by their exit status whether a floor holds; here on stand-ins for the runs."""
+
+from __future__ import annotations
+
+import sys
+from importlib import import_module
+
+import pytest
+from support import coverage_runs, simulated_sweeps
+from support.project import ROOT
+from support.simulated_sweeps import Score
+
+from llm_energy.analysis.statistics import paired
+from llm_energy.core.files import write_json
+
+
+@pytest.fixture
+def benchmark(monkeypatch):
+    """Import a benchmark from its folder, under a name that no installed package has."""
+    monkeypatch.setattr(sys, "path", [str(ROOT / "tests"), *sys.path])
+    yield lambda name: import_module(f"benchmarks.{name}")
+    for name in [name for name in sys.modules if name.split(".")[0] == "benchmarks"]:
+        del sys.modules[name]
+
+
+@pytest.mark.parametrize(
+    ("single", "five", "status"),
+    [(0.95, 0.95, 0), (0.93, 0.97, 0), (0.92, 0.95, 1), (0.95, 0.92, 1), (0.98, 0.95, 1)],
+)
+def test_intervals_that_hold_the_truth_too_seldom_or_too_often_are_missed(
+    benchmark, monkeypatch, single, five, status
+) -> None:
+    monkeypatch.setattr(coverage_runs, "repeats", lambda truth, seeds: [])
+    monkeypatch.setattr(coverage_runs, "share_of_windows_held", lambda known: {"gross": single})
+    monkeypatch.setattr(coverage_runs, "share_of_cells_held", lambda known, draws: {"gross": five})
+    assert benchmark("coverage").main([]) == status
+
+
+HARD = Score(0.94, 0.11, 0.09)  # what noise may do that the method does not assume
+
+
+@pytest.mark.parametrize(
+    ("equal", "others", "status"),
+    [
+        (Score(0.95, 0.80, 0.06), HARD, 0),
+        (Score(0.95, None, None), HARD, 0),
+        (Score(0.92, 0.90, 0.05), HARD, 1),
+        (Score(0.98, 0.90, 0.05), HARD, 1),
+        (Score(0.95, 0.79, 0.05), HARD, 1),
+        (Score(0.95, 0.90, 0.07), HARD, 1),
+        (Score(0.95, 0.90, 0.05), Score(0.92, 0.90, 0.05), 1),
+    ],
+)
+def test_comparisons_that_miss_a_floor_are_told(
+    benchmark, monkeypatch, equal, others, status
+) -> None:
+    module = benchmark("comparison_coverage")
+    monkeypatch.setattr(paired, "LEAST_PAIRS", paired.LEAST_PAIRS)  # which the benchmark changes
+    equally = module.NOISE["equal noise"]
+    monkeypatch.setattr(
+        simulated_sweeps, "score", lambda sweep, seeds: equal if sweep.cv is equally else others
+    )
+    assert module.main([]) == status
+
+
+@pytest.mark.parametrize("faulty", ["pytorch", "vllm"])
+def test_an_invalid_window_of_any_backend_is_found(
+    benchmark, monkeypatch, tmp_path, faulty
+) -> None:
+    scale = benchmark("scale")
+    monkeypatch.setattr(scale, "FOLDER", tmp_path)
+    for backend in scale.BACKENDS:
+        word = "invalid" if backend == faulty else "valid"
+        write_json(tmp_path / backend / "verdicts.json", {"verdicts": [{"verdict": word}]})
+    assert scale.invalid() == [{"verdict": "invalid"}]
+
+
+def test_the_report_is_opened_on_the_windows_that_the_stages_are_timed_on(
+    benchmark, monkeypatch, tmp_path
+) -> None:
+    monkeypatch.setattr(sys, "path", [str(ROOT / "tests/benchmarks"), *sys.path])
+    opening = benchmark("report_opening")
+    monkeypatch.setattr(opening.scale.builders, "PASSES", 2)
+    asked = []
+
+    def stop(count):
+        asked.append(opening.scale.builders.PASSES)
+        raise InterruptedError
+
+    monkeypatch.setattr(opening.scale, "generate", stop)
+    with pytest.raises(InterruptedError):
+        opening.make(10)
+    assert asked == [154]

@@ -1,0 +1,39 @@
+"""The pages that are made from data and code say what those say, and one that does not is found."""
+
+from __future__ import annotations
+
+import pytest
+
+import docs
+
+
+def test_the_pages_say_what_code_and_data_say(capsys):
+    assert docs.main(["--check"]) == 0, capsys.readouterr().err
+
+
+@pytest.fixture
+def copies(tmp_path, monkeypatch):
+    """Give a folder with copies of the pages and of their data, of which the script writes."""
+    for name in (*docs.PAGES, "tests/backends/parameter_rows.yaml"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_bytes((docs.ROOT / name).read_bytes())
+    monkeypatch.setattr(docs, "ROOT", tmp_path)
+    return tmp_path
+
+
+@pytest.mark.parametrize("name", docs.PAGES)
+def test_a_page_that_says_something_else_is_named_and_made_anew(copies, name, capsys):
+    page, right = copies / name, (copies / name).read_text(encoding="utf-8")
+    before, _, after = right.rpartition("---")  # of the last table
+    page.write_text(f"{before}--{after}", encoding="utf-8")
+    assert docs.main(["--check"]) == 1
+    assert f"error: {name}: not what code and data say" in capsys.readouterr().err
+    assert docs.main(["--write"]) == 0
+    assert page.read_text(encoding="utf-8") == right
+
+
+def test_a_page_that_is_missing_is_made(copies):
+    (copies / "docs/checks.md").unlink()
+    assert docs.main(["--check"]) == 1
+    assert docs.main(["--write"]) == 0
+    assert docs.main(["--check"]) == 0

@@ -1,0 +1,247 @@
+"""The whole workflow on a simulated host, and what keeps simulated and real joules apart."""
+
+from __future__ import annotations
+
+import copy
+import csv
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from support import replay_runs
+from support.project import ROOT, Project, example
+
+from llm_energy.core.errors import ConfigError
+from llm_energy.environments import registry
+from llm_energy.inputs.models import fetch
+from llm_energy.inputs.tokenise import make_prompt_set
+from llm_energy.measure.simulation import open_host
+from llm_energy.measure.simulation.truth import EngineTruth
+from llm_energy.plan import plan
+from llm_energy.plan.config.load import load_sweep
+from llm_energy.records import Measurement, PromptSet, Spec, parse_record, read_record
+
+EXAMPLE = example("replay")
+MEASUREMENTS = "results/replay/replay/measurements"
+CELL = "simulated-8b--replay--bfloat16"
+
+
+def sweep(**changes) -> dict:
+    return copy.deepcopy(EXAMPLE) | changes
+
+
+def planned(tmp_path: Path, **changes) -> plan.Plan:
+    loaded = load_sweep(sweep(**changes), root=tmp_path)
+    return plan.make_plan(loaded, plan.installed_engine(ROOT, loaded.device, provided=False))
+
+
+# the workflow
+
+
+@pytest.fixture(scope="module")
+def swept(tmp_path_factory):
+    """Run a small sweep once; tests only look at it."""
+    project = Project(tmp_path_factory.mktemp("project") / "copy")
+    small = sweep(precisions=["bfloat16"], protocol={"repeats": 2})
+    project.output = project.snakemake("--configfile", project.write_config("replay", small)).stdout
+    return project
+
+
+def test_every_table_says_first_that_it_is_simulated(swept) -> None:
+    tables = swept.folder / "results" / "replay" / "tables"
+    for kind in ("txt", "md", "tex"):
+        first = (tables / f"energy.{kind}").read_text("utf-8").splitlines()[0]
+        assert "SIMULATED" in first
+    with open(tables / "energy.csv", newline="") as stream:
+        assert {row["simulated"] for row in csv.DictReader(stream)} == {"True"}
+    assert "SIMULATED" in swept.output
+
+
+def test_every_record_says_that_it_is_simulated_and_is_valid(swept) -> None:
+    for repeat in ("r01", "r02"):
+        record = swept.read(f"{MEASUREMENTS}/{CELL}/{repeat}.json")
+        assert record["meter"]["simulated"] is True
+        assert record["host"]["hostname"] == "simulated"
+        assert "torch" not in record["host"]["packages"]
+        tokens, total_nll = (record["quality"][key] for key in ("tokens", "total_nll"))
+        assert total_nll == pytest.approx(EngineTruth().nll_per_token * tokens)
+    verdicts = swept.read("results/replay/replay/verdicts.json")["verdicts"]
+    assert len(verdicts) == 6
+    assert {verdict["verdict"] for verdict in verdicts} == {"valid"}
+
+
+def test_the_pipeline_finds_the_truth(swept) -> None:
+    """Live through the same repeat again: the same joules, and within a tick those drawn."""
+    folder = swept.folder / "results" / "replay"
+    spec = read_record(Spec, folder / "specs" / CELL / "r02.json")
+    prompts = read_record(PromptSet, folder / "prompts" / "simulated-8b.json")
+    host = open_host(spec)
+    again = replay_runs.run(host, spec, prompts.requests, folder / "again.trace.csv.gz")
+    path = f"{MEASUREMENTS}/{CELL}/r02.json"
+    written = parse_record(Measurement, swept.read(path), path)
+    assert again.windows == written.windows
+    for window in again.windows:
+        [gpu] = [e for e in window.interval.energy if e.component == "gpu"]
+        begin_s, end_s = window.interval.start_s, window.interval.end_s
+        truth_j = host.truth_energy_j("gpu", begin_s, end_s)
+        assert gpu.energy_j == pytest.approx(truth_j, rel=0.1 / (end_s - begin_s))
+
+
+def test_a_second_run_does_nothing(swept) -> None:
+    assert "Nothing to be done" in swept.snakemake("--configfile", "replay.yaml").stdout
+
+
+OTHERS = {
+    "dry run": ("--dry-run", "--config", "random_seed=7"),
+    "dry run with more": ("--dry-run", "--no-hooks", "--config", "protocol={repeats: 3}"),
+    "nothing to do": ("--config", "policy={same_node_per_block: true}"),
+    "not a run": ("--list-rules", "--config", "random_seed=7"),
+}
+
+
+@pytest.mark.parametrize("arguments", OTHERS.values(), ids=OTHERS)
+def test_a_sweep_with_results_keeps_its_plan_until_a_job_starts(swept, arguments) -> None:
+    before = files_of(swept)
+    assert before
+    shown = swept.snakemake("--configfile", "replay.yaml", *arguments).stdout
+    assert files_of(swept) == before
+    if "--dry-run" in arguments:
+        assert re.search(r"^measure +[12]$", shown, re.MULTILINE)
+    else:
+        assert "Nothing to be done" in shown or "--list-rules" in arguments
+    assert shown.count("measurements are of another") == ("random_seed=7" in arguments)
+    verified(swept)
+
+
+@pytest.mark.parametrize("hooks", [(), ("--no-hooks",)], ids=["hooks", "no hooks"])
+def test_a_run_that_starts_jobs_keeps_the_plan_that_they_obeyed(swept, tmp_path, hooks) -> None:
+    project = Project(tmp_path / "copy")
+    for part in ("results", ".snakemake", "replay.yaml"):
+        subprocess.run(["cp", "-a", swept.folder / part, project.folder], check=True)
+    bounds = f"recommendation={{max_ttft_s: {len(hooks) + 2}}}"
+    project.snakemake("--configfile", "replay.yaml", *hooks, "--config", bounds)
+    assert (
+        project.read("results/replay/plan.json")["recommendation"]["max_ttft_s"] == len(hooks) + 2
+    )
+    verified(project)
+
+
+def files_of(project: Project) -> dict[Path, tuple[bytes, int] | None]:
+    """Give the content and the time of every file of the results, and every folder."""
+    return {
+        path: (path.read_bytes(), path.stat().st_mtime_ns) if path.is_file() else None
+        for path in (project.folder / "results").rglob("*")
+    }
+
+
+def verified(project: Project) -> None:
+    """Verify the sweep as a user does."""
+    command = [sys.executable, "scripts/lineage.py", "results/replay", "--verify"]
+    subprocess.run(command, cwd=project.folder, check=True)
+
+
+def test_the_page_of_the_sweep_is_there_and_named_at_the_end(swept) -> None:
+    page = (swept.folder / "results" / "replay" / "report.html").read_text("utf-8")
+    assert "What does a token cost?" in page
+    assert "Simulated." in page
+    assert "Report: results/replay/report.html" in swept.output
+    index = swept.read("results/replay/figures/index.json")
+    assert "energy_by_backend" in [one["name"] for one in index if one["reason"]]
+
+
+def test_the_report_of_snakemake_has_figures_tables_and_page_with_captions(swept) -> None:
+    swept.snakemake("--configfile", "replay.yaml", "--report", "snakemake.html")
+    report = (swept.folder / "snakemake.html").read_text("utf-8")
+    for category in ("Figures", "Tables", "Report"):
+        assert f'"{category}": {{' in report
+    for caption in ("hollow", "Every value unrounded", "needs no network"):
+        assert caption in report
+    assert "energy_by_batch.svg" in report
+    assert "energy.csv" in report
+
+
+# plan and config
+
+
+def test_it_runs_in_the_workflow_environment_and_needs_no_other(tmp_path: Path) -> None:
+    assert registry.environment_name("replay", "cpu") == "workflow"
+    assert registry.preparing_name(["replay"], "auto") == "workflow"
+    made = planned(tmp_path)
+    assert [cell.outcome for cell in made.cells] == ["planned"] * 2
+    assert {s.device for cell in made.cells for s in cell.specs.values()} == {"cuda"}
+
+
+def test_a_simulated_host_may_have_no_boards(tmp_path: Path) -> None:
+    spec = planned(tmp_path, device="cpu").spec(CELL, "r01")
+    assert spec.device == "cpu"
+    host = open_host(spec)
+    engine = host.create_backend("replay")
+    assert engine.load(spec, tmp_path)["device_uuids"] == []
+    assert host.boards == []
+
+
+def test_repeats_and_cells_differ_in_noise_and_not_in_hardware(tmp_path: Path) -> None:
+    made = planned(tmp_path)
+    hosts = [open_host(s) for cell in made.cells for s in cell.specs.values()]
+    assert len({repr(host.truth) for host in hosts}) == 1
+    assert len({host.boards[0].counter_mj() for host in hosts}) == len(hosts)
+
+
+@pytest.mark.parametrize("others", [["pytorch"], ["vllm", "pytorch"]])
+def test_simulated_and_real_backends_are_never_in_one_sweep(tmp_path, others) -> None:
+    with pytest.raises(ConfigError) as caught:
+        planned(tmp_path, backends=[*others, "replay"])
+    [line] = caught.value.problems
+    assert "found 'replay' beside" in line
+    assert "allowed alone" in line
+
+
+def test_simulated_models_and_the_simulated_backend_go_together(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="allowed a kind other than 'simulated'"):
+        planned(tmp_path, backends=["pytorch"])
+    real = [{"id": "m", "model_name": "someone/model"}]
+    with pytest.raises(ConfigError, match="found 'hub', allowed 'simulated'"):
+        planned(tmp_path, models=real)
+    unsized = [{"id": "m", "model_name": "m", "source": {"kind": "simulated"}}]
+    with pytest.raises(ConfigError, match="parameter_count: missing"):
+        planned(tmp_path, models=unsized)
+
+
+# the model
+
+
+def model(count: int) -> dict:
+    source = {"kind": "simulated", "parameter_count": count, "path": None}
+    return {"id": "m", "model_name": "simulated/m", "revision": None, "source": source}
+
+
+def test_a_simulated_model_has_a_manifest_of_its_size(tmp_path: Path) -> None:
+    one, two = (fetch(model(count), tmp_path / str(count)) for count in (1000, 2000))
+    assert (one.parameter_count, two.parameter_count) == (1000, 2000)
+    assert one.weights_sha256 != two.weights_sha256
+    assert one.tokenizer_sha256 == two.tokenizer_sha256
+    assert one.notes == ("simulated: there are no weights",)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"source": "builtin", "chat_template": True, "seed": 0},
+        {"source": "builtin", "chat_template": False, "seed": 0},
+        {"source": "synthetic", "input_tokens": 50, "chat_template": True, "seed": 3},
+    ],
+)
+def test_its_prompts_need_no_tokenizer_library(tmp_path: Path, settings: dict) -> None:
+    manifest = fetch(model(1000), tmp_path / "files")
+    wanted = {
+        "schema_version": 1,
+        "model": "m",
+        "workloads": {"b1": {"requests": 4, "prompts": settings}},
+    }
+    made = make_prompt_set(wanted, tmp_path / "files", manifest)
+    requests = made.requests["b1"]
+    assert len({request.prompt_token_ids for request in requests}) == 4
+    if "input_tokens" in settings:
+        assert {len(request.prompt_token_ids) for request in requests} == {50}

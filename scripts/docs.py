@@ -63,7 +63,7 @@ CHECKS = """\
 # What is checked, and what is not
 
 This page is made from `scripts/llm_energy/analysis/checks/` by `python scripts/docs.py --write`;
-change the code, not the page. Ids begin with M for the meter, H for the host and its boards, E for
+change the code, not the page. Ids begin with M for the meter, H for the host and its GPUs, E for
 the engine and its work, P for the pipeline.
 
 The validate stage gives every window a verdict, and its worst flag decides:
@@ -86,7 +86,7 @@ These can go wrong in a measurement of this kind, and no check looks for them he
 
 
 def render_checks() -> str:
-    """Give the page: a table for each group of checks, then the failures that need none."""
+    """Return the page: a table for each group of checks, then the failures that need none."""
     lines = [CHECKS]
     for name, module in GROUPS.items():
         about = inspect.getdoc(module).partition("\n\n")[0].rstrip(".")
@@ -260,7 +260,7 @@ SINGLE = ("model_name", "backend", "fp_precision", "quantization")
 
 
 def config_table(section: str) -> str:
-    """Give the Markdown table of one top-level key; ``sweep`` and ``single`` are the top level."""
+    """Return Markdown table of one top-level key; ``sweep`` and ``single`` are the top level."""
     rows = ["| key | allowed | default | meaning |", "|---|---|---|---|"]
     if section in ("sweep", "single"):
         for key, value in schema()["properties"].items():
@@ -274,7 +274,7 @@ def config_table(section: str) -> str:
 
 
 def _config_rows(path: str, subschema: dict[str, Any]) -> list[str]:
-    """Give a row for every key below a subschema, except what another table has."""
+    """Return a row for every key below a subschema, except what another table has."""
     wanted = rule(subschema)
     if "items" in wanted:
         path, wanted = f"{path}[]", rule(wanted["items"])
@@ -298,7 +298,7 @@ def _table_of(key: str) -> str:
 
 
 def _config_row(path: str, wanted: dict[str, Any], told_in: str = "") -> str:
-    """Give one row; a mapping whose keys another table has refers to it by ``told_in``."""
+    """Return one row; a mapping whose keys another table has refers to it by ``told_in``."""
     default = ""
     if wanted.get("default", {}) != {}:
         default = f"`{json.dumps(wanted['default'])}`"
@@ -310,7 +310,7 @@ def _config_row(path: str, wanted: dict[str, Any], told_in: str = "") -> str:
 
 
 def render_config(text: str) -> str:
-    """Give the README with every marked table made anew."""
+    """Return the README with every marked table made anew."""
     return MARKED.sub(lambda match: match[1] + config_table(match[2]) + match[3], text)
 
 

@@ -27,7 +27,7 @@ def main(argv: list[str] | None = None) -> int:
         "--idle-s", type=float, default=IDLE_S, metavar="SECONDS", help="how long to watch it idle"
     )
     parser.add_argument(
-        "--no-self-test", action="store_true", help="put no load on the boards (saves a minute)"
+        "--no-self-test", action="store_true", help="put no load on the GPUs (saves a minute)"
     )
     arguments = parser.parse_args(argv)
     return run(lambda: _print(arguments))

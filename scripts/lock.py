@@ -88,7 +88,7 @@ def allow_either_torch(cpu_lock: str, cuda_lock: str) -> str:
 
 
 def conda_pins(name: str) -> dict[str, str]:
-    """Give the pins of an environment under conda: its lock's.
+    """Return the pins of an environment under conda: its lock's.
 
     On CPU there is uv besides, with which ``envs/<name>.post-deploy.sh`` gets torch's CPU build
     where pip took the other one.

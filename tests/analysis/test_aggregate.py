@@ -54,7 +54,7 @@ def test_one_repeat_has_no_spread():
 
 
 def metered(value_j, repeat=1, **changes):
-    """Give a measured repeat whose counters leave 1 % of the gross energy open."""
+    """Return a measured repeat whose counters leave 1 % of the gross energy open."""
     row = builders.metrics(value_j, repeat)
     fields = {
         "gross_energy_standard_uncertainty_j": 0.01 * row.gross_energy_j,

@@ -48,7 +48,7 @@ CHANGED = {
     "engine": {"effective": builders.measurement().effective | {"engine_version": "5.24.0"}},
     "device": {"effective": builders.measurement().effective | {"device": "cuda:0"}},
     "driver": {"host": builders.host(gpus=(builders.gpu(driver_version="600"),))},
-    "hardware": {"host": builders.host(gpus=(builders.gpu(name="other board"),))},
+    "hardware": {"host": builders.host(gpus=(builders.gpu(name="other GPU"),))},
     "host": {"host": builders.host(hostname="node2")},
 }
 
@@ -69,7 +69,7 @@ def test_the_power_limit_inside_the_window_counts_and_not_the_one_at_the_start()
     lowered = replace(lowered, boards=(builders.board(power_limit_w=(200.0, 200.0)),))
     other = found(windows=(builders.window(interval=lowered),))
     (difference,) = differences("precision", found(), other)
-    assert in_words(difference) == "power limit of the boards (W): 300 and 200"
+    assert in_words(difference) == "power limit of the GPUs (W): 300 and 200"
 
 
 def test_joules_of_another_scope_or_method_differ_and_times_do_not_mind():

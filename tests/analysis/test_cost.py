@@ -24,7 +24,7 @@ REPEAT_S = HEALTHY.end_s - HEALTHY.clock.monotonic_s
 
 @pytest.fixture
 def sweep(tmp_path, monkeypatch) -> dict:
-    """Give the plan of two cells of three repeats, with their specs below the working folder."""
+    """Return the plan of two cells of three repeats, with their specs below the working folder."""
     monkeypatch.chdir(tmp_path)
     cells = []
     for precision in ("float32", "int8"):

@@ -35,7 +35,7 @@ def compared(measurements):
 
 
 def made(rows):
-    """Give the files of the table by their suffix."""
+    """Return the files of the table by their suffix."""
     return {name.rpartition(".")[2]: text for name, text in files(table("test", rows)).items()}
 
 

@@ -24,7 +24,7 @@ WINDOW_SD_W, REPEAT_SD_W = 0.5, 2.0
 
 
 def window(workload: str, repeat: int = 1, noise_w: float = 0.0, **changes):
-    """Give the metrics of a window that lies on the line, but for noise."""
+    """Return the metrics of a window that lies on the line, but for noise."""
     tokens_per_s = RATES[workload]
     on_line = builders.metrics(
         repeat=repeat,
@@ -60,7 +60,7 @@ def test_the_line_finds_the_floor_and_the_marginal_joule() -> None:
 
 
 def share_held(rates: int, repeats: int, missing: int = 0, draws: int = 1000) -> dict[str, float]:
-    """Give how often the intervals hold the truth where whole repeats draw more or less.
+    """Return how often the intervals hold the truth where whole repeats draw more or less.
 
     ``missing`` windows are left out of each draw, at random.
     """

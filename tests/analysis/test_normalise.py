@@ -123,7 +123,7 @@ def test_one_output_token_has_no_time_per_output_token():
 def test_measured_joules_have_an_uncertainty_and_estimated_ones_a_reason():
     meter = replace(builders.measurement().meter, counter_tick_s={"GPU-1": 0.2})
     measured, estimated = rows(meter=meter)
-    # The board draws 50 W before the window and 100 W inside, and ticks every 0.2 s.
+    # The GPU draws 50 W before the window and 100 W inside, and ticks every 0.2 s.
     assert measured.gross_energy_standard_uncertainty_j == pytest.approx(
         0.2 * math.sqrt((50**2 + 100**2) / 12)
     )

@@ -21,7 +21,7 @@ from llm_energy.records import Verdicts, read_record, write_record
 
 
 def repeats(*changes: dict, **spec) -> list:
-    """Give one measurement a repeat, each with its changes."""
+    """Return one measurement a repeat, each with its changes."""
     return [
         builders.measurement(builders.spec(repeat=k, **spec), **change)
         for k, change in enumerate(changes, 1)
@@ -280,7 +280,7 @@ STALE = {"prompts_sha256": {"b1": "x" * 64}}
 
 
 def slipped(k: int) -> dict:
-    """Give a repeat whose sensor takes mJ for J."""
+    """Return a repeat whose sensor takes mJ for J."""
     start_s = 1000.0 * k + 20
     joules = builders.energy(builders.WINDOW_S, gpu_w=1000 * builders.GPU_W)
     interval = builders.interval("window", start_s, builders.WINDOW_S, joules)
@@ -343,7 +343,7 @@ def test_real_measurements_of_a_quiet_board_are_not_accused(tmp_path, monkeypatc
     monkeypatch.chdir(tmp_path)
     found = validate("h100-first", "pytorch", Path("results/h100-first/plan.json")).verdicts
     assert len(found) == 12
-    # The third repeat did run on another board.
+    # The third repeat did run on another GPU.
     assert {frozenset((f.id, f.severity) for f in v.flags) for v in found} == {
         frozenset({("M12", "note"), ("H10", "warning")})
     }

@@ -96,7 +96,7 @@ TABLES = {
 
 
 def parameters(**changes: Any) -> dict[str, Any]:
-    """Give the neutral parameters with some changed; a double underscore stands for a dot."""
+    """Return the neutral parameters with some changed; a double underscore stands for a dot."""
     changed = copy.deepcopy(NEUTRAL)
     for path, value in changes.items():
         *parents, last = path.split("__")
@@ -126,7 +126,7 @@ def statuses(translation: Translation) -> dict[str, str]:
 
 
 def cell_of(backend: str, name: str, value: str | None = None) -> dict[str, Any]:
-    """Give the matrix's first entry for a parameter (and its value) or a feature."""
+    """Return the matrix's first entry for a parameter (and its value) or a feature."""
     for row in all_rows():
         if name in (row.get("parameter"), row.get("feature")) and row.get("value") == value:
             return row[backend][0]
@@ -798,7 +798,7 @@ def test_every_row_of_the_parameter_tables_has_its_tests():
 
 @cache
 def names_of_tests(file: str) -> set[str]:
-    """Give the node names of a test file: functions, and methods as ``Class::method``."""
+    """Return the node names of a test file: functions, and methods as ``Class::method``."""
     names = set()
     for node in ast.parse((ROOT / file).read_text(encoding="utf-8")).body:
         if isinstance(node, ast.FunctionDef):

@@ -175,7 +175,7 @@ def spec(strategy="data_parallel", **changes) -> Spec:
 
 @pytest.fixture(scope="module")
 def copies():
-    """Give a cell that two copies of the stand-in serve."""
+    """Return a cell that two copies of the stand-in serve."""
     asked = spec()
     backend = replicas.Spread(asked)
     with pytest.MonkeyPatch.context() as patch:

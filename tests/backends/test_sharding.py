@@ -29,7 +29,7 @@ def config(strategy, count=2, folder=None, **changes):
 
 
 def planned(*arguments, device="cpu", **changes):
-    """Give the outcome and the reason, by backend, of the cells that a config asks for."""
+    """Return the outcome and the reason, by backend, of the cells that a config asks for."""
     sweep = load_sweep(config(*arguments, **{"backends": ["pytorch", "vllm"]} | changes))
     plan = make_plan(sweep, lambda backend: Engine(device, None))
     return {cell.backend: (cell.outcome, cell.reason or "") for cell in plan.cells}, plan
@@ -37,7 +37,7 @@ def planned(*arguments, device="cpu", **changes):
 
 @pytest.fixture
 def nine_heads(tmp_path):
-    """Give a folder with the config of a model of 9 query and 3 key-value heads."""
+    """Return a folder with the config of a model of 9 query and 3 key-value heads."""
     heads = {"num_attention_heads": 9, "num_key_value_heads": 3}
     (tmp_path / "config.json").write_text(json.dumps(heads))
     return tmp_path

@@ -26,7 +26,7 @@ READ = "dd6c0573b8f09898901a2b17e1e754931925fdf8624a7b1eaf00c16a834b1004"
 
 
 def entries(contract: dict[str, Any]) -> Iterator[tuple[tuple[str, ...], dict[str, Any]]]:
-    """Give every group of arguments or attributes with its path."""
+    """Return every group of arguments or attributes with its path."""
     for path, kind in contract["classes"].items():
         for group in ("arguments", "attributes"):
             yield (path, group), kind.get(group, {})
@@ -48,7 +48,7 @@ METHODS = [
 
 
 def changed(path: tuple[str, ...], change: str) -> dict[str, Any]:
-    """Give a copy of the file with one entry renamed, removed, or of another default or type."""
+    """Return a copy of the file with one entry renamed, removed, or of another default or type."""
     contract = copy.deepcopy(CONTRACT)  # which also parts what YAML anchors share
     holder: Any = contract["classes"]
     for key in path[:-1]:
@@ -69,7 +69,7 @@ def changed(path: tuple[str, ...], change: str) -> dict[str, Any]:
 
 
 def entry_at(path: tuple[str, ...]) -> dict[str, Any]:
-    """Give one entry of the file."""
+    """Return one entry of the file."""
     entry: Any = CONTRACT["classes"]
     for key in path:
         entry = entry[key]
@@ -77,7 +77,7 @@ def entry_at(path: tuple[str, ...]) -> dict[str, Any]:
 
 
 def identifiers(paths: list[tuple[str, ...]]) -> list[str]:
-    """Give the paths as names of tests."""
+    """Return the paths as names of tests."""
     return [".".join((path[0].rpartition("tensorrt_llm.")[2], *path[2:])) for path in paths]
 
 
@@ -93,7 +93,7 @@ def against(contract: dict[str, Any], package: dict[str, Any] | None = None) -> 
 
 
 def digest(contract: dict[str, Any]) -> str:
-    """Give the hash of all names, types and defaults."""
+    """Return the hash of all names, types and defaults."""
     return sha256_json(
         {
             ".".join(path): {

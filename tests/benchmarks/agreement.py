@@ -44,7 +44,7 @@ def serve(backend: str, folder: Path, prompts: list[list[int]], asked: dict) -> 
 
 
 def tokenise(folder: Path, count: int) -> list[list[int]]:
-    """Give the ids of so many built-in prompts, evenly from all of them."""
+    """Return the ids of so many built-in prompts, evenly from all of them."""
     from transformers import AutoTokenizer
 
     lines = (ROOT / "config/prompts/general-v1.jsonl").read_text(encoding="utf-8").splitlines()
@@ -54,7 +54,7 @@ def tokenise(folder: Path, count: int) -> list[list[int]]:
 
 
 def gaps(folder: Path, sequences: list[list[int]]) -> list[float]:
-    """Give the gap between the two largest logits after each sequence, without cache or batch."""
+    """Return the gap between the two largest logits after each sequence, without cache or batch."""
     import torch
     from transformers import AutoModelForCausalLM
 

@@ -37,7 +37,7 @@ def one_loud(cell: simulated.Cell) -> float:
 
 
 def hash_of(cell: simulated.Cell) -> int:
-    """Give a number from 0 to 999 that is the same in every run."""
+    """Return a number from 0 to 999 that is the same in every run."""
     return sum(ord(letter) * 131**k for k, letter in enumerate(str(cell))) % 1000
 
 
@@ -83,7 +83,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def holds(score: simulated.Score, assumed: bool) -> bool:
-    """Tell whether a kind of sweeps keeps its floors; ``assumed`` noise has to keep all of them."""
+    """Return whether a kind of sweeps keeps its floors; ``assumed`` noise must keep them all."""
     covered = LEAST_COVERED <= score.covered <= MOST_COVERED
     found = score.found is None or score.found >= LEAST_FOUND
     true = score.false is None or score.false <= MOST_FALSE

@@ -9,7 +9,7 @@ than 0.2 % of one core, averaged over the window, and no thread. The sampler's s
 given beside it, and so is the ratio of the loop's CPU time (metered over bare), which says whether
 the two disturb each other.
 
-On a host without NVIDIA boards a stand-in for NVML takes their place in both processes.
+On a host without NVIDIA GPUs a stand-in for NVML takes their place in both processes.
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ def work(chunks: int) -> None:
 
 
 def calibrate(window_s: float) -> int:
-    """Give how many chunks of work last for about ``window_s``."""
+    """Return how many chunks of work last for about ``window_s``."""
     begin_s = time.perf_counter()
     work(100)
     return max(1, round(100 * window_s / (time.perf_counter() - begin_s)))
@@ -81,7 +81,7 @@ def count_tasks() -> int:
 
 
 def cpu_s(pid: int) -> float:
-    """Give the CPU time of a process of one thread, in s (proc_pid_schedstat, in ns)."""
+    """Return the CPU time of a process of one thread, in s (proc_pid_schedstat, in ns)."""
     return int(Path(f"/proc/{pid}/schedstat").read_text().split()[0]) / 1e9
 
 
@@ -97,7 +97,7 @@ class Clock:
         return now_s
 
     def used_s(self, interval: Interval) -> float:
-        """Give the CPU time that the process used between an interval's edges."""
+        """Return the CPU time that the process used between an interval's edges."""
         return self.process_s[interval.end_s] - self.process_s[interval.start_s]
 
 
@@ -125,7 +125,7 @@ def quartiles(values: Sequence[float], form: str) -> str:
 def run_pairs(
     meter: Meter, clock: Clock, window_s: float, pairs: int, sampler_pid: int
 ) -> list[list[Run]]:
-    """Give the metered runs and the bare ones, taken in turns, random within each pair."""
+    """Return the metered runs and the bare ones, taken in turns, random within each pair."""
     chunks = calibrate(window_s)
     windows = [lambda: meter.interval("window"), nullcontext]
     for window in windows:
@@ -173,8 +173,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         boards = ["GPU-a", "GPU-b"]
         sys.modules["pynvml"] = make_nvml([FakeBoard(uuid) for uuid in boards], time.monotonic)
         os.environ["PYTHONPATH"] = str(STAND_IN)
-        print("NVML shows no board here: stand-ins take their place")
-    print(f"boards: {', '.join(boards)}")
+        print("NVML shows no GPU here: stand-ins take their place")
+    print(f"GPUs: {', '.join(boards)}")
 
     samplers: list[Sampler] = []
 

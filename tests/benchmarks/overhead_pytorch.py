@@ -27,7 +27,7 @@ from llm_energy.backends.pytorch.backend import CAPABILITIES
 
 
 def bare(subject: Subject) -> Callable[[], object]:
-    """Give the loop that a user would write around the prepared tensors."""
+    """Return the loop that a user would write around the prepared tensors."""
     import torch
 
     engine = subject.engine

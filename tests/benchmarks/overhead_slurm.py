@@ -71,7 +71,7 @@ PARTS = (
 
 
 def parts_s(folder: Path) -> list[float]:
-    """Give how long each part took, as the median over the jobs that ran in a folder."""
+    """Return how long each part took, as the median over the jobs that ran in a folder."""
     jobs = []
     for path in folder.glob("stamps-*"):
         stamps = [float(line) for line in path.read_text().splitlines()]

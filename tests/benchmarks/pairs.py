@@ -29,7 +29,7 @@ class Ratio(NamedTuple):
 def paired_times(
     first: Callable[[], object], second: Callable[[], object], pairs: int
 ) -> list[tuple[float, float]]:
-    """Give the seconds that each of the two took, pair by pair, in random order within a pair.
+    """Return the seconds that each of the two took, pair by pair, in random order within a pair.
 
     Both are called once before, and nothing is collected in between.
     """
@@ -52,6 +52,6 @@ def paired_times(
 
 
 def speed_ratio(times: Sequence[tuple[float, float]]) -> Ratio:
-    """Give the speed of the first of each pair over that of the second; 1 is equally fast."""
+    """Return the speed of the first of each pair over that of the second; 1 is equally fast."""
     low, median, high = statistics.quantiles((second / first for first, second in times), n=4)
     return Ratio(median, low, high, len(times))

@@ -55,7 +55,7 @@ for path in open(sys.argv[1], encoding="utf-8").read().splitlines():
 
 
 def archived_requests() -> Iterator[int]:
-    """Give how many requests each measured window of the archived sweep has."""
+    """Return how many requests each measured window of the archived sweep has."""
     with tarfile.open(ARCHIVE) as files:
         for file in files:
             if "/measurements/" in file.name and file.name.endswith(".json"):
@@ -115,7 +115,7 @@ def _write(path: Path, value: object) -> int:
 
 
 def rounds() -> Iterator[list[tuple[str, list[object]]]]:
-    """Give the names and arguments of the commands after measuring, those together that may be."""
+    """Return names and arguments of the commands after measuring, those together that may be."""
     plan, out_dir = ["--plan", FOLDER / "plan.json"], ["--out-dir", FOLDER / "tables"]
     files = {n: [FOLDER / b / f"{n}.json" for b in BACKENDS] for n in ("metrics", "aggregate")}
     both = ["--metrics", *files["metrics"], "--aggregates", *files["aggregate"]]
@@ -157,7 +157,7 @@ def run(*commands: list[object]) -> tuple[float, float]:
 
 
 def measure(count: int) -> tuple[float, float, float]:
-    """Give the seconds of all stages, those of reading alone, and the peak memory in MB."""
+    """Return the seconds of all stages, those of reading alone, and the peak memory in MB."""
     size = generate(count)
     paths = sorted(map(str, FOLDER.glob("*/measurements/*/*.json")))
     Path("paths.txt").write_text("\n".join(paths), encoding="utf-8")
@@ -178,7 +178,7 @@ def measure(count: int) -> tuple[float, float, float]:
 
 
 def invalid() -> list[dict[str, object]]:
-    """Give the verdicts of every backend by which a generated window is invalid."""
+    """Return the verdicts of every backend by which a generated window is invalid."""
     files = [FOLDER / backend / "verdicts.json" for backend in BACKENDS]
     verdicts = [v for file in files for v in json.loads(file.read_text())["verdicts"]]
     return [v for v in verdicts if v["verdict"] == "invalid"]

@@ -51,7 +51,7 @@ class Watch:
 
 
 def passes(subject: Subject) -> dict[str, Callable[[], object]]:
-    """Give one pass with the noting of times and one without.
+    """Return one pass with the noting of times and one without.
 
     The PyTorch backend makes completions from the times, so there the model is called as the
     backend calls it, with the streamer that notes them and without any.

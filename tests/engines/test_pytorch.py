@@ -35,7 +35,7 @@ def subject(tiny_folder):
 
 @pytest.fixture
 def load(tiny_folder):
-    """Give a function that loads the tiny model with changed native arguments."""
+    """Return a function that loads the tiny model with changed native arguments."""
     engines = []
 
     def load_with(device="auto", **engine):
@@ -192,7 +192,7 @@ def test_neutral_arguments_build_no_logits_processor(subject):
 
 
 def failing(model, allocate):
-    """Give a forward that allocates half a megabyte and then fails as ``allocate`` does."""
+    """Return a forward that allocates half a megabyte and then fails as ``allocate`` does."""
     held = []
 
     @functools.wraps(model.forward)
@@ -385,7 +385,7 @@ def test_compiled_steps_end_where_uncompiled_ones_end(compiled, monkeypatch):
 
 
 def uncompiled(subject, **asked):
-    """Give the ids of the flow eager."""
+    """Return the ids of the flow eager."""
     with pytest.MonkeyPatch.context() as eager:
         eager.setattr(subject.engine, "_compiled", None)
         ids = subject.ids(PROMPTS, batch_size=4, **asked)

@@ -21,7 +21,7 @@ MIXED = [PROMPT[:3], PROMPT, PROMPT[:1], PROMPT[4:9], PROMPT[2:8], PROMPT[1:7]]
 
 
 def sharded(backend, strategy, count=2):
-    """Give the tested engine spread over ``count`` ranks, without a model yet."""
+    """Return the tested engine spread over ``count`` ranks, without a model yet."""
     subject = Subject(backend.name, backend.capabilities, backend.folder, None)
     subject.sharding = Sharding(strategy, count)
     spec = subject.spec()
@@ -39,14 +39,14 @@ def forget_binding():
 
 
 def processes(subject):
-    """Give the ids of the processes that hold the weights."""
+    """Return the ids of the processes that hold the weights."""
     if isinstance(subject.engine, replicas.Spread):
         return subject.engine.pids
     return [worker.proc.pid for worker in subject.engine._engine.model_executor.workers]
 
 
 def is_gone(pid):
-    """Tell whether a process has ended; one that nobody has waited for yet has."""
+    """Return whether a process has ended; one that nobody has waited for yet has."""
     try:
         with open(f"/proc/{pid}/stat", encoding="utf-8") as stream:
             return stream.read().rsplit(")", 1)[1].split()[0] == "Z"
@@ -56,14 +56,14 @@ def is_gone(pid):
 
 @pytest.fixture(scope="module")
 def alone(backend):
-    """Give the score and the weights of one rank, asked before another engine takes its group."""
+    """Return the score and the weights of one rank, asked before another engine takes its group."""
     backend.needs("ranks")
     return backend.engine.score([PROMPT])[0], backend.effective["weight_bytes"]
 
 
 @pytest.fixture(scope="module", params=["tensor_parallel", "data_parallel"])
 def two(backend, alone, request):
-    """Give the tested engine on two ranks, by each strategy."""
+    """Return the tested engine on two ranks, by each strategy."""
     subject = sharded(backend, request.param).load()
     yield subject
     subject.engine.close()

@@ -34,7 +34,7 @@ QUIET = MeterSettings(codecarbon=False, sampling_period_s=None)
 
 @pytest.fixture(scope="module")
 def results(tmp_path_factory, tiny_folder):
-    """Give a folder ``results`` in which the tiny model lies as the models stage leaves it."""
+    """Return a folder ``results`` in which the tiny model lies as the models stage leaves it."""
     folder = tmp_path_factory.mktemp("project") / "results"
     shutil.copytree(tiny_folder, folder / "models" / "tiny" / "files")
     write_record(folder / "models" / "tiny" / "manifest.json", builders.manifest("tiny"))
@@ -42,7 +42,7 @@ def results(tmp_path_factory, tiny_folder):
 
 
 def spec(precision: str = "float32", **asked):
-    """Give the spec of one cell with one workload."""
+    """Return the spec of one cell with one workload."""
     universal = parameters(precision, **asked)
     native = translate(universal, "tensorrt", None, "auto")
     workload = Workload("w", len(PROMPTS), universal, native.generate)
@@ -73,7 +73,7 @@ def test_the_package_is_as_written_down():
 
 @pytest.fixture(scope="module")
 def loaded(results):
-    """Give a backend on the PyTorch flow, and what its load reported."""
+    """Return a backend on the PyTorch flow, and what its load reported."""
     backend = base.create("tensorrt")
     yield backend, backend.load(spec(), results / "models" / "tiny" / "files")
     backend.close()
@@ -178,7 +178,7 @@ def use_everything(results) -> None:
 
 
 def entries(contract):
-    """Give (class, path to the entry's group, name of the entry, entry) of all arguments."""
+    """Return (class, path to the entry's group, name of the entry, entry) of all arguments."""
     for path, kind in contract["classes"].items():
         yield from ((path, ("arguments",), n, e) for n, e in kind.get("arguments", {}).items())
         for method, about in kind.get("methods", {}).items():

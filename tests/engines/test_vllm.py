@@ -86,7 +86,7 @@ def serve(engine: Backend, lengths: list[int], **asked: int) -> list[Completion]
 
 @pytest.fixture(scope="module")
 def small(tiny_folder: Path):
-    """Give an engine whose KV cache holds four blocks, so that it is soon full."""
+    """Return an engine whose KV cache holds four blocks, so that it is soon full."""
     engine = Backend()
     engine.load(spec(block_size=BLOCK_TOKENS, num_gpu_blocks_override=5), tiny_folder)
     yield engine
@@ -95,7 +95,7 @@ def small(tiny_folder: Path):
 
 @pytest.fixture
 def unloaded():
-    """Give a backend that a test will fail to load."""
+    """Return a backend that a test will fail to load."""
     engine = Backend()
     yield engine
     engine.close()

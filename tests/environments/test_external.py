@@ -18,7 +18,7 @@ PACKAGES = {"tensorrt_llm": "1.3.0rc26", "torch": "2.12.0", "Requests": "2.32.5"
 
 @pytest.fixture
 def project(tmp_path: Path) -> Path:
-    """Give a folder with the locks that an environment is made from."""
+    """Return a folder with the locks that an environment is made from."""
     (tmp_path / "envs").mkdir()
     for name in ("tensorrt.txt", "sensors.in"):
         (tmp_path / "envs" / name).write_bytes((ROOT / "envs" / name).read_bytes())
@@ -26,7 +26,7 @@ def project(tmp_path: Path) -> Path:
 
 
 def python_with(folder: Path, packages: dict[str, str], version: tuple[int, int] = (3, 12)) -> str:
-    """Give a program that says of itself what a Python with these packages says."""
+    """Return a program that says of itself what a Python with these packages says."""
     program = folder / "python"
     told = json.dumps({"python": version, "packages": packages})
     program.write_text(f"#!/bin/sh\necho '{told}'\n")
@@ -35,7 +35,7 @@ def python_with(folder: Path, packages: dict[str, str], version: tuple[int, int]
 
 
 def uv_noting(folder: Path) -> str:
-    """Give a program that notes what uv is asked for, and the requirements it is given."""
+    """Return a program that notes what uv is asked for, and the requirements it is given."""
     program = folder / "uv"
     program.write_text(
         "#!/bin/sh\n"

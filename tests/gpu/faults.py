@@ -1,7 +1,7 @@
-"""Provoke on a real board what the checks must see, each beside a healthy twin.
+"""Provoke on a real GPU what the checks must see, each beside a healthy twin.
 
 python tests/gpu/faults.py plan      # where the workflow's environment is
-python tests/gpu/faults.py provoke   # where the board is
+python tests/gpu/faults.py provoke   # where the GPU is
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ def provoke(name: str) -> None:
 
 
 def _tenant() -> subprocess.Popen:
-    """Start a process that keeps the first board busy, and wait until it does."""
+    """Start a process that keeps the first GPU busy, and wait until it does."""
     sys.path.insert(0, str(ROOT / "scripts"))
     from llm_energy.meter.meter import open_meter
     from llm_energy.records import MeterSettings

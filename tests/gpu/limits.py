@@ -1,4 +1,4 @@
-"""Say how far measurements of a model with a known shape are from the limits of their board.
+"""Say how far measurements of a model with a known shape are from the limits of their GPU.
 
 Measurements from before backends reported a model's architecture lack it; ``model.py`` has it.
 
@@ -28,7 +28,7 @@ Found = dict[tuple[str, str], list[WindowLimits]]
 
 
 def limits(folder: Path) -> Found:
-    """Give the limits of every window below ``folder``, by cell and workload."""
+    """Return the limits of every window below ``folder``, by cell and workload."""
     found: Found = {}
     for path in sorted(folder.glob("results/*/*/measurements/*/r??.json")):
         measurement = read_record(Measurement, path)
@@ -48,7 +48,7 @@ def limits(folder: Path) -> Found:
 
 
 def lines(found: Found) -> Iterator[str]:
-    """Give one line a cell and workload, means over its repeats."""
+    """Return one line a cell and workload, means over its repeats."""
     in_order = sorted(found, key=lambda key: (key[0], int(key[1].removeprefix("b"))))
     for cell, workload in in_order:
         all_of_it = found[cell, workload]

@@ -1,7 +1,7 @@
 """Plan sweeps here and measure them on a host that can fetch nothing, not even Snakemake.
 
     python tests/gpu/offline.py plan CONFIG...             # where the workflow runs
-    python tests/gpu/offline.py measure SWEEP --for-s 500   # where the board is
+    python tests/gpu/offline.py measure SWEEP --for-s 500   # where the GPU is
 
 What `measure` leaves lies as the workflow would leave it, below ``results/``.
 """

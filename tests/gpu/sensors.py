@@ -1,4 +1,4 @@
-"""Hold a board's counter against its sampled power, and its idle power with and without a context.
+"""Hold a GPU's counter against its sampled power, and its idle power with and without a context.
 
 python tests/gpu/sensors.py OUT.json
 """
@@ -78,10 +78,10 @@ def _beside(*command: str) -> Iterator[None]:
 
 
 def main() -> None:
-    """Parse the command line; examine the boards, or be the load beside that."""
+    """Parse the command line; examine the GPUs, or be the load beside that."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("out", type=Path, nargs="?")
-    parser.add_argument("--load", metavar="UUID", help="only load this board, until ended")
+    parser.add_argument("--load", metavar="UUID", help="only load this GPU, until ended")
     arguments = parser.parse_args()
     if arguments.load:
         torch_load(arguments.load, 1.0)

@@ -1,8 +1,8 @@
-"""Serve one small model on two boards in every way, and hold ids, boards and joules together.
+"""Serve one small model on two GPUs in every way, and hold ids, GPUs and joules together.
 
     python tests/gpu/sharding.py FOLDER
 
-Needs a host with two NVIDIA boards and the packages of the PyTorch backend. Each way is measured by
+Needs a host with two NVIDIA GPUs and the packages of the PyTorch backend. Each way is measured by
 scripts/measure.py as the workflow would; a check that fails ends the script with status 1.
 """
 
@@ -70,7 +70,7 @@ def write_model(folder: Path) -> None:
 
 
 def spec_of(way: str) -> Spec:
-    """Give the spec that the plan stage would make for one way of sharding."""
+    """Return the spec that the plan stage would make for one way of sharding."""
     sharding = Sharding(way, 1 if way == "none" else 2)
     asked = parameters(max_output_tokens=32, batch_size=BATCH_SIZE)
     asked["sharding"] = {"strategy": way, "num_devices": sharding.num_devices}
@@ -95,7 +95,7 @@ def spec_of(way: str) -> Spec:
 
 
 def prompts() -> PromptSet:
-    """Give prompts of random ids, and a text of such to score."""
+    """Return prompts of random ids, and a text of such to score."""
     chance = random.Random(1)
 
     def ids(count: int) -> tuple[int, ...]:
@@ -126,16 +126,16 @@ def measure(folder: Path, way: str) -> Measurement:
 
 
 def problems(way: str, found: Measurement, alone: Measurement) -> list[str]:
-    """Say what is wrong with a way, against one board alone."""
+    """Say what is wrong with a way, against one GPU alone."""
     if found.outcome != "ok" or found.windows[0].outcome != "ok":
         return [found.reason or found.windows[0].reason or "no reason"]
     window, first = found.windows[0], alone.windows[0]
     boards = [p for p in window.interval.energy if p.component == "gpu"]
     metered, used = [p.device for p in boards], found.effective["device_uuids"]
     checks = {
-        "ids differ from one board's": window.output_token_ids == first.output_token_ids,
+        "ids differ from one GPU's": window.output_token_ids == first.output_token_ids,
         f"metered {metered}, used {used}": sorted(metered) == sorted(set(used)),
-        f"{len(used)} boards": len(used) == found.spec.sharding.num_devices,
+        f"{len(used)} GPUs": len(used) == found.spec.sharding.num_devices,
         "another score": abs(found.quality.total_nll / alone.quality.total_nll - 1) < 1e-3,
         "rows": len(window.requests.request_id) == REQUESTS * window.passes,
     }
@@ -156,9 +156,7 @@ def main(folder: Path) -> int:
         if window and window.interval:
             joules = [f"{p.energy_j:.0f}" for p in window.interval.energy if p.component == "gpu"]
             tokens = sum(window.requests.output_tokens)
-            print(
-                f"{way}: {tokens} tokens in {window.interval.duration_s:.1f} s, J by board", joules
-            )
+            print(f"{way}: {tokens} tokens in {window.interval.duration_s:.1f} s, J by GPU", joules)
         print(f"{way}: {'; '.join(wrong) or 'as it should be'}", flush=True)
     return int(failed > 0)
 

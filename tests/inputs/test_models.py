@@ -34,7 +34,7 @@ def write_safetensors(path: Path, tensors: dict[str, tuple[str, list[int]]]) -> 
 
 @pytest.fixture
 def origin(tmp_path: Path) -> Path:
-    """Give a folder as a user may have it: a model, and much that is no part of it."""
+    """Return a folder as a user may have it: a model, and much that is no part of it."""
     folder = tmp_path / "origin"
     folder.mkdir()
     tensors = {"a": ("BF16", [3, 5]), "b": ("BF16", [7]), "scale": ("F32", [1])}

@@ -219,7 +219,7 @@ def test_what_snakemake_put_back_is_not_kept_twice(tmp_path, in_process):
 
 @pytest.fixture(params=["disk", "limit"])
 def full(request, tmp_path):
-    """Give a folder on a file system of 1 MB, or one where a file may have 1 MB at most."""
+    """Return a folder on a file system of 1 MB, or one where a file may have 1 MB at most."""
     folder = tmp_path / "small"
     folder.mkdir()
     if request.param == "limit":

@@ -245,7 +245,7 @@ def test_the_events_of_a_window_are_those_that_happened_in_it():
 
 
 def warming(limit_c: float, c_per_s: float = 0.5):
-    """Give a host whose board warms up at this rate from the clock's start, up to a limit."""
+    """Return a host whose GPU warms up at this rate from the clock's start, up to a limit."""
     return lambda now_s: glance(board(temperature_c=min(limit_c, 40.0 + c_per_s * (now_s - 100.0))))
 
 
@@ -253,7 +253,7 @@ def test_sustained_serves_on_until_the_temperature_has_settled():
     the_spec = spec(thermal_policy="sustained", thermal_slope_c_per_10s=1.0)
     repeat, backend, _ = measure(the_spec, look=warming(60.0))
     window = repeat.windows[0]
-    # The board reaches its 60 °C at 140 s; over the ten seconds before 149 s it has risen by less
+    # The GPU reaches its 60 °C at 140 s; over the ten seconds before 149 s it has risen by less
     # than 1 °C.
     assert window.interval.start_s == pytest.approx(149.0, abs=2.0)
     assert abs(window.temperature_slope_c_per_10s) < 1.0
@@ -291,7 +291,7 @@ def test_without_a_policy_or_a_temperature_nothing_is_waited_for(policy, look):
 
 
 def continuous(requests: int, batch_size: int = 2):
-    """Give a spec of one workload with continuous batching."""
+    """Return a spec of one workload with continuous batching."""
     blank = spec(["b2"])
     workload = replace(
         blank.workloads[0],

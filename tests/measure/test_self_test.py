@@ -1,4 +1,4 @@
-"""The sensors' self-test on a simulated board, where it is known which sensor is wrong."""
+"""The sensors' self-test on a simulated GPU, where it is known which sensor is wrong."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ DURATION_S = 10.0
 
 @pytest.fixture
 def examine(tmp_path):
-    """Give a function that tests a board of which ``truth`` is true, beside an idle one."""
+    """Return a function that tests a GPU of which ``truth`` is true, beside an idle one."""
     hosts = []
 
     def examine(start_sampler=None, longer_s=0.0, stuck=False, **truth):
@@ -67,7 +67,7 @@ def test_a_healthy_board_passes_and_its_energies_agree(examine):
     assert found.duration_s == DURATION_S
     assert found.counter_with_j == pytest.approx(found.counter_without_j, rel=0.02)
     assert found.integral_j == pytest.approx(found.counter_with_j, rel=0.02)
-    # two runs each, of the busy board alone
+    # two runs each, of the busy GPU alone
     assert 2 * DURATION_S * 400 < found.counter_with_j < 2 * DURATION_S * 700
     without, with_ = ["without", "load"], ["with", "load"]
     assert log == ["load", *without, *with_, *with_, *without]
@@ -157,7 +157,7 @@ def test_a_board_that_pytorch_does_not_see_or_cannot_use_is_refused(monkeypatch)
         raise RuntimeError("CUDA out of memory")
 
     monkeypatch.setitem(sys.modules, "torch", fake_torch(no_memory))
-    with pytest.raises(LlmEnergyError, match="does not see board GPU-c"):
+    with pytest.raises(LlmEnergyError, match="does not see GPU GPU-c"):
         torch_load("GPU-c", 1.0)
     with pytest.raises(LlmEnergyError, match="failed on GPU-a: CUDA out of memory"):
         torch_load("GPU-a", 1.0)

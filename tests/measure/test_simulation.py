@@ -418,7 +418,7 @@ def test_the_first_passes_are_slower() -> None:
 def test_what_the_host_cannot_hold_is_refused() -> None:
     with pytest.raises(OutOfMemory):
         engine_on(SimulatedHost(Truth(engine=EngineTruth(parameter_count=10**12))))
-    with pytest.raises(Unsupported, match="1 boards were asked for"):
+    with pytest.raises(Unsupported, match="1 GPUs were asked for"):
         engine_on(SimulatedHost(Truth(boards=())))
     with pytest.raises(BackendUnavailable, match="not 'vllm'"):
         SimulatedHost().create_backend("vllm")

@@ -1,4 +1,4 @@
-"""When a workload counts as warm: its passes' durations, and the temperature of its boards."""
+"""When a workload counts as warm: its passes' durations, and the temperature of its GPUs."""
 
 from __future__ import annotations
 

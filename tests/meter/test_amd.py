@@ -1,4 +1,4 @@
-"""AMD boards over a stand-in for ``amdsmi``; none of this has met a real board."""
+"""AMD GPUs over a stand-in for ``amdsmi``; none of this has met a real GPU."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def clock():
 
 @pytest.fixture
 def open_amd(tmp_path, clock, monkeypatch):
-    """Open a meter of a host with these AMD boards, and no other sensor unless it is given."""
+    """Open a meter of a host with these AMD GPUs, and no other sensor unless it is given."""
 
     def open_them(*boards, nvidia=None, init_error=None):
         module = make_amdsmi(boards, clock, init_error)
@@ -71,7 +71,7 @@ def test_the_engine_may_name_a_board_in_any_of_its_ways(open_amd, clock, name):
 
 
 def test_an_unknown_board_is_refused_with_the_known_ones(open_amd):
-    with pytest.raises(LlmEnergyError, match=r"'cc-3'.*boards on this host: aa-1"):
+    with pytest.raises(LlmEnergyError, match=r"'cc-3'.*GPUs on this host: aa-1"):
         open_amd(FakeAmdBoard("aa-1")).restrict(["cc-3"])
 
 
@@ -179,7 +179,7 @@ def test_the_tick_is_measured(open_amd):
 
 def test_the_sampler_is_not_for_these_boards(open_amd):
     assert (
-        "no board whose power could be sampled" in open_amd(FakeAmdBoard("a")).report().trace_reason
+        "no GPU whose power could be sampled" in open_amd(FakeAmdBoard("a")).report().trace_reason
     )
 
 

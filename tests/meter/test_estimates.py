@@ -96,8 +96,8 @@ PROGRAM = """
     from llm_energy.records import MeterSettings
 
     clock = FakeClock()
-    boards = [FakeBoard("GPU-aaaa-1"), FakeBoard("GPU-bbbb-2", pci_bus_id="00000000:81:00.0")]
-    sys.modules["pynvml"] = make_nvml(boards, clock)
+    GPUs = [FakeBoard("GPU-aaaa-1"), FakeBoard("GPU-bbbb-2", pci_bus_id="00000000:81:00.0")]
+    sys.modules["pynvml"] = make_nvml(GPUs, clock)
     before = signal.getsignal(signal.SIGTERM)
     meter = open_meter(MeterSettings(), clock=clock, sysfs=pathlib.Path(sys.argv[1]))
     with meter.interval("window") as interval:
@@ -114,7 +114,7 @@ PROGRAM = """
     [
         # A lock that a crashed run left: the tracker would give None for everything.
         {"CODECARBON_ALLOW_MULTIPLE_RUNS": "False"},
-        # A board chosen by UUID: the tracker would watch no board, and say 0 J.
+        # A GPU chosen by UUID: the tracker would watch no GPU, and say 0 J.
         {"CUDA_VISIBLE_DEVICES": "GPU-bbbb-2"},
         # A user's own settings must not change the scope, the clock or the files.
         {"CODECARBON_TRACKING_MODE": "process", "CODECARBON_OUTPUT_DIR": "/nowhere"},

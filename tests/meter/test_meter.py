@@ -45,7 +45,7 @@ def no_driver(monkeypatch, clock):
 
 @pytest.fixture
 def open_boards(tmp_path, clock, monkeypatch):
-    """Open a meter of these boards, and of nothing else unless ``tmp_path`` holds it."""
+    """Open a meter of these GPUs, and of nothing else unless ``tmp_path`` holds it."""
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
 
     def open_them(*boards, settings=NO_ESTIMATES, **options):
@@ -85,7 +85,7 @@ def test_a_host_without_sensors_gives_three_unavailable_components(tmp_path, clo
     assert from_dict(Interval, to_dict(interval.record)) == interval.record
     assert meter.gpus() == ()
     meter.restrict([])
-    meter.restrict(["GPU-elsewhere"])  # nothing is known about boards here
+    meter.restrict(["GPU-elsewhere"])  # nothing is known about GPUs here
 
 
 def test_a_host_with_all_counters_measures_each_component(tmp_path, clock, open_boards):
@@ -152,7 +152,7 @@ def test_only_counters_stand_between_the_clock_and_the_work(clock, monkeypatch, 
     before, after = log[: work - 3], log[work + 4 :]
     assert before[-2:] == ["cpu", "wall clock"]  # what is differenced stands nearest
     assert after[:2] == ["wall clock", "cpu"]
-    assert set(before[:-2]) == set(after[2:])  # the state of boards, outermost
+    assert set(before[:-2]) == set(after[2:])  # the state of GPUs, outermost
     assert "nvmlDeviceGetTemperature" in before
     assert COUNTER not in before + after
 
@@ -266,7 +266,7 @@ def test_every_board_in_use_is_described_and_no_other(clock, open_boards):
 
 
 class Sampler:
-    """A sampler of two boards that finds 100 W, and writes one line."""
+    """A sampler of two GPUs that finds 100 W, and writes one line."""
 
     problem = None
 
@@ -354,7 +354,7 @@ def test_a_sampler_without_a_file_is_reported(tmp_path, open_boards, samplers):
 @pytest.mark.parametrize(
     ("boards", "changes", "reason"),
     [
-        ([], {}, "no board"),
+        ([], {}, "no GPU"),
         ([FakeBoard("GPU-a")], {"settings": MeterSettings(False, None)}, "switched off"),
         ([FakeBoard("GPU-a")], {"trace_path": None}, "no file"),
     ],

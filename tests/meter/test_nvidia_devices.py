@@ -1,4 +1,4 @@
-"""NVIDIA boards over a fake driver: which boards, how many joules, and every way to fail."""
+"""NVIDIA GPUs over a fake driver: which GPUs, how many joules, and every way to fail."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ SECOND_ON_THE_BUS = "00000000:81:00.0"
 
 
 def boards():
-    """Two boards whose NVML order is not the order of their PCI bus ids."""
+    """Two GPUs whose NVML order is not the order of their PCI bus ids."""
     return [
         FakeBoard("GPU-bbbb-2", power_w=400, pci_bus_id=SECOND_ON_THE_BUS),
         FakeBoard("GPU-aaaa-1", power_w=100),
@@ -32,7 +32,7 @@ def sense(the_boards, clock=None, **environ):
 
 
 def meter(boards, clock, duration_s=10.0, between=lambda: None):
-    """Meter an interval of the boards in use, in which ``between`` happens."""
+    """Meter an interval of the GPUs in use, in which ``between`` happens."""
     sensor = boards.sensor()
     first = sensor.read()
     clock.advance(duration_s)
@@ -98,7 +98,7 @@ def test_consecutive_intervals_add_up_to_the_whole(durations_s):
         ({"CUDA_VISIBLE_DEVICES": "1", "CUDA_DEVICE_ORDER": "PCI_BUS_ID"}, ["GPU-bbbb-2"]),
         ({"CUDA_VISIBLE_DEVICES": "0,-1,1", "CUDA_DEVICE_ORDER": "PCI_BUS_ID"}, ["GPU-aaaa-1"]),
         ({"CUDA_VISIBLE_DEVICES": "7", "CUDA_DEVICE_ORDER": "PCI_BUS_ID"}, []),
-        # An index in CUDA's own order cannot be placed: all boards, until the engine says which.
+        # An index in CUDA's own order cannot be placed: all GPUs, until the engine says which.
         ({"CUDA_VISIBLE_DEVICES": "1"}, ["GPU-aaaa-1", "GPU-bbbb-2"]),
         ({"CUDA_VISIBLE_DEVICES": "-1"}, []),
         ({"CUDA_VISIBLE_DEVICES": ""}, []),
@@ -114,7 +114,7 @@ def test_hidden_boards_are_unavailable_not_zero():
     sensor, _ = sense(boards(), clock, CUDA_VISIBLE_DEVICES="")
     (component,) = meter(sensor, clock)
     assert (component.status, component.energy_j) == ("unavailable", None)
-    assert "CUDA_VISIBLE_DEVICES hides every board" in component.reason
+    assert "CUDA_VISIBLE_DEVICES hides every GPU" in component.reason
 
 
 def test_restricting_narrows_to_what_the_engine_reports():
@@ -202,7 +202,7 @@ def test_a_virtual_board_without_a_counter_says_that_it_is_one():
     board = FakeBoard("GPU-a", virtual=True, errors={COUNTER: "Not Supported"})
     (component,) = meter(sense([board], clock)[0], clock)
     assert (component.status, component.energy_j) == ("unavailable", None)
-    assert component.reason.startswith("NVML's energy counter: Not Supported; the board is virtual")
+    assert component.reason.startswith("NVML's energy counter: Not Supported; the GPU is virtual")
 
 
 def test_a_virtual_board_with_a_counter_is_labelled():
@@ -244,7 +244,7 @@ def test_without_the_package_the_reason_names_it(monkeypatch):
 def test_a_driver_without_boards_says_so():
     clock = FakeClock()
     sensor, _ = sense([], clock)
-    assert meter(sensor, clock)[0].reason == "NVML finds no board"
+    assert meter(sensor, clock)[0].reason == "NVML finds no GPU"
 
 
 def test_the_stand_in_offers_nothing_that_the_real_module_lacks():

@@ -1,4 +1,4 @@
-"""The state of a board beside an interval: what each reading says, and what its failure costs."""
+"""The state of a GPU beside an interval: what each reading says, and what its failure costs."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ HOST = Processes(everyone=frozenset({1, 7, 8, 100, 101}), own=frozenset({100, 10
 
 
 def between(board, change=lambda: None, tables=(HOST, HOST), clock=None):
-    """Say what the board went through while ``change`` happened."""
+    """Say what the GPU went through while ``change`` happened."""
     nvml = make_nvml([board], clock or FakeClock())
     first = read_state(nvml, board)
     change()

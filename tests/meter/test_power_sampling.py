@@ -33,7 +33,7 @@ def {name}(*arguments):
 
 @pytest.fixture
 def nvml(tmp_path, monkeypatch):
-    """Give a function that installs the stand-in, with lines of one's own at its end."""
+    """Return a function that installs the stand-in, with lines of one's own at its end."""
     folder = tmp_path / "packages"
     folder.mkdir()
     monkeypatch.setenv("PYTHONPATH", str(folder))
@@ -47,7 +47,7 @@ def nvml(tmp_path, monkeypatch):
 
 @pytest.fixture
 def start(tmp_path, nvml):
-    """Give a function that starts a sampler, and leave none behind."""
+    """Return a function that starts a sampler, and leave none behind."""
     started = []
 
     def start(devices=("GPU-a",), path=tmp_path / "run" / "r01.trace.csv.gz"):
@@ -88,7 +88,7 @@ def await_samples(running, count):
 
 
 def process_of(path):
-    """Give the id of the process that samples into ``path``, None where there is none."""
+    """Return the id of the process that samples into ``path``, None where there is none."""
     for folder in Path("/proc").glob("[0-9]*"):
         try:
             words = (folder / "cmdline").read_bytes().split(b"\0")
@@ -142,7 +142,7 @@ def test_rows_reach_the_file_unasked(start, tmp_path):
 class VirtualProcess:
     """The surroundings of the sampling loop in virtual time: clock, input and output.
 
-    A board's n-th reading takes ``reading_s[n]``; the input ends when there are no more.
+    A GPU's n-th reading takes ``reading_s[n]``; the input ends when there are no more.
     """
 
     POLLIN = select.POLLIN
@@ -254,7 +254,7 @@ def test_a_faster_period_is_refused(tmp_path, period_s):
 
 
 def test_no_board_is_refused(tmp_path):
-    with pytest.raises(LlmEnergyError, match="no board"):
+    with pytest.raises(LlmEnergyError, match="no GPU"):
         sampler.start(tmp_path / "r01.trace.csv.gz", 0.1, [])
 
 

@@ -46,7 +46,7 @@ def wait_for(condition, what):
 
 
 def watching(pid):
-    """Tell whether a process still runs; one that nobody has waited for yet does not."""
+    """Return whether a process still runs; one that nobody has waited for yet does not."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
     except OSError:
@@ -94,7 +94,7 @@ nvmlDeviceGetGraphicsRunningProcesses = shown("drawing")
 
 @pytest.fixture
 def show(tmp_path, monkeypatch):
-    """Install a driver, and give a function that says which processes it shows on its boards."""
+    """Install a driver, and give a function that says which processes it shows on its GPUs."""
     packages, shown = tmp_path / "packages", tmp_path / "shown.json"
     packages.mkdir()
     monkeypatch.setenv("PYTHONPATH", str(packages))

@@ -44,7 +44,7 @@ EACH = pytest.mark.parametrize("mistake", MISTAKES, ids=[mistake["id"] for mista
 
 
 def text_with(mistake: dict) -> str:
-    """Give the valid config with one mistake in it."""
+    """Return the valid config with one mistake in it."""
     line = mistake["line"]
     text = mistake["becomes"] if "becomes" in mistake else f"{line}\n{mistake['then']}"
     assert f"{line}\n" in BASE
@@ -52,7 +52,7 @@ def text_with(mistake: dict) -> str:
 
 
 def line_of(mistake: dict) -> int:
-    """Give the line that a mistake is reported for."""
+    """Return the line that a mistake is reported for."""
     return BASE.split("\n").index(mistake["line"]) + 1 + mistake.get("at", 0)
 
 
@@ -65,7 +65,7 @@ def problems(text: str, root: Path, files: tuple[str, ...] = ("sweep.yaml",)) ->
 
 @pytest.fixture
 def root(tmp_path, monkeypatch) -> Path:
-    """Give a folder to work in, with the model of the valid config."""
+    """Return a folder to work in, with the model of the valid config."""
     (tmp_path / "model").mkdir()
     monkeypatch.chdir(tmp_path)
     return tmp_path

@@ -82,7 +82,7 @@ ODD = (None, True, -1, 1.5, 1.0, 2, "", "text", [], {}, ["x"], [1, "x"], {"x": 1
 
 
 def places(value, path=()):
-    """Give the path of every value inside a JSON value."""
+    """Return the path of every value inside a JSON value."""
     yield path
     if isinstance(value, (dict, list)):
         for key, inner in value.items() if isinstance(value, dict) else enumerate(value):
@@ -90,7 +90,7 @@ def places(value, path=()):
 
 
 def changed(data, path, change):
-    """Give a copy of ``data`` where ``change`` was applied to what holds the last key of a path."""
+    """Return a copy of ``data`` with ``change`` applied to what holds the last key of a path."""
     data = copy.deepcopy(data)
     holder = data
     for key in path[:-1]:
@@ -118,7 +118,7 @@ def mutated(draw, data):
 
 
 def is_read(name, data) -> bool:
-    """Say whether the reader accepts it; the validate stage checks the inner spec's version."""
+    """Return whether the reader accepts it; the validate stage checks the inner spec's version."""
     try:
         from_dict(RECORDS[name], data)
     except RecordError:

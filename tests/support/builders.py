@@ -47,7 +47,7 @@ WINDOW_S, IDLE_S = 40.0, 10.0
 
 
 def workload(id: str = "b1", **changes: Any) -> Workload:
-    """Give a workload of two requests with a forced length; keywords replace parameters."""
+    """Return a workload of two requests with a forced length; keywords replace parameters."""
     parameters = {
         "model_name": "example/model",
         "fp_precision": "float32",
@@ -69,7 +69,7 @@ def spec(
     workloads: Iterable[Workload] = (workload(),),
     **changes: Any,
 ) -> Spec:
-    """Give the spec of one repeat."""
+    """Return the spec of one repeat."""
     healthy = Spec(
         schema_version=SCHEMA_VERSION,
         sweep="test",
@@ -90,7 +90,7 @@ def spec(
 
 
 def energy(duration_s: float, gpu_w: float = GPU_W, dram_w: float = DRAM_W) -> tuple:
-    """Give a measured GPU, an estimated memory and a CPU without a sensor."""
+    """Return a measured GPU, an estimated memory and a CPU without a sensor."""
     return (
         ComponentEnergy("gpu", "GPU-1", "measured", "nvml_total_energy", gpu_w * duration_s),
         ComponentEnergy("cpu", None, "unavailable", "rapl", None, "powercap is not readable"),
@@ -99,7 +99,7 @@ def energy(duration_s: float, gpu_w: float = GPU_W, dram_w: float = DRAM_W) -> t
 
 
 def estimated_only(duration_s: float, cpu_w: float = 20.0) -> tuple:
-    """Give what a host without any sensor gives."""
+    """Return what a host without any sensor gives."""
     return (
         ComponentEnergy("gpu", None, "unavailable", "nvml", None, "no driver"),
         ComponentEnergy("cpu", None, "estimated", "codecarbon cpu_load", cpu_w * duration_s),
@@ -108,7 +108,7 @@ def estimated_only(duration_s: float, cpu_w: float = 20.0) -> tuple:
 
 
 def board(device: str = "GPU-1", **changes: Any) -> BoardActivity:
-    """Give a board that was warm, free and at its default limit throughout an interval."""
+    """Return a GPU that was warm, free and at its default limit throughout an interval."""
     healthy = BoardActivity(
         device=device,
         temperature_c=(60.0, 62.0),
@@ -124,7 +124,7 @@ def board(device: str = "GPU-1", **changes: Any) -> BoardActivity:
 
 
 def host_activity(duration_s: float = WINDOW_S, **changes: Any) -> HostActivity:
-    """Give what a host with two processors does that serves one engine and nothing else."""
+    """Return what a host with two processors does that serves one engine and nothing else."""
     healthy = HostActivity(
         busy_s=1.05 * duration_s,
         own_busy_s=1.0 * duration_s,
@@ -139,7 +139,7 @@ def host_activity(duration_s: float = WINDOW_S, **changes: Any) -> HostActivity:
 
 
 def sampled(part: ComponentEnergy, duration_s: float, **changes: Any) -> TraceSummary:
-    """Give the trace of a board that agrees with its counter, sampled ten times a second."""
+    """Return the trace of a GPU that agrees with its counter, sampled ten times a second."""
     healthy = TraceSummary(
         device=part.device,
         samples=max(0, int(10 * duration_s)),
@@ -156,9 +156,9 @@ def sampled(part: ComponentEnergy, duration_s: float, **changes: Any) -> TraceSu
 def interval(
     name: str, start_s: float, duration_s: float, parts: tuple | None = None, **changes: Any
 ) -> Interval:
-    """Give an interval; its energy is that of a busy GPU unless ``parts`` says otherwise.
+    """Return an interval; its energy is that of a busy GPU unless ``parts`` says otherwise.
 
-    Its measured boards have an activity and a trace, without load where the name says idle.
+    Its measured GPUs have an activity and a trace, without load where the name says idle.
     """
     parts = parts or energy(duration_s)
     boards = [p for p in parts if p.component == "gpu" and p.status == "measured"]
@@ -177,7 +177,7 @@ def interval(
 
 
 def request_table(start_s: float, duration_s: float = WINDOW_S, **changes: Any) -> RequestTable:
-    """Give the rows of two passes; the first token comes after a tenth of a pass, the last at 0.8.
+    """Return rows of two passes; the first token comes after a tenth of a pass, the last at 0.8.
 
     TTFT is 2 s, end-to-end latency 16 s and TPOT 2 s in a window of 40 s.
     """
@@ -199,7 +199,7 @@ def request_table(start_s: float, duration_s: float = WINDOW_S, **changes: Any) 
 
 
 def window(workload: str = "b1", start_s: float = 1020.0, **changes: Any) -> Window:
-    """Give the window of one workload."""
+    """Return the window of one workload."""
     healthy = Window(
         workload=workload,
         order=0,
@@ -220,7 +220,7 @@ def window(workload: str = "b1", start_s: float = 1020.0, **changes: Any) -> Win
 
 
 def host(**changes: Any) -> Host:
-    """Give a host with one board."""
+    """Return a host with one GPU."""
     healthy = Host(
         hostname="node1",
         boot_id="boot-1",
@@ -240,7 +240,7 @@ def host(**changes: Any) -> Host:
 
 
 def gpu(**changes: Any) -> dict[str, Any]:
-    """Give the identity and the settings of the host's board."""
+    """Return the identity and the settings of the host's GPU."""
     healthy = {
         "uuid": "GPU-1",
         "name": "board",
@@ -256,20 +256,20 @@ def gpu(**changes: Any) -> dict[str, Any]:
 
 
 def preflight(*unmet: str) -> Preflight:
-    """Give a preflight whose conditions all hold, except those that are named."""
+    """Return a preflight whose conditions all hold, except those that are named."""
     names = ("board_processes", "board_memory", "host_load", "disk")
     conditions = (Condition(n, n not in unmet, "as found", "as allowed") for n in names)
     return Preflight(0.0, tuple(conditions))
 
 
 def meter_report(**changes: Any) -> MeterReport:
-    """Give the report of a meter with a counter that ticks as usual and a whole trace."""
+    """Return the report of a meter with a counter that ticks as usual and a whole trace."""
     healthy = MeterReport({"GPU-1": 0.1}, "r01.trace.csv.gz", "f" * 64, None, False)
     return replace(healthy, **changes)
 
 
 def prompt_set(model: str = "m", workloads: Sequence[str] = ("b1",)) -> PromptSet:
-    """Give the prompts that ``window`` served."""
+    """Return the prompts that ``window`` served."""
     requests = tuple(Request(f"q{k}", (k, *range(PROMPT_TOKENS - 1))) for k in range(REQUESTS))
     return PromptSet(
         schema_version=SCHEMA_VERSION,
@@ -282,7 +282,7 @@ def prompt_set(model: str = "m", workloads: Sequence[str] = ("b1",)) -> PromptSe
 
 
 def manifest(model: str = "m", **changes: Any) -> ModelManifest:
-    """Give the manifest of a model with a thousand parameters."""
+    """Return the manifest of a model with a thousand parameters."""
     healthy = ModelManifest(
         schema_version=SCHEMA_VERSION,
         model=model,
@@ -301,7 +301,7 @@ def manifest(model: str = "m", **changes: Any) -> ModelManifest:
 
 
 def measurement(spec: Spec | None = None, start_s: float | None = None, **changes: Any):
-    """Give the measurement of one repeat; repeats of one cell don't overlap in time."""
+    """Return the measurement of one repeat; repeats of one cell don't overlap in time."""
     asked = spec or globals()["spec"]()
     start_s = 1000.0 * asked.repeat if start_s is None else start_s
     idle = energy(IDLE_S, IDLE_GPU_W)
@@ -335,7 +335,7 @@ def measurement(spec: Spec | None = None, start_s: float | None = None, **change
 
 
 def verdict(measurement: Measurement | None = None, **changes: Any) -> Verdict:
-    """Give a valid verdict on the first window of a measurement."""
+    """Return a valid verdict on the first window of a measurement."""
     judged = (measurement or globals()["measurement"]()).spec
     healthy = Verdict(
         cell=judged.cell,
@@ -352,14 +352,14 @@ def verdict(measurement: Measurement | None = None, **changes: Any) -> Verdict:
 
 
 def window_metrics(measurement: Measurement, verdict: Verdict) -> Iterator[Metrics]:
-    """Give the rows of one window as the normalise stage does, without files around it."""
+    """Return the rows of one window as the normalise stage does, without files around it."""
     return (Metrics(**fields) for fields, _ in window_fields(measurement, verdict, {}))
 
 
 def metrics(
     value_j: float = 0.5, repeat: int = 1, backend: str = "pytorch", **changes: Any
 ) -> Metrics:
-    """Give one row of metrics with ``value_j`` joules per output token."""
+    """Return one row of metrics with ``value_j`` joules per output token."""
     precision, model = changes.get("precision", "float32"), changes.get("model", "m")
     tokens = REQUESTS * PASSES * OUTPUT_TOKENS
     cell = f"{model}--{backend}--{precision}"
@@ -404,14 +404,14 @@ def metrics(
 def metrics_table(
     rows: Iterable[Metrics], without: Iterable[Verdict] = (), **changes: Any
 ) -> MetricsTable:
-    """Give the metrics of the backend of the first row."""
+    """Return the metrics of the backend of the first row."""
     rows, without = tuple(rows), tuple(without)
     backend = rows[0].backend if rows else without[0].cell.split("--")[1]
     return replace(MetricsTable(SCHEMA_VERSION, "test", backend, rows, without), **changes)
 
 
 def aggregate_row(**changes: Any) -> AggregateRow:
-    """Give one aggregated row of five repeats."""
+    """Return one aggregated row of five repeats."""
     healthy = AggregateRow(
         cell="m--pytorch--float32",
         model="m",
@@ -440,19 +440,19 @@ def aggregate_row(**changes: Any) -> AggregateRow:
 
 
 def unusable_row(outcome: str = "unsupported", reason: str = "no kernel", **changes: Any):
-    """Give the row of a cell without any usable window."""
+    """Return the row of a cell without any usable window."""
     nothing = {"energy_status": "unavailable", "components": (), "n": 0, "statistics": {}}
     nothing |= {"outcome": outcome, "reason": reason, "measurements": (), "hosts": ()}
     return aggregate_row(**(nothing | changes))
 
 
 def aggregate(rows: Iterable[AggregateRow], backend: str = "pytorch", **changes: Any) -> Aggregate:
-    """Give an aggregate of rows."""
+    """Return an aggregate of rows."""
     return replace(Aggregate(SCHEMA_VERSION, "test", backend, tuple(rows)), **changes)
 
 
 def plan(cells: Iterable[tuple[str, str]], repeats: int = 2, workloads=("b1",), folder="") -> dict:
-    """Give the plan of (backend, precision) cells; a precision with a "!" is unsupported."""
+    """Return the plan of (backend, precision) cells; a precision with a "!" is unsupported."""
     entries = []
     for backend, marked in cells:
         precision, planned = marked.rstrip("!"), not marked.endswith("!")

@@ -20,24 +20,24 @@ CURRENT = Current(
 
 
 def case(window: dict | None = None, current: Current = CURRENT, **changes) -> Case:
-    """Give a healthy case; ``window`` replaces fields of the window, keywords the measurement's."""
+    """Return a healthy case; ``window`` replaces fields of the window, keywords others."""
     measured = builders.window(**(window or {}))
     return Case(builders.measurement(windows=(measured,), **changes), measured, current)
 
 
 def metered(duration_s: float, parts: tuple | None = None) -> Case:
-    """Give a window of another length or energy, with its requests inside."""
+    """Return a window of another length or energy, with its requests inside."""
     interval = builders.interval("window", 1020.0, duration_s, parts)
     return case({"interval": interval, "requests": builders.request_table(1020.0, duration_s)})
 
 
 def column(spec=None, **changes) -> Case:
-    """Give a window with other columns of requests."""
+    """Return a window with other columns of requests."""
     return case({"requests": builders.request_table(1020.0, **changes)}, spec=spec)
 
 
 def traces(*changes: dict) -> list[Trace]:
-    """Give the traces of repeats 1, 2, ... each with its changes to the measurement."""
+    """Return the traces of repeats 1, 2, ... each with its changes to the measurement."""
     found = []
     for repeat, change in enumerate(changes, 1):
         measured = builders.measurement(builders.spec(repeat=repeat), **change)
@@ -54,7 +54,7 @@ def traffic(
     requested_rate_per_s: float | None = 0.25,
     **window: Any,
 ) -> Case:
-    """Give a window of timed traffic; keywords replace fields of the window."""
+    """Return a window of timed traffic; keywords replace fields of the window."""
     report = TrafficReport(
         mode=mode,
         begin_s=1020.0,

@@ -18,13 +18,13 @@ REPORTED = builders.measurement().effective
 
 
 def reported(spec=None, window: dict | None = None, current=CURRENT, host=None, **more) -> Case:
-    """Give a case whose engine reports more of what it loaded."""
+    """Return a case whose engine reports more of what it loaded."""
     changes = {"host": host} if host else {}
     return case(window, current=current, spec=spec, effective=REPORTED | more, **changes)
 
 
 def generation(passed: dict, used: dict, **window_effective) -> Case:
-    """Give a case of generation arguments passed and reported."""
+    """Return a case of generation arguments passed and reported."""
     workload = replace(builders.workload(), engine=passed)
     return case(
         {"effective": {"generation": used} | window_effective},
@@ -33,7 +33,7 @@ def generation(passed: dict, used: dict, **window_effective) -> Case:
 
 
 def asked(**engine) -> Spec:
-    """Give the spec of a cell with these load arguments."""
+    """Return the spec of a cell with these load arguments."""
     return builders.spec(engine={"dtype": "float32"} | engine)
 
 
@@ -208,7 +208,7 @@ ENGINE = {
 
 
 def passes(*durations_s: float, warmup_s: float = 10.0) -> Case:
-    """Give a window of passes that took these times."""
+    """Return a window of passes that took these times."""
     ends_s = tuple(1020.0 + total for total in accumulate(durations_s))
     interval = builders.interval("window", 1020.0, sum(durations_s))
     changes = {"interval": interval, "pass_ends_s": ends_s, "passes": len(durations_s)}
@@ -216,7 +216,7 @@ def passes(*durations_s: float, warmup_s: float = 10.0) -> Case:
 
 
 def continuous(first_s: tuple, last_s: tuple, batch_size: int = 2, **events) -> Case:
-    """Give one pass with continuous batching whose requests all arrived at its start."""
+    """Return one pass with continuous batching whose requests all arrived at its start."""
     rows = len(first_s)
     table = builders.request_table(1020.0)
     table = replace(
@@ -377,13 +377,13 @@ RUNNING = {
 
 
 def answers(*ids: tuple, spec=None, window=None, **effective) -> Case:
-    """Give a window whose requests were answered with these ids."""
+    """Return a window whose requests were answered with these ids."""
     kept = {"output_token_ids": {f"q{k}": tuple(i) for k, i in enumerate(ids)}}
     return reported(spec, kept | (window or {}), **effective)
 
 
 def static_lengths(*output_tokens: int) -> Case:
-    """Give one pass of four requests in one static batch."""
+    """Return one pass of four requests in one static batch."""
     batching = {"batch_size": 4, "strategy": "static", "max_batch_tokens": None}
     workload = builders.workload(batching=batching, min_output_tokens=1)
     spec = builders.spec(workloads=(replace(workload, requests=4),))
@@ -478,7 +478,7 @@ LLAMA = {
 
 
 def llama(energy_per_output_token_j: float, duration_s: float = 40.0, **changes) -> Case:
-    """Give Llama 3.1 8B on one H100: 8 requests at once, 200 prompt and 128 output tokens."""
+    """Return Llama 3.1 8B on one H100: 8 requests at once, 200 prompt and 128 output tokens."""
     rows = 64
     table = builders.request_table(1020.0, duration_s)
     table = replace(
@@ -520,12 +520,12 @@ BOUNDS = {
     "E25": [
         # 0.455 J is what the ML.ENERGY Leaderboard gives at this batch size.
         (llama(0.05), "invalid", llama(0.455)),
-        (llama(0.05), "invalid", llama(0.05, board={"name": "some other board"})),
+        (llama(0.05), "invalid", llama(0.05, board={"name": "some other GPU"})),
         (llama(0.05), "invalid", llama(0.05, architecture={})),
         (llama(0.05), "invalid", llama(0.05, architecture=LLAMA | {"hidden_size": "4096"})),
         (llama(0.05), "invalid", llama(0.05, status="estimated")),
         (llama(0.05), "invalid", llama(0.05, speculative_method="ngram")),
-        # 1,024 steps of 15 GB take 4.5 s at the board's bandwidth.
+        # 1,024 steps of 15 GB take 4.5 s at the GPU's bandwidth.
         (llama(0.455, 4.0), "invalid", llama(0.455, 6.0)),
     ],
     "E26": [
@@ -545,7 +545,7 @@ BOUNDS = {
 
 
 def measured_in(*blocks: str, **changes) -> list[Trace]:
-    """Give the traces of blocks, each a word whose letters are its cells in their order."""
+    """Return the traces of blocks, each a word whose letters are its cells in their order."""
     found: list[Trace] = []
     for repeat, cells in enumerate(blocks, 1):
         for cell in cells:
@@ -557,7 +557,7 @@ def measured_in(*blocks: str, **changes) -> list[Trace]:
 
 
 def in_stretches(*cells: str, repeats: int) -> list[Trace]:
-    """Give the traces of cells that were each measured with all their repeats on end."""
+    """Return the traces of cells that were each measured with all their repeats on end."""
     found = measured_in(*("".join(cells),) * repeats)
     found.sort(key=lambda trace: trace.key)
     return [replace(t, start_s=100.0 * k, end_s=100.0 * k + 40) for k, t in enumerate(found)]

@@ -1,4 +1,4 @@
-"""A fault and its healthy twin for each check of sensors, joules, boards, host and sessions.
+"""A fault and its healthy twin for each check of sensors, joules, GPUs, host and sessions.
 
 The form of a pair stands in ``test_checks.py``.
 """
@@ -24,12 +24,12 @@ def gpu(device: str, power_w: float, duration_s: float = 40.0, **changes) -> Com
 
 
 def waiting(gpu_w: float) -> Interval:
-    """Give a window with a board of little power."""
+    """Return a window with a GPU of little power."""
     return builders.interval("window", 1020.0, 40.0, builders.energy(40.0, gpu_w=gpu_w))
 
 
 def zone(device: str, power_w: float | None, duration_s: float, component="cpu") -> ComponentEnergy:
-    """Give what a RAPL zone counted, or that it may have wrapped where there is no power."""
+    """Return what a RAPL zone counted, or that it may have wrapped where there is no power."""
     if power_w is None:
         reason = "the counter may have wrapped more than once"
         return ComponentEnergy(component, device, "unavailable", "unavailable", None, reason)
@@ -37,14 +37,14 @@ def zone(device: str, power_w: float | None, duration_s: float, component="cpu")
 
 
 def inside(parts=None, duration_s: float = 40.0, measurement=None, **changes) -> Case:
-    """Give a case whose window's interval has these parts and changes."""
+    """Return a case whose window's interval has these parts and changes."""
     interval = builders.interval("window", 1020.0, duration_s, parts, **changes)
     table = builders.request_table(1020.0, duration_s)
     return case({"interval": interval, "requests": table}, **(measurement or {}))
 
 
 def traced(duration_s: float = 40.0, measurement=None, module=False, **changes) -> Case:
-    """Give a case whose board's power trace is changed in the window."""
+    """Return a case whose GPU's power trace is changed in the window."""
     parts = (MODULE,) if module else builders.energy(duration_s)
     summary = builders.sampled(parts[0], duration_s, **changes)
     return inside(parts, duration_s, measurement, trace=(summary,))
@@ -59,7 +59,7 @@ def hosted(duration_s: float = 40.0, **changes) -> Case:
 
 
 def baselines(deep_idle=None, before=None, after=None) -> dict:
-    """Give the healthy baselines with changes to the fields of each."""
+    """Return the healthy baselines with changes to the fields of each."""
     healthy = builders.measurement().baselines
     changes = (deep_idle, before, after)
     return {
@@ -68,18 +68,18 @@ def baselines(deep_idle=None, before=None, after=None) -> dict:
 
 
 def idle_parts(*parts: ComponentEnergy) -> dict:
-    """Give baselines in which every interval has these parts."""
+    """Return baselines in which every interval has these parts."""
     return baselines(*({"energy": parts},) * 3)
 
 
 def deep_idle(**changes) -> dict:
-    """Give baselines with another trace of the board before anything was loaded."""
+    """Return baselines with another trace of the GPU before anything was loaded."""
     (summary,) = builders.measurement().baselines[0].trace
     return baselines({"trace": (replace(summary, **changes),)})
 
 
 def loaded(before_bytes: int | None, after_bytes: int | None) -> dict:
-    """Give a measurement whose board held that much before and after the load."""
+    """Return a measurement whose GPU held that much before and after the load."""
     board = builders.board(memory_used_bytes=(before_bytes, after_bytes))
     return {"load": builders.interval("load", 1010.0, 5.0, boards=(board,))}
 
@@ -106,14 +106,14 @@ def wrapping(power_w: float | None, duration_s: float = 100.0) -> Case:
 
 
 def modelled(measurement: dict) -> Case:
-    """Give a window whose CPU joules are those of a model."""
+    """Return a window whose CPU joules are those of a model."""
     reason = "not measured: the counter may have wrapped more than once"
     part = ComponentEnergy("cpu", "machine", "estimated", "codecarbon", 720.0, reason)
     return inside((*SOUND, part), measurement=measurement)
 
 
 def by_method(method: str) -> dict:
-    """Give a measurement whose memory is estimated by this method."""
+    """Return a measurement whose memory is estimated by this method."""
     gpu_part, cpu_part, dram_part = builders.energy(40.0)
     parts = (gpu_part, cpu_part, replace(dram_part, method=method))
     return {"windows": (replace(builders.window(), interval=inside(parts).window.interval),)}
@@ -127,12 +127,12 @@ def zones(*powers_w: tuple[str, float]) -> Case:
 
 MODULE = gpu("GPU-1", 100.0, method="nvml_total_energy_counter_whole_module")
 MIG = gpu("GPU-1", 100.0, method="nvml_total_energy_counter_whole_board_mig")
-VIRTUAL = replace(LOST, reason="NVML's energy counter: Not Supported; the board is virtual")
+VIRTUAL = replace(LOST, reason="NVML's energy counter: Not Supported; the GPU is virtual")
 
 METER = {
     "M01": [
         (inside((BACKWARDS,), measurement={"baselines": ()}), "invalid", inside()),
-        # A board that never had a counter lost none.
+        # A GPU that never had a counter lost none.
         (inside((LOST,)), "invalid", inside((LOST,), measurement=idle_parts(LOST))),
     ],
     "M02": [
@@ -248,7 +248,7 @@ TWO = {**engine("GPU-1", "GPU-2"), **idle_parts(*(gpu(f"GPU-{k}", 50.0, 10.0) fo
 
 
 def pair_of_boards(second_w: float, percent: float | None) -> Case:
-    """Give two metered boards, of which the second works less."""
+    """Return two metered GPUs, of which the second works less."""
     parts = (gpu("GPU-1", 100.0), gpu("GPU-2", second_w))
     summaries = tuple(
         builders.sampled(part, 40.0, utilization_percent=utilization)
@@ -287,7 +287,7 @@ ENERGY = {
         (case(**engine()), "invalid", inside(builders.estimated_only(40.0), measurement=engine())),
         (pair_of_boards(51.0, 0.0), "invalid", pair_of_boards(51.0, 40.0)),
         (pair_of_boards(51.0, None), "invalid", pair_of_boards(55.0, None)),
-        # Where no board is far above idle, the model may just be small.
+        # Where no GPU is far above idle, the model may just be small.
         (
             pair_of_boards(60.0, 1.0),
             "invalid",
@@ -367,14 +367,14 @@ ENERGY = {
     ],
 }
 
-# boards
+# GPUs
 
 TENANT = {"boards": (builders.board(foreign_processes=(77,)),)}
 DISPLAY = {"boards": (builders.board(graphics_processes=(1,)),)}
 
 
 def drawing(*pids: int, **measurement) -> Case:
-    """Give a window in which these processes draw on the board."""
+    """Return a window in which these processes draw on the GPU."""
     return boarded(measurement, graphics_processes=pids)
 
 
@@ -546,7 +546,7 @@ def packages(**versions: str) -> dict:
 
 
 def drawing(powers_w: list[float], temperatures_c: list[float]) -> list[Trace]:
-    """Give the traces of repeats with these powers and temperatures, in this order of time."""
+    """Return the traces of repeats with these powers and temperatures, in this order of time."""
     changes = []
     for k, (power_w, begin_c) in enumerate(zip(powers_w, temperatures_c, strict=True), 1):
         interval: Interval = builders.interval(

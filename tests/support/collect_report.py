@@ -32,7 +32,7 @@ SUITE = ("tests/engines", "-v", "-rs", "-p", "no:cacheprovider", "--tb=short")
 
 
 def commands(backend: str, python: Path) -> Iterator[tuple[str, list[str | Path]]]:
-    """Give each part of the report: its file's name and the command whose output it is."""
+    """Return each part of the report: its file's name and the command whose output it is."""
     yield "doctor.json", [python, ROOT / "scripts" / "doctor.py", "--json", "--no-self-test"]
     yield "packages.txt", [python, "-c", PACKAGES]
     if backend in CONTRACTS:

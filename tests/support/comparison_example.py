@@ -32,7 +32,7 @@ FLOAT, INT4 = "m--pytorch--float32", "m--pytorch--int4"
 
 
 def side(precision: str = "float32", workload: str = "b1", **changes: Any) -> Side:
-    """Give one side with five repeats."""
+    """Return one side with five repeats."""
     backend = changes.get("backend", "pytorch")
     healthy = {
         "cell": f"m--{backend}--{precision}",
@@ -48,7 +48,7 @@ def side(precision: str = "float32", workload: str = "b1", **changes: Any) -> Si
 
 
 def comparison(**changes: Any) -> Comparison:
-    """Give a precision that saves 18 %, from five pairs."""
+    """Return a precision that saves 18 %, from five pairs."""
     healthy = {
         "contrast": "precision",
         "family": f"precision/pytorch/m/{GROSS}/measured/gpu",
@@ -76,7 +76,7 @@ def comparison(**changes: Any) -> Comparison:
 
 
 def lowest(**changes: Any) -> Lowest:
-    """Give int4 as the lowest of two precisions."""
+    """Return int4 as the lowest of two precisions."""
     healthy = {
         "backend": "pytorch",
         "model": "m",
@@ -96,14 +96,14 @@ def lowest(**changes: Any) -> Lowest:
 
 
 def undecided(**changes: Any) -> dict[str, Any]:
-    """Give the changes that leave a comparison without a number."""
+    """Return the changes that leave a comparison without a number."""
     names = ("ratio", "ci_low", "ci_high", "p", "p_adjusted", "smallest_detectable_percent")
     empty = dict.fromkeys((*names, "log_sd", "degrees_of_freedom"))
     return empty | {"n": 0, "blocks": ()} | changes
 
 
 def example() -> Comparisons:
-    """Give a sweep of two precisions at two batch sizes on pytorch, and one of vllm beside it."""
+    """Return a sweep of two precisions at two batch sizes on pytorch, and one of vllm beside it."""
     vllm = side(backend="vllm", mean=0.3)
     return Comparisons(
         schema_version=SCHEMA_VERSION,
@@ -140,7 +140,7 @@ def example() -> Comparisons:
                 "0.95 to 1.01); a difference of 6 % would have been seen",
                 n=4,
                 blocks=(1, 2, 3, 5),
-                left_out=(LeftOut(4, "boards differ: GPU-1 and GPU-2"),),
+                left_out=(LeftOut(4, "GPUs differ: GPU-1 and GPU-2"),),
                 ratio=0.98,
                 ci_low=0.95,
                 ci_high=1.01,
@@ -271,7 +271,7 @@ def example() -> Comparisons:
                 mbu=None,
                 mfu=None,
                 rates=None,
-                reason="board 'NVIDIA X' is not in the table of data sheets",
+                reason="GPU 'NVIDIA X' is not in the table of data sheets",
                 fault=None,
             ),
         ),

@@ -42,7 +42,7 @@ SPEC = replay_runs.replay_spec(
 class Known:
     """One repeat as it was measured, and its truth in J.
 
-    ``most_missed_j`` are what the board drew in the tick before the window and in its last tick.
+    ``most_missed_j`` are what the GPU drew in the tick before the window and in its last tick.
     """
 
     row: Metrics
@@ -51,7 +51,7 @@ class Known:
     most_missed_j: tuple[float, float]
 
     def truths(self) -> dict[str, float]:
-        """Give the true values by the names of their metrics."""
+        """Return the true values by the names of their metrics."""
         return {
             "gross_energy_j": self.gross_j,
             "net_energy_j": self.net_j,
@@ -124,12 +124,12 @@ def statistics_of(rows: Sequence[Metrics]) -> dict[str, Statistic]:
 
 
 def share_of_windows_held(known: Sequence[Known]) -> dict[str, float]:
-    """Give how often the interval of a single repeat holds what that repeat truly used."""
+    """Return how often the interval of a single repeat holds what that repeat truly used."""
     return _shares((statistics_of([one.row]), one.truths()) for one in known)
 
 
 def share_of_cells_held(known: Sequence[Known], draws: int) -> dict[str, float]:
-    """Give how often the interval of five repeats holds the mean of them all."""
+    """Return how often the interval of five repeats holds the mean of them all."""
     random = Random("cells")
     truths = [one.truths() for one in known]
     mean = {name: sum(truth[name] for truth in truths) / len(truths) for name in truths[0]}

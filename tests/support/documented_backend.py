@@ -15,7 +15,7 @@ NAME = "example"
 
 
 def code() -> str:
-    """Give the page's only block of Python."""
+    """Return the page's only block of Python."""
     (block,) = re.findall(r"^```python\n(.*?)^```$", PAGE.read_text("utf-8"), re.M | re.S)
     return block
 

@@ -1,4 +1,4 @@
-"""A stand-in for the module ``amdsmi``: boards with a known power, under the real sensor."""
+"""A stand-in for the module ``amdsmi``: GPUs with a known power, under the real sensor."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from itertools import count
 from typing import Any
 
 RESOLUTION_UJ = 15.3
-BASES = count(10**12, 10**10)  # no two boards have used the same
+BASES = count(10**12, 10**10)  # no two GPUs have used the same
 
 
 @dataclass
 class FakeAmdBoard:
-    """One board; ``error`` is what its counter fails with, ``gain`` by how much it is wrong.
+    """One GPU; ``error`` is what its counter fails with, ``gain`` by how much it is wrong.
 
-    Boards with one ``base`` and power are partitions that show one counter.
+    GPUs with one ``base`` and power are partitions that show one counter.
     """
 
     uuid: str

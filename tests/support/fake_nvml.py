@@ -1,4 +1,4 @@
-"""A stand-in for the module ``pynvml``: boards with a known power, under the real sensor.
+"""A stand-in for the module ``pynvml``: GPUs with a known power, under the real sensor.
 
 Counters follow a clock, so a test knows every joule: ``E(t) = base + P * t``, shown only at the
 ticks of the counter. An NVML call is made to fail by putting its name and an error into ``errors``;
@@ -33,7 +33,7 @@ class FakeClock:
 
 @dataclass
 class FakeBoard:
-    """One board; ``errors`` maps NVML function names to the message that they fail with.
+    """One GPU; ``errors`` maps NVML function names to the message that they fail with.
 
     It is its own handle, and cannot be hashed, as NVML's pointers cannot.
     """
@@ -59,11 +59,11 @@ class FakeBoard:
     stamped: bool = True
 
     def seen_s(self, now_s: float) -> float:
-        """Give the time of the last tick."""
+        """Return the time of the last tick."""
         return math.floor(now_s / self.tick_s) * self.tick_s if self.tick_s else now_s
 
     def energy_mj(self, now_s: float) -> int:
-        """Give the counter as it stands at ``now_s``: that of the last tick."""
+        """Return the counter as it stands at ``now_s``: that of the last tick."""
         return self.base_mj + round(self.power_w * self.seen_s(now_s) * 1e3)
 
 

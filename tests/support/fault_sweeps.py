@@ -27,7 +27,7 @@ from llm_energy.records import (
     write_record,
 )
 
-# So that physical floor and published measurements apply, which know boards and models by these.
+# So that physical floor and published measurements apply, which know GPUs and models by these.
 BOARD = "NVIDIA H100 80GB HBM3"
 LLAMA_8B = {
     "model_type": "llama",
@@ -61,7 +61,7 @@ class Setting:
     protocol: dict[str, Any] = field(default_factory=dict)
 
     def on_boards(self, **changes: Any) -> Setting:
-        """Change every board."""
+        """Change every GPU."""
         boards = tuple(replace(board, **changes) for board in self.truth.boards)
         return replace(self, truth=replace(self.truth, boards=boards))
 
@@ -78,7 +78,7 @@ class Setting:
         return self.on_engine(effective=self.truth.engine.effective | changes)
 
     def spec(self, repeat: int) -> Spec:
-        """Give the spec of one repeat."""
+        """Return the spec of one repeat."""
         workload = replay_runs.replay_workload(
             f"b{self.batch_size}",
             self.requests,
@@ -94,11 +94,11 @@ class Setting:
         return replace(spec, meter=replace(spec.meter, sampling_period_s=SAMPLING_PERIOD_S))
 
     def arrivals(self) -> Arrivals | None:
-        """Give the arrivals of timed traffic."""
+        """Return the arrivals of timed traffic."""
         return self.traffic and make_arrivals(self.traffic)
 
     def prompts(self) -> tuple[Request, ...]:
-        """Give the prompts, whose lengths are those of ``prompt_tokens`` in turn."""
+        """Return the prompts, whose lengths are those of ``prompt_tokens`` in turn."""
         lengths = self.prompt_tokens
         return tuple(
             Request(f"q{k}", tuple(range(8, 8 + lengths[k % len(lengths)])))
@@ -130,7 +130,7 @@ def healthy_setting(seed: int) -> Setting:
 
 
 def arriving(mode: str, **traffic: Any) -> Callable[[Setting], Setting]:
-    """Give a change to timed traffic over a window of 30 s."""
+    """Return a change to timed traffic over a window of 30 s."""
     asked = complete({"mode": mode, "ramp_s": 5.0} | traffic, 30.0)
     return lambda setting: replace(setting, traffic=asked)
 
@@ -204,7 +204,7 @@ def _plan(measurements: Sequence[Measurement], workload: str, sweep: Path) -> di
 
 
 def judge(plan_path: Path) -> dict[str, set[Severity]]:
-    """Give the ids of all flags that the validate stage raises, each with its severities."""
+    """Return the ids of all flags that the validate stage raises, each with its severities."""
     found: dict[str, set[Severity]] = {}
     for verdict in validate("test", "replay", plan_path).verdicts:
         for flag in verdict.flags:

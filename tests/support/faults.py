@@ -292,7 +292,7 @@ FAULTS: dict[str, tuple[Fault, ...]] = {
                 protocol(thermal_policy="none"),
             ),
         ),
-        # Seen on a board: a first pass that takes three times as long passed for a healthy window.
+        # Seen on a GPU: a first pass that takes three times as long passed for a healthy window.
         Fault(
             setting=protocol(warmup_min_passes=0, warmup_max_passes=0, thermal_policy="none"),
         ),

@@ -56,7 +56,7 @@ class Project:
         return result
 
     def jobs(self, *arguments: str) -> dict[str, int]:
-        """Give the jobs that a run would do now, by rule."""
+        """Return the jobs that a run would do now, by rule."""
         shown = self.snakemake("--dry-run", "--quiet", "rules", *arguments).stdout
         counts = dict(re.findall(r"^(\w+) +(\d+)$", shown, flags=re.MULTILINE))
         counts.pop("total", None)
@@ -76,13 +76,13 @@ class Project:
 
 
 def example(name: str) -> dict:
-    """Give the content of an example config."""
+    """Return the content of an example config."""
     path = ROOT / "config" / "examples" / f"{name}.yaml"
     return yaml.safe_load(path.read_text(encoding="utf-8"))
 
 
 def tiny_sweep(folder: str, **changes) -> dict:
-    """Give a sweep of one cell on a tiny model that takes seconds."""
+    """Return a sweep of one cell on a tiny model that takes seconds."""
     sweep = {
         "name": "tiny",
         "models": [

@@ -35,7 +35,7 @@ NOWHERE = Path("/nonexistent")
 def replay_workload(
     id: str = "b8", requests: int = 16, output_tokens: int = 64, strategy: str = "static", **more
 ) -> Workload:
-    """Give a workload of forced length; the batch size is the number in its id."""
+    """Return a workload of forced length; the batch size is the number in its id."""
     lengths = {"max_output_tokens": output_tokens, "min_output_tokens": output_tokens}
     batching = {"batch_size": int(id[1:]), "strategy": strategy, "max_batch_tokens": None}
     base = builders.workload(id)
@@ -44,7 +44,7 @@ def replay_workload(
 
 
 def replay_spec(*workloads: Workload, repeat: int = 1, seed: int = 1, **protocol) -> Spec:
-    """Give the spec of one repeat on a simulated host; keywords set the protocol's values."""
+    """Return the spec of one repeat on a simulated host; keywords set the protocol's values."""
     return builders.spec(
         precision="bfloat16",
         repeat=repeat,
@@ -59,7 +59,7 @@ def replay_spec(*workloads: Workload, repeat: int = 1, seed: int = 1, **protocol
 
 
 def prompts_of(spec: Spec, tokens: int = 100) -> dict[str, tuple[Request, ...]]:
-    """Give each workload its prompts, of slightly different lengths."""
+    """Return each workload its prompts, of slightly different lengths."""
     return {
         workload.id: tuple(
             Request(f"q{k}", tuple(range(8, 8 + tokens + k % 7))) for k in range(workload.requests)
@@ -149,7 +149,7 @@ def run(
 
 
 def draw_truth(seed: int) -> Truth:
-    """Draw a healthy host: one to four boards of some power, with or without CPU counters."""
+    """Draw a healthy host: one to four GPUs of some power, with or without CPU counters."""
     random = Random(f"truth {seed}")
     scale = random.uniform(0.4, 1.0)
     default = BoardTruth()

@@ -1,6 +1,6 @@
 """A sweep as the report gets it: two backends, three precisions, and everything that can go wrong.
 
-``pytorch`` has a board whose joules are measured, ``vllm`` a host without any sensor, so that its
+``pytorch`` has a GPU whose joules are measured, ``vllm`` a host without any sensor, so that its
 joules are estimated. One cell is unsupported, one repeat ran out of memory, and a model's name, a
 prompt's id and a reason hold what must never become markup.
 """
@@ -31,7 +31,7 @@ REPEATS = 3
 
 
 def measurements() -> Iterator[Measurement]:
-    """Give the repeats of both backends, each with a little scatter."""
+    """Return the repeats of both backends, each with a little scatter."""
     chance, start_s = random.Random(1), 0.0
     for repeat in range(1, REPEATS + 1):
         for backend in ("pytorch", "vllm"):
@@ -77,7 +77,7 @@ def _repeat(
 
 
 def _without_boards(measurement: Measurement) -> Measurement:
-    """Give the measurement of a host without a board, whose energy is a model's."""
+    """Return the measurement of a host without a GPU, whose energy is a model's."""
     idle = builders.estimated_only(builders.IDLE_S, 10.0)
     return replace(
         measurement,
@@ -87,7 +87,7 @@ def _without_boards(measurement: Measurement) -> Measurement:
         effective={"dtype": "float32", "weight_bytes": 4000, "device_uuids": []},
         host=builders.host(gpus=()),
         meter=builders.meter_report(
-            counter_tick_s={}, trace=None, trace_sha256=None, trace_reason="there is no board"
+            counter_tick_s={}, trace=None, trace_sha256=None, trace_reason="there is no GPU"
         ),
     )
 
@@ -104,7 +104,7 @@ def _prompts() -> PromptSet:
 
 
 def nothing_compared(sweep: str = "test") -> Comparisons:
-    """Give the record of a compare stage that found nothing to compare."""
+    """Return the record of a compare stage that found nothing to compare."""
     lists = ("findings", "held_fixed", "families", "comparisons", "crossovers", "rankings")
     empty = dict.fromkeys((*lists, "pareto", "limits", "recommendations"), ())
     return Comparisons(schema_version=SCHEMA_VERSION, sweep=sweep, simulated=False, **empty)

@@ -38,7 +38,7 @@ class Clock:
 
 
 def board(device: str = "GPU-1", **changes) -> BoardGlance:
-    """Give a look at a healthy board at rest."""
+    """Return a look at a healthy GPU at rest."""
     healthy = {
         "temperature_c": 35.0,
         "utilization_percent": 0.0,
@@ -54,7 +54,7 @@ def board(device: str = "GPU-1", **changes) -> BoardGlance:
 
 
 def glance(*boards: BoardGlance, **changes) -> Glance:
-    """Give a look at a healthy host at rest with these boards."""
+    """Return a look at a healthy host at rest with these GPUs."""
     healthy = {
         "load_per_cpu": 0.1,
         "memory_available_bytes": 2**35,
@@ -87,7 +87,7 @@ class SimulatedInterval:
 class SimulatedMeter:
     """A meter of a host that draws a constant power, and a log of what it was asked for.
 
-    ``look`` gives what a glance sees at a time; a host without boards unless it is given.
+    ``look`` gives what a glance sees at a time; a host without GPUs unless it is given.
     """
 
     def __init__(self, clock: Clock, look: Callable[[float], Glance] = lambda _: glance()) -> None:
@@ -213,7 +213,7 @@ class ContinuousBackend(SimulatedBackend):
 
 
 def spec(workloads: Sequence[str] = ("b1",), **protocol) -> Spec:
-    """Give a small spec; keywords set the protocol's values."""
+    """Return a small spec; keywords set the protocol's values."""
     settings = {
         "window_min_duration_s": 3.0,
         "deep_idle_duration_s": 4.0,

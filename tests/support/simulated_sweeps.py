@@ -27,12 +27,12 @@ Cell = tuple[str, str, int]  # backend, precision, batch size
 
 
 def no_difference(cell: Cell) -> float:
-    """Give every cell the same true joules per output token."""
+    """Return every cell the same true joules per output token."""
     return 1.0
 
 
 def usual(cell: Cell) -> float:
-    """Give joules as engines do: fewer with the batch, int8 4 % below bfloat16, int4 far below."""
+    """Return joules as engines take: fewer with the batch, int8 4 % below bfloat16, int4 less."""
     backend, precision, batch_size = cell
     factor = {"bfloat16": 1.0, "int8": 0.96, "int4": 0.7}[precision]
     return factor * (0.8 if backend == "vllm" else 1.0) * 5 / batch_size**0.8
@@ -63,7 +63,7 @@ class Sweep:
     conditions: Mapping[str, str] = field(default_factory=dict)
 
     def plan(self) -> dict:
-        """Give the plan of the sweep."""
+        """Return the plan of the sweep."""
         cells = [(backend, p) for backend in self.backends for p in self.precisions]
         return builders.plan(cells, self.n, [f"b{b}" for b in self.batch_sizes])
 
@@ -115,7 +115,7 @@ class Sweep:
         return compare(pair for pair in pairs if pair.metric.name == GROSS)[0]
 
     def true_ratio(self, found: Comparison) -> float:
-        """Give the ratio that a comparison should find."""
+        """Return the ratio that a comparison should find."""
         ends = (found.other, found.reference)
         other, reference = ((e.backend, e.precision, e.batch_size) for e in ends)
         return self.truth(other) / self.truth(reference)

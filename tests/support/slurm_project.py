@@ -72,7 +72,7 @@ class ClusterProject(Project):
         script.write_text(text.replace("\n\nif __name__", f"\n\n{code}\n\nif __name__"))
 
     def records(self, sweep: str) -> dict[str, dict]:
-        """Give every measurement of a sweep by its cell and repeat."""
+        """Return every measurement of a sweep by its cell and repeat."""
         paths = (self.folder / "results" / sweep).glob("*/measurements/*/r??.json")
         return {f"{path.parent.name}/{path.stem}": self.read(path) for path in sorted(paths)}
 
@@ -90,12 +90,12 @@ class Job:
 
     @property
     def repeat(self) -> str:
-        """Give the repeat that a measuring job is for."""
+        """Return the repeat that a measuring job is for."""
         return self.about[-3:]
 
 
 def jobs(folder: Path, *states: str) -> list[Job]:
-    """Give the jobs that were submitted from a folder, oldest first, or those in a state."""
+    """Return the jobs that were submitted from a folder, oldest first, or those in a state."""
     command = ["squeue", "--noheader", "--states=all", "--sort=i", "--format=%i|%T|%k|%N|%m|%b|%Z"]
     shown = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     lines = [line.split("|") for line in shown.splitlines()]
@@ -112,7 +112,7 @@ def finished(process: subprocess.Popen, status: int = 0) -> str:
 
 
 def wait_until(condition, what: str):
-    """Give the first true value of ``condition``; the test fails where none comes."""
+    """Return the first true value of ``condition``; the test fails where none comes."""
     deadline = time.monotonic() + LIMIT_S
     while time.monotonic() < deadline:
         if value := condition():
@@ -122,7 +122,7 @@ def wait_until(condition, what: str):
 
 
 def simulated_sweep(name: str, repeats: int = 1, **changes) -> dict:
-    """Give a sweep on the simulated host, where the engine is not what a test is about."""
+    """Return a sweep on the simulated host, where the engine is not what a test is about."""
     source = {"kind": "simulated", "parameter_count": 8_000_000_000}
     settings = {"window_min_duration_s": 2, "warmup_min_passes": 1, "warmup_max_passes": 1}
     return {

@@ -32,7 +32,7 @@ ELSEWHERE = ("tensorrt",)
 
 
 def wanted() -> list[tuple[str, str, str]]:
-    """Give every environment, Python and platform that must be solvable."""
+    """Return every environment, Python and platform that must be solvable."""
     return [
         (name, python, platform)
         for name in FOR_CONDA

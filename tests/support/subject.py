@@ -43,7 +43,7 @@ def parameters(
     max_batch_tokens: int | None = None,
     **decoder: Any,
 ) -> dict[str, Any]:
-    """Give the complete universal parameters; the output length is forced unless a minimum is."""
+    """Return the complete universal parameters; the output length is forced unless a minimum is."""
     quantized = precision in ("int8", "int4")
     return {
         "model_name": "tiny",
@@ -92,7 +92,7 @@ class Subject:
     hints: frozenset[str] = frozenset()
 
     def spec(self, precision: str = "float32", **asked: Any) -> Spec:
-        """Give the spec that the plan stage would make for one precision."""
+        """Return the spec that the plan stage would make for one precision."""
         universal = parameters(precision, **asked) | {"sharding": to_dict(self.sharding)}
         return Spec(
             schema_version=SCHEMA_VERSION,

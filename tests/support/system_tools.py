@@ -26,7 +26,7 @@ class Tool:
 
     @property
     def missing(self) -> tuple[str, ...]:
-        """Give the commands that are not on the PATH, where daemons lie in /usr/sbin."""
+        """Return the commands that are not on the PATH, where daemons lie in /usr/sbin."""
         path = os.pathsep.join((os.environ.get("PATH", os.defpath), "/usr/sbin", "/sbin"))
         return tuple(name for name in self.commands if not shutil.which(name, path=path))
 

@@ -53,7 +53,7 @@ def differences(contract: Contract, find: Callable[[str], Any] | None = None) ->
 
 
 def installed(path: str) -> Any:
-    """Give what a dotted path names in the packages that are installed."""
+    """Return what a dotted path names in the packages that are installed."""
     parts = path.split(".")
     for length in range(len(parts) - 1, 0, -1):
         try:
@@ -108,7 +108,7 @@ def _say(default: Any) -> str:
 
 
 def arguments(cls: type) -> dict[str, tuple[Any, Any]]:
-    """Give annotation and default of all that a class takes: pydantic's, a dataclass's, or others'.
+    """Return annotation and default of all that a class takes, pydantic's or a dataclass's.
 
     A default that a factory makes is told by the name of what it makes.
     """
@@ -147,7 +147,7 @@ def _plain(default: Any) -> Any:
 
 
 def _has_attribute(cls: type, name: str) -> bool:
-    """Say whether instances have an attribute, also one that only a method of the class sets."""
+    """Return whether instances have an attribute, also one that only a method of the class sets."""
     if hasattr(cls, name) or name in getattr(cls, "__annotations__", {}):
         return True
     for base in cls.__mro__:

@@ -24,7 +24,7 @@ HEADS = {"q_proj": 4, "k_proj": 2}
 
 
 def gguf_name(name: str) -> str:
-    """Give the GGUF name of a tensor of the tiny Llama."""
+    """Return the GGUF name of a tensor of the tiny Llama."""
     layer, part = re.fullmatch(r"model\.(?:layers\.(\d+)\.)?(.+)\.weight", name).groups()
     return (f"blk.{layer}." if layer else "") + NAMES[part] + ".weight"
 

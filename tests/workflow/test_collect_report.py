@@ -14,7 +14,7 @@ from llm_energy.environments import registry
 
 @pytest.fixture
 def python(tmp_path: Path, monkeypatch) -> Path:
-    """Give the place where the backend's Python is looked for, and work in an empty folder."""
+    """Return the place where the backend's Python is looked for, and work in an empty folder."""
     place = tmp_path / "environment" / "bin" / "python"
     monkeypatch.setattr(registry, "interpreter", lambda root, name: place)
     monkeypatch.chdir(tmp_path)

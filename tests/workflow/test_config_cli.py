@@ -45,7 +45,7 @@ for name in sys.argv[1:]:
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory) -> dict[str, tuple[int, str]]:
-    """Give the exit status and the output of a dry run on each config."""
+    """Return the exit status and the output of a dry run on each config."""
     folder = tmp_path_factory.mktemp("mistakes")
     Project(folder)
     (folder / "model").mkdir()

@@ -49,7 +49,7 @@ def test_one_that_needs_more_than_a_cpu_is_planned(name: str, tmp_path) -> None:
 
 @pytest.fixture(scope="module")
 def project(tmp_path_factory) -> Project:
-    """Give a copy of the project with a tiny model."""
+    """Return a copy of the project with a tiny model."""
     made = Project(tmp_path_factory.mktemp("project") / "copy")
     made.tiny = tiny_sweep(made.tiny_model("tiny", "llama"))
     return made

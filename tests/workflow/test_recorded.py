@@ -1,4 +1,4 @@
-"""What was recorded on a real board: provoked faults are caught, and healthy windows are not."""
+"""What was recorded on a real GPU: provoked faults are caught, and healthy windows are not."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class Sweep(NamedTuple):
     backend: str
     windows: int
     flags: set[str]  # those that it carries beyond the known ones
-    most: float  # share of the board's bandwidth or arithmetic that none of its windows used
+    most: float  # share of the GPU's bandwidth or arithmetic that none of its windows used
 
 
 SWEEPS = {
@@ -99,7 +99,7 @@ def test_another_board_than_the_engines_is_found_in_a_real_record(faults):
 
 @pytest.fixture(scope="module", params=SWEEPS)
 def archived(tmp_path_factory, request) -> tuple[Sweep, Path]:
-    """Give what is known of an archived sweep, and where it is unpacked."""
+    """Return what is known of an archived sweep, and where it is unpacked."""
     archive = ARCHIVES / f"{request.param}.tar.gz"
     return SWEEPS[request.param], unpacked(archive, tmp_path_factory.mktemp("sweep"))
 

@@ -129,7 +129,7 @@ def test_a_run_that_starts_jobs_keeps_the_plan_that_they_obeyed(swept, tmp_path,
 
 
 def files_of(project: Project) -> dict[Path, tuple[bytes, int] | None]:
-    """Give the content and the time of every file of the results, and every folder."""
+    """Return the content and the time of every file of the results, and every folder."""
     return {
         path: (path.read_bytes(), path.stat().st_mtime_ns) if path.is_file() else None
         for path in (project.folder / "results").rglob("*")

@@ -23,7 +23,7 @@ CONTAINERFILE = ROOT / "envs" / "Containerfile"
 
 @pytest.fixture
 def project(tmp_path):
-    """Give a copy of the project with a sweep on the simulated host, as sim.yaml."""
+    """Return a copy of the project with a sweep on the simulated host, as sim.yaml."""
     project = Project(tmp_path / "copy")
     project.write_config("sim", simulated_sweep("sim"))
     return project

@@ -218,7 +218,7 @@ def test_a_second_engine_is_measured_on_the_same_work_and_stands_apart(swept, ot
 
 
 def _broken_model(project):
-    """Give a model of an architecture that no engine knows."""
+    """Return a model of an architecture that no engine knows."""
     folder = project.folder / "local-models" / "broken"
     shutil.copytree(project.folder / "local-models" / "tiny", folder)
     config = json.loads((folder / "config.json").read_text())

@@ -6,7 +6,7 @@ OUTPUT results/<sweep>/<backend>/aggregate.json
 
 
 rule aggregate:
-    """Give mean, spread and interval of every cell and workload of one backend."""
+    """Return mean, spread and interval of every cell and workload of one backend."""
     input:
         script=f"{SCRIPTS}/aggregate.py",
         modules=modules_behind("aggregate.py"),

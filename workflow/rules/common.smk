@@ -74,44 +74,44 @@ def check_executor():
 
 
 def interpreter(environment):
-    """Give the Python that runs in an environment."""
+    """Return the Python that runs in an environment."""
     return "python" if PROVIDED else str(registry.interpreter(ROOT, environment))
 
 
 def environment_file(environment):
-    """Give the conda environment's file."""
+    """Return the conda environment's file."""
     return f"{workflow.basedir}/envs/{environment}.yaml"
 
 
 def image(environment):
-    """Give the image of an environment, or None: then its rules run outside of containers."""
+    """Return the image of an environment, or None: then its rules run outside of containers."""
     return SWEEP.containers.get(environment) if SWEEP else None
 
 
 def backend_image(wildcards):
-    """Give the image of a backend."""
+    """Return the image of a backend."""
     return image(ENVIRONMENTS[wildcards.backend])
 
 
 def backend_environment(wildcards):
-    """Give the environment's file of a backend."""
+    """Return the environment's file of a backend."""
     return environment_file(ENVIRONMENTS[wildcards.backend])
 
 
 # Where a Python lies invalidates no result. Snakemake leaves a parameter out of what makes a job run
 # again when the parameter's function takes `resources`.
 def backend_python(wildcards, resources):
-    """Give the Python of a backend's environment."""
+    """Return the Python of a backend's environment."""
     return interpreter(ENVIRONMENTS[wildcards.backend])
 
 
 def preparing_python(wildcards, resources):
-    """Give the Python that converts models and tokenises prompts."""
+    """Return the Python that converts models and tokenises prompts."""
     return interpreter(PREPARING)
 
 
 def workflow_python(wildcards, resources):
-    """Give the Python of the stages that need no engine."""
+    """Return the Python of the stages that need no engine."""
     return interpreter("workflow")
 
 
@@ -122,7 +122,7 @@ def measuring_priority(wildcards):
 
 
 def outputs(rule, **wildcards):
-    """Give a rule's outputs with some wildcards filled in.
+    """Return a rule's outputs with some wildcards filled in.
 
     Where a profile puts results into a bucket, a path of a rule has become one of the local copy,
     which `expand` refuses: the path in the bucket is taken then.
@@ -140,19 +140,19 @@ def outputs(rule, **wildcards):
 
 
 def boards(wildcards):
-    """Give how many GPUs a repeat of a cell occupies."""
+    """Return how many GPUs a repeat of a cell occupies."""
     cell = f"{wildcards.model}--{wildcards.backend}--{wildcards.precision}"
     repeat = wildcards.get("repeat", paths.repeat_name(1))
     return plan.boards_needed(PLAN.spec(cell, repeat))
 
 
 def model_entry(wildcards):
-    """Give a model's entry of the config as JSON."""
+    """Return a model's entry of the config as JSON."""
     return json.dumps(PLAN.models[wildcards.model], sort_keys=True)
 
 
 def quantised_manifest(wildcards):
-    """Give the manifest of a model's 8-bit files where a cell's engine reads them, else nothing."""
+    """Return the manifest of a model's 8-bit files where a cell's engine reads them, else nothing."""
     cell = f"{wildcards.model}--{wildcards.backend}--{wildcards.precision}"
     reads = PLAN.spec(cell, wildcards.repeat).engine.get("load_in_8bit")
     return str(paths.int8_manifest(PLAN.folder, wildcards.model)) if reads else []
@@ -217,12 +217,12 @@ def is_settled(wildcards):
 
 
 def arrivals(wildcards):
-    """Give the file of the arrivals where a workload has timed traffic, else nothing."""
+    """Return the file of the arrivals where a workload has timed traffic, else nothing."""
     return str(paths.arrivals(PLAN.folder)) if PLAN.arrivals.workloads else []
 
 
 def measurements(wildcards):
-    """Give the measurements of a backend that the plan asks for."""
+    """Return the measurements of a backend that the plan asks for."""
     return PLAN.measurements(wildcards.backend)
 
 
@@ -258,7 +258,7 @@ def after_failure():
 
 
 def any_of(names):
-    """Give the pattern that matches one of the names and nothing else."""
+    """Return the pattern that matches one of the names and nothing else."""
     return "|".join(re.escape(name) for name in sorted(set(names)))
 
 

@@ -104,7 +104,7 @@ def aggregate(
 
 
 def _place(cell: dict[str, Any], workload: str, backend: str) -> Place:
-    """Give the row of a cell; pooled backends share the row of their model and precision."""
+    """Return the row of a cell; pooled backends share the row of their model and precision."""
     id = cell["cell"]
     if backend != cell["backend"]:
         id = f"{cell['model']}--{backend}--{cell['precision']}"
@@ -112,7 +112,7 @@ def _place(cell: dict[str, Any], workload: str, backend: str) -> Place:
 
 
 def planned_batch_sizes(plan: dict[str, Any], tables: Sequence[MetricsTable]) -> dict[str, int]:
-    """Give the batch size of each workload, from the metrics or else from a spec of the plan."""
+    """Return the batch size of each workload, from the metrics or else from a spec of the plan."""
     sizes = {row.workload: row.batch_size for table in tables for row in table.rows}
     if all(workload in sizes for cell in plan["cells"] for workload in cell["workloads"]):
         return sizes
@@ -163,7 +163,7 @@ def _rows_of(
     rows: list[Metrics],
     without: list[Verdict],
 ) -> list[AggregateRow]:
-    """Give one row per energy status and set of components, or the one that says why there is none.
+    """Return a row per energy status and set of components, or the one that says why there is none.
 
     Sums over other components are other quantities, so they are never averaged into one.
     """

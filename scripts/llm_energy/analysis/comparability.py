@@ -54,11 +54,11 @@ FIELDS: dict[str, Field] = {
     "protocol": Field("protocol"),
     "engine": Field("engine and its version", _varies("backend", "sweep")),
     "device": Field("device"),
-    "driver": Field("driver of the boards", _varies("sweep")),
-    "hardware": Field("processor and kind of boards", _varies("sweep")),
+    "driver": Field("driver of the GPUs", _varies("sweep")),
+    "hardware": Field("processor and kind of GPUs", _varies("sweep")),
     "host": Field("host", _varies("sweep")),
     "boards": Field("boards", _varies("sweep")),
-    "power_limit_w": Field("power limit of the boards (W)", _varies("sweep")),
+    "power_limit_w": Field("power limit of the GPUs (W)", _varies("sweep")),
     "energy_status": Field("measured or estimated", of_energy=True),
     "energy_components": Field("components of the joules", of_energy=True),
     "energy_methods": Field("methods of metering", of_energy=True),
@@ -76,7 +76,7 @@ def differences(
     energy: bool = True,
     per_token: bool = True,
 ) -> list[Difference]:
-    """Give the conditions that should agree and do not.
+    """Return the conditions that should agree and do not.
 
     ``energy`` says that joules are compared, ``per_token`` that they are per token. What neither
     side recorded agrees.
@@ -106,7 +106,7 @@ def in_words(found: Difference) -> str:
     """Say in what two sides differ.
 
     >>> in_words(Difference("power_limit_w", "300", "400"))
-    'power limit of the boards (W): 300 and 400'
+    'power limit of the GPUs (W): 300 and 400'
     """
     title = FIELDS[found.field].title if found.field in FIELDS else found.field
     return f"{title}: {found.reference} and {found.other}"

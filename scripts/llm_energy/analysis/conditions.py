@@ -17,7 +17,7 @@ HASH_DIGITS = 12
 def window_conditions(
     measurement: Measurement, window: Window, workload: Workload
 ) -> dict[str, str]:
-    """Give by its name every condition of one window, those of its joules left out."""
+    """Return by its name every condition of one window, those of its joules left out."""
     spec, used, host = measurement.spec, measurement.effective, measurement.host
     protocol = spec.protocol
     parameters, table = workload.parameters, window.requests
@@ -50,7 +50,7 @@ def window_conditions(
 
 
 def energy_conditions(window: Window, status: Status) -> dict[str, str]:
-    """Give the conditions of the joules of one status in a window."""
+    """Return the conditions of the joules of one status in a window."""
     parts = [part for part in window.interval.energy if part.status == status]
     return {
         "energy_status": status,
@@ -60,7 +60,7 @@ def energy_conditions(window: Window, status: Status) -> dict[str, str]:
 
 
 def batching(window: Window, workload: Workload) -> str:
-    """Give the batching strategy that the engine reports, else the one it was asked for."""
+    """Return the batching strategy that the engine reports, else the one it was asked for."""
     reported = mapping(window.effective, "batching").get("strategy")
     return reported if isinstance(reported, str) else workload.parameters["batching"]["strategy"]
 
@@ -124,7 +124,7 @@ def _values(boards: Iterable[dict[str, Any]], name: str) -> str:
 
 
 def _power_limits(interval: Interval, described: Sequence[dict[str, Any]]) -> str:
-    """Give the limits that the boards had inside the window, else those when it was described."""
+    """Return the limits that the GPUs had inside the window, else those when it was described."""
     inside = {w for board in interval.boards for w in board.power_limit_w if w is not None}
     found = inside or {number(board, "power_limit_w") for board in described}
     return ", ".join(sorted(f"{w:g}" for w in found if w is not None)) or "none"

@@ -46,12 +46,12 @@ class CellCost:
 
     @property
     def left_s(self) -> float:
-        """Give the seconds that the repeats that are left will take."""
+        """Return the seconds that the repeats that are left will take."""
         return self.left * self.repeat_s
 
 
 def least_repeat_s(spec: Spec) -> float:
-    """Give the shortest time of a repeat: its baselines and windows, without load and warm-up."""
+    """Return the shortest time of a repeat: its baselines and windows, without load and warm-up."""
     protocol = spec.protocol
     return (
         protocol.deep_idle_duration_s
@@ -61,7 +61,7 @@ def least_repeat_s(spec: Spec) -> float:
 
 
 def _window_s(workload: Workload, protocol: Protocol) -> float:
-    """Give the least time of one window, with the rest before it and the ramp of its traffic."""
+    """Return the least time of one window, with the rest before it and the ramp of its traffic."""
     traffic = workload.parameters.get("traffic_simulation")
     lasts_s = protocol.window_min_duration_s
     if traffic:
@@ -70,7 +70,7 @@ def _window_s(workload: Workload, protocol: Protocol) -> float:
 
 
 def sweep_costs(plan: Mapping[str, Any], power_w: float | None = None) -> list[CellCost]:
-    """Give what is left of every cell of ``plan.json`` that can be measured.
+    """Return what is left of every cell of ``plan.json`` that can be measured.
 
     A cell takes as long, and draws as much, as its last repeats did; while it has none, as those of
     the other cells on its backend. ``power_w``, if given, replaces the power that they had.
@@ -113,7 +113,7 @@ def _cell_cost(
 
 
 def _mean_powers_w(measurements: Sequence[Measurement]) -> dict[str, float]:
-    """Give the mean power over everything that was metered, by status."""
+    """Return the mean power over everything that was metered, by status."""
     joules: dict[str, float] = {}
     metered_s = 0.0
     for measurement in measurements:
@@ -128,7 +128,7 @@ def _mean_powers_w(measurements: Sequence[Measurement]) -> dict[str, float]:
 
 
 def repeats_needed(values: Sequence[float], target_percent: float) -> int | None:
-    """Give how many repeats make half the 95 % t-interval narrower than the target.
+    """Return how many repeats make half the 95 % t-interval narrower than the target.
 
     ``values`` are a quantity of the repeats so far; their coefficient of variation stands for that
     of all. None with fewer than two values, or where MOST_REPEATS are not enough. The smallest n

@@ -130,7 +130,7 @@ def common_prefix(first: Sequence[int], second: Sequence[int]) -> int:
 
 
 def _lengths_forced(parameters: Mapping[str, Any], sides: Sequence[Side]) -> bool | None:
-    """Say whether each output is as long as it was forced to be; None where none was forced."""
+    """Return whether each output is as long as it was forced to be; None where none was forced."""
     forced, good = parameters["max_output_tokens"], [s for s in sides if s.ids is not None]
     if parameters["min_output_tokens"] != forced or not good:
         return None

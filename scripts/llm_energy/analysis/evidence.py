@@ -60,13 +60,13 @@ class Case:
 
     @functools.cached_property
     def workload(self) -> Workload:
-        """Give what the window was asked to do."""
+        """Return what the window was asked to do."""
         workloads = self.measurement.spec.workloads
         return next(w for w in workloads if w.id == self.window.workload)
 
     @property
     def forced_output_tokens(self) -> int | None:
-        """Give the output length that every request must have, None where it is free."""
+        """Return the output length that every request must have, None where it is free."""
         low, high = (self.workload.parameters[f"{m}_output_tokens"] for m in ("min", "max"))
         return high if low == high else None
 
@@ -77,7 +77,7 @@ class Trace:
 
     ``boards`` are the GPUs whose energy was metered, not all that the host has, ``board_state`` how
     they are set up. ``utc`` is when the repeat began, ``order`` the window's place in it, and
-    ``temperature_c`` that of its hottest board when the window began. The joules per output token
+    ``temperature_c`` that of its hottest GPU when the window began. The joules per output token
     are gross and measured, None where none were; ``methods`` are those by which each component's
     joules are known.
     """
@@ -114,7 +114,7 @@ class Remaining:
 
 
 def number(report: Mapping[str, Any], name: str) -> float | None:
-    """Give a finite number, not a truth value.
+    """Return a finite number, not a truth value.
 
     >>> number({"steps": 3}, "steps"), number({"steps": True}, "steps"), number({}, "steps")
     (3, None, None)
@@ -126,13 +126,13 @@ def number(report: Mapping[str, Any], name: str) -> float | None:
 
 
 def mapping(report: Mapping[str, Any], name: str) -> Mapping[str, Any]:
-    """Give a mapping, empty where there is none."""
+    """Return a mapping, empty where there is none."""
     value = report.get(name)
     return value if isinstance(value, Mapping) else {}
 
 
 def integers(report: Mapping[str, Any], name: str) -> tuple[int, ...]:
-    """Give a list of integers, empty where there is none."""
+    """Return a list of integers, empty where there is none."""
     value = report.get(name)
     if not isinstance(value, (list, tuple)):
         return ()
@@ -140,7 +140,7 @@ def integers(report: Mapping[str, Any], name: str) -> tuple[int, ...]:
 
 
 def scalar(value: Any) -> bool:
-    """Say whether a value can stand in evidence as it is."""
+    """Return whether a value can stand in evidence as it is."""
     if isinstance(value, float):
         return math.isfinite(value)
     return value is None or isinstance(value, (bool, int, str))
@@ -152,18 +152,18 @@ def some(found: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def finite(values: Sequence[float]) -> bool:
-    """Say whether all values are finite."""
+    """Return whether all values are finite."""
     return all(map(math.isfinite, values))
 
 
 def is_continuous(case: Case) -> bool:
-    """Say whether requests join and leave the batch while it runs; the engine knows best."""
+    """Return whether requests join and leave the batch while it runs; the engine knows best."""
     reported = mapping(case.window.effective, "batching").get("strategy")
     return (reported or case.workload.parameters["batching"]["strategy"]) == "continuous"
 
 
 def in_flight(case: Case) -> int:
-    """Give the most requests that can have been served together."""
+    """Return the most requests that can have been served together."""
     batching = mapping(case.window.effective, "batching")
     largest = max(integers(batching, "batch_sizes"), default=0)
     limit = number(batching, "max_requests_in_flight")

@@ -21,7 +21,7 @@ LONGEST_REASON = 400  # characters
 
 
 def failure_of(log: Path) -> Failure:
-    """Give how a job ended by what its log says; a log that is not there says nothing.
+    """Return how a job ended by what its log says; a log that is not there says nothing.
 
     A process that was killed by SIGKILL while its shell lives on most probably met the kernel's
     out-of-memory killer, which sends that signal and no word.
@@ -69,7 +69,7 @@ def record_failures(plan: Any, unmade: Container[str], folder: Path = Path()) ->
 
 
 def _log(plan: Any, cell: Any, repeat: str, folder: Path) -> Path:
-    """Give the log of the job for whose lack of a result a repeat has none: the first in order."""
+    """Return log of the job for whose lack of a result a repeat has none: the first in order."""
     model, sweep = cell.model, folder / plan.folder
     stages = [
         (paths.manifest(sweep, model), f"models/{model}.log"),
@@ -82,7 +82,7 @@ def _log(plan: Any, cell: Any, repeat: str, folder: Path) -> Path:
 
 
 def _last_words(text: str) -> str:
-    """Give the last message of a log in one line: from `error:` on, or the end of a traceback."""
+    """Return the last message of a log in one line: from `error:` on, or the end of a traceback."""
     lines = [line for line in text.splitlines() if line.strip()]
     errors = [number for number, line in enumerate(lines) if line.startswith("error: ")]
     if errors:

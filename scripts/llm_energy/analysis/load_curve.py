@@ -6,7 +6,7 @@ over the tokens per second. Its intercept is the power of an engine that waits, 
 that one more token costs, its share of a prompt included. As far as tokens of larger batches take
 less energy, the line bends, which the largest residual tells.
 
-The windows of one repeat share a process and the state of its board, so they are not independent:
+The windows of one repeat share a process and the state of its GPU, so they are not independent:
 each repeat gives one line, and the intervals come from how far the lines of repeats lie apart. A
 t-interval over groups holds its truth also where some know their lines worse than others, since
 they have fewer windows (R. Ibragimov and U. K. Müller, Journal of Business & Economic Statistics
@@ -36,7 +36,7 @@ BEHIND = "E28"  # the check of engines that fall behind their traffic
 
 
 def load_curves(aggregates: Sequence[Aggregate], tables: Iterable[MetricsTable]) -> LoadCurves:
-    """Give how energy depends on load, of all backends of a sweep.
+    """Return how energy depends on load, of all backends of a sweep.
 
     ``tables`` are read only where a row has timed traffic.
     """
@@ -46,7 +46,7 @@ def load_curves(aggregates: Sequence[Aggregate], tables: Iterable[MetricsTable])
 
 
 def points(aggregates: Iterable[Aggregate]) -> Iterator[LoadPoint]:
-    """Give every row of timed traffic, and the saturated ones of the same work."""
+    """Return every row of timed traffic, and the saturated ones of the same work."""
     for aggregate in aggregates:
         rows = [row for row in aggregate.rows if row.n]
         timed = {(row.cell, row.work) for row in rows if row.traffic}
@@ -57,7 +57,7 @@ def points(aggregates: Iterable[Aggregate]) -> Iterator[LoadPoint]:
 
 
 def _utilisation(row: AggregateRow, rows: Sequence[AggregateRow]) -> float | None:
-    """Give the rate of arrivals over that at which the same work is served when all is there."""
+    """Return the rate of arrivals over that at which the same work is served when all is there."""
     if row.traffic is None:
         return None
     same = [r for r in rows if (r.cell, r.work, r.traffic) == (row.cell, row.work, None)]
@@ -67,7 +67,7 @@ def _utilisation(row: AggregateRow, rows: Sequence[AggregateRow]) -> float | Non
 
 
 def fits(tables: Iterable[MetricsTable]) -> Iterator[LoadFit]:
-    """Give the mean line of the repeats of each cell, traffic and set of components.
+    """Return the mean line of the repeats of each cell, traffic and set of components.
 
     Windows in which the engine fell behind its traffic are left out: their tokens are not those
     that were asked for.
@@ -123,7 +123,7 @@ def _fit(
 
 
 def _rates(rows: Sequence[Metrics]) -> int:
-    """Give at how many rates windows lie, both as asked for and as served.
+    """Return at how many rates windows lie, both as asked for and as served.
 
     Workloads of one rate may differ in the length of ramp and horizon.
     """

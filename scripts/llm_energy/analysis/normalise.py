@@ -48,7 +48,7 @@ ESTIMATE_HAS_NO_BOUND = "estimated: a model of the hardware has no known error"
 
 
 def normalise(verdicts: Verdicts, jobs: int = 1) -> MetricsTable:
-    """Give the metrics of every window that is not invalid, and list the others.
+    """Return the metrics of every window that is not invalid, and list the others.
 
     One measurement is held in memory at a time, in each of ``jobs`` processes. Raises
     LlmEnergyError where a measurement is not the one that was judged.
@@ -82,7 +82,7 @@ def normalise(verdicts: Verdicts, jobs: int = 1) -> MetricsTable:
 def _measured(
     verdicts: list[Verdict], references: Outputs
 ) -> list[tuple[dict[str, Any], dict[str, str]]]:
-    """Give the fields of the rows of the windows of one measurement, each with its conditions."""
+    """Return the fields of the rows of the windows of one measurement, each with its conditions."""
     measurement = _judged(verdicts[0])
     return [found for one in verdicts for found in window_fields(measurement, one, references)]
 
@@ -90,7 +90,7 @@ def _measured(
 def window_fields(
     measurement: Measurement, verdict: Verdict, references: Outputs
 ) -> Iterator[tuple[dict[str, Any], dict[str, str]]]:
-    """Give the fields of one row for the measured joules and one for the estimated, never a sum.
+    """Return the fields of one row for the measured joules and one for the estimated, never a sum.
 
     Each with its conditions, in the form that crosses processes fastest. ``references`` are outputs
     in float32, by model and workload.
@@ -121,7 +121,7 @@ def _judged(verdict: Verdict) -> Measurement:
 def _of_window(
     measurement: Measurement, window: Window, workload: Workload, verdict: Verdict, done: Work
 ) -> dict[str, Any]:
-    """Give the fields of a window that are the same whichever joules a row is of."""
+    """Return the fields of a window that are the same whichever joules a row is of."""
     spec, quality = measurement.spec, measurement.quality
     duration_s, latency = window.interval.duration_s, latencies_s(window)
     return {
@@ -162,7 +162,7 @@ def _of_window(
 def _of_joules(
     measurement: Measurement, window: Window, done: Work, status: Status, total: Sum
 ) -> dict[str, Any]:
-    """Give the fields of a row that follow from the joules of one status."""
+    """Return the fields of a row that follow from the joules of one status."""
     duration_s, quality = window.interval.duration_s, measurement.quality
     output_tokens, pue = done.output_tokens, measurement.spec.meter.pue
     idle_w, net_reason = loaded_idle_power_w(measurement, status, total.parts)
@@ -203,7 +203,7 @@ def _of_joules(
 
 
 def _kinds(workload: Workload) -> dict[str, str]:
-    """Give what tells which windows may lie on one line of energy over load."""
+    """Return what tells which windows may lie on one line of energy over load."""
     parameters = dict(workload.parameters)
     traffic = parameters.pop("traffic_simulation", None) or {}
     asked = [parameters, workload.engine]
@@ -212,7 +212,7 @@ def _kinds(workload: Workload) -> dict[str, str]:
 
 
 def _limits(measurement: Measurement, window: Window, output_tokens: int) -> dict[str, Any]:
-    """Give the fields of a row that tell how far its window is from what hardware allows."""
+    """Return the fields of a row that tell how far its window is from what hardware allows."""
     found = window_limits(Case(measurement, window))
     if isinstance(found, str):
         return {"limits_reason": found}
@@ -228,7 +228,7 @@ def _limits(measurement: Measurement, window: Window, output_tokens: int) -> dic
 
 
 def _traffic(report: TrafficReport | None) -> dict[str, Any]:
-    """Give the fields of a row that tell of timed traffic."""
+    """Return the fields of a row that tell of timed traffic."""
     if report is None:
         return {}
     return {
@@ -241,7 +241,7 @@ def _traffic(report: TrafficReport | None) -> dict[str, Any]:
 
 
 def _budget(measurement: Measurement, window: Interval, total: Sum) -> Budget:
-    """Give the uncertainty of a window's measured joules, by baselines of the same parts."""
+    """Return the uncertainty of a window's measured joules, by baselines of the same parts."""
     same = [
         interval
         for name in LOADED_IDLE
@@ -253,7 +253,7 @@ def _budget(measurement: Measurement, window: Interval, total: Sum) -> Budget:
 
 
 def _steady_state_j(window: Window, status: Status, total: Sum) -> float | None:
-    """Give the joules per output token while the batch was full; None where it never was.
+    """Return the joules per output token while the batch was full; None where it never was.
 
     None as well where a part of it was metered otherwise than the whole window.
     """

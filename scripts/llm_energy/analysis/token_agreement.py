@@ -13,7 +13,7 @@ Outputs = dict[tuple[str, str], dict[str, tuple[int, ...]]]
 
 
 def reference_outputs(verdicts: Iterable[Verdict]) -> Outputs:
-    """Give the outputs in float32, by model and workload, of the first usable window of each.
+    """Return the outputs in float32, by model and workload, of the first usable window of each.
 
     Reads one measurement a model where all is well; ``verdicts`` are of one backend.
     """
@@ -34,7 +34,7 @@ def reference_outputs(verdicts: Iterable[Verdict]) -> Outputs:
 
 
 def agreement(spec: Spec, window: Window, references: Outputs) -> float | None:
-    """Give the mean share of an output up to the first token that differs from float32's.
+    """Return the mean share of an output up to the first token that differs from float32's.
 
     1 is the same text throughout. None without a float32 cell of the model, and with sampling.
     """

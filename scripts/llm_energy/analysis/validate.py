@@ -195,7 +195,7 @@ def _planned(cell: dict[str, Any]) -> Iterator[Planned]:
 
 
 def _not_planned(cell: dict[str, Any]) -> dict[Key, Verdict]:
-    """Give an unsupported cell one verdict a workload; it has no repeats, so they are repeat 0."""
+    """Return one verdict a workload for an unsupported cell, as repeat 0: it has no repeats."""
     return {
         key: Verdict(
             *key[:2], key.workload, cell["outcome"], cell["reason"], None, None, "invalid", ()
@@ -284,7 +284,7 @@ class Surroundings:
         self._known: dict[tuple[str, str], Current] = {}
 
     def spec_sha256(self, planned: Planned, measurement: Measurement) -> str | None:
-        """Give the hash of a spec as the measuring process took it, if it says the same still.
+        """Return the hash of a spec as the measuring process took it, if it says the same still.
 
         Where the process was of a newer version than the plan, it hashed keys that the file lacks.
         """
@@ -299,7 +299,7 @@ class Surroundings:
         return found
 
     def current(self, model: str, workload: str, spec_sha256: str | None) -> Current:
-        """Give what a window of ``workload`` is held against."""
+        """Return what a window of ``workload`` is held against."""
         if (model, workload) not in self._known:
             self._known[model, workload] = self._read(model, workload)
         return replace(self._known[model, workload], spec_sha256=spec_sha256)

@@ -34,7 +34,7 @@ class Queue(Protocol):
     """Where a backend gets the requests of timed traffic (see ``arrival_queue.py``)."""
 
     def take(self, most: int) -> list[Arrival]:
-        """Give up to ``most`` requests that are due."""
+        """Return up to ``most`` requests that are due."""
 
     def next_batch(self, rule: BatchRule) -> Sequence[Arrival]:
         """Wait for the next batch; empty once all is served."""
@@ -77,7 +77,7 @@ class Backend(Protocol):
         """Load the weights and return what the engine reports that it uses.
 
         The result holds at least ``device`` (``cpu``, ``cuda:0``, ...), ``device_uuids`` (of the
-        boards in use, a list, empty on CPU), ``dtype``, ``weight_bytes`` (resident),
+        GPUs in use, a list, empty on CPU), ``dtype``, ``weight_bytes`` (resident),
         ``engine_version``; with ``architecture`` the distance from the physical floor can be told.
         Raises Unsupported or OutOfMemory.
         """
@@ -100,7 +100,7 @@ class Backend(Protocol):
         """
 
     def events(self) -> dict[str, Any]:
-        """Give what the engine counted since ``prepare``: preempted requests, cached tokens, ...
+        """Return what the engine counted since ``prepare``: preempted requests, cached tokens, ...
 
         Integers are counts that only grow, so two calls give what happened in between; other values
         are means since the last call, or states. Called before and after a window, never inside.
@@ -127,7 +127,7 @@ class Scorer(Protocol):
     """What a ``Backend`` does besides if it can say how likely it finds a text."""
 
     def score(self, passages: Sequence[Sequence[int]]) -> list[list[float]]:
-        """Give, by passage, the log-probability of each id but the first, given those before it.
+        """Return, by passage, the log-probability of each id but the first, given those before it.
 
         Of the model's own distribution: no temperature, no penalty. Called once, after the last
         window and the last baseline, with one passage's logits in memory at a time.

@@ -53,7 +53,7 @@ def dynamic_batches(
 def default_max_batch_tokens(
     prompt_lengths: Sequence[int], max_output_tokens: int, batch_size: int
 ) -> int:
-    """Give the budget in tokens under which ``batch_size`` of the longest requests still fit.
+    """Return the budget in tokens under which ``batch_size`` of the longest requests still fit.
 
     >>> default_max_batch_tokens([10, 90], max_output_tokens=10, batch_size=4)
     400

@@ -47,7 +47,7 @@ def matrix() -> dict[str, Any]:
 
 
 def flows(backend: str) -> dict[str, dict[str, Any]]:
-    """Give the ways in which a backend runs a model, the default first; none if it has but one."""
+    """Return ways in which a backend runs a model, the default first; none if it has but one."""
     return matrix()["backends"].get(backend, {}).get("flows", {})
 
 
@@ -93,7 +93,7 @@ def translate(
 
 
 def merge_loads(translations: Sequence[Translation]) -> dict[str, Any]:
-    """Give the load arguments that serve all workloads of a cell, loaded once.
+    """Return the load arguments that serve all workloads of a cell, loaded once.
 
     The room for concurrent requests is the largest that any workload needs, and the engine's seed
     the first one's (each request carries its own). Any other difference is a ConfigError.
@@ -196,7 +196,7 @@ class _Work:
             self.refusals.append(Note("device", "unsupported", message))
 
     def entry(self, row: dict[str, Any]) -> dict[str, Any]:
-        """Give the first entry of this backend that fits the version and the device."""
+        """Return the first entry of this backend that fits the version and the device."""
         return next(entry for entry in row[self.backend] if self._fits(entry))
 
     def _fits(self, entry: dict[str, Any]) -> bool:
@@ -311,7 +311,7 @@ def _rows() -> Iterator[dict[str, Any]]:
 
 @functools.cache
 def _listed_values() -> dict[str, tuple[str, ...]]:
-    """Give the known values of each parameter that the matrix lists value by value."""
+    """Return the known values of each parameter that the matrix lists value by value."""
     values: dict[str, tuple[str, ...]] = {}
     for row in _rows():
         if "value" in row:
@@ -324,7 +324,7 @@ def _applies(row: dict[str, Any], parameters: dict[str, Any]) -> bool:
 
 
 def _value(parameters: dict[str, Any], path: str) -> Any:
-    """Give the value at a dotted path; of traffic it is the mode, none being the offline one."""
+    """Return the value at a dotted path; of traffic it is the mode, none being the offline one."""
     value: Any = parameters
     for key in path.split("."):
         value = value[key]

@@ -74,6 +74,6 @@ def check_prompt(request: Request, vocabulary: int) -> None:
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Tell whether an error says that memory is short."""
+    """Return whether an error says that memory is short."""
     # torch.OutOfMemoryError is a RuntimeError whose text says "out of memory".
     return isinstance(error, MemoryError) or any(t in str(error) for t in OUT_OF_MEMORY_TEXTS)

@@ -72,7 +72,7 @@ def _replace(path: Path, content: bytes) -> None:
 
 
 def canonical_json(value: Any) -> str:
-    """Give the one JSON text of ``value``: sorted keys, no spaces, no NaN.
+    """Return the one JSON text of ``value``: sorted keys, no spaces, no NaN.
 
     >>> canonical_json({"b": 1, "a": [1.5, None]})
     '{"a":[1.5,null],"b":1}'
@@ -91,7 +91,7 @@ def write_json(path: str | Path, value: Any) -> None:
 
 
 def is_written(path: Path, value: Any) -> bool:
-    """Tell whether a file is there as ``write_json`` would write ``value``."""
+    """Return whether a file is there as ``write_json`` would write ``value``."""
     try:
         return path.read_text(encoding="utf-8") == _json_text(value)
     except (OSError, UnicodeDecodeError):
@@ -173,7 +173,7 @@ _HUGE = re.compile(rb"[\s:,\[][-]?[0-9]+(?:\.[0-9]+)?[eE][+]?[0-9]{3}")
 
 
 def _may_overflow(content: bytes) -> bool:
-    """Tell whether a number could overflow; most files need no regular expression for it."""
+    """Return whether a number could overflow; most files need no regular expression for it."""
     plain = content.translate(_DIGITS)
     if b"0" * 200 in plain:  # with an exponent of two digits
         return True
@@ -182,7 +182,7 @@ def _may_overflow(content: bytes) -> bool:
 
 @functools.cache
 def _fast_parser() -> Callable[[bytes], Any] | None:
-    """Give pydantic's parser, which takes half the time, where its package is installed."""
+    """Return pydantic's parser, which takes half the time, where its package is installed."""
     try:
         from pydantic_core import from_json
     except ImportError:
@@ -199,16 +199,16 @@ def read_yaml(path: str | Path) -> Any:
 
 
 def sha256_bytes(data: bytes) -> str:
-    """Give the SHA-256 of ``data`` as 64 hexadecimal digits."""
+    """Return the SHA-256 of ``data`` as 64 hexadecimal digits."""
     return hashlib.sha256(data).hexdigest()
 
 
 def sha256_json(value: Any) -> str:
-    """Give the SHA-256 of the canonical JSON of ``value``."""
+    """Return the SHA-256 of the canonical JSON of ``value``."""
     return sha256_bytes(canonical_json(value).encode("utf-8"))
 
 
 def sha256_file(path: str | Path) -> str:
-    """Give the SHA-256 of a file's content, read in pieces."""
+    """Return the SHA-256 of a file's content, read in pieces."""
     with open(path, "rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()

@@ -55,7 +55,7 @@ def exclusive_host(
 
 
 def host_is_free(name: str = HOST_LOCK) -> bool:
-    """Say whether nobody measures on this host just now, without waiting."""
+    """Return whether nobody measures on this host just now, without waiting."""
     with _socket() as probe:
         return _bind(probe, name)
 
@@ -198,7 +198,7 @@ def hold_sweep(sweep: str, folder: Path = Path()) -> str | None:
 
 
 def _is_of_sweep(lock: Path, sweep: str) -> bool:
-    """Tell whether one of Snakemake's locks names a file of a sweep."""
+    """Return whether one of Snakemake's locks names a file of a sweep."""
     try:
         return f"\nresults/{sweep}/" in "\n" + lock.read_text(encoding="utf-8", errors="replace")
     except OSError:

@@ -78,7 +78,7 @@ def _converter(kind: Any) -> Converter:
 
 
 def _scalar_types(kind: Any) -> frozenset[type] | None:
-    """Give the Python types that a kind allows where its values need no conversion, else None."""
+    """Return the Python types that a kind allows where its values need no conversion, else None."""
     if typing.get_origin(kind) in (typing.Union, types.UnionType):
         allowed = [_scalar_types(one) for one in typing.get_args(kind)]
         return None if None in allowed else frozenset().union(*allowed)
@@ -233,7 +233,7 @@ def _same(value: Any) -> Any:
 
 
 def _absent(kind: Any, value: dict[str, Any]) -> dict[str, Any]:
-    """Give the defaults of what a mapping lacks, or say which key it lacks or has besides."""
+    """Return the defaults of what a mapping lacks, or say which key it lacks or has besides."""
     fields, missing = dataclasses.fields(kind), dataclasses.MISSING
     names = [field.name for field in fields]
     if unknown := [name for name in value if name not in names]:

@@ -33,7 +33,7 @@ STANZA = re.compile(
 
 
 def describe(python: str) -> tuple[str, dict[str, str]]:
-    """Give a Python's version and its packages by normalised name."""
+    """Return a Python's version and its packages by normalised name."""
     try:
         shown = subprocess.run([python, "-c", DESCRIBE], capture_output=True, text=True, check=True)
     except (OSError, subprocess.CalledProcessError) as error:
@@ -46,7 +46,7 @@ def describe(python: str) -> tuple[str, dict[str, str]]:
 
 
 def check(root: Path, name: str, python: str) -> dict[str, str]:
-    """Give the packages of ``python`` if it can serve; LlmEnergyError says what to do if not."""
+    """Return the packages of ``python`` if it can serve; LlmEnergyError says what to do if not."""
     package = registry.engine_package(name)
     pinned, wanted = (
         registry.pinned_version(root, name, package),
@@ -65,7 +65,7 @@ def check(root: Path, name: str, python: str) -> dict[str, str]:
 
 
 def needed(root: Path, name: str, roots: set[str]) -> set[str]:
-    """Give the packages of a lock that ``roots`` need, themselves included."""
+    """Return the packages of a lock that ``roots`` need, themselves included."""
     via = {
         match[1]: set(re.findall(r"[a-z0-9-]+", (match[0].partition("# via ")[2])))
         for match in STANZA.finditer(registry.lock_path(root, name).read_text("utf-8"))
@@ -79,7 +79,7 @@ def needed(root: Path, name: str, roots: set[str]) -> set[str]:
 
 
 def requirements(root: Path, name: str, wanted: set[str]) -> str:
-    """Give the lines of a lock, hashes included, that are about the wanted packages."""
+    """Return the lines of a lock, hashes included, that are about the wanted packages."""
     lock = registry.lock_path(root, name).read_text("utf-8")
     return "".join(match[0] for match in STANZA.finditer(lock) if match[1] in wanted)
 

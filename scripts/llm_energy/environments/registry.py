@@ -75,32 +75,32 @@ def preparing_name(backends: list[str], device: str) -> str:
 
 
 def engine_package(name: str) -> str:
-    """Give the distribution whose version is the engine's version in environment ``name``."""
+    """Return the distribution whose version is the engine's version in environment ``name``."""
     return ENGINES[name]
 
 
 def interpreter(root: Path, name: str) -> Path:
-    """Give the path of an environment's Python below the project's root, built or not."""
+    """Return the path of an environment's Python below the project's root, built or not."""
     return root / ".venvs" / name / "bin" / "python"
 
 
 def python_version(name: str) -> str:
-    """Give the version of Python that an environment's lock is for."""
+    """Return the version of Python that an environment's lock is for."""
     return PYTHONS.get(name, PYTHON)
 
 
 def lock_path(root: Path, name: str) -> Path:
-    """Give the path of an environment's lock, which holds every pin and its hashes."""
+    """Return the path of an environment's lock, which holds every pin and its hashes."""
     return root / "envs" / f"{name}.txt"
 
 
 def stamp_path(root: Path, name: str) -> Path:
-    """Give the path of the file that ``make envs`` writes last: the SHA-256 of the lock it used."""
+    """Return path of the file that ``make envs`` writes last: the SHA-256 of the lock it used."""
     return root / ".venvs" / name / ".installed"
 
 
 def is_installed(root: Path, name: str) -> bool:
-    """Say whether ``make envs`` has built the environment, and from the lock as it is now."""
+    """Return whether ``make envs`` has built the environment, and from the lock as it is now."""
     stamp = stamp_path(root, name)
     return stamp.is_file() and stamp.read_text().strip() == sha256_file(lock_path(root, name))
 
@@ -112,7 +112,7 @@ def pins(root: Path, name: str) -> dict[str, str]:
 
 
 def pinned_version(root: Path, name: str, package: str) -> str:
-    """Give the version of ``package`` in an environment's lock; LlmEnergyError if it has none."""
+    """Return the version of ``package`` in an environment's lock; LlmEnergyError if it has none."""
     try:
         return pins(root, name)[package]
     except KeyError:
@@ -138,7 +138,7 @@ def require_images(images: Collection[str], names: Iterable[str]) -> None:
 
 
 def install_command(backend: str, wanted: str | None = None) -> str:
-    """Give the command that builds a backend's environment.
+    """Return the command that builds a backend's environment.
 
     The variant ``wanted`` is named only where this host would choose the other one by itself.
 

@@ -32,7 +32,7 @@ NEEDED = {
 
 
 def missing(names: Iterable[str]) -> list[str]:
-    """Give one sentence for every tool of ``names`` that is not on the PATH.
+    """Return one sentence for every tool of ``names`` that is not on the PATH.
 
     Names of other things, such as the executors that need no program, are passed over.
     """

@@ -33,7 +33,7 @@ SAID_WHERE_GIVEN = ("start_s",)  # a spec has it only then, so that older ones s
 
 
 def complete(traffic: Mapping[str, Any] | None, horizon_s: float) -> dict[str, Any] | None:
-    """Give a traffic with every key of its mode; None stands for what is all there at the start.
+    """Return a traffic with every key of its mode; None stands for what is all there at the start.
 
     >>> complete({"mode": "constant", "rate_per_s": 2.0}, 30.0)["horizon_s"]
     30.0
@@ -47,7 +47,7 @@ def complete(traffic: Mapping[str, Any] | None, horizon_s: float) -> dict[str, A
 
 
 def expected_requests(traffic: Mapping[str, Any]) -> int | None:
-    """Give how many requests a rate brings on average; None where no rate decides it.
+    """Return how many requests a rate brings on average; None where no rate decides it.
 
     >>> expected_requests({"mode": "poisson", "rate_per_s": 2.0, "ramp_s": 5.0, "horizon_s": 10.0})
     30
@@ -58,7 +58,7 @@ def expected_requests(traffic: Mapping[str, Any]) -> int | None:
 
 
 def takes_lengths(parameters: Mapping[str, Any], prompts: Mapping[str, Any]) -> bool:
-    """Say whether a trace gives each request its prompt and output length, besides its time.
+    """Return whether a trace gives each request its prompt and output length, besides its time.
 
     It does where prompts are ``synthetic`` and ``input_tokens`` is left out.
     """
@@ -84,7 +84,7 @@ def make_arrivals(traffic: Mapping[str, Any], root: Path = Path()) -> Arrivals:
 
 
 def gap_variation(times_s: Sequence[float]) -> float | None:
-    """Give the coefficient of variation of the gaps between arrivals, sample SD over mean.
+    """Return the coefficient of variation of the gaps between arrivals, sample SD over mean.
 
     0 for a constant rate; 1 is expected of Poisson arrivals, 1 / sqrt(burstiness) of gamma ones.
     None with fewer than three arrivals.

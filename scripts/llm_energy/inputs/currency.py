@@ -39,7 +39,7 @@ def is_of(
     model: Mapping[str, Any] | None,
     prompts_sha256: Mapping[str, str] | None,
 ) -> bool:
-    """Tell whether a measurement is of this spec, this model and these prompts.
+    """Return whether a measurement is of this spec, this model and these prompts.
 
     ``head`` is from ``read_head``. ``model`` has the keys ``weights_sha256`` and
     ``tokenizer_sha256`` of the model's manifest, ``prompts_sha256`` a hash by workload. None is not

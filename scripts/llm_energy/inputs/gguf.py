@@ -113,7 +113,7 @@ def _note(types: Counter[str]) -> str:
 
 
 def _narrowest_exact_dtype(network: Any) -> Any:
-    """Give the narrowest dtype that holds every weight of a float32 model without rounding."""
+    """Return the narrowest dtype that holds every weight of a float32 model without rounding."""
     import torch
 
     for dtype in (torch.bfloat16, torch.float16):

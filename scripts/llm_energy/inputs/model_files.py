@@ -36,7 +36,7 @@ WANTED_FILES = (WHOLE_WEIGHTS, SHARDED_WEIGHTS, SHARD_INDEX, *CONFIG_FILES, *TOK
 
 
 def read_safetensors_header(path: Path) -> dict[str, dict[str, Any]]:
-    """Give ``dtype``, ``shape`` and ``data_offsets`` of every tensor in a safetensors file.
+    """Return ``dtype``, ``shape`` and ``data_offsets`` of every tensor in a safetensors file.
 
     A file shorter than its header says raises LlmEnergyError. Format: 8 bytes little-endian header
     length, the header as JSON, the data (https://huggingface.co/docs/safetensors).
@@ -126,7 +126,7 @@ def take(origin: Path, target: Path, where: str) -> None:
 
 
 def matches(name: str, patterns: tuple[str, ...]) -> bool:
-    """Tell whether a file's name is one of the patterns."""
+    """Return whether a file's name is one of the patterns."""
     return any(fnmatch.fnmatchcase(name, pattern) for pattern in patterns)
 
 

@@ -29,7 +29,7 @@ class Prompt:
 def choose(
     settings: dict[str, Any], count: int, base: Path = Path()
 ) -> tuple[list[Prompt], dict[str, Any]]:
-    """Give the ``count`` prompts that ``settings`` ask for, and a description of their source.
+    """Return the ``count`` prompts that ``settings`` ask for, and a description of their source.
 
     ``settings`` is the config's ``prompts``: ``source`` builtin, file or dataset, ``path`` (taken
     relative to ``base``), ``text_column`` and ``seed``. The built-in set is asked again, under new
@@ -59,7 +59,7 @@ def choose(
 
 
 def builtin() -> list[Prompt]:
-    """Give the built-in prompt set, in its file's order."""
+    """Return the built-in prompt set, in its file's order."""
     return read_file(BUILTIN, DEFAULT_COLUMN)
 
 
@@ -90,7 +90,7 @@ def draw(prompts: Sequence[Prompt], count: int, seed: int) -> list[Prompt]:
 
 
 def sha256_path(path: Path) -> str:
-    """Give the SHA-256 of a file, or of the names and hashes of a folder's files."""
+    """Return the SHA-256 of a file, or of the names and hashes of a folder's files."""
     if path.is_file():
         return sha256_file(path)
     files = (p for p in sorted(path.rglob("*")) if p.is_file())

@@ -73,7 +73,7 @@ def measure_quality(backend: Any, text: QualityText) -> Quality:
 
 
 def is_score_of(quality: Quality | None, text: QualityText | None) -> bool:
-    """Say whether a score is of this very text; no score is of no text."""
+    """Return whether a score is of this very text; no score is of no text."""
     if quality is None or text is None:
         return quality is None and text is None
     return quality.token_ids_sha256 == _hash(text)

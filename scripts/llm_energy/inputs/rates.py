@@ -1,4 +1,4 @@
-"""Tell whether a window of timed traffic holds enough requests, at the rate asked for."""
+"""Return whether a window of timed traffic holds enough requests, at the rate asked for."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ OTHER_RATE = 0.2
 
 
 def is_few(requests: int) -> bool:
-    """Tell whether so many requests are too few for what is computed over them."""
+    """Return whether so many requests are too few for what is computed over them."""
     return requests < FEW
 
 
 def is_other_rate(requests: int, rate_per_s: float | None, duration_s: float) -> bool:
-    """Tell whether so many requests in a window came at another rate than the one asked for.
+    """Return whether so many requests in a window came at another rate than the one asked for.
 
     They differ by over a fifth, and by more than two standard deviations of a Poisson count, since
     a short window of a trace holds more or less by chance.

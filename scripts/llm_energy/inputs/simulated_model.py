@@ -28,7 +28,7 @@ def write_files(model: dict[str, Any], folder: Path) -> None:
 
 
 def describe(model: dict[str, Any], source: dict[str, Any], folder: Path) -> ModelManifest:
-    """Give the manifest; its hashes tell models of different sizes apart."""
+    """Return the manifest; its hashes tell models of different sizes apart."""
     config = sha256_file(folder / CONFIG)
     return ModelManifest(
         schema_version=SCHEMA_VERSION,
@@ -47,7 +47,7 @@ def describe(model: dict[str, Any], source: dict[str, Any], folder: Path) -> Mod
 
 
 def is_simulated(folder: Path) -> bool:
-    """Say whether a model's folder holds a simulated model."""
+    """Return whether a model's folder holds a simulated model."""
     config = folder / CONFIG
     return config.is_file() and read_json(config).get("model_type") == "simulated"
 
@@ -71,7 +71,7 @@ class Tokenizer:
     chat_template = "<user> ... <assistant>"
 
     def __call__(self, text: str, add_special_tokens: bool = True) -> dict[str, list[int]]:
-        """Give ``input_ids``."""
+        """Return ``input_ids``."""
         words = re.findall(r"\w+|[^\w\s]", text)
         ids = [SPECIAL + zlib.crc32(word.encode()) % (VOCABULARY - SPECIAL) for word in words]
         return {"input_ids": [BEGIN, *ids] if add_special_tokens else ids}

@@ -71,13 +71,13 @@ def make_prompt_set(
 
 
 def _identity(request: Request) -> list[Any]:
-    """Give what makes a request another one: its prompt's ids, and a length of its own."""
+    """Return what makes a request another one: its prompt's ids, and a length of its own."""
     own = [] if request.output_tokens is None else [request.output_tokens]
     return [request.id, request.prompt_token_ids, *own]
 
 
 def encode(tokenizer: Any, chosen: Sequence[prompts.Prompt], chat_template: bool) -> list[Request]:
-    """Give the ids of each prompt, with the special tokens or the chat template of the model."""
+    """Return the ids of each prompt, with the special tokens or the chat template of the model."""
     if chat_template:
         _require_template(tokenizer)
         ids = [_apply_template(tokenizer, p.text, tokenize=True)["input_ids"] for p in chosen]
@@ -169,7 +169,7 @@ def of_trace(
 
 
 def _builtin_stream(tokenizer: Any, seed: int) -> tuple[Ids, list[int]]:
-    """Give the ids of the whole built-in text in a seeded order, and where each prompt begins."""
+    """Return the ids of the whole built-in text in a seeded order, and where each prompt begins."""
     stream: Ids = []
     starts: list[int] = []
     texts = prompts.builtin()
@@ -180,7 +180,7 @@ def _builtin_stream(tokenizer: Any, seed: int) -> tuple[Ids, list[int]]:
 
 
 def context_length(model_folder: Path) -> int | None:
-    """Give the most tokens the model can attend to, as its config.json says, or None."""
+    """Return the most tokens the model can attend to, as its config.json says, or None."""
     config = read_json(model_folder / "config.json")
     config = {**config, **(config.get("text_config") or {})}
     return next((config[key] for key in CONTEXT_KEYS if isinstance(config.get(key), int)), None)
@@ -258,7 +258,7 @@ def _clock_stopped() -> contextlib.AbstractContextManager[Any]:
 
 
 def _frame(tokenizer: Any, chat_template: bool) -> tuple[Ids, Ids]:
-    """Give the ids that stand before and after the text of every prompt."""
+    """Return the ids that stand before and after the text of every prompt."""
     if chat_template:
         _require_template(tokenizer)
         shown = _apply_template(tokenizer, PLACEHOLDER, tokenize=False)

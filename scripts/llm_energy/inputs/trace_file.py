@@ -30,7 +30,7 @@ class Layout(NamedTuple):
 
 
 def _utc_s(text: str) -> float:
-    """Give the seconds of a date and time, taken as UTC where it names no zone."""
+    """Return the seconds of a date and time, taken as UTC where it names no zone."""
     time = datetime.fromisoformat(text)
     return (time if time.tzinfo else time.replace(tzinfo=UTC)).timestamp()
 

@@ -42,7 +42,7 @@ class ArrivalQueue:
             self._admit([self.begin_s] * arrivals.concurrency)
 
     def take(self, most: int) -> list[Arrival]:
-        """Give up to ``most`` requests that are due, the oldest first."""
+        """Return up to ``most`` requests that are due, the oldest first."""
         self._look()
         return [self._waiting.popleft() for _ in range(min(most, len(self._waiting)))]
 

@@ -90,13 +90,13 @@ def settings(sysfs: Path = SYSFS, procfs: Path = PROCFS) -> dict[str, Any]:
 
 
 def _governor(cpu: Path) -> str | None:
-    """Give the frequency governors in use (docs.kernel.org/admin-guide/pm/cpufreq.html)."""
+    """Return the frequency governors in use (docs.kernel.org/admin-guide/pm/cpufreq.html)."""
     found = {_first_line(path) for path in cpu.glob("cpu[0-9]*/cpufreq/scaling_governor")}
     return ", ".join(sorted(filter(None, found))) or None
 
 
 def _turbo(cpu: Path) -> bool | None:
-    """Tell whether processors may exceed their base frequency, by either driver's switch."""
+    """Return whether processors may exceed their base frequency, by either driver's switch."""
     off = _flag(cpu / "intel_pstate" / "no_turbo")
     return _flag(cpu / "cpufreq" / "boost") if off is None else not off
 
@@ -131,7 +131,7 @@ def _container(procfs: Path) -> str | None:
 
 
 def _control_groups(sysfs: Path, procfs: Path) -> list[Path]:
-    """Give this process's control group and those around it, by version 2 of control groups."""
+    """Return this process's control group and those around it, by version 2 of control groups."""
     root = sysfs / "fs" / "cgroup"
     try:
         lines = (procfs / "self" / "cgroup").read_text(encoding="utf-8").splitlines()
@@ -145,7 +145,7 @@ def _control_groups(sysfs: Path, procfs: Path) -> list[Path]:
 
 
 def _cpu_limit(group: Path) -> float | None:
-    """Give how many processors a group may use (docs.kernel.org/admin-guide/cgroup-v2.html)."""
+    """Return how many processors a group may use (docs.kernel.org/admin-guide/cgroup-v2.html)."""
     quota, _, period = (_first_line(group / "cpu.max") or "").partition(" ")
     return int(quota) / int(period) if quota.isdigit() and period.isdigit() else None
 

@@ -20,7 +20,7 @@ from llm_energy.records import Host
 class Machine(Protocol):
     """A computer as the measuring process meets it; times are seconds.
 
-    ``nvml`` is the module to read boards through and ``start_sampler`` what writes their power
+    ``nvml`` is the module to read GPUs through and ``start_sampler`` what writes their power
     trace, both None for the meter's own.
     """
 
@@ -30,10 +30,10 @@ class Machine(Protocol):
     start_sampler: StartSampler | None
 
     def clock(self) -> float:
-        """Give the monotonic time, the one that completions and intervals are stamped with."""
+        """Return the monotonic time, the one that completions and intervals are stamped with."""
 
     def wall_clock(self) -> float:
-        """Give the seconds since 1970-01-01 UTC."""
+        """Return the seconds since 1970-01-01 UTC."""
 
     def sleep(self, duration_s: float) -> None:
         """Let time pass."""

@@ -13,7 +13,7 @@ ROUNDS = 3
 
 
 def copy_bytes_per_s(total_bytes: int = TOTAL_BYTES) -> float | None:
-    """Give the best of three copies, by all processors at once, in bytes read per second.
+    """Return the best of three copies, by all processors at once, in bytes read per second.
 
     A copy reads each byte and writes it; McCalpin's STREAM counts both, this counts the reads,
     doubled, so that the figure is STREAM's (J. D. McCalpin, Memory Bandwidth and Machine Balance,

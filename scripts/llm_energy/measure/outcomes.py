@@ -25,7 +25,7 @@ class Result:
 
 @contextlib.contextmanager
 def outcome() -> Iterator[Result]:
-    """Give a result that says how the code inside ended; nothing that it raises comes out.
+    """Return a result that says how the code inside ended; nothing that it raises comes out.
 
     Engines find late, and in errors of any type, that they lack a kernel or a method for what they
     loaded. What says so is no crash: the same would be said again.

@@ -26,7 +26,7 @@ HELD_DOWN = 0x8 | 0x20 | 0x40 | 0x80
 
 
 class BoardRule(NamedTuple):
-    """One condition on a reading of every board."""
+    """One condition on a reading of every GPU."""
 
     name: str
     reading: str
@@ -80,7 +80,7 @@ class Look:
     disk_free_bytes: int | None
 
     def judge(self, devices: Collection[str] | None = None) -> Preflight:
-        """Judge the host, with all of its boards or with these alone."""
+        """Judge the host, with all of its GPUs or with these alone."""
         boards = self.now.boards
         if devices is not None:
             boards = tuple(board for board in boards if board.device in devices)
@@ -97,7 +97,7 @@ def preflight(
 ) -> Look:
     """Look once a second until all conditions hold, at most for ``max_wait_s`` seconds.
 
-    ``folder`` is where the outputs go. Which boards a repeat uses is not known before its load, so
+    ``folder`` is where the outputs go. Which GPUs a repeat uses is not known before its load, so
     all of the host's are waited for; judge the look again once it is.
     """
     begin_s = clock()
@@ -119,7 +119,7 @@ def conditions(
 ) -> Iterator[Condition]:
     """Judge one look at the host; ``before`` is the look before it.
 
-    What this host does not let one read is not among them, except the temperature of its boards.
+    What this host does not let one read is not among them, except the temperature of its GPUs.
     """
     for rule in BOARD_RULES:
         yield from _over_boards(rule, now.boards)
@@ -146,7 +146,7 @@ def conditions(
 
 
 def free_disk_bytes(folder: Path) -> int | None:
-    """Give the room in the file system of ``folder``, also where that folder is yet to be made."""
+    """Return room in the file system of ``folder``, also where that folder is yet to be made."""
     for place in (folder.absolute(), *folder.absolute().parents):
         try:
             return shutil.disk_usage(place).free
@@ -156,7 +156,7 @@ def free_disk_bytes(folder: Path) -> int | None:
 
 
 def _over_boards(rule: BoardRule, boards: tuple[BoardGlance, ...]) -> Iterator[Condition]:
-    """Judge all boards by one rule; ``found`` lists those that break it, or else all."""
+    """Judge all GPUs by one rule; ``found`` lists those that break it, or else all."""
     read = {board.device: getattr(board, rule.reading) for board in boards}
     known = {device: value for device, value in read.items() if value is not None}
     bad = {device: value for device, value in known.items() if not rule.holds(value)}

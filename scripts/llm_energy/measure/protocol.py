@@ -191,7 +191,7 @@ def _measure_workload(
 def _to_warm_up(
     workload: Workload, requests: Sequence[Request]
 ) -> tuple[Workload, Sequence[Request]]:
-    """Give what a workload is warmed up with: of timed traffic a few batches, all there at once."""
+    """Return what a workload is warmed up with: for timed traffic a few batches, all at once."""
     if workload.arrivals_sha256 is None:
         return workload, requests
     few = requests[: WARM_UP_BATCHES * workload.batch_size]
@@ -230,7 +230,7 @@ def _serve_traffic(bench: _Bench, arrivals: Arrivals, prompts: int) -> dict[str,
     """Serve timed traffic, ramp and drain included; give the fields of the window inside it.
 
     What is in flight at the end is served to its end, so that no latency is cut short. The meter's
-    state of boards and host is that of the whole stretch: reading it amid the traffic would delay
+    state of GPUs and host is that of the whole stretch: reading it amid the traffic would delay
     the requests.
     """
     with bench.meter.interval("traffic") as interval:
@@ -286,7 +286,7 @@ def _warm_up(
 
 
 def _counted(before: dict[str, Any], after: dict[str, Any]) -> dict[str, Any]:
-    """Give what the engine counted between two looks; what is no count stands as it is after."""
+    """Return what the engine counted between two looks; what is no count stands as it is after."""
     return {
         name: value - before.get(name, 0) if type(value) is int else value
         for name, value in after.items()

@@ -42,7 +42,7 @@ def table(rows: Sequence[Completion], window: Interval | None = None) -> Request
 def touching(
     rows: Sequence[Completion], window: Interval, edges_s: tuple[float, float]
 ) -> list[Completion]:
-    """Give the requests that were due between the edges of the traffic, or served in the window."""
+    """Return requests that were due between the edges of the traffic, or served in the window."""
     return [
         c
         for c in rows
@@ -107,7 +107,7 @@ def _inside(completion: Completion, window: Interval) -> int:
 
 
 def _started_s(completion: Completion) -> float:
-    """Give when service began, at the latest with the first token; never if there was none."""
+    """Return when service began, at the latest with the first token; never if there was none."""
     first_s = completion.service_start_s or completion.first_token_s
     return math.inf if first_s is None else first_s
 

@@ -134,7 +134,7 @@ def planned_arrivals(spec: Spec, path: Path | None) -> dict[str, Arrivals]:
 
 
 def machine_for(spec: Spec) -> Machine:
-    """Give the machine that a spec is measured on: this one, or a simulated host."""
+    """Return the machine that a spec is measured on: this one, or a simulated host."""
     if spec.backend == "replay":
         from llm_energy.measure import simulation
 
@@ -276,7 +276,7 @@ def _progress(spec: Spec, plan_path: Path, out: Path, scored: bool) -> Progress:
 
 
 def _finished(plan_path: Path) -> tuple[list[Path], int]:
-    """Give the measurements of the present specs, newest last, and how many the plan asks for."""
+    """Return the measurements of the present specs, newest last, and how many the plan asks for."""
     cells = read_json(plan_path)["cells"]
     wanted = [
         (Path(p), Path(s))

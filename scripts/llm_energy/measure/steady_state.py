@@ -27,7 +27,7 @@ class Marks:
         self._output_tokens[name] = output_tokens
 
     def steady_state(self, workload: Workload) -> SteadyState:
-        """Give the steady state of every pass, once the window has ended.
+        """Return the steady state of every pass, once the window has ended.
 
         From ``batch_size`` requests with a first token until all but ``batch_size + 1`` have ended:
         the rule of Chung et al., The ML.ENERGY Benchmark, arXiv:2505.06371.

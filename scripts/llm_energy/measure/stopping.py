@@ -55,7 +55,7 @@ def enough(values_j: Mapping[str, Sequence[float]], settings: Protocol) -> str |
 def earlier_values_j(
     spec: Spec, out: Path, manifest: ModelManifest, prompts: PromptSet
 ) -> dict[str, list[float]]:
-    """Give, by workload, the gross joules per output token of the cell's earlier usable repeats.
+    """Return, by workload, the gross joules per output token of the cell's earlier usable repeats.
 
     They lie beside ``out`` under a smaller number. Usable is a repeat of the same spec, weights and
     prompts in which every workload has a window that no check calls invalid. The joules are the
@@ -94,7 +94,7 @@ def _earlier(spec: Spec, out: Path) -> Iterator[Measurement]:
 
 
 def _same_work(then: Spec, now: Spec) -> bool:
-    """Say whether two specs differ in their repeat and the order of their workloads alone."""
+    """Return whether two specs differ in their repeat and the order of their workloads alone."""
     return replace(then, repeat=now.repeat, workloads=now.workloads) == now and _by_id(
         then.workloads
     ) == _by_id(now.workloads)

@@ -1,4 +1,4 @@
-"""Decide when a workload is warm: its passes take the same time, and its boards the same heat."""
+"""Decide when a workload is warm: its passes take the same time, and its GPUs the same heat."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ THERMAL_SPAN_S = 10.0  # over less, a sensor that counts whole degrees shows no 
 
 
 def warmed_up(durations_s: Sequence[float], settings: Protocol) -> bool:
-    """Say whether the warm-up may end: converged after the minimum, or at the maximum.
+    """Return whether the warm-up may end: converged after the minimum, or at the maximum.
 
     >>> warmed_up([1.0, 1.0], Protocol(warmup_min_passes=2, warmup_max_passes=9))
     False
@@ -27,7 +27,7 @@ def warmed_up(durations_s: Sequence[float], settings: Protocol) -> bool:
 
 
 def converged(durations_s: Sequence[float], settings: Protocol) -> bool | None:
-    """Say whether the last passes took the same time; None where there are too few to tell.
+    """Return whether the last passes took the same time; None where there are too few to tell.
 
     Over the last five, the coefficient of variation (sample SD over mean) must be below
     ``settings.warmup_cv`` and the drift (``trend``) below ``settings.warmup_trend``. The first
@@ -42,7 +42,7 @@ def converged(durations_s: Sequence[float], settings: Protocol) -> bool | None:
 
 
 def trend(durations_s: Sequence[float]) -> float | None:
-    """Give by which share of their mean the last five passes grew longer; None for fewer.
+    """Return by which share of their mean the last five passes grew longer; None for fewer.
 
     That is their least-squares slope a pass, times five, over their mean.
 
@@ -57,13 +57,13 @@ def trend(durations_s: Sequence[float]) -> float | None:
 
 
 class Thermometer:
-    """Hold what the hottest board's temperature did over the last ten seconds."""
+    """Hold what the hottest GPU's temperature did over the last ten seconds."""
 
     def __init__(self) -> None:
         self._readings: list[tuple[float, float]] = []
 
     def read(self, time_s: float, temperatures_c: Sequence[float | None]) -> None:
-        """Take one reading of all boards; without any temperature it is none."""
+        """Take one reading of all GPUs; without any temperature it is none."""
         known = [temperature for temperature in temperatures_c if temperature is not None]
         if not known:
             return
@@ -74,11 +74,11 @@ class Thermometer:
 
     @property
     def has_readings(self) -> bool:
-        """Say whether any board gave a temperature."""
+        """Return whether any GPU gave a temperature."""
         return bool(self._readings)
 
     def slope_c_per_10s(self) -> float | None:
-        """Give the least-squares slope in degrees per ten seconds; None over too short a span."""
+        """Return the least-squares slope in degrees per ten seconds; None over too short a span."""
         if len(self._readings) < 2:
             return None
         times_s, temperatures_c = zip(*self._readings, strict=True)
@@ -87,6 +87,6 @@ class Thermometer:
         return 10.0 * statistics.linear_regression(times_s, temperatures_c).slope
 
     def settled(self, limit_c_per_10s: float) -> bool:
-        """Say whether the temperature moves less than that; without any there is none to settle."""
+        """Return whether the temperature moves less than that; True where there is none."""
         slope = self.slope_c_per_10s()
         return not self.has_readings or (slope is not None and abs(slope) < limit_c_per_10s)

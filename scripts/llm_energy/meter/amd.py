@@ -1,11 +1,11 @@
-"""Sense the energy of AMD boards through the package ``amdsmi``, where it can be imported.
+"""Sense the energy of AMD GPUs through the package ``amdsmi``, where it can be imported.
 
 The counter is ``amdsmi_get_energy_count``: an accumulator and its resolution in uJ
 (https://rocm.docs.amd.com/projects/amdsmi/en/latest/reference/amdsmi-py-api.html). On some parts it
 is wrong by more than ten times (https://github.com/ROCm/amdsmi/issues/38), so it is held against
 the power sensor before it is used. Of the two dies of an MI250(X), the first counts for both, and
 partitions of one card may all show its one counter. This has been tested against a stand-in for the
-package only, never on an AMD board. State at the edges, the power trace and process lists are not
+package only, never on an AMD GPU. State at the edges, the power trace and process lists are not
 read here.
 """
 
@@ -28,19 +28,19 @@ METHOD = "amdsmi_energy_count"
 CARD_METHOD = f"{METHOD}_whole_card"
 POWER_KEYS = ("socket_power", "current_socket_power", "average_socket_power")  # by version and part
 # How long counters are held against power sensors when they are opened, and how far the two may be
-# apart: power sensors are filtered, and a board that has just been used cools down.
+# apart: power sensors are filtered, and a GPU that has just been used cools down.
 EXAMINED_S, POWER_READINGS, MOST_APART = 1.0, 5, 3.0
-# Boards are read one after the other: two views of one counter differ by what was used in between.
+# GPUs are read one after the other: two views of one counter differ by what was used in between.
 SAME_COUNTER_UJ = 1e6
 TWO_DIES = "MI250"  # and MI250X
 
 
 @dataclass(frozen=True, eq=False)
 class _Board:
-    """One board; ``names`` are all by which an engine may call it.
+    """One GPU; ``names`` are all by which an engine may call it.
 
-    ``problem`` says why its counter is of no use, ``holder`` names the board whose counter holds
-    its joules, and ``others`` are the boards whose joules its own counter holds too.
+    ``problem`` says why its counter is of no use, ``holder`` names the GPU whose counter holds
+    its joules, and ``others`` are the GPUs whose joules its own counter holds too.
     """
 
     uuid: str
@@ -55,7 +55,7 @@ Reading = dict[_Board, float | str]  # uJ, or the reason why the counter could n
 
 
 class AmdBoards:
-    """Know the AMD boards of this host, and hold those that are metered.
+    """Know the AMD GPUs of this host, and hold those that are metered.
 
     Examines their counters for a second. ``problem`` says why the package, where it is installed,
     finds none.
@@ -73,25 +73,25 @@ class AmdBoards:
             found = tuple(map(self._identify, amdsmi.amdsmi_get_processor_handles()))
             self._known = self._examine(found, clock, sleep)
         except ModuleNotFoundError:
-            pass  # as on every host without such boards
+            pass  # as on every host without such GPUs
         except Exception as error:  # without its system library the import itself may raise any
             self.problem = f"amdsmi: {type(error).__name__}: {error}"
         self._boards = self._known
 
     @property
     def found(self) -> bool:
-        """Tell whether this host has a board that can be sensed."""
+        """Return whether this host has a GPU that can be sensed."""
         return bool(self._known)
 
     def sensor(self) -> AmdSensor:
-        """Give the sensor of the boards in use now; restricting later leaves it as it is."""
+        """Return the sensor of the GPUs in use now; restricting later leaves it as it is."""
         return AmdSensor(self._amdsmi, self._boards)
 
     def restrict(self, device_uuids: Iterable[str]) -> None:
-        """Keep only these boards, in sensors that are asked for from now on.
+        """Keep only these GPUs, in sensors that are asked for from now on.
 
-        A board may be named by its UUID, HIP's UUID or its PCI address. Raises LlmEnergyError for
-        a name that no board has, and for a board whose joules another one counts that is not named.
+        A GPU may be named by its UUID, HIP's UUID or its PCI address. Raises LlmEnergyError for
+        a name that no GPU has, and for a GPU whose joules another one counts that is not named.
         """
         chosen: list[_Board] = []
         for name in device_uuids:
@@ -100,7 +100,7 @@ class AmdBoards:
                 known = ", ".join(b.uuid for b in self._known)
                 raise LlmEnergyError(
                     f"meter: the engine reports GPU {name!r}, which amdsmi does not know; "
-                    f"boards on this host: {known}"
+                    f"GPUs on this host: {known}"
                 )
             if board not in chosen:
                 chosen.append(board)
@@ -115,7 +115,7 @@ class AmdBoards:
         self._boards = tuple(chosen)
 
     def gpus(self) -> tuple[dict[str, Any], ...]:
-        """Give the identity of the boards in use."""
+        """Return the identity of the GPUs in use."""
         return tuple(self._describe(board) for board in self._boards)
 
     def close(self) -> None:
@@ -137,7 +137,7 @@ class AmdBoards:
     def _examine(
         self, boards: Sequence[_Board], clock: Callable[[], float], sleep: Callable[[float], None]
     ) -> tuple[_Board, ...]:
-        """Hold each board's counter against its power sensor and the counters of the others."""
+        """Hold each GPU's counter against its power sensor and the counters of the others."""
         sensor = AmdSensor(self._amdsmi, boards)
         begin_s, first = clock(), sensor.read()
         powers_w: dict[_Board, list[float | None]] = {board: [] for board in boards}
@@ -191,7 +191,7 @@ class AmdBoards:
 
 
 class AmdSensor:
-    """Read a fixed set of AMD boards; it has the methods of ``NvmlSensor``."""
+    """Read a fixed set of AMD GPUs; it has the methods of ``NvmlSensor``."""
 
     def __init__(self, amdsmi: Any, in_use: Sequence[_Board]):
         self._amdsmi = amdsmi
@@ -199,17 +199,17 @@ class AmdSensor:
 
     @property
     def devices(self) -> tuple[str, ...]:
-        """Give no board: the sampler of power knows only NVIDIA's."""
+        """Return no GPU: the sampler of power knows only NVIDIA's."""
         return ()
 
     def read(self) -> Reading:
-        """Read the energy counter of every board (one call each)."""
+        """Read the energy counter of every GPU (one call each)."""
         return {board: self._read(board) for board in self._boards}
 
     def energy(
         self, first: Reading, last: Reading, duration_s: float
     ) -> tuple[ComponentEnergy, ...]:
-        """Give one component a board, in J."""
+        """Return one component a GPU, in J."""
         if not self._boards:
             return (unavailable("gpu", "the engine uses no GPU"),)
         counted: list[ComponentEnergy] = []
@@ -229,7 +229,7 @@ class AmdSensor:
         return tuple(counted)
 
     def read_states(self) -> None:
-        """Read nothing: a board's state is not read here."""
+        """Read nothing: a GPU's state is not read here."""
 
     def activity(
         self,
@@ -238,19 +238,19 @@ class AmdSensor:
         tables: tuple[Processes | None, Processes | None],
         looks: Sequence[Look],
     ) -> tuple[BoardActivity, ...]:
-        """Give nothing, as ``read_states`` reads nothing."""
+        """Return nothing, as ``read_states`` reads nothing."""
         return ()
 
     def glance(self, table: Processes | None) -> tuple[BoardGlance, ...]:
-        """Look at the power of every board once."""
+        """Look at the power of every GPU once."""
         return tuple(BoardGlance(b.uuid, power_w=self.power_w(b)) for b in self._boards)
 
     def counters(self) -> dict[str, Callable[[], CounterReading | None]]:
-        """Give, by board, how to read its counter."""
+        """Return, by GPU, how to read its counter."""
         return {b.uuid: lambda b=b: self._read_for_tick(b) for b in self._boards}
 
     def _read(self, board: _Board) -> float | str:
-        """Give the counter in uJ, or the reason why it cannot be read."""
+        """Return the counter in uJ, or the reason why it cannot be read."""
         try:
             found = self._amdsmi.amdsmi_get_energy_count(board.handle)
         except self._amdsmi.AmdSmiException as error:
@@ -266,7 +266,7 @@ class AmdSensor:
         return None if isinstance(energy_uj, str) else CounterReading(energy_uj, None)
 
     def power_w(self, board: _Board) -> float | None:
-        """Return the power of one board in W, None where it has no such sensor."""
+        """Return the power of one GPU in W, None where it has no such sensor."""
         try:
             found = self._amdsmi.amdsmi_get_power_info(board.handle)
         except self._amdsmi.AmdSmiException:
@@ -297,7 +297,7 @@ def _difference(
 
 
 def _same_counter(board: _Board, other: _Board, first: Reading, last: Reading) -> bool:
-    """Tell whether two boards show one counter, as partitions of one card do."""
+    """Return whether two GPUs show one counter, as partitions of one card do."""
     pairs = [(reading[board], reading[other]) for reading in (first, last)]
     return all(
         not isinstance(a, str) and not isinstance(b, str) and abs(a - b) <= SAME_COUNTER_UJ

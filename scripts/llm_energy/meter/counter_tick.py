@@ -25,7 +25,7 @@ def measure_tick(
     clock: Callable[[], float],
     sleep: Callable[[float], None],
 ) -> float | None:
-    """Give the seconds between two changes of a counter; None where it did not change thrice.
+    """Return the seconds between two changes of a counter; None where it did not change thrice.
 
     Reads it every 10 ms until it has changed often enough, for 3 s at most. A counter that moves
     faster than it is read gives the period of reading, which is an upper bound. Keep away from

@@ -60,7 +60,7 @@ class PowerModel:
     def energy(
         self, first: _Reading, last: _Reading, duration_s: float
     ) -> tuple[ComponentEnergy, ...]:
-        """Give the mean power between two readings times ``duration_s``, in J.
+        """Return the mean power between two readings times ``duration_s``, in J.
 
         ``duration_s`` may be that of a part of what lies between them: it gets the same power.
         """
@@ -112,8 +112,8 @@ def _open_codecarbon() -> tuple[Sensor, ...]:
         output_dir=".",
         log_level="critical",
     )
-    # Only these two of its set-up: boards have their own sensor, and CodeCarbon's would misread a
-    # board chosen by UUID. Nothing is started, so no country is needed either.
+    # Only these two of its set-up: GPUs have their own sensor, and CodeCarbon's would misread a
+    # GPU chosen by UUID. Nothing is started, so no country is needed either.
     tracker._populate_system_metadata()
     resources = ResourceTracker(tracker)
     resources.set_RAM_tracking()
@@ -153,7 +153,7 @@ def _dram_estimate(hardware: list[Any]) -> Sensor:
 
 
 def carbon_intensity(settings: MeterSettings) -> dict[str, Any] | None:
-    """Give the CO2-equivalent of electricity as ``{"g_per_kwh", "source"}``, or None if unknown.
+    """Return the CO2-equivalent of electricity as ``{"g_per_kwh", "source"}``, or None if unknown.
 
     The config's own factor comes first, then the yearly mean of the config's country from the table
     that CodeCarbon carries. Raises LlmEnergyError for a country that is not in that table.

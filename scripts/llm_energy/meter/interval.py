@@ -42,7 +42,7 @@ class MeteredInterval:
     def mark(self, label: str) -> None:
         """Read the clock and then the counters, so that ``between`` can tell a part apart.
 
-        Cheap (one driver call a board), but still work inside a window: mark what is needed, and
+        Cheap (one driver call a GPU), but still work inside a window: mark what is needed, and
         not more often than about once a second, since reading a counter often may disturb it.
         """
         if label in self._marks:
@@ -50,7 +50,7 @@ class MeteredInterval:
         self._marks[label] = self._read_counters()
 
     def between(self, label_a: str, label_b: str, name: str) -> Interval:
-        """Give the part between two marks as an interval of its own, once this one has ended."""
+        """Return the part between two marks as an interval of its own, once this one has ended."""
         first, last = self._marks[label_a], self._marks[label_b]
         if last.time_s < first.time_s:
             raise ValueError(f"mark {label_b!r} is before mark {label_a!r}")
@@ -65,7 +65,7 @@ class MeteredInterval:
         self._edges.append(self._read_counters())
 
     def finish(self, name: str) -> Interval:
-        """Give the whole stretch, once both edges and the estimates are read."""
+        """Return the whole stretch, once both edges and the estimates are read."""
         return self._interval(name, *self._edges)
 
     def _read_counters(self) -> _Instant:
@@ -116,7 +116,7 @@ def combine(
                 dataclasses.replace(c, reason=reason) for c in theirs if c.status == "estimated"
             ]
         else:
-            # Zones and boards that have a name keep it; else one component says why there is none.
+            # Zones and GPUs that have a name keep it; else one component says why there is none.
             reason = _reasons(ours + theirs)
             absent = [c for c in ours if c.device] or theirs[:1]
             result += [dataclasses.replace(c, reason=reason) for c in absent]

@@ -34,7 +34,7 @@ class Meter:
     """Meter intervals with every sensor that this host has.
 
     ``counters`` are read right after the two clock readings; ``estimates``, which may be slow, and
-    the state of boards and host are read before the first and after the second. An estimate stands
+    the state of GPUs and host are read before the first and after the second. An estimate stands
     in for a component that no counter measured.
     """
 
@@ -97,9 +97,9 @@ class Meter:
             )
 
     def inner(self, metered: MeteredInterval, label_a: str, label_b: str, name: str) -> Interval:
-        """Give the part of an ended interval between two marks, with its part of the power trace.
+        """Return the part of an ended interval between two marks, with its part of the power trace.
 
-        The activity of boards and host was read at the outer edges, so it is that of the whole.
+        The activity of GPUs and host was read at the outer edges, so it is that of the whole.
         """
         part = metered.between(label_a, label_b, name)
         whole = metered.record
@@ -108,26 +108,26 @@ class Meter:
         return replace(part, boards=whole.boards, host=whole.host, trace=trace)
 
     def restrict(self, device_uuids: Iterable[str]) -> None:
-        """Meter only these boards from the next interval on; LlmEnergyError for an unknown one."""
+        """Meter only these GPUs from the next interval on; LlmEnergyError for an unknown one."""
         self._boards.restrict(device_uuids)
 
     def carbon_intensity(self) -> dict[str, Any] | None:
-        """Give ``{"g_per_kwh", "source"}``, or None where neither config nor country is given."""
+        """Return ``{"g_per_kwh", "source"}``, or None where neither config nor country is given."""
         return self._carbon
 
     def gpus(self) -> tuple[dict[str, Any], ...]:
-        """Give the identity and state of the boards in use; call it outside intervals."""
+        """Return the identity and state of the GPUs in use; call it outside intervals."""
         return self._boards.gpus()
 
     def glance(self) -> Glance:
-        """Look at boards and host once, outside intervals."""
+        """Look at GPUs and host once, outside intervals."""
         procfs = self._host.procfs
         return glance_at_host(procfs, self._boards.sensor().glance(read_processes(procfs)))
 
     def measure_ticks(self) -> None:
-        """Measure how often each board's energy counter moves, 3 s a board at most.
+        """Measure how often each GPU's energy counter moves, 3 s a GPU at most.
 
-        It reads the counters often, so call it before anything is metered, on idle boards.
+        It reads the counters often, so call it before anything is metered, on idle GPUs.
         """
         self._ticks_s = {
             device: measure_tick(read, self._clock, self._sleep)
@@ -199,8 +199,8 @@ def open_meter(
 def _open_boards(
     nvml: Any, clock: Callable[[], float], sleep: Callable[[float], None]
 ) -> NvmlBoards | AmdBoards:
-    """Take NVIDIA's boards; AMD's where there are only those."""
-    # What the user hides from CUDA hides no board of a simulated host.
+    """Take NVIDIA's GPUs; AMD's where there are only those."""
+    # What the user hides from CUDA hides no GPU of a simulated host.
     nvidia = NvmlBoards() if nvml is None else NvmlBoards(environ={}, nvml=nvml)
     if nvidia.found or nvml is not None:
         return nvidia

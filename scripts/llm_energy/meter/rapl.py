@@ -129,7 +129,7 @@ class RaplCounters:
 
 
 def _mirrors(zone: _Zone, other: _Zone, readings: tuple[Counters, Counters]) -> bool:
-    """Tell whether two dies of one package show one counter, as some AMD parts do."""
+    """Return whether two dies of one package show one counter, as some AMD parts do."""
     if zone.component != other.component or _package(zone) != _package(other):
         return False
     pairs = [(reading[zone], reading[other]) for reading in readings]
@@ -167,7 +167,7 @@ def _read_name(path: Path) -> str:
 
 
 def _package(zone: _Zone) -> str:
-    """Give ``package-0`` for the zones of that package, of its dies and of its memory."""
+    """Return ``package-0`` for the zones of that package, of its dies and of its memory."""
     match = re.match(r"package-\d+", zone.device)
     return match.group() if match else zone.device
 
@@ -186,7 +186,7 @@ def _count_sockets(sysfs: Path) -> int:
 
 
 def _read_counter(zone: _Zone) -> int | str:
-    """Give the counter in uJ, or the reason why it cannot be read."""
+    """Return the counter in uJ, or the reason why it cannot be read."""
     path = zone.path / "energy_uj"
     try:
         return int(path.read_text())

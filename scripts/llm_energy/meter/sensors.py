@@ -20,7 +20,7 @@ class Sensor(Protocol):
         """Take one reading."""
 
     def energy(self, first: Any, last: Any, duration_s: float) -> tuple[ComponentEnergy, ...]:
-        """Give the energy between two readings that lie ``duration_s`` apart."""
+        """Return the energy between two readings that lie ``duration_s`` apart."""
 
 
 class Absent:
@@ -33,10 +33,10 @@ class Absent:
         """Read nothing."""
 
     def energy(self, first: Any, last: Any, duration_s: float) -> tuple[ComponentEnergy, ...]:
-        """Give the unavailable component."""
+        """Return the unavailable component."""
         return self._energy
 
 
 def unavailable(component: str, reason: str, device: str | None = None) -> ComponentEnergy:
-    """Give a component without energy: null with a reason, never 0."""
+    """Return a component without energy: null with a reason, never 0."""
     return ComponentEnergy(component, device, "unavailable", "unavailable", None, reason)

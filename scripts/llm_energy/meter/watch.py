@@ -136,7 +136,7 @@ def _counters(zones: Mapping[str, str]) -> dict[str, int]:
 def _tenants(
     nvml: Any, handles: Mapping[str, Any], procfs: Path, parent: str
 ) -> dict[str, Tenants]:
-    # First the boards, then the table: so a child of ours that has just begun is known for one.
+    # First the GPUs, then the table: so a child of ours that has just begun is known for one.
     shown = {device: processes(nvml, handle) for device, handle in handles.items()}
     table = read_processes(procfs, parent) if shown else None
     users = {device: users_of(on_board, table) for device, on_board in shown.items()}

@@ -15,7 +15,7 @@ def duplicates(
     models: dict[str, dict[str, Any]],
     prompt_requests: dict[str, dict[str, Any]],
 ) -> list[str]:
-    """Give one sentence for each group of workloads, and of cells, whose work is the same.
+    """Return one sentence for each group of workloads, and of cells, whose work is the same.
 
     ``specs`` holds one spec of each planned cell; the other two are those of the plan. Two values
     that differ only in a parameter without effect resolve to the same work.
@@ -49,7 +49,7 @@ def duplicates(
 
 
 def _work(workload: Workload, backend: str, prompts: dict[str, Any]) -> str:
-    """Give all that decides what an engine does for a workload, and nothing without effect."""
+    """Return all that decides what an engine does for a workload, and nothing without effect."""
     batching = workload.parameters["batching"]
     obeyed = {"batch_size": batching["batch_size"]}
     if _obeys_strategy(backend):

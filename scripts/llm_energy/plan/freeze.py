@@ -45,7 +45,7 @@ class Pending:
 
     @property
     def needed(self) -> bool:
-        """Tell whether any result depends on what is pending: on all but the config's copy."""
+        """Return whether any result depends on what is pending: on all but the config's copy."""
         others = self.files.keys() - {self.folder / paths.config(paths.sweep_folder(self.sweep))}
         return bool(others or self.stale or self.again or self.outdated)
 
@@ -97,7 +97,7 @@ class Pending:
 
 
 def bring_back(folders: Iterable[Path]) -> int:
-    """Give the present time to files that are dated in the future; return how many there were.
+    """Return the present time to files that are dated in the future; return how many there were.
 
     A clock that was set back leaves such files. Snakemake fails a job, and deletes what it made,
     where that is older than an input.
@@ -239,7 +239,7 @@ def _manifest(path: Path) -> dict[str, Any] | None:
 
 
 def _is_of_entry(manifest: Mapping[str, Any], entry: Mapping[str, Any]) -> bool:
-    """Tell whether a manifest is of a model's entry in the config; its source may say more."""
+    """Return whether a manifest is of a model's entry in the config; its source may say more."""
     asked = {key: value for key, value in entry["source"].items() if value is not None}
     if asked.get("kind") == "hub" and entry["revision"] is not None:
         asked["revision"] = entry["revision"]

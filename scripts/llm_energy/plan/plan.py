@@ -84,16 +84,16 @@ class Plan:
 
     @cached_property
     def planned(self) -> tuple[Cell, ...]:
-        """Give the cells that will be measured."""
+        """Return the cells that will be measured."""
         return tuple(cell for cell in self.cells if cell.outcome == "planned")
 
     @cached_property
     def backends(self) -> tuple[str, ...]:
-        """Give the backends of the sweep, in its order, those without a planned cell included."""
+        """Return the backends of the sweep, in its order, those without a planned cell included."""
         return tuple(dict.fromkeys(cell.backend for cell in self.cells))
 
     def measurements(self, backend: str | None = None) -> list[str]:
-        """Give the paths of all measurements that are planned, or of those of one backend."""
+        """Return the paths of all measurements that are planned, or of those of one backend."""
         return [
             str(paths.measurement(self.folder, cell.backend, cell.id, repeat))
             for cell in self.planned
@@ -102,7 +102,7 @@ class Plan:
         ]
 
     def spec(self, cell: str, repeat: str) -> Spec:
-        """Give the spec of one cell and repeat; KeyError where the plan has none."""
+        """Return the spec of one cell and repeat; KeyError where the plan has none."""
         return self._by_id[cell].specs[repeat]
 
     @cached_property
@@ -206,14 +206,14 @@ def with_device(sweep: Sweep, planned_below: Path | None = None) -> Sweep:
 
 
 def boards_needed(spec: Spec) -> int:
-    """Give how many GPUs a repeat occupies: none on a CPU, and none where the host is simulated."""
+    """Return how many GPUs a repeat occupies: none on a CPU or on a simulated host."""
     if spec.device == "cpu" or spec.backend == registry.SIMULATED:
         return 0
     return max(w.parameters["sharding"]["num_devices"] for w in spec.workloads)
 
 
 def block_rank(order_seed: int, repeat: str, cell: str) -> int:
-    """Give a cell's place in its block: a seeded random number that no other cell influences.
+    """Return a cell's place in its block: a seeded random number that no other cell influences.
 
     Blocks come one after the other, and the cells of one block in the order of a hash, so a cell
     added later joins each block without reordering the rest.
@@ -322,7 +322,7 @@ def _prompt_request(sweep: Sweep, model: ModelEntry, arrivals: ArrivalSet) -> di
 
 
 def _prompts_asked(workload: WorkloadEntry, arrivals: ArrivalSet) -> dict[str, Any]:
-    """Give what the prompts stage must make for a workload; a trace gives each request lengths."""
+    """Return what the prompts stage makes for a workload; a trace gives each request lengths."""
     asked: dict[str, Any] = {"requests": workload.requests, "prompts": workload.prompts}
     if takes_lengths(workload.parameters, workload.prompts):
         most = workload.parameters["max_output_tokens"]
@@ -336,7 +336,7 @@ def _unique(notes: Iterable[Note]) -> tuple[Note, ...]:
 
 
 def grid(plan: Plan) -> dict[str, Any]:
-    """Give the content of ``plan.json``: every expected cell, what was refused, and every path."""
+    """Return content of ``plan.json``: every expected cell, what was refused, and every path."""
     return {
         "schema_version": SCHEMA_VERSION,
         "sweep": plan.sweep,

@@ -31,7 +31,7 @@ def closing_message(
     failed: Sequence[tuple[str, str | None]] = (),
     batch_logs: str | None = None,
 ) -> str:
-    """Give the summary of the tables, where the files are, and each cell without a usable result.
+    """Return the summary of the tables, where the files are, and each cell without a usable result.
 
     ``failed`` are the jobs that failed, each as the name of its rule and the path of its log;
     ``batch_logs`` is the folder of the batch system's own, where jobs were submitted to one.

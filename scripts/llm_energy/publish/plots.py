@@ -25,7 +25,7 @@ ENERGY_LABEL = f"{METRICS[GROSS].label} (gross)"
 SPREAD = 5  # values over a wider factor than this are shown on a logarithmic axis
 BATCH, RATE, LATENCY = "batch_size", "arrival_rate_per_s", "e2e_latency_s"
 CONTINUOUS, ASIDE = "continuous", 1.1  # how far beside the others, as a factor of the batch size
-INTERVALS = "Bars are 95 % intervals of the mean over repeats, for comparisons on one board."
+INTERVALS = "Bars are 95 % intervals of the mean over repeats, for comparisons on one GPU."
 FRONTS = (
     "Each grey line is the Pareto front of one piece of work on one backend: on it lies what "
     "nothing else of that work beats in both."
@@ -128,7 +128,7 @@ def describe(
         Plot(
             "components",
             "Energy by component",
-            "Gross joules per output token of boards, processors and memory; each bar is one sum. "
+            "Gross joules per output token of GPUs, processors and memory; each bar is one sum. "
             "Measured and estimated joules are never added.",
             tuple(every_row),
             {name: Look(colour, SHAPES[0]) for name, colour in COMPONENT_COLOURS.items()},
@@ -159,7 +159,7 @@ def looks_of(names: Iterable[str]) -> dict[str, Look]:
 
 
 def spans_widely(values: Sequence[float]) -> bool:
-    """Say whether values are shown on a logarithmic axis."""
+    """Return whether values are shown on a logarithmic axis."""
     return min(values) > 0 and max(values) > SPREAD * min(values)
 
 

@@ -37,7 +37,7 @@ RC = {
 
 
 def panels(count: int, size: tuple[float, float] = PANEL_INCHES) -> tuple[Figure, list[Axes]]:
-    """Give a figure with so many panels, three a row, and no empty frame."""
+    """Return a figure with so many panels, three a row, and no empty frame."""
     from matplotlib.figure import Figure
 
     columns = min(count, PANELS_A_ROW)
@@ -66,7 +66,7 @@ def point(axes: Axes, x: float, statistic: Statistic, look: Look, estimated: boo
 
 
 def error_bar(statistic: Statistic) -> list[list[float]] | None:
-    """Give the lengths below and above the mean; None without an interval."""
+    """Return the lengths below and above the mean; None without an interval."""
     if statistic.ci_low is None:
         return None
     return [[statistic.mean - statistic.ci_low], [statistic.ci_high - statistic.mean]]
@@ -119,12 +119,12 @@ def legend(figure: Figure, entries: Sequence[tuple[str, Look]], estimated: bool)
 
 
 def is_estimated(row: AggregateRow) -> bool:
-    """Say whether a model of the hardware gave these joules."""
+    """Return whether a model of the hardware gave these joules."""
     return row.energy_status == "estimated"
 
 
 def render(figure: Figure, title: str, note: str) -> dict[str, bytes]:
-    """Give a figure as SVG and as PDF; the same figure gives the same bytes."""
+    """Return a figure as SVG and as PDF; the same figure gives the same bytes."""
     if note:
         figure.supxlabel(note, fontsize=7, color="#B00020")
     figure.draw_without_rendering()

@@ -30,14 +30,14 @@ class Stretch:
     power_w: dict[tuple[str, Status], float]
 
     def total_w(self, status: Status) -> float | None:
-        """Give the power of all components of one status; None where there is none."""
+        """Return the power of all components of one status; None where there is none."""
         found = [power for (_, known), power in self.power_w.items() if known == status]
         return math.fsum(found) if found else None
 
 
 @dataclass(frozen=True)
 class Timeline:
-    """One repeat: its stretches in order, and the sampled power of all its boards together.
+    """One repeat: its stretches in order, and the sampled power of all its GPUs together.
 
     ``trace`` is empty where there is none, and ``trace_reason`` then says why.
     """
@@ -68,7 +68,7 @@ def timeline(measurement: Measurement, folder: Path = Path()) -> Timeline:
 
 
 def thinned(points: Sequence[Point], most: int) -> tuple[Point, ...]:
-    """Give at most ``most`` points: each the mean of its neighbours, so that energy is kept.
+    """Return at most ``most`` points: each the mean of its neighbours, so that energy is kept.
 
     >>> thinned([(0.0, 1.0), (1.0, 3.0), (2.0, 5.0), (3.0, 7.0)], 2)
     ((0.5, 2.0), (2.5, 6.0))
@@ -95,9 +95,9 @@ def _stretch(interval: Interval, kind: str, workload: str | None, begin_s: float
 def _trace(
     measurement: Measurement, folder: Path, begin_s: float, end_s: float
 ) -> tuple[tuple[Point, ...], str | None]:
-    """Give the power of all boards over the timeline, or nothing and the reason.
+    """Return the power of all GPUs over the timeline, or nothing and the reason.
 
-    Each board is read a moment after the one before, so all are interpolated to the first's times.
+    Each GPU is read a moment after the one before, so all are interpolated to the first's times.
     """
     import numpy
 

@@ -244,7 +244,7 @@ class Limits:
     """How far one cell and workload is from what physics and its hardware allow.
 
     ``floor_j`` and ``roofline_j`` are joules per output token, as is ``energy_j``, the measured
-    joules of the boards alone. ``times_floor`` is ``energy_j / floor_j``, ``mbu`` and ``mfu`` the
+    joules of the GPUs alone. ``times_floor`` is ``energy_j / floor_j``, ``mbu`` and ``mfu`` the
     model's bandwidth and FLOP utilisation, 0 to 1. ``rates`` says where the hardware's rates come
     from: a data sheet, or a copy timed on the host. What cannot be had is None, with ``reason``.
     ``fault`` is set for what is physically impossible.

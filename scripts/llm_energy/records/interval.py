@@ -1,4 +1,4 @@
-"""One metered stretch: its joules, and what boards, host and power trace did in it."""
+"""One metered stretch: its joules, and what GPUs, host and power trace did in it."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ Status = Literal["measured", "estimated", "unavailable"]
 class ComponentEnergy:
     """The energy of one component over one interval, with how it is known.
 
-    ``component`` is ``gpu``, ``cpu`` or ``dram``; ``device`` names the board or zone. ``energy_j``
+    ``component`` is ``gpu``, ``cpu`` or ``dram``; ``device`` names the GPU or zone. ``energy_j``
     is None exactly when ``status`` is ``unavailable``, and ``reason`` then says why.
     """
 
@@ -49,7 +49,7 @@ class ComponentEnergy:
 
     @property
     def whole_module(self) -> bool:
-        """Tell whether a GPU's counter is that of a superchip, with its CPU and their memory."""
+        """Return whether a GPU's counter is that of a superchip, with its CPU and their memory."""
         return WHOLE_MODULE in self.method
 
 
@@ -61,7 +61,7 @@ class BoardActivity:
 
     Pairs are (start, end); a reading that failed is None. ``throttled_s`` says, by cause, for how
     many seconds of the interval the driver held the clocks down. ``foreign_processes`` are ids of
-    processes that compute on the board outside this process's tree, None where the driver does not
+    processes that compute on the GPU outside this process's tree, None where the driver does not
     show them, and ``graphics_processes`` those that only draw on it, None in older records too;
     ``own_process_seen`` says whether this process's tree was among those shown.
     """
@@ -134,5 +134,5 @@ class Interval:
 
     @property
     def duration_s(self) -> float:
-        """Give the length of the interval in seconds."""
+        """Return the length of the interval in seconds."""
         return self.end_s - self.start_s

@@ -36,7 +36,7 @@ class Preflight:
 class MeterReport:
     """How well this host's sensors measured in one repeat.
 
-    ``counter_tick_s`` is, by board, the measured time between two changes of its energy counter,
+    ``counter_tick_s`` is, by GPU, the measured time between two changes of its energy counter,
     None where it never moved. ``trace`` is the path of the power trace beside the measurement,
     None with ``trace_reason``. ``simulated`` is True when a simulated host was metered: no joule of
     such a repeat was ever drawn.
@@ -115,12 +115,12 @@ class Quality:
 
     @property
     def nll_per_token(self) -> float | None:
-        """Give the mean negative log-likelihood of a token, in nats."""
+        """Return the mean negative log-likelihood of a token, in nats."""
         return None if self.total_nll is None else self.total_nll / self.tokens
 
     @property
     def perplexity(self) -> float | None:
-        """Give the exponential of that, None where it is no finite number."""
+        """Return the exponential of that, None where it is no finite number."""
         nll = self.nll_per_token
         return None if nll is None or nll > MAX_EXPONENT else math.exp(nll)
 

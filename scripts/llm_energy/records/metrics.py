@@ -60,12 +60,12 @@ class Metric:
 
     @property
     def energy(self) -> bool:
-        """Say whether it is of joules, so that it is known as its components are."""
+        """Return whether it is of joules, so that it is known as its components are."""
         return self.kind in ("gross", "net", "steady_state", "component")
 
     @property
     def per_token(self) -> bool:
-        """Say whether it counts tokens, which two tokenizers cut differently."""
+        """Return whether it counts tokens, which two tokenizers cut differently."""
         return "token" in self.unit
 
     @property

@@ -224,7 +224,7 @@ def lock(measurement: Path) -> Path:
 
 
 def is_unread(path: Path) -> bool:
-    """Tell whether a file beside a measurement is one that no stage reads.
+    """Return whether a file beside a measurement is one that no stage reads.
 
     >>> is_unread(Path("r01.partial.json")), is_unread(Path("r01.superseded-1.trace.csv.gz"))
     (True, True)

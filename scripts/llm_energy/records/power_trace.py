@@ -57,13 +57,13 @@ def partial_path(path: Path) -> Path:
 
 
 def header(period_s: float, methods: Mapping[str, str]) -> str:
-    """Give the first two lines; ``methods`` says for each device how its power is read."""
+    """Return the first two lines; ``methods`` says for each device how its power is read."""
     power = ", ".join(f"{device} {method}" for device, method in methods.items())
     return f"# {UNITS}; period_s: {period_s:g}; power by: {power}\n{COLUMNS}"
 
 
 def row(sample: Sample) -> str:
-    """Give the line of one sample; an empty field is a value that could not be read.
+    """Return the line of one sample; an empty field is a value that could not be read.
 
     >>> row(Sample(1.5, "GPU-a", 300.25, 41, 1980, None, 99, 4))
     '1.500000,GPU-a,300.25,41,1980,,99,4\\n'
@@ -90,7 +90,7 @@ def parse(line: str) -> Sample:
 
 
 def read(path: str | Path) -> Iterator[Sample]:
-    """Give the samples of a complete trace, or of a partial one up to its last whole line.
+    """Return the samples of a complete trace, or of a partial one up to its last whole line.
 
     Raises a RecordError that names the file and the line where it is no trace.
     """
@@ -179,7 +179,7 @@ def _integral(
 
 
 def _power_at(edge_s: float, inside: Point, outside: Point | None, period_s: float) -> float | None:
-    """Give the power at an edge: between the samples on its two sides, or that of the one inside.
+    """Return the power at an edge: between the samples on its two sides, or that of the one inside.
 
     The latter within one sampling period only: beyond it, nothing was seen.
     """

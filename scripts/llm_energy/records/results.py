@@ -193,7 +193,7 @@ class MetricsTable:
 class Statistic:
     """Mean, sample SD and 95 % intervals over ``n`` repeats; None where undefined.
 
-    ``ci_*`` is for comparisons on one board; it follows from ``standard_uncertainty`` with
+    ``ci_*`` is for comparisons on one GPU; it follows from ``standard_uncertainty`` with
     ``degrees_of_freedom`` (None without a bound). ``absolute_ci_*`` adds the sensor's own error.
     """
 
@@ -209,12 +209,12 @@ class Statistic:
 
     @property
     def ci_half(self) -> float | None:
-        """Give half the width of the interval; None where there is none."""
+        """Return half the width of the interval; None where there is none."""
         return None if self.ci_low is None else (self.ci_high - self.ci_low) / 2
 
     @property
     def cv(self) -> float | None:
-        """Give the coefficient of variation, the sample SD over the mean; None where undefined."""
+        """Return coefficient of variation, the sample SD over the mean; None where undefined."""
         return self.sd / self.mean if self.sd is not None and self.mean else None
 
 

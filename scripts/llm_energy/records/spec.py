@@ -28,7 +28,7 @@ class Workload:
 
     @property
     def batch_size(self) -> int:
-        """Give the batch size: exact for static batching, a hint for continuous batching."""
+        """Return the batch size: exact for static batching, a hint for continuous batching."""
         return self.parameters["batching"]["batch_size"]
 
 
@@ -50,7 +50,7 @@ class Protocol:
     ``warmup_max_passes`` and ends when the coefficient of variation of the last ones is below
     ``warmup_cv``. ``warmup_trend`` bounds the drift of the last pass durations, relative to their
     mean. ``thermal_policy`` says in which state a window begins: ``sustained`` waits, serving on,
-    until the boards' temperature moves less than ``thermal_slope_c_per_10s``; ``cooldown`` rests
+    until the GPUs' temperature moves less than ``thermal_slope_c_per_10s``; ``cooldown`` rests
     for ``cooldown_duration_s``; ``none`` does neither. With ``target_ci_percent`` a cell's later
     repeats after ``min_repeats`` are left out once the 95 % interval of its joules per output token
     is narrower.
@@ -91,7 +91,7 @@ class MeterSettings:
 
 @dataclass(frozen=True)
 class Sharding:
-    """How one cell is spread over ``num_devices`` boards, or processes on a CPU."""
+    """How one cell is spread over ``num_devices`` GPUs, or processes on a CPU."""
 
     strategy: Literal["none", "tensor_parallel", "device_map", "data_parallel"] = "none"
     num_devices: int = 1

@@ -29,7 +29,7 @@ def parse_record(cls: type[Record], data: Any, path: str | Path) -> Record:
 
 
 def holds_already(path: str | Path, record: Any) -> bool:
-    """Tell whether a file says what ``record`` says, also where an older version wrote it.
+    """Return whether a file says what ``record`` says, also where an older version wrote it.
 
     A key that was added since, and that has its default in ``record``, says nothing new.
     """
@@ -50,7 +50,7 @@ def write_rows(path: str | Path, record: Any) -> None:
 
 
 def rows_text(record: Any) -> str:
-    """Give the JSON text of a record that holds many others.
+    """Return the JSON text of a record that holds many others.
 
     The encoder takes records as they are, and is the fast one, since it indents nothing.
     """
@@ -65,7 +65,7 @@ def rows_text(record: Any) -> str:
 
 
 def _fields(record: Any) -> dict[str, Any]:
-    """Give a record's own fields; what is remembered of it stands beside them, underlined."""
+    """Return a record's own fields; what is remembered of it stands beside them, underlined."""
     return {name: value for name, value in vars(record).items() if name[0] != "_"}
 
 

@@ -91,12 +91,12 @@ class TrafficReport:
 
     @property
     def arrival_rate_per_s(self) -> float:
-        """Give the rate at which requests really arrived."""
+        """Return the rate at which requests really arrived."""
         return self.arrived / (self.end_s - self.begin_s)
 
     @property
     def achieved_rate_per_s(self) -> float:
-        """Give the rate at which requests were taken into service."""
+        """Return the rate at which requests were taken into service."""
         return self.started / (self.end_s - self.begin_s)
 
 
@@ -128,7 +128,7 @@ class Window:
     at its begin. ``events`` is what the engine counted inside the window (preemptions, cache hits
     and the like). ``inter_token`` counts the gaps between a request's tokens. With timed
     ``traffic`` a window has no passes; it is the part between the edges of a longer metered
-    stretch, ramp and drain included, of which boards, host and events are.
+    stretch, ramp and drain included, of which GPUs, host and events are.
     """
 
     workload: str

@@ -22,7 +22,7 @@ SEEDS = 12  # of the settings in which faults are tried
 
 
 def _schedule() -> dict[str, list[tuple[int, int]]]:
-    """Give each check its runs as (variant, seed): every variant once, then random ones."""
+    """Return each check its runs as (variant, seed): every variant once, then random ones."""
     random = Random("faults")
     variants = [(id, n) for id, faults in FAULTS.items() for n in range(len(faults))]
     runs = [*variants, *random.choices(variants, k=RUNS - len(variants))]

@@ -23,7 +23,7 @@ SMALL = {"backends": ("pytorch",), "batch_sizes": (1, 8)}
 
 
 def said(sweep=None, seed=1, change=None, bounds=None) -> Comparisons:
-    """Give what is said of one drawn sweep; ``change`` may alter a row or its conditions."""
+    """Return what is said of one drawn sweep; ``change`` may alter a row or its conditions."""
     sweep = sweep or Sweep(**SMALL)
     tables = sweep.measured(seed)
     if change:
@@ -97,7 +97,7 @@ def test_a_differing_condition_is_named_and_no_ratio_given():
     one = next(c for c in of(said(change=lower), "precision") if c.other.precision == "int4")
     assert (one.outcome, one.ratio, one.n) == ("not_comparable", None, 0)
     assert [d.field for d in one.differs] == ["power_limit_w"]
-    assert "power limit of the boards (W): not recorded and 300" in one.verdict
+    assert "power limit of the GPUs (W): not recorded and 300" in one.verdict
 
 
 def test_a_block_that_ran_on_another_host_is_left_out_and_said_so():
@@ -115,7 +115,7 @@ def test_a_sweep_split_over_two_hosts_is_paired_within_each():
     found = said(change=whole)
     one = of(found, "precision")[0]
     assert one.n == 5
-    assert "blocks of 2 different sets of boards" in one.notes
+    assert "blocks of 2 different sets of GPUs" in one.notes
 
 
 def test_measured_joules_are_not_compared_with_estimated_ones():

@@ -77,7 +77,7 @@ def test_the_interval_on_one_board_is_that_of_welchs_test():
 
 
 def test_on_another_board_the_error_of_both_sensors_counts_as_noise():
-    """A tenth less is a finding on one board, and within what two boards' sensors differ by."""
+    """A tenth less is a finding on one GPU, and within what two GPUs' sensors differ by."""
 
     def less(share):
         return {"truth": lambda cell: usual(cell) * share, **SMALL}
@@ -88,16 +88,15 @@ def test_on_another_board_the_error_of_both_sensors_counts_as_noise():
         found = rows(Sweep(**less(0.9), **other), metric=metric)
         assert not any(row.beyond_noise for row in found)
         assert found[0].remarks == (
-            "the boards differ: the absolute error of each one's sensors, about 5 %, counts as "
-            "noise",
-            "boards: GPU-1, then GPU-2",
+            "the GPUs differ: the absolute error of each one's sensors, about 5 %, counts as noise",
+            "GPUs: GPU-1, then GPU-2",
         )
         assert all(
             row.ci_high / row.ci_low > math.exp(2 * 1.96 * math.hypot(0.05, 0.05)) for row in found
         )
     assert all(row.beyond_noise for row in rows(Sweep(**less(0.7), **other)))
     assert rows(Sweep(**less(0.9), **other), metric=SPEED)[0].remarks == (
-        "boards: GPU-1, then GPU-2",
+        "GPUs: GPU-1, then GPU-2",
     )
 
 
@@ -149,7 +148,7 @@ def test_the_command_prints_a_table_and_one_sentence(tmp_path, capsys):
 
 
 def test_the_table_fits_a_terminal_whatever_else_changed(tmp_path, capsys):
-    """Boards are named by UUIDs of 40 characters, folders and engines at any length."""
+    """GPUs are named by UUIDs of 40 characters, folders and engines at any length."""
     for name, letter in (("monday", "a"), ("tuesday", "b")):
         boards = ", ".join(f"GPU-{letter * 36}" for _ in range(4))
         conditions = {"boards": boards, "engine": f"pytorch {letter * 40}", "host": letter * 60}

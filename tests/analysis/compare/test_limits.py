@@ -25,7 +25,7 @@ H100 = builders.gpu(name="NVIDIA H100 80GB HBM3", power_limit_w=700.0)
 
 
 def case(energy=None, used=None, host=None, **changes):
-    """Give a window of 40 s on an H100, with an 8B model in bfloat16 at batch size 1."""
+    """Return a window of 40 s on an H100, with an 8B model in bfloat16 at batch size 1."""
     window = builders.window()
     if energy is not None:
         window = replace(window, interval=replace(window.interval, energy=energy))

@@ -31,7 +31,7 @@ WORDS = ["", "auto", "cpu", "cuda:0", "bfloat16", "fp8", "offloaded", "continuou
 
 
 def reports(floats: st.SearchStrategy) -> st.SearchStrategy:
-    """Give mappings with the names that checks ask for, and with anything behind them."""
+    """Return mappings with the names that checks ask for, and with anything behind them."""
     numbers = st.one_of(st.none(), st.booleans(), st.integers(-2, 2**40), floats)
     anything = st.recursive(
         st.one_of(numbers, st.sampled_from(WORDS)),
@@ -73,7 +73,7 @@ SCORE = st.fixed_dictionaries(
 
 
 def altered(healthy: dict) -> st.SearchStrategy:
-    """Give a mapping of which some values are another or gone, also those of its mappings."""
+    """Return a mapping of which some values are another or gone, also those of its mappings."""
     changed = st.sampled_from(sorted(healthy))
     if not healthy:
         return st.just(healthy)
@@ -113,7 +113,7 @@ def test_no_stage_fails_over_what_a_record_says(
     data = read_json(path) | {"quality": quality, "carbon_intensity": {"g_per_kwh": grams}}
     data["host"]["gpus"] = [gpu]
     data["windows"][0]["effective"] = used
-    # Without a limit read in the window, that of the board's description counts.
+    # Without a limit read in the window, that of the GPU's description counts.
     data["windows"][0]["interval"]["boards"] = []
     write_json(path, data)
     verdicts = validate("test", "pytorch", plan)

@@ -139,7 +139,7 @@ class TestFloor:
         prompt_tokens=st.integers(1, 4096),
     )
     def test_it_lies_below_the_roofline(self, batch_size, output_tokens, prompt_tokens):
-        """Each byte and each operation costs less than the board's whole power in its time."""
+        """Each byte and each operation costs less than the GPU's whole power in its time."""
         decoded = output_tokens - 1
         work = roofline.Work(
             batch_size,

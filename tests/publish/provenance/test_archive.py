@@ -43,14 +43,14 @@ def paper(folder: Path, *arguments: str, status: int = 0) -> str:
 
 
 def contents(folder: Path) -> dict[str, bytes]:
-    """Give every file below a folder by its path."""
+    """Return every file below a folder by its path."""
     files = (path for path in folder.rglob("*") if path.is_file())
     return {str(path.relative_to(folder)): path.read_bytes() for path in files}
 
 
 @pytest.fixture(scope="module")
 def project(tmp_path_factory):
-    """Give a copy of the project that has no environment but the workflow's."""
+    """Return a copy of the project that has no environment but the workflow's."""
     made = Project(tmp_path_factory.mktemp("paper") / "copy")
     (made.folder / ".venvs").unlink()
     (made.folder / ".venvs").mkdir()
@@ -120,7 +120,7 @@ def test_make_hands_the_path_of_an_archive_on_as_it_is(tmp_path):
 
 @pytest.fixture
 def archived(tmp_path):
-    """Give a folder with one sweep as results/<sweep> lies in a project."""
+    """Return a folder with one sweep as results/<sweep> lies in a project."""
     grid = builders.plan([("pytorch", "float32")], 1, folder="results/test/")
     builders.write_sweep(tmp_path / "there", [builders.measurement()], grid)
     return tmp_path / "there"
@@ -237,7 +237,7 @@ def test_a_plan_that_is_no_mapping_is_told(archived, tmp_path, text):
 
 
 def tarball(folder: Path) -> bytes:
-    """Give a folder as an uncompressed tar file."""
+    """Return a folder as an uncompressed tar file."""
     made = io.BytesIO()
     with tarfile.open(fileobj=made, mode="w") as file:
         file.add(folder, arcname=".")
@@ -249,7 +249,7 @@ def flipped(content: bytes, at: int) -> bytes:
 
 
 def second_header(content: bytes) -> int:
-    """Give where the header of the second member of a tar file with a file in it begins."""
+    """Return where the header of the second member of a tar file with a file in it begins."""
     with tarfile.open(fileobj=io.BytesIO(content)) as file:
         return [one.offset for one in file if one.isreg()][1]
 

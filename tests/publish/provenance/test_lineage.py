@@ -64,7 +64,7 @@ def original(tmp_path_factory):
 
 @pytest.fixture
 def sweep(original, tmp_path, monkeypatch):
-    """Give a copy of the sweep that a test may spoil, as the working directory."""
+    """Return a copy of the sweep that a test may spoil, as the working directory."""
     shutil.copytree(original, tmp_path / "copy")
     monkeypatch.chdir(tmp_path / "copy")
     return tmp_path / "copy"

@@ -57,7 +57,7 @@ def answers(sources: Sources) -> dict[str, str]:
 
 
 def row(precision="float32", mean=0.5, half=0.01, n=5, workload="b1", **changes):
-    """Give a row whose gross joules have this mean and half interval; None for no interval."""
+    """Return a row whose gross joules have this mean and half interval; None for no interval."""
     low, high = (None, None) if half is None else (mean - half, mean + half)
     statistics = {GROSS: Statistic(n, mean, None, low, high)}
     return builders.aggregate_row(
@@ -71,7 +71,7 @@ def row(precision="float32", mean=0.5, half=0.01, n=5, workload="b1", **changes)
 
 
 def small(*rows, cells=None, **changes) -> Sources:
-    """Give the sources of a sweep that is all in its aggregate; its first row has the lowest."""
+    """Return the sources of a sweep that is all in its aggregate; its first row has the lowest."""
     precisions = cells or list(dict.fromkeys(r.precision for r in rows))
     first = {name: getattr(rows[0], name) for name in SCOPE}
     found = [comparison_example.lowest(**first | changes)] if rows[0].n else []

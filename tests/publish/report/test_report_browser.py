@@ -62,7 +62,7 @@ class Opened:
 
 @pytest.fixture(scope="module")
 def opened(browser, address):
-    """Give the report in one window for the tests that leave it as they find it."""
+    """Return the report in one window for the tests that leave it as they find it."""
     one = Opened(browser, address)
     yield one
     one.page.close()

@@ -18,7 +18,7 @@ HARD = "[a] *b* 50 % of $x_1 & {y} #2 ~^ \\input|`<z>` é ß — “q” \N{SNOW
 
 
 def statistics(mean: float = 0.123456, half: float = 0.012, **more: Statistic) -> dict:
-    """Give statistics with a wide range of digits, and one that is below zero."""
+    """Return statistics with a wide range of digits, and one that is below zero."""
     known = Statistic(
         5, mean, half / 2, mean - half, mean + half, half / 2, 4.0, mean / 2, mean * 2
     )

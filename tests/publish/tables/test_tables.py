@@ -26,12 +26,12 @@ ESTIMATED = {"energy_status": "estimated", "components": ("cpu", "dram")}
 
 
 def rendered(*rows, table="energy", **changes) -> dict[str, str]:
-    """Give one table of one backend by the suffixes of its files."""
+    """Return one table of one backend by the suffixes of its files."""
     return files([builders.aggregate(rows or [builders.aggregate_row()], **changes)], table)
 
 
 def files(aggregates, table="energy", **more) -> dict[str, str]:
-    """Give one table by the suffixes of its files."""
+    """Return one table by the suffixes of its files."""
     results = Results(tuple(aggregates), **more)
     named = ([*name.split("."), text] for name, text in render(results))
     return {suffix: text for name, suffix, text in named if name == table}
@@ -72,7 +72,7 @@ def test_a_cell_without_a_result_is_a_row_with_its_reason():
 
 
 def cells_of(made: dict[str, str]) -> dict[str, str]:
-    """Give the one row of a Markdown table by its heads."""
+    """Return the one row of a Markdown table by its heads."""
     heads, _, row = (line for line in made["md"].splitlines() if line.startswith("|"))
     split = ([cell.strip() for cell in line.strip("|").split("|")] for line in (heads, row))
     return dict(zip(*split, strict=True))

@@ -27,7 +27,7 @@ def tables(*rows, comparisons=None, **changes):
 
 
 def line(table, id):
-    """Give the one row of a table that is called ``id``."""
+    """Return the one row of a table that is called ``id``."""
     [found] = [line for line in table.sheet.lines if line.id == id]
     return found
 
@@ -65,7 +65,7 @@ def test_cells_that_may_not_be_compared_have_no_ratio_and_say_what_differs():
 
 def test_what_entered_no_pair_is_a_footnote():
     sheet = tables(comparisons=example())["comparisons"].sheet
-    assert "Block 4 left out: boards differ: GPU-1 and GPU-2" in sheet.notes
+    assert "Block 4 left out: GPUs differ: GPU-1 and GPU-2" in sheet.notes
     assert sheet.label.startswith("2 of 5 pairs differ beyond noise")
 
 
@@ -92,7 +92,7 @@ def test_limits_say_why_there_is_none():
     found = line(table, f"{INT4}/b1")
     assert found.cells["times_floor"] == "\N{EN DASH}"
     assert [table.sheet.notes[k - 1] for k in found.notes] == [
-        "board 'NVIDIA X' is not in the table of data sheets"
+        "GPU 'NVIDIA X' is not in the table of data sheets"
     ]
     assert line(table, f"{FLOAT}/b1").cells["times_floor"] == "5.00"
 

@@ -1,4 +1,4 @@
-"""A stand-in for ``pynvml`` for a process of its own: two boards with constant power.
+"""A stand-in for ``pynvml`` for a process of its own: two GPUs with constant power.
 
 Put its folder on PYTHONPATH.
 """

@@ -35,7 +35,7 @@ from llm_energy.records import (
 )
 
 Scope = Literal["file", "window", "host", "sweep", "repeats"]
-# What belongs to how a board is set up; the rest of what is recorded of it says what it did.
+# What belongs to how a GPU is set up; the rest of what is recorded of it says what it did.
 BOARD_SETTINGS = (
     "name",
     "driver_version",
@@ -98,18 +98,18 @@ def check(
 
 
 def of_scope(scope: Scope) -> Sequence[Check]:
-    """Give the checks of one scope, in the order of the catalogue."""
+    """Return the checks of one scope, in the order of the catalogue."""
     return _BY_SCOPE[scope]
 
 
 def flags_of(scope: Scope, evidence: Any) -> tuple[Flag, ...]:
-    """Give the flags of the checks of one scope that find something in what they look at."""
+    """Return the flags of the checks of one scope that find something in what they look at."""
     found = ((check, check.find(evidence)) for check in of_scope(scope))
     return tuple(check.flag(finding) for check, finding in found if finding is not None)
 
 
 def verdict_word(flags: Iterable[Flag]) -> VerdictWord:
-    """Give the verdict that the worst of the flags decides; notes change nothing."""
+    """Return the verdict that the worst of the flags decides; notes change nothing."""
     severities = {flag.severity for flag in flags}
     if "invalid" in severities:
         return "invalid"
@@ -171,7 +171,7 @@ def differing_pairs(
 
 
 def _board_settings(host: Host, boards: tuple[str, ...]) -> dict[str, Any]:
-    """Give each setting once, with all its values where boards differ."""
+    """Return each setting once, with all its values where GPUs differ."""
     known = [board for board in host.gpus if board.get("uuid") in boards]
     return {
         name: ", ".join(sorted({str(board[name]) for board in known if name in board}))
@@ -194,7 +194,7 @@ def _pairs(values: dict[str, Any]) -> Pairs:
 
 @functools.lru_cache(maxsize=64)
 def _one(pairs: Pairs) -> Pairs:
-    """Give one object for equal pairs: ten thousand traces hold few that differ."""
+    """Return one object for equal pairs: ten thousand traces hold few that differ."""
     return pairs
 
 

@@ -20,7 +20,7 @@ from llm_energy.analysis.evidence import Case, mapping, number
 # built for so far; an estimate is of all sockets at once). A slip by a factor of a thousand, or
 # one between J and kWh, leaves these bounds.
 PLAUSIBLE_W = {"gpu": (1.0, 5e3), "cpu": (0.1, 1e4), "dram": (0.05, 1e3)}
-# A board with work to do is not below what it draws without any, nor above its limit; sensors are
+# A GPU with work to do is not below what it draws without any, nor above its limit; sensors are
 # good to 5 % (Yang, Adamek and Armour, SC'24, arXiv:2312.02741).
 BELOW_IDLE, ABOVE_LIMIT = 0.9, 1.05
 WORKING, NOT_WORKING, NOT_WORKING_PERCENT = 1.3, 1.05, 5.0
@@ -31,13 +31,13 @@ BASELINE_DRIFT = 0.05
     "M06",
     "window",
     "invalid",
-    "not the engine's boards",
-    "Let the meter see the boards that the engine uses (NVML, CUDA_VISIBLE_DEVICES).",
+    "not the engine's GPUs",
+    "Let the meter see the GPUs that the engine uses (NVML, CUDA_VISIBLE_DEVICES).",
 )
 def other_board(case: Case) -> Finding | None:
-    """Find boards that the engine uses and nobody metered, and metered ones that hold no model.
+    """Find GPUs that the engine uses and nobody metered, and metered ones that hold no model.
 
-    A board holds none if its memory did not grow while the model was loaded, or, where that is not
+    A GPU holds none if its memory did not grow while the model was loaded, or, where that is not
     known, if this process is not among those on it.
     """
     interval, load = case.window.interval, case.measurement.load
@@ -58,13 +58,13 @@ def other_board(case: Case) -> Finding | None:
     "M07",
     "window",
     "invalid",
-    "boards in the sum that did not work",
-    "Sum the boards that the engine reports and no other; hide the rest from it.",
+    "GPUs in the sum that did not work",
+    "Sum the GPUs that the engine reports and no other; hide the rest from it.",
 )
 def idle_board(case: Case) -> Finding | None:
-    """Find metered boards beyond the engine's own, and one that idles while another works.
+    """Find metered GPUs beyond the engine's own, and one that idles while another works.
 
-    A board idles with a utilisation below 5 %, or, without a trace, at its loaded-idle power.
+    A GPU idles with a utilisation below 5 %, or, without a trace, at its loaded-idle power.
     """
     interval, used = case.window.interval, _used_boards(case)
     powers = powers_w(interval, "gpu", "measured")
@@ -135,10 +135,10 @@ def impossible_energy(case: Case) -> Finding | None:
     "window",
     "invalid",
     "power outside idle and limit",
-    "Look which board the counter belongs to, and at its power limit.",
+    "Look which GPU the counter belongs to, and at its power limit.",
 )
 def impossible_power(case: Case) -> Finding | None:
-    """Find a board whose mean power is below 0.9 of its deep idle or above 1.05 of its limit."""
+    """Find a GPU whose mean power is below 0.9 of its deep idle or above 1.05 of its limit."""
     interval = case.window.interval
     powers = powers_w(interval, "gpu", "measured")
     if not powers:
@@ -261,10 +261,10 @@ def drifting_baseline(case: Case) -> Finding | None:
 
 
 def _used_boards(case: Case) -> frozenset[str] | None:
-    """Give the boards that the engine reports, None where their names say nothing here.
+    """Return the GPUs that the engine reports, None where their names say nothing here.
 
     That is where it reports none at all, or instances (MIG), or where its names are not those of
-    the sensor (AMD); the meter has matched these when it was told which boards to meter.
+    the sensor (AMD); the meter has matched these when it was told which GPUs to meter.
     """
     uuids = case.measurement.effective.get("device_uuids")
     if not isinstance(uuids, (list, tuple)) or not all(isinstance(u, str) for u in uuids):

@@ -20,7 +20,7 @@ UNUSED_PERCENT = 1.0
     "window",
     "invalid",
     "weights offloaded to host or disk",
-    "The model does not fit: use a smaller one, a lower precision, or more boards.",
+    "The model does not fit: use a smaller one, a lower precision, or more GPUs.",
 )
 def offloaded(case: Case) -> Finding | None:
     """Find weights that a GPU must fetch from the host or the disk at each use."""
@@ -146,7 +146,7 @@ def decomposed(case: Case) -> Finding | None:
     "window",
     "warning",
     "KV cache kept on the host",
-    "Lower the batch size or the lengths, so that the cache fits on the board.",
+    "Lower the batch size or the lengths, so that the cache fits on the GPU.",
 )
 def cache_on_host(case: Case) -> Finding | None:
     """Find an engine that may move parts of its KV cache to the host's memory."""

@@ -1,4 +1,4 @@
-"""Checks of the boards: were they ours alone, cool, and set up as they come."""
+"""Checks of the GPUs: were they ours alone, cool, and set up as they come."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from llm_energy.records import Interval
 
 IDLE_UTILIZATION_PERCENT = 5.0
 # The driver's causes for low clocks (nvmlPerfPolicyType_t): heat and a weak supply are faults; the
-# power limit, board limits and the like are how a board works at full load.
+# power limit, GPU limits and the like are how a GPU works at full load.
 FAULTY_CAUSES = ("thermal", "sw_thermal", "hw_thermal", "power_brake")
 NORMAL_CAUSES = ("power", "board_limit", "reliability", "sync_boost")
 THROTTLED, MUCH_THROTTLED = 0.01, 0.05
@@ -31,11 +31,11 @@ TEMPERATURE_RISE_C = 10.0
     "H01",
     "window",
     "invalid",
-    "other processes on the board",
-    "End them, or measure on a board of your own: no sensor tells whose joules they are.",
+    "other processes on the GPU",
+    "End them, or measure on a GPU of your own: no sensor tells whose joules they are.",
 )
 def other_processes(case: Case) -> Finding | None:
-    """Find foreign processes on a metered board, or work on it before anything was loaded.
+    """Find foreign processes on a metered GPU, or work on it before anything was loaded.
 
     Processes that were there while idling alone are a warning: they bear on the net energy only.
     So is a display that was there from the beginning, as its power is in the idle power too.
@@ -66,10 +66,10 @@ def other_processes(case: Case) -> Finding | None:
     "window",
     "warning",
     "throttled by heat or power brake",
-    "Cool the board or see its power supply; nvidia-smi -q -d PERFORMANCE names the cause.",
+    "Cool the GPU or see its power supply; nvidia-smi -q -d PERFORMANCE names the cause.",
 )
 def throttled(case: Case) -> Finding | None:
-    """Find a board held down by a fault for over 1 % of the window; over 5 % is invalid."""
+    """Find a GPU held down by a fault for over 1 % of the window; over 5 % is invalid."""
     shares = {
         device: {cause: shares[cause] for cause in FAULTY_CAUSES if cause in shares}
         for device, shares in _throttled_shares(case)
@@ -117,7 +117,7 @@ def other_power_limit(case: Case) -> Finding | None:
     "window",
     "note",
     "clocks set by hand or held by a limit",
-    "This is how the board is set up: give its clocks and power limit with the result.",
+    "This is how the GPU is set up: give its clocks and power limit with the result.",
 )
 def held_clocks(case: Case) -> Finding | None:
     """Find clocks that an operator has set, and the share of time at the power limit."""
@@ -144,7 +144,7 @@ def held_clocks(case: Case) -> Finding | None:
     "Use protocol.thermal_policy: sustained, which begins once the temperature has settled.",
 )
 def warming_board(case: Case) -> Finding | None:
-    """Find a board over 10 degrees warmer at the end; under a cool-down policy it is a note."""
+    """Find a GPU over 10 degrees warmer at the end; under a cool-down policy it is a note."""
     risen = {}
     for board in case.window.interval.boards:
         begin, end = board.temperature_c
@@ -158,11 +158,11 @@ def warming_board(case: Case) -> Finding | None:
     "H12",
     "window",
     "note",
-    "processes of the board are hidden",
+    "processes of the GPU are hidden",
     "Other users of it cannot be seen: give the container the host's process ids (--pid=host).",
 )
 def hidden_processes(case: Case) -> Finding | None:
-    """Find a metered board whose list of processes this process may not see."""
+    """Find a metered GPU whose list of processes this process may not see."""
     metered = powers_w(case.window.interval, "gpu", "measured")
     blind = [
         b.device
@@ -180,7 +180,7 @@ def hidden_processes(case: Case) -> Finding | None:
     "Raise protocol.thermal_max_wait_s, or choose another protocol.thermal_policy.",
 )
 def not_settled(case: Case) -> Finding | None:
-    """Find a window that began though its boards still warmed up or cooled down."""
+    """Find a window that began though its GPUs still warmed up or cooled down."""
     protocol, window = case.measurement.spec.protocol, case.window
     if protocol.thermal_policy != "sustained" or window.thermal_wait_s is None:
         return None
@@ -196,7 +196,7 @@ def not_settled(case: Case) -> Finding | None:
 
 
 def _foreign(metered: Container[str], interval: Interval) -> dict[str, list[int]]:
-    """Give the foreign processes on the metered boards in an interval."""
+    """Return the foreign processes on the metered GPUs in an interval."""
     return {
         b.device: list(b.foreign_processes)
         for b in interval.boards
@@ -205,7 +205,7 @@ def _foreign(metered: Container[str], interval: Interval) -> dict[str, list[int]
 
 
 def _drawing(metered: Container[str], interval: Interval) -> dict[str, list[int]]:
-    """Return the foreign processes that only draw on the metered boards in an interval."""
+    """Return the foreign processes that only draw on the metered GPUs in an interval."""
     return {
         b.device: list(b.graphics_processes)
         for b in interval.boards
@@ -214,7 +214,7 @@ def _drawing(metered: Container[str], interval: Interval) -> dict[str, list[int]
 
 
 def _throttled_shares(case: Case) -> Iterator[tuple[str, dict[str, float]]]:
-    """Give, by board and cause, the share of the window for which its clocks were held down.
+    """Return, by GPU and cause, the share of the window for which its clocks were held down.
 
     The counters move in steps, of which a window can hold one more than it is long.
     """

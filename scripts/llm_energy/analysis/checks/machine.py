@@ -101,6 +101,6 @@ def unfit_host(case: Case) -> Finding | None:
 
 
 def _host(case: Case) -> tuple[HostActivity | None, float]:
-    """Give what the host did in the window, None where unknown, and the window's length."""
+    """Return what the host did in the window, None where unknown, and the window's length."""
     interval = case.window.interval
     return interval.host if interval.duration_s > 0 else None, interval.duration_s

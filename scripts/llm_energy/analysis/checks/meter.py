@@ -27,8 +27,8 @@ CLOCK_STEP_S = 0.128
 EXPLAINED = {
     "M16": "CodeCarbon's lock file of a crashed run turns its tracker off: no tracker is ever "
     "started, only its power models are asked, and those take no lock.",
-    "M17": "CodeCarbon reads no board that is chosen by UUID: boards are read through NVML by UUID "
-    "and never through CodeCarbon; a board that the engine uses and nobody metered is M06.",
+    "M17": "CodeCarbon reads no GPU that is chosen by UUID: GPUs are read through NVML by UUID "
+    "and never through CodeCarbon; a GPU that the engine uses and nobody metered is M06.",
     "M19": "PUE applied twice: no joule of a measurement holds a PUE, as no tracker with one is "
     "started; meter.pue enters once, in the columns of the facility's energy.",
 }
@@ -39,10 +39,10 @@ EXPLAINED = {
     "window",
     "invalid",
     "counter reset or lost",
-    "The driver was reloaded or the board reset: see the kernel log, then measure again.",
+    "The driver was reloaded or the GPU reset: see the kernel log, then measure again.",
 )
 def lost_counter(case: Case) -> Finding | None:
-    """Find a board whose counter went backwards, or could be read in this repeat but not here."""
+    """Find a GPU whose counter went backwards, or could be read in this repeat but not here."""
     uncounted = [
         part
         for part in case.window.interval.energy
@@ -62,10 +62,10 @@ def lost_counter(case: Case) -> Finding | None:
     "window",
     "invalid",
     "stuck counter",
-    "This board's counter does not count; look for a newer driver, or measure on another board.",
+    "This GPU's counter does not count; look for a newer driver, or measure on another GPU.",
 )
 def stuck_counter(case: Case) -> Finding | None:
-    """Find a board whose counter did not move in the window, or hardly ever moves."""
+    """Find a GPU whose counter did not move in the window, or hardly ever moves."""
     interval, report = case.window.interval, case.measurement.meter
     ticks = report.counter_tick_s if report else {}
     stuck, slow = [], []
@@ -107,7 +107,7 @@ def short_window(case: Case) -> Finding | None:
     "M08",
     "window",
     "warning",
-    "shared board",
+    "shared GPU",
     "Measure on a whole board: no sensor parts a board's energy among its instances.",
 )
 def shared_board(case: Case) -> Finding | None:
@@ -124,7 +124,7 @@ def shared_board(case: Case) -> Finding | None:
             shared[part.device] = "mig"
         elif part.method.endswith("_whole_card"):
             shared[part.device] = "card"
-        elif part.method.endswith("_vgpu") or "board is virtual" in (part.reason or ""):
+        elif part.method.endswith("_vgpu") or "is virtual" in (part.reason or ""):
             shared[part.device] = "vgpu"
         counted = counted and (part.device not in shared or part.energy_j is not None)
     return Finding({"boards": shared}, None if counted else "invalid") if shared else None
@@ -268,7 +268,7 @@ def times_outside(case: Case) -> Finding | None:
 
 
 def tick_s(case: Case) -> float:
-    """Give the slowest measured tick of the metered boards' counters, else the usual one."""
+    """Return the slowest measured tick of the metered GPUs' counters, else the usual one."""
     report = case.measurement.meter
     ticks = report.counter_tick_s if report else {}
     devices = [e.device for e in case.window.interval.energy if e.component == "gpu"]

@@ -21,12 +21,12 @@ LONGEST_PROMPTS = 2
     "window",
     "invalid",
     "below the physical floor",
-    "Something is miscounted: the boards that were metered, the tokens, or the prompts computed.",
+    "Something is miscounted: the GPUs that were metered, the tokens, or the prompts computed.",
 )
 def below_floor(case: Case) -> Finding | None:
-    """Find fewer joules than memory and arithmetic take, or more work than the boards can do.
+    """Find fewer joules than memory and arithmetic take, or more work than the GPUs can do.
 
-    Needs boards that are in the table, all of them metered, and the model's architecture.
+    Needs GPUs that are in the table, all of them metered, and the model's architecture.
     """
     found = window_limits(case)
     if isinstance(found, str) or found.energy_j is None or found.fault is None:
@@ -47,7 +47,7 @@ def below_floor(case: Case) -> Finding | None:
     "window",
     "warning",
     "far from published measurements",
-    "Find the cause before you publish: another load on the board, a stalled engine, a unit.",
+    "Find the cause before you publish: another load on the GPU, a stalled engine, a unit.",
 )
 def far_from_anchor(case: Case) -> Finding | None:
     """Find joules per output token five times above, or below, those published of a like cell.

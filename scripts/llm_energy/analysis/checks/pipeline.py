@@ -132,7 +132,7 @@ def broken_record(state: FileState) -> Finding | None:
 
 
 def _by_boot(traces: Sequence[Trace]) -> Iterator[list[Trace]]:
-    """Give the windows of each boot of a host, by when they began."""
+    """Return the windows of each boot of a host, by when they began."""
     placed = [t for t in traces if t.boot_id is not None]
     placed.sort(key=lambda t: (t.boot_id, t.start_s, t.key))
     for _, group in groupby(placed, key=lambda t: t.boot_id):
@@ -168,5 +168,5 @@ def _one_stretch_each(cells: Sequence[str]) -> Finding | None:
 
 
 def _log_orders(count: int) -> float:
-    """Give the logarithm of the number of orders that ``count`` things can have."""
+    """Return the logarithm of the number of orders that ``count`` things can have."""
     return math.lgamma(count + 1)

@@ -1,4 +1,4 @@
-"""Checks of the power trace, which is a second sensor of the boards: is it whole, does it agree."""
+"""Checks of the power trace, which is a second sensor of the GPUs: is it whole, does it agree."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ GAP_PERIODS, LONG_GAP_S, LEAST_COVERAGE = 3, 1.0, 0.5
     "Run scripts/doctor.py: its self-test tells whether sampling disturbs the counter.",
 )
 def sensors_disagree(case: Case) -> Finding | None:
-    """Hold each board's counter against the integral of its power trace.
+    """Hold each GPU's counter against the integral of its power trace.
 
     Over 5 % is a warning and over 20 % invalid; a note in a window below 30 s, whose edges weigh
     more. A trace with gaps is no second sensor.
@@ -53,7 +53,7 @@ def sensors_disagree(case: Case) -> Finding | None:
     "Compare with meter.sampling_period_s: null, or run the self-test of scripts/doctor.py.",
 )
 def disturbed_counter(case: Case) -> Finding | None:
-    """Find a counter that misses energy of the idle board, whose steady power sampling gets right.
+    """Find a counter that misses energy of the idle GPU, whose steady power sampling gets right.
 
     That is how a counter looks that is disturbed by the sampler's readings.
     """
@@ -78,7 +78,7 @@ def disturbed_counter(case: Case) -> Finding | None:
     "The sampler was kept from its work: leave it a processor, or see why it has ended.",
 )
 def starved_sampler(case: Case) -> Finding | None:
-    """Find boards without samples, and gaps of more than three periods between samples.
+    """Find GPUs without samples, and gaps of more than three periods between samples.
 
     A single gap below one second is a note.
     """
@@ -101,7 +101,7 @@ def starved_sampler(case: Case) -> Finding | None:
 
 
 def _integral_over_counter(case: Case, interval: Interval) -> dict[str, float]:
-    """Return the ratio of a board's two sensors, for boards that have both throughout.
+    """Return the ratio of a GPU's two sensors, for GPUs that have both throughout.
 
     One whose counter is that of a whole module has not: what is sampled is the power of the GPU.
     """
@@ -117,7 +117,7 @@ def _integral_over_counter(case: Case, interval: Interval) -> dict[str, float]:
 
 
 def _starved(case: Case, interval: Interval, summary: TraceSummary) -> bool:
-    """Say whether so many samples are missing that their integral says little."""
+    """Return whether so many samples are missing that their integral says little."""
     period_s = case.measurement.spec.meter.sampling_period_s
     if period_s is None or summary.longest_gap_s is None:
         return True

@@ -139,13 +139,13 @@ def load_inside(case: Case) -> Finding | None:
     "E27",
     "window",
     "warning",
-    "boards drew unequal power",
+    "GPUs drew unequal power",
     "Look at how the model is spread: ranks of tensor parallelism work, or wait, together.",
 )
 def unequal_boards(case: Case) -> Finding | None:
-    """Find boards of one model whose powers differ by more than 30 % of their mean.
+    """Find GPUs of one model whose powers differ by more than 30 % of their mean.
 
-    Where whole layers lie on each board one works at a time, and this says nothing.
+    Where whole layers lie on each GPU one works at a time, and this says nothing.
     """
     interval = case.window.interval
     sharding = mapping(case.workload.parameters, "sharding")
@@ -251,11 +251,11 @@ def not_warm(case: Case) -> Finding | None:
     "E30",
     "window",
     "invalid",
-    "board still in use by an earlier process",
-    "End what is left of an earlier run; `nvidia-smi` lists the processes on the board.",
+    "GPU still in use by an earlier process",
+    "End what is left of an earlier run; `nvidia-smi` lists the processes on the GPU.",
 )
 def leftovers(case: Case) -> Finding | None:
-    """Find a board whose memory was not free when the repeat began."""
+    """Find a GPU whose memory was not free when the repeat began."""
     preflight = case.measurement.preflight
     for condition in preflight.conditions if preflight else ():
         if condition.name == "board_memory" and not condition.ok:
@@ -264,7 +264,7 @@ def leftovers(case: Case) -> Finding | None:
 
 
 def _pass_durations_s(case: Case) -> list[float]:
-    """Give how long each pass of the window took, empty where that is not known."""
+    """Return how long each pass of the window took, empty where that is not known."""
     ends_s = case.window.pass_ends_s
     edges_s = (case.window.interval.start_s, *ends_s)
     if not ends_s or not finite(edges_s):
@@ -294,7 +294,7 @@ def _mean_running(case: Case) -> float | None:
 
 
 def _least_running(case: Case) -> float:
-    """Give the mean of requests running if but one joined at each step in which a place was free.
+    """Return the mean of requests running if but one joined at each step in which a place was free.
 
     Time is counted in steps of the first pass, each of which gives every request one token; engines
     that let several join at once do better.

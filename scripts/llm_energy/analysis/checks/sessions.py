@@ -10,7 +10,7 @@ from llm_energy.analysis.checks.catalogue import Finding, check, differing_pairs
 from llm_energy.analysis.evidence import Pairs, Trace
 from llm_energy.records.engines import REGISTRY
 
-# These name the boards themselves; the rest of a board's state is how somebody has set it up.
+# These name the GPUs themselves; the rest of a GPU's state is how somebody has set it up.
 BOARD_IDENTITY = ("name", "driver_version", "vbios")
 # Packages that do the work, by how their names begin, beside Python and Linux.
 AT_WORK = tuple(name for engine in REGISTRY.values() for name in engine.packages_at_work)
@@ -24,11 +24,11 @@ FAR = 1e12  # no time or temperature; its square would still be a number
     "H06",
     "sweep",
     "warning",
-    "boards set up differently",
+    "GPUs set up differently",
     "Set power limit, ECC and MIG alike in all repeats, and persistence mode on.",
 )
 def other_board_state(traces: Sequence[Trace]) -> Iterator[tuple[Trace, Finding]]:
-    """Find settings of the boards that differ between measurements; persistence off is a note."""
+    """Find settings of the GPUs that differ between measurements; persistence off is a note."""
     differing = differing_pairs(traces, lambda t: _without(t.board_state, BOARD_IDENTITY))
     for trace in traces:
         state = dict(trace.board_state)
@@ -42,11 +42,11 @@ def other_board_state(traces: Sequence[Trace]) -> Iterator[tuple[Trace, Finding]
     "H10",
     "sweep",
     "warning",
-    "more than one host, set of boards or driver",
-    "Boards of one kind differ by several percent: measure a sweep on one host and its boards.",
+    "more than one host, set of GPUs or driver",
+    "GPUs of one kind differ by several percent: measure a sweep on one host and its GPUs.",
 )
 def mixed_machines(traces: Sequence[Trace]) -> Iterator[tuple[Trace, Finding]]:
-    """Find measurements from different hosts, boards or drivers; several boots are a note."""
+    """Find measurements from different hosts, GPUs or drivers; several boots are a note."""
     machines = sorted({(t.hostname, t.boards) for t in traces})
     drivers = differing_pairs(traces, lambda t: _only(t.board_state, BOARD_IDENTITY))
     boots = sorted({t.boot_id for t in traces if t.boot_id is not None})
@@ -81,7 +81,7 @@ def other_kernel_settings(traces: Sequence[Trace]) -> Iterator[tuple[Trace, Find
     "sweep",
     "warning",
     "joules follow temperature or time",
-    "Blocks no longer cancel it: let the boards settle, and keep the order of cells random.",
+    "Blocks no longer cancel it: let the GPUs settle, and keep the order of cells random.",
 )
 def confounded(traces: Sequence[Trace]) -> Iterator[tuple[Trace, Finding]]:
     """Find joules per token whose deviations from their cell's mean follow temperature or time.
@@ -129,7 +129,7 @@ Point = tuple[float, float]
 
 
 def _residuals(traces: Sequence[Trace], name: str) -> Iterator[list[Point]]:
-    """Give, for each cell on one machine, its repeats as points about their common mean.
+    """Return, for each cell on one machine, its repeats as points about their common mean.
 
     A point is (what stands in a trace under ``name``, logarithm of the joules per output token).
     """
@@ -151,7 +151,7 @@ def _residuals(traces: Sequence[Trace], name: str) -> Iterator[list[Point]]:
 
 
 def _trend(cells: Sequence[list[Point]]) -> dict[str, float] | None:
-    """Give the common slope of all cells' points where it is certain and large, else None."""
+    """Return the common slope of all cells' points where it is certain and large, else None."""
     points = [point for cell in cells for point in cell]
     freedom = len(points) - len(cells) - 1
     sxx = math.fsum(x * x for x, _ in points)

@@ -26,7 +26,7 @@ LEFT_TO_THE_ENGINE = (None, "auto", -1)
 
 
 def greedy(arguments: Mapping[str, Any]) -> bool:
-    """Say whether generation arguments ask for the most likely token each time.
+    """Return whether generation arguments ask for the most likely token each time.
 
     >>> greedy({"temperature": 0.0}), greedy({"do_sample": False}), greedy({"top_k": 1})
     (True, True, True)
@@ -41,7 +41,7 @@ def greedy(arguments: Mapping[str, Any]) -> bool:
 
 
 def load_differences(passed: Mapping[str, Any], used: Mapping[str, Any]) -> dict[str, Any]:
-    """Give the load arguments that the engine reports otherwise, by name, with both values."""
+    """Return the load arguments that the engine reports otherwise, by name, with both values."""
     wrong = {}
     for name in passed.keys() & used.keys() - ELSEWHERE:
         value = passed[name]
@@ -53,7 +53,7 @@ def load_differences(passed: Mapping[str, Any], used: Mapping[str, Any]) -> dict
 
 
 def generation_differences(passed: Mapping[str, Any], used: Mapping[str, Any]) -> dict[str, Any]:
-    """Give the generation arguments that the engine reports otherwise, by name, with both values.
+    """Return the generation arguments that the engine reports otherwise, by name, with both values.
 
     One that was not passed must be neutral; under greedy decoding none that only sampling reads
     counts.
@@ -83,7 +83,7 @@ def _reports_greedy(passed: Mapping[str, Any], used: Mapping[str, Any]) -> bool:
 
 
 def _plain(name: str, value: Any) -> Any:
-    """Give a value in one spelling: a filter or penalty that is off by its neutral value."""
+    """Return a value in one spelling: a filter or penalty that is off by its neutral value."""
     if value is None or (name == "top_k" and value == -1):
         return NEUTRAL.get(name, value)
     return value

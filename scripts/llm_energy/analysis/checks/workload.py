@@ -221,7 +221,7 @@ def _requests(case: Case, column: str, wrong: Callable[[Any], bool]) -> Finding 
 
 
 def _pads_counted(case: Case) -> dict[str, int]:
-    """Give, by request, how many pads follow the end of its answer; forced lengths have no end."""
+    """Return, by request, how many pads follow the end of its answer; a forced length has none."""
     ends = set(integers(case.window.effective, "eos_token_ids"))
     pad = number(case.measurement.effective, "pad_token_id")
     if case.forced_output_tokens is not None or not ends or pad is None:
@@ -236,7 +236,7 @@ def _pads_counted(case: Case) -> dict[str, int]:
 
 
 def _batch_occupancy(case: Case) -> float | None:
-    """Give the share of a static batch's output steps in which a row was still being answered."""
+    """Return the share of a static batch's output steps in which a row was still being answered."""
     strategy = case.workload.parameters["batching"]["strategy"]
     if case.window.traffic is not None:
         return None

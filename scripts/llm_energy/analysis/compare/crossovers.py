@@ -93,7 +93,7 @@ Point = tuple[float, float, float | None]  # batch size, log-ratio, half of its 
 
 
 def where(points: Sequence[Point]) -> tuple[float | None, float | None, float | None]:
-    """Give the batch size at which the ratio is 1, and the ends of its 95 % interval.
+    """Return the batch size at which the ratio is 1, and the ends of its 95 % interval.
 
     The log-ratio is interpolated in the logarithm of the batch size. The interval are the batch
     sizes around the crossing at which a ratio of 1 is not refuted (E. C. Fieller, Journal of the

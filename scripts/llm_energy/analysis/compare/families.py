@@ -183,7 +183,7 @@ def _name_of(side: Side, contrast: str) -> str:
 
 
 def _notes(pair: Pair) -> Iterable[str]:
-    """Give what a reader must know of the joules, the repeats and the boards behind a ratio."""
+    """Return what a reader must know of the joules, the repeats and the GPUs behind a ratio."""
     if pair.metric.energy and "estimated" in (pair.reference.status, pair.other.status):
         yield "estimated by a model of the hardware, not measured"
     if any(row.simulated for row in pair.reference.rows.values()):
@@ -198,4 +198,4 @@ def _notes(pair: Pair) -> Iterable[str]:
             yield f"{series.cell}: repeat {k} is an outlier"
     boards = {pair.reference.conditions[k].get("boards") for k in pair.logs}
     if len(boards) > 1:
-        yield f"blocks of {len(boards)} different sets of boards"
+        yield f"blocks of {len(boards)} different sets of GPUs"

@@ -10,7 +10,7 @@ from llm_energy.records.comparison import Limits
 
 
 def limits(series: Iterable[Series]) -> list[Limits]:
-    """Give the limits of each cell and workload, as means over its repeats.
+    """Return the limits of each cell and workload, as means over its repeats.
 
     A window has the same limits whichever joules are looked at, so each cell and workload counts
     once. A fault in any repeat is a fault.

@@ -27,7 +27,7 @@ Place = tuple[str, str, str, str]  # model, backend, precision, workload
 
 
 def pairs_of(series: Iterable[Series], plan: dict[str, Any]) -> Iterator[Pair]:
-    """Give every pair of a sweep, each metric of it, in the order of the plan.
+    """Return every pair of a sweep, each metric of it, in the order of the plan.
 
     Of precisions, models and backends each one is compared with each other, or with the first where
     there are many; of batch sizes each with the next smaller one.

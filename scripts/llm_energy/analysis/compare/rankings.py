@@ -53,7 +53,7 @@ def _ranking(backend, status, components, rows: list[AggregateRow]) -> Ranking:
 def _changes(
     rows: Sequence[AggregateRow], metrics: Sequence[str]
 ) -> Iterator[tuple[float, RankChange]]:
-    """Give the pairs that another metric puts in another order, with how far it sets them apart.
+    """Return the pairs that another metric puts in another order, with how far it sets them apart.
 
     Their intervals are apart by both metrics, so that noise alone changes no place.
     """
@@ -74,7 +74,7 @@ def _changes(
 
 
 def _apart(less: AggregateRow, more: AggregateRow, name: str) -> bool:
-    """Say whether one interval ends before another begins; without intervals nothing is apart."""
+    """Return whether one interval ends before another begins; False without intervals."""
     ends = (less.statistics.get(name), more.statistics.get(name))
     if any(end is None or end.ci_low is None for end in ends):
         return False

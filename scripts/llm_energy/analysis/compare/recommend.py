@@ -147,7 +147,7 @@ def lowest(choice: Choice, bounded: Choice) -> Lowest:
 def _candidates(
     rows: Sequence[AggregateRow], bounds: Mapping[str, float]
 ) -> list[tuple[Candidate, AggregateRow]]:
-    """Give the rows as candidates, those that keep the bounds first, by rising energy."""
+    """Return the rows as candidates, those that keep the bounds first, by rising energy."""
     least = min((m for row in rows if (m := _mean(row, QUALITY)) is not None), default=None)
     found = [(_candidate(row, least, bounds), row) for row in rows]
     return sorted(found, key=lambda one: (bool(one[0].refused), one[0].energy_j))

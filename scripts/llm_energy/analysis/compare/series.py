@@ -35,11 +35,11 @@ class Series:
 
     @property
     def kind(self) -> tuple[Status, tuple[str, ...]]:
-        """Give what must be the same for joules to be one quantity."""
+        """Return what must be the same for joules to be one quantity."""
         return self.status, self.components
 
     def values(self, metric: Metric) -> dict[int, float]:
-        """Give one metric by repeat; what is absent, or has no logarithm, is left out."""
+        """Return one metric by repeat; what is absent, or has no logarithm, is left out."""
         if metric.name not in self._values:  # a series stands in many pairs
             found = {k: getattr(row, metric.name) for k, row in self.rows.items()}
             self._values[metric.name] = {
@@ -48,7 +48,7 @@ class Series:
         return self._values[metric.name]
 
     def outliers(self, metric: Metric) -> tuple[int, ...]:
-        """Give the repeats whose value of one metric lies far from the others'."""
+        """Return the repeats whose value of one metric lies far from the others'."""
         if metric.name not in self._outliers:
             self._outliers[metric.name] = outlying(self.values(metric))
         return self._outliers[metric.name]
@@ -110,7 +110,7 @@ def collect(tables: Iterable[MetricsTable]) -> list[Series]:
 def matched(
     reference: Sequence[Series], other: Sequence[Series], metric: Metric
 ) -> Iterator[tuple[Series, Series]]:
-    """Give the series of two cells that are of one kind: the measured ones, else the estimated.
+    """Return the series of two cells that are of one kind: the measured ones, else the estimated.
 
     Where there are none, the first two, whose difference a comparison then names. What is no
     energy is the same in every series of a window.
@@ -124,7 +124,7 @@ def matched(
 def pair(contrast: Contrast, metric: Metric, reference: Series, other: Series) -> Pair | None:
     """Pair two series block by block; None where one of them has no value at all.
 
-    Members of a pair agree in every condition that the contrast holds fixed, host and boards
+    Members of a pair agree in every condition that the contrast holds fixed, host and GPUs
     included, so a block that ran on two hosts is left out.
     """
     first, second = reference.values(metric), other.values(metric)

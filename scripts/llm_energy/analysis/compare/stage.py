@@ -91,7 +91,7 @@ def _work_in_words(values: Sequence[str]) -> str:
 
 
 def held_fixed(tables: Iterable[MetricsTable]) -> list[HeldFixed]:
-    """Give every condition with the values that it took over the sweep."""
+    """Return every condition with the values that it took over the sweep."""
     found: dict[str, dict[str, None]] = {name: {} for name in FIELDS}
     for table in tables:
         for conditions in table.conditions.values():

@@ -74,7 +74,7 @@ def compare_sweeps(earlier: Sequence[MetricsTable], later: Sequence[MetricsTable
 
 
 def _changed(first: Series, second: Series, metric: Metric) -> tuple[Changed, float | None]:
-    """Give a row without its verdict, and its p-value."""
+    """Return a row without its verdict, and its p-value."""
     logs = [[math.log(v) for v in side.values(metric).values()] for side in (first, second)]
     status = first.status if metric.energy else ""
     counts = (len(logs[0]), len(logs[1]))
@@ -98,12 +98,12 @@ def _changed(first: Series, second: Series, metric: Metric) -> tuple[Changed, fl
 
 
 def _of_repeats(logs: Sequence[float]) -> Term:
-    """Give the standard uncertainty of the mean of logarithms, and its degrees of freedom."""
+    """Return the standard uncertainty of the mean of logarithms, and its degrees of freedom."""
     return statistics.stdev(logs) / math.sqrt(len(logs)), len(logs) - 1
 
 
 def _drift(side: Series, metric: Metric) -> float:
-    """Give the relative uncertainty that the idle power's mean drift leaves in net energy."""
+    """Return the relative uncertainty that the idle power's mean drift leaves in net energy."""
     if metric.name != NET:
         return 0.0
     rows = [side.rows[repeat] for repeat in side.values(metric)]
@@ -114,7 +114,7 @@ def _drift(side: Series, metric: Metric) -> float:
 def _tested(
     log_ratio: float, repeats: Sequence[Term], shared: Sequence[Term]
 ) -> tuple[float, float]:
-    """Give the half-width of the 95 % interval and the p-value of no difference.
+    """Return the half-width of the 95 % interval and the p-value of no difference.
 
     By the repeats alone (which is Welch's test) and with what they share, whichever is more
     cautious: Welch and Satterthwaite take a well-known term as more degrees of freedom.
@@ -142,7 +142,7 @@ def _differing(first: Series, second: Series, metric: Metric) -> Iterable[str]:
 
 
 def _other_sensors(first: Series, second: Series, metric: Metric) -> Iterable[str]:
-    """Name what brought its own sensors to each sweep: boards, or hosts for CPU and memory.
+    """Name what brought its own sensors to each sweep: GPUs, or hosts for CPU and memory.
 
     A sensor's error cancels only where both sweeps were metered by it; no such error is known of
     estimates.
@@ -150,9 +150,10 @@ def _other_sensors(first: Series, second: Series, metric: Metric) -> Iterable[st
     if not metric.energy or first.status != "measured":
         return
     for name in dict.fromkeys("boards" if c == "gpu" else "host" for c in first.components):
+        noun = "GPUs" if name == "boards" else "hosts"
         if _recorded(first, name) != _recorded(second, name):
             yield (
-                f"the {name.removesuffix('s')}s differ: the absolute error of each one's sensors, "
+                f"the {noun} differ: the absolute error of each one's sensors, "
                 f"about {100 * SENSOR_RELATIVE:g} %, counts as noise"
             )
 
@@ -167,5 +168,5 @@ def _surroundings(first: Series, second: Series) -> Iterable[str]:
 
 
 def _recorded(side: Series, name: str) -> str:
-    """Give the values of one condition over all repeats."""
+    """Return the values of one condition over all repeats."""
     return ", ".join(sorted({c.get(name, UNRECORDED) for c in side.conditions.values()}))

@@ -29,7 +29,7 @@ class Sum:
 
     @property
     def components(self) -> tuple[str, ...]:
-        """Give the names of the components, each once, GPU first."""
+        """Return the names of the components, each once, GPU first."""
         names = {component for component, _ in self.parts}
         known = [name for name in COMPONENTS if name in names]
         return (*known, *sorted(names - COMPONENTS.keys()))
@@ -104,7 +104,7 @@ def work(window: Window) -> Work:
 def loaded_idle_power_w(
     measurement: Measurement, status: Status, parts: frozenset[tuple[str, str | None]]
 ) -> tuple[float | None, str | None]:
-    """Give the power with the model loaded and no request, or None and the reason.
+    """Return the power with the model loaded and no request, or None and the reason.
 
     It is the mean of the powers before and after the windows, the one before where there is no
     other. Each must come from the same parts with the same status as the window that it is taken
@@ -127,12 +127,12 @@ def loaded_idle_power_w(
 
 
 def baseline(measurement: Measurement, name: str) -> Interval | None:
-    """Give the idle interval of that name, None where it was not taken."""
+    """Return the idle interval of that name, None where it was not taken."""
     return next((b for b in measurement.baselines if b.name == name), None)
 
 
 def powers_w(interval: Interval | None, component: str, status: Status) -> dict[str, float]:
-    """Give the mean power of each device of a component in that status, in W.
+    """Return the mean power of each device of a component in that status, in W.
 
     What has no finite, positive power is left out; whether that is a fault is M09's to say.
     """

@@ -14,7 +14,7 @@ QUANTITIES = ("ttft", "tpot", "itl", "e2e", "queueing")
 
 
 def latencies_s(window: Window) -> dict[str, list[float]]:
-    """Give, by quantity, the latencies of a window's requests in seconds.
+    """Return, by quantity, the latencies of a window's requests in seconds.
 
     ``ttft`` is first token minus arrival, ``tpot`` the time from first to last token over the
     tokens after the first, ``e2e`` last token minus arrival, ``queueing`` begin of service minus
@@ -44,12 +44,12 @@ def latencies_s(window: Window) -> dict[str, list[float]]:
 
 
 def _since(dues_s: Sequence[float], ends_s: Sequence[float | None]) -> list[float]:
-    """Give how long after it was due each request came as far, those left out that never did."""
+    """Return how long after it was due each request came as far, those left out that never did."""
     return [end - due for due, end in zip(dues_s, ends_s, strict=True) if end is not None]
 
 
 def quantiles_s(window: Window, latencies: Mapping[str, Sequence[float]]) -> dict[str, float]:
-    """Give the quantiles of each latency that is known, such as ``ttft_p50``.
+    """Return the quantiles of each latency that is known, such as ``ttft_p50``.
 
     Of ``itl``, the gaps between the tokens of a request, they are over tokens, and come from the
     window's histogram.
@@ -68,12 +68,12 @@ def quantiles_s(window: Window, latencies: Mapping[str, Sequence[float]]) -> dic
 
 
 def mean(values: Sequence[float]) -> float | None:
-    """Give the mean, None of nothing."""
+    """Return the mean, None of nothing."""
     return statistics.fmean(values) if values else None
 
 
 def quantile(ordered: Sequence[float], share: float) -> float | None:
-    """Give a quantile with linear interpolation between ascending values, None of nothing.
+    """Return a quantile with linear interpolation between ascending values, None of nothing.
 
     Type 7 of Hyndman and Fan, Sample quantiles in statistical packages, The American Statistician
     50 (1996), which numpy takes too.
@@ -90,7 +90,7 @@ def quantile(ordered: Sequence[float], share: float) -> float | None:
 
 
 def histogram_quantile(histogram: Histogram | None, share: float) -> float | None:
-    """Give the geometric middle of the bin in which a quantile lies, None of nothing.
+    """Return the geometric middle of the bin in which a quantile lies, None of nothing.
 
     >>> histogram_quantile(Histogram(2.0, ((0, 9), (3, 1))), 0.5)
     1.4142135623730951

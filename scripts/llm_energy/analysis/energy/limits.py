@@ -40,12 +40,12 @@ class WindowLimits:
         if self.energy_j is not None and self.energy_j < self.floor_j:
             return "fewer joules than the floor"
         if (self.mbu or 0) > 1 or (self.mfu or 0) > 1:
-            return "more work than the boards can do"
+            return "more work than the GPUs can do"
         return None
 
 
 def window_limits(case: Case) -> WindowLimits | str:
-    """Give the limits of one window, or the reason why they are not known."""
+    """Return the limits of one window, or the reason why they are not known."""
     measurement, duration_s = case.measurement, case.window.interval.duration_s
     if not duration_s > 0 or not work(case.window).output_tokens:
         return "no output token in the window"
@@ -82,7 +82,7 @@ def _of_boards(case: Case, needed: roofline.Demand, served: roofline.Work) -> Wi
 
 
 def _of_processor(case: Case, needed: roofline.Demand, served: roofline.Work) -> WindowLimits | str:
-    """Give the memory's part alone; ordinary memory takes no less than that of a board."""
+    """Return the memory's part alone; ordinary memory takes no less than that of a GPU."""
     rate = case.measurement.host.copy_bytes_per_s
     if not rate:
         return "the host's memory was not timed"
@@ -98,7 +98,7 @@ def _of_processor(case: Case, needed: roofline.Demand, served: roofline.Work) ->
 
 
 def gpu_energy_j(case: Case) -> float | None:
-    """Add the joules of the boards, None unless each was measured."""
+    """Add the joules of the GPUs, None unless each was measured."""
     return _measured_j(case, ("gpu",))
 
 
@@ -111,13 +111,13 @@ def _measured_j(case: Case, components: tuple[str, ...]) -> float | None:
 
 
 def boards_of(case: Case) -> dict[str, roofline.Board]:
-    """Give the metered boards by UUID, nothing unless each has a data sheet."""
+    """Return the metered GPUs by UUID, nothing unless each has a data sheet."""
     found, unknown = _boards(case)
     return {} if unknown else found
 
 
 def _boards(case: Case) -> tuple[dict[str, roofline.Board], str | None]:
-    """Give the metered boards that have a data sheet, and the name of one that has none."""
+    """Return the metered GPUs that have a data sheet, and the name of one that has none."""
     quantised = case.measurement.effective.get("quantization") is not None
     quantised = quantised or any(case.workload.parameters["quantization"].values())
     described = {gpu.get("uuid"): gpu for gpu in case.measurement.host.gpus}
@@ -138,7 +138,7 @@ def _limit_w(case: Case, uuid: str, board: roofline.Board) -> float:
 
 
 def demand(case: Case) -> roofline.Demand | None:
-    """Give the least demand of the model; None where it is not described."""
+    """Return the least demand of the model; None where it is not described."""
     used = case.measurement.effective
     told = mapping(used, "architecture")
     architecture = {name: told[name] for name in told if (number(told, name) or -1) > 0}
@@ -153,7 +153,7 @@ def demand(case: Case) -> roofline.Demand | None:
 
 
 def served_work(case: Case) -> roofline.Work:
-    """Give what was served in the window, all requests together."""
+    """Return what was served in the window, all requests together."""
     table = case.window.requests
     context = 0
     # Of timed traffic, as if the tokens inside the window were each answer's first: they had the

@@ -12,9 +12,9 @@ SAME_WEIGHTS = 0.1  # how far, relatively, a model's weights may be from those o
 
 @dataclass(frozen=True)
 class Anchor:
-    """GPU joules per output token of one model on boards of one kind, by batch size.
+    """GPU joules per output token of one model on GPUs of one kind, by batch size.
 
-    ``board`` is NVML's name of the board; weights are 16-bit.
+    ``board`` is NVML's name of the GPU; weights are 16-bit.
     """
 
     model: str
@@ -39,7 +39,7 @@ ANCHORS = (
 
 
 def anchor_of(board: str, boards: int, weight_bytes: float) -> Anchor | None:
-    """Give the anchor whose boards are the same and whose weights are about as large, or None."""
+    """Return the anchor whose GPUs are the same and whose weights are about as large, or None."""
     for anchor in ANCHORS:
         size = weight_bytes / anchor.weight_bytes
         if (anchor.board, anchor.boards) == (board, boards) and abs(size - 1) < SAME_WEIGHTS:

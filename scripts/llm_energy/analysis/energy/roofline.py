@@ -1,7 +1,7 @@
-"""Bound from below what decoding can cost: energy floor, board roofline, use of the peak rates.
+"""Bound from below what decoding can cost: energy floor, GPU roofline, use of the peak rates.
 
-Each token must read the weights and its context from the board's memory, and multiply by the
-weights. What is left out here (attention, activations, whatever else the board does) costs more, so
+Each token must read the weights and its context from the GPU's memory, and multiply by the
+weights. What is left out here (attention, activations, whatever else the GPU does) costs more, so
 a measured energy below the floor, or a rate above the peak, shows a mistake and not a record.
 
 Symbols: a step reads the weights once for all requests of a batch, so a token reads
@@ -30,7 +30,7 @@ PLAIN_ATTENTION = {"llama", "mistral", "opt", "phi3", "qwen2", "qwen3", "qwen3_m
 
 @dataclass(frozen=True)
 class Board:
-    """The peak rates of a board, as its maker gives them: dense, on 16-bit numbers."""
+    """The peak rates of a GPU, as its maker gives them: dense, on 16-bit numbers."""
 
     bandwidth_bytes_per_s: float
     peak_flop_per_s: float
@@ -52,7 +52,7 @@ BOARDS = {
 
 
 def board_named(name: Any, *, quantised: bool = False) -> Board | None:
-    """Give the board with NVML's ``name``, or None for one that is not known here.
+    """Return the GPU with NVML's ``name``, or None for one that is not known here.
 
     For quantised weights its peak rate is that of the smallest numbers it could multiply.
 
@@ -69,7 +69,7 @@ def board_named(name: Any, *, quantised: bool = False) -> Board | None:
 
 @dataclass(frozen=True)
 class Demand:
-    """The least that a model makes its boards do.
+    """The least that a model makes its GPUs do.
 
     ``weight_bytes`` are read at each step, ``body_parameters`` multiplied for each token that is
     read or made, ``head_parameters`` for each that is made, ``kv_bytes`` read for each token of a
@@ -141,31 +141,31 @@ class Work:
 
     @property
     def steps(self) -> float:
-        """Give the least number of decoding steps; a request's first token is the prefill's."""
+        """Return the least number of decoding steps; a request's first token is the prefill's."""
         return max(0, self.output_tokens - self.requests) / self.batch_size
 
 
 def read_bytes(demand: Demand, work: Work, boards: int) -> float:
-    """Give the least bytes that the boards' memories must deliver to decode."""
+    """Return the least bytes that the GPUs' memories must deliver to decode."""
     per_step = max(0.0, demand.weight_bytes - boards * CACHE_BYTES)
     return per_step * work.steps + demand.kv_bytes * work.context_tokens
 
 
 def decode_flop(demand: Demand, work: Work) -> float:
-    """Give the least floating-point operations for the output tokens."""
+    """Return the least floating-point operations for the output tokens."""
     return 2 * (demand.body_parameters + demand.head_parameters) * work.output_tokens
 
 
 def prefill_flop(demand: Demand, work: Work) -> float:
-    """Give the least floating-point operations for the prompts, the last token's head left out."""
+    """Return least floating-point operations for the prompts, the last token's head left out."""
     return 2 * demand.body_parameters * max(0, work.prompt_tokens - work.requests)
 
 
 def floor_j(read_bytes: float, flop: float, boards: Sequence[Board], limit_w: float) -> float:
-    """Give the least energy: memory accesses, and operations at the board's best rate per joule.
+    """Return the least energy: memory accesses, and operations at the GPU's best rate per joule.
 
-    ``limit_w`` is what the boards together may draw; below it their operations are as cheap as at
-    their peak rate, since a limited board slows down to run more efficiently.
+    ``limit_w`` is what the GPUs together may draw; below it their operations are as cheap as at
+    their peak rate, since a limited GPU slows down to run more efficiently.
     """
     peak = sum(board.peak_flop_per_s for board in boards)
     power_w = min(limit_w, sum(board.power_w for board in boards))
@@ -173,7 +173,7 @@ def floor_j(read_bytes: float, flop: float, boards: Sequence[Board], limit_w: fl
 
 
 def roofline_j(read_bytes: float, flop: float, boards: Sequence[Board], limit_w: float) -> float:
-    """Give the energy of boards that draw their limit and are held up by memory or arithmetic only.
+    """Return the energy of GPUs that draw their limit and are held up by memory or arithmetic only.
 
     The time is that of the roofline model (Williams et al., CACM 52(4), 2009).
     """
@@ -181,10 +181,10 @@ def roofline_j(read_bytes: float, flop: float, boards: Sequence[Board], limit_w:
 
 
 def memory_use(read_bytes: float, duration_s: float, boards: Sequence[Board]) -> float:
-    """Give the model bandwidth utilisation (MBU): bytes per second over the peak bandwidth."""
+    """Return the model bandwidth utilisation (MBU): bytes per second over the peak bandwidth."""
     return read_bytes / duration_s / sum(board.bandwidth_bytes_per_s for board in boards)
 
 
 def compute_use(flop: float, duration_s: float, boards: Sequence[Board]) -> float:
-    """Give the model FLOP utilisation (MFU): operations per second over the peak rate."""
+    """Return the model FLOP utilisation (MFU): operations per second over the peak rate."""
     return flop / duration_s / sum(board.peak_flop_per_s for board in boards)

@@ -22,7 +22,7 @@ Part = tuple[str, str | None]  # (component, device), as in ComponentEnergy
 GPU_TICK_S = 0.1
 # Intel 64 and IA-32 Architectures Software Developer's Manual, volume 3, on RAPL's interfaces.
 RAPL_TICK_S = 0.001
-# The board's own sensor is off by a factor that differs from board to board, by about 5 % (the same
+# The GPU's own sensor is off by a factor that differs from GPU to GPU, by about 5 % (the same
 # paper). Taken as a standard uncertainty, which is the cautious reading of a plain "5 %".
 SENSOR_RELATIVE = 0.05
 SENSOR_ASSUMED = "the sensors of CPU and memory were taken to be as true as a GPU's, to 5 %"
@@ -49,10 +49,10 @@ def window_budget(
     parts: Iterable[Part],
     measured_ticks_s: Mapping[str, float | None],
 ) -> Budget:
-    """Give the uncertainty of the measured ``parts`` of a window.
+    """Return the uncertainty of the measured ``parts`` of a window.
 
     ``baselines`` are the loaded-idle intervals before and after, as far as there are any;
-    ``measured_ticks_s`` is by device. The boards idle for a tick or longer before an interval.
+    ``measured_ticks_s`` is by device. The GPUs idle for a tick or longer before an interval.
     """
     parts = sorted(parts, key=str)
     ticks_s, assumptions = _ticks(parts, measured_ticks_s)
@@ -87,7 +87,7 @@ def window_budget(
 def tick_variance_j2(
     before_w: Mapping[Part, float], inside_w: Mapping[Part, float], ticks_s: Mapping[Part, float]
 ) -> float:
-    """Give the variance of a difference of two readings of ticking counters, in J^2.
+    """Return the variance of a difference of two readings of ticking counters, in J^2.
 
     A reading shows the energy at the last tick, which lies anywhere in the tick before it: the
     reading at the start lacks up to a tick at the power before the interval, the one at the end up
@@ -101,7 +101,7 @@ def tick_variance_j2(
 
 
 def drift_standard(drift: float) -> float:
-    """Give the standard uncertainty from a drift between two baselines whose mean is subtracted.
+    """Return the standard uncertainty from a drift between two baselines whose mean is subtracted.
 
     What held during the window lies anywhere between the two, half the drift from their mean at
     most (uniform: JCGM 100:2008, 4.3.7).

@@ -137,7 +137,7 @@ def _ends(low: float, high: float) -> str:
 
 
 def _decimals(value: float, digits: int) -> int:
-    """Give the decimals that show ``value`` with so many significant digits; may be negative."""
+    """Return the decimals that show ``value`` with so many significant digits; may be negative."""
     return digits - 1 - math.floor(math.log10(abs(value))) if value else 0
 
 

@@ -1,4 +1,4 @@
-"""Give the 95 % intervals of everything, by Student's t.
+"""Return the 95 % intervals of everything, by Student's t.
 
 Uncertainties are combined as in the Guide to the expression of uncertainty in measurement, JCGM
 100:2008. scipy is imported where it is called, since engines that measure need not bring it; what
@@ -18,7 +18,7 @@ Term = tuple[float, float]  # (standard uncertainty, degrees of freedom)
 
 @functools.lru_cache(maxsize=10_000)
 def t_quantile(degrees_of_freedom: float) -> float:
-    """Give the t value that leaves 2.5 % above it.
+    """Return the t value that leaves 2.5 % above it.
 
     From ``scipy.special``, which imports several times as fast as ``scipy.stats`` and is what that
     calls.
@@ -30,7 +30,7 @@ def t_quantile(degrees_of_freedom: float) -> float:
 
 @functools.cache
 def t_quantile_without_scipy(degrees_of_freedom: int) -> float:
-    """Give the t value that leaves 2.5 % above it, for engines, which need not bring scipy.
+    """Return the t value that leaves 2.5 % above it, for engines, which need not bring scipy.
 
     For whole degrees of freedom Student's distribution is a finite sum of powers of a cosine
     (Abramowitz and Stegun, Handbook of Mathematical Functions, 26.7.3 and 26.7.4), which is
@@ -48,7 +48,7 @@ def t_quantile_without_scipy(degrees_of_freedom: int) -> float:
 
 
 def _probability_within(angle: float, degrees_of_freedom: int) -> float:
-    """Give P(|t| < sqrt(degrees of freedom) * tan(angle))."""
+    """Return P(|t| < sqrt(degrees of freedom) * tan(angle))."""
     odd = degrees_of_freedom % 2
     cosine = math.cos(angle)
     term = total = (cosine if odd else 1.0) * (degrees_of_freedom > 1)
@@ -60,7 +60,7 @@ def _probability_within(angle: float, degrees_of_freedom: int) -> float:
 
 
 def t_test(estimate: float, error: float, degrees_of_freedom: float) -> tuple[float, float]:
-    """Give half the interval of an estimate, and the p-value of its being 0."""
+    """Return half the interval of an estimate, and the p-value of its being 0."""
     from scipy.special import stdtr
 
     p = 2 * float(stdtr(degrees_of_freedom, -abs(estimate) / error))
@@ -68,7 +68,7 @@ def t_test(estimate: float, error: float, degrees_of_freedom: float) -> tuple[fl
 
 
 def combined(terms: Sequence[Term]) -> float:
-    """Give the combined standard uncertainty of independent terms (JCGM 100:2008, 5.1.2)."""
+    """Return the combined standard uncertainty of independent terms (JCGM 100:2008, 5.1.2)."""
     return math.hypot(*(u for u, _ in terms))
 
 
@@ -87,7 +87,7 @@ def effective_degrees_of_freedom(terms: Sequence[Term]) -> float:
 
 
 def widest(terms: Sequence[Term], lag: float = 0.0) -> float:
-    """Give the half-width by the first term, by the first two and so on, whichever is widest.
+    """Return the half-width by the first term, by the first two and so on, whichever is widest.
 
     Welch and Satterthwaite take a well-known term as more degrees of freedom, so that with two or
     three repeats one uncertainty more would make an interval narrower.
@@ -96,7 +96,7 @@ def widest(terms: Sequence[Term], lag: float = 0.0) -> float:
 
 
 def half_width(terms: Sequence[Term], lag: float = 0.0) -> float:
-    """Give the half-width of the interval about a mean that holds the truth in 95 of 100 cases.
+    """Return the half-width of the interval about a mean that holds the truth in 95 of 100 cases.
 
     The truth lies about ``lag`` off the mean, which is reported uncorrected, with a t distribution.
     """
@@ -109,7 +109,7 @@ def half_width(terms: Sequence[Term], lag: float = 0.0) -> float:
 
 @functools.lru_cache(maxsize=10_000)
 def _standard_half_width(lag: float, degrees: float) -> float:
-    """Give the half-width for a standard uncertainty of 1."""
+    """Return the half-width for a standard uncertainty of 1."""
     from scipy.special import stdtr
 
     without_lag = t_quantile(degrees)
@@ -123,7 +123,7 @@ def _standard_half_width(lag: float, degrees: float) -> float:
 
 
 def _root(rising: Callable[[float], float], low: float, high: float) -> float:
-    """Give where a function that rises from ``low`` to ``high`` is 0, by the Illinois method.
+    """Return where a function that rises from ``low`` to ``high`` is 0, by the Illinois method.
 
     False position, except that the value of an end that stays twice is halved (Dowell and Jarratt,
     BIT 11, 1971): a few evaluations where halving the interval takes thirty.

@@ -11,7 +11,7 @@ LEAST_VALUES = 4
 
 
 def outlying(values: Mapping[int, float]) -> tuple[int, ...]:
-    """Give the repeats whose value is further than 3.5 scaled median deviations from the median.
+    """Return the repeats whose value is further than 3.5 scaled median deviations from the median.
 
     The median absolute deviation, times 1.4826 so that it equals the standard deviation of a normal
     distribution, and the bound are those of Iglewicz and Hoaglin (How to Detect and Handle

@@ -36,7 +36,7 @@ class Ratio:
 
     @property
     def degrees(self) -> int:
-        """Give the degrees of freedom of the variance."""
+        """Return the degrees of freedom of the variance."""
         return self.n - 1
 
 
@@ -53,7 +53,7 @@ class Noise:
     most: float
 
     def combined(self, ratio: Ratio) -> tuple[float, float]:
-        """Give a pair's variance in the light of the family's, and its degrees of freedom."""
+        """Return a pair's variance in the light of the family's, and its degrees of freedom."""
         if self.degrees == 0 or ratio.variance > self.variance * self._allowed(ratio.degrees):
             return ratio.variance, float(ratio.degrees)
         if math.isinf(self.degrees):
@@ -63,7 +63,7 @@ class Noise:
         return variance, min(total, max(self.most, ratio.degrees))
 
     def _allowed(self, degrees: int) -> float:
-        """Give how many times the family's variance a pair of the family stays below (F test)."""
+        """Return how many times the family's variance a pair of the family stays below (F test)."""
         from scipy.special import chdtri, fdtri
 
         if math.isinf(self.degrees):
@@ -152,7 +152,7 @@ def holm(values: Sequence[float]) -> list[float]:
 
 
 def smallest_detectable_percent(found: Tested, n: int, comparisons: int) -> float:
-    """Give the true difference that would be found in 4 of 5 such sweeps, in percent.
+    """Return the true difference that would be found in 4 of 5 such sweeps, in percent.
 
     It passes the hardest step of Holm's correction over so many ``comparisons``, by the noncentral
     t distribution. That is statsmodels' ``ttest_power`` turned around, as a test holds; its own
@@ -164,7 +164,7 @@ def smallest_detectable_percent(found: Tested, n: int, comparisons: int) -> floa
 
 @functools.cache
 def _detectable_effect(degrees: float, comparisons: int) -> float:
-    """Give the difference that is found with the wanted power, in standard errors."""
+    """Return the difference that is found with the wanted power, in standard errors."""
     from scipy.special import nctdtrinc, stdtrit
 
     critical = stdtrit(degrees, 1 - ALPHA / comparisons / 2)
@@ -172,7 +172,7 @@ def _detectable_effect(degrees: float, comparisons: int) -> float:
 
 
 def _inverse_trigamma(value: float) -> float:
-    """Give the number whose trigamma function is ``value`` > 0."""
+    """Return the number whose trigamma function is ``value`` > 0."""
     from scipy.optimize import brentq
     from scipy.special import polygamma
 

@@ -31,7 +31,7 @@ def main(argv: Sequence[str]) -> None:
     """Serve until the connection ends."""
     module, descriptor, cpus = argv
     os.set_inheritable(int(descriptor), False)  # else an engine's own child would hold it open
-    # A rank that is stuck in a collective operation reads no connection: it would keep its board.
+    # A rank that is stuck in a collective operation reads no connection: it would keep its GPU.
     ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal sends it to all; the parent ends us
     with contextlib.suppress(OSError):  # a sandbox may forbid it

@@ -48,7 +48,7 @@ class Ranks:
     """Hold the processes of one engine; ``together`` says that they work on every request jointly.
 
     ``module`` is the backend's, imported in each rank. A rank sees its own share of the processors
-    this process may use, and, where ranks don't work together, its own board alone.
+    this process may use, and, where ranks don't work together, its own GPU alone.
     """
 
     def __init__(self, module: str, count: int, together: bool):
@@ -66,7 +66,7 @@ class Ranks:
 
     @property
     def pids(self) -> list[int]:
-        """Give the process ids, by rank."""
+        """Return the process ids, by rank."""
         return [process.pid for process in self._processes]
 
     def call(self, method: str, arguments: Sequence[tuple[Any, ...]]) -> list[Any]:
@@ -171,7 +171,7 @@ class Ranks:
 
 
 def share(cpus: Sequence[int], rank: int, count: int) -> Sequence[int]:
-    """Give a rank's part of the processors, the same number for each.
+    """Return a rank's part of the processors, the same number for each.
 
     >>> share([0, 1, 2, 3, 4], 1, 2)
     [2, 3]
@@ -183,7 +183,7 @@ def share(cpus: Sequence[int], rank: int, count: int) -> Sequence[int]:
 
 
 def own_board(visible: str | None, rank: int) -> str:
-    """Give the one board that a rank may see, of those that this process may.
+    """Return the one GPU that a rank may see, of those that this process may.
 
     >>> own_board("3,5", 1), own_board(None, 1), own_board("3", 1)
     ('5', '1', '')

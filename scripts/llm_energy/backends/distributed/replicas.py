@@ -36,7 +36,7 @@ WHY_NOT = "The processes of one cell are aggregated as one, so all of them must 
 
 
 def needs_processes(spec: Spec) -> bool:
-    """Say whether a cell takes several processes that its engine does not start by itself."""
+    """Return whether a cell takes several processes that its engine does not start by itself."""
     return spec.sharding.strategy == "data_parallel" or bool(spec.engine.get("tp_plan"))
 
 
@@ -52,7 +52,7 @@ class Spread:
 
     @property
     def pids(self) -> list[int]:
-        """Give the ids of the processes, by rank."""
+        """Return the ids of the processes, by rank."""
         return self._ranks.pids if self._ranks else []
 
     def load(self, spec: Spec, model_folder: Path) -> dict[str, Any]:
@@ -67,7 +67,7 @@ class Spread:
         return merged_load([effective for _, effective in answers], self._together)
 
     def prepare(self, workload: Workload, requests: Sequence[Request]) -> dict[str, Any]:
-        """Give each process all requests, or deal whole batches out to the copies in turn."""
+        """Return each process all requests, or deal whole batches out to the copies in turn."""
         if self._together:
             return self._everywhere("prepare", workload, tuple(requests))[0]
         self._dealt = deal(len(requests), workload.batch_size, self._count)
@@ -96,7 +96,7 @@ class Spread:
         return [completion for _, completion in rows]
 
     def events(self) -> dict[str, Any]:
-        """Give what one rank counted, or the sums over the copies; means become means of these."""
+        """Return what one rank counted, or the sums over replicas; means become means of these."""
         counted = self._everywhere("events")
         if self._together:
             return counted[0]
@@ -146,7 +146,7 @@ def deal(requests: int, batch_size: int, processes: int) -> list[list[int]]:
 
 
 def merged_load(loaded: Sequence[dict[str, Any]], together: bool) -> dict[str, Any]:
-    """Give one report of the engine: all boards, each once, and the weights of the whole model.
+    """Return one report of the engine: all GPUs, each once, and the weights of the whole model.
 
     Ranks of one model hold a part of its weights each, copies hold all of them each.
     """
@@ -167,7 +167,7 @@ def merged_load(loaded: Sequence[dict[str, Any]], together: bool) -> dict[str, A
 
 
 def merged_prepare(prepared: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """Give one report of the copies' batches: lists one after the other, paddings added up."""
+    """Return one report of the copies' batches: lists one after the other, paddings added up."""
     batchings = [one.get("batching", {}) for one in prepared]
     batching = dict(batchings[0])
     for name in ("batch_sizes", "prompt_widths"):

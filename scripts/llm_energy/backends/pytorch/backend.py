@@ -228,7 +228,7 @@ class Backend:
         return sequences, clock.times_s[1:]
 
     def _config_of(self, batch: Batch) -> Any:
-        """Give the generation config of a batch; it lasts until its longest own length is there."""
+        """Return generation config of a batch; it lasts until its longest own length is there."""
         lengths = [self._requests[row].output_tokens for row in batch.rows]
         if None in lengths:
             return self._config
@@ -237,7 +237,7 @@ class Backend:
         return config
 
     def events(self) -> dict[str, Any]:
-        """Give how many graphs were compiled, where decoding is; ``generate`` counts no events."""
+        """Return how many graphs were compiled, where decoding is; ``generate`` counts none."""
         return {"compilations": self._compiled.compilations()} if self._compiled else {}
 
     @reporting_out_of_memory

@@ -45,7 +45,7 @@ class CompiledSteps:
         return StaticCache(self._model.config.get_text_config(), max_cache_len=length)
 
     def cache(self, batch_size: int) -> Any:
-        """Give the emptied cache for a batch."""
+        """Return the emptied cache for a batch."""
         cache = self._caches[batch_size]
         cache.reset()
         return cache
@@ -60,7 +60,7 @@ class CompiledSteps:
         generation_config: Any,
         **inputs: Any,
     ) -> Any:
-        """Give prompts and answers, (rows, tokens), as the loop of ``generate`` itself would.
+        """Return prompts and answers, (rows, tokens), as the loop of ``generate`` itself would.
 
         A ``custom_generate`` of transformers, once ``clock`` is bound. A batch that ends before its
         longest length has computed one step more than it needed: that it ended is seen a step late.
@@ -106,7 +106,7 @@ class CompiledSteps:
         return input_ids
 
     def _compiled(self, inputs: dict[str, Any], generation_config: Any) -> Any:
-        """Give the compiled forward pass, or raise Unsupported where transformers makes none."""
+        """Return the compiled forward pass, or raise Unsupported where transformers makes none."""
         model = self._model
         if model._valid_auto_compile_criteria(inputs, generation_config):
             step = model.get_compiled_call(generation_config.compile_config)
@@ -118,12 +118,12 @@ class CompiledSteps:
         )
 
     def _scores(self, forward: Any, inputs: dict[str, Any]) -> Any:
-        """Give the last position's scores, (rows, vocabulary), where no graph overwrites them."""
+        """Return the last position's scores, (rows, vocabulary), where no graph overwrites them."""
         logits = forward(**inputs, return_dict=True).logits
         return logits[:, -1].to(self._torch.float32, copy=True)
 
     def compilations(self) -> int:
-        """Give how many graphs have been compiled so far for this workload."""
+        """Return how many graphs have been compiled so far for this workload."""
         return int(self._counters["stats"]["unique_graphs"])
 
     def forget(self) -> None:

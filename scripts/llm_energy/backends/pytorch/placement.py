@@ -1,4 +1,4 @@
-"""Where PyTorch puts a model: on one board, in layers over several, or sharded over ranks."""
+"""Where PyTorch puts a model: on one GPU, in layers over several, or sharded over ranks."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ OPERATION_TIMEOUT_S = 600.0
 
 
 def placement(torch: Any, spec: Spec, device: str) -> dict[str, Any]:
-    """Give the arguments of ``from_pretrained`` that place the model; raises Unsupported."""
+    """Return the arguments of ``from_pretrained`` that place the model; raises Unsupported."""
     count = spec.sharding.num_devices
     if spec.engine.get("tp_plan"):
         _check_boards(torch, device, count)
@@ -24,9 +24,9 @@ def placement(torch: Any, spec: Spec, device: str) -> dict[str, Any]:
         return {"distributed_config": DistributedConfig(tp_size=count)}
     if spec.engine.get("device_map"):
         if device == "cpu":
-            raise Unsupported("device_map spreads layers over boards, and the CPU is one device")
+            raise Unsupported("device_map spreads layers over GPUs, and the CPU is one device")
         _check_boards(torch, device, count)
-        # Only these boards, and neither the host's memory nor its disk.
+        # Only these GPUs, and neither the host's memory nor its disk.
         free_bytes = {index: torch.cuda.mem_get_info(index)[0] for index in range(count)}
         return {"device_map": spec.engine["device_map"], "max_memory": free_bytes}
     return {"device_map": {"": "cuda:0" if device == "cuda" else "cpu"}}
@@ -39,7 +39,7 @@ def leave(torch: Any) -> None:
 
 
 def check_spread(model: Any, device_uuids: list[str], spec: Spec) -> None:
-    """Raise Unsupported if the model is not spread as asked: a rank or a board would be wasted."""
+    """Raise Unsupported if the model is not spread as asked: a rank or a GPU would be wasted."""
     count = spec.sharding.num_devices
     sharded = any(hasattr(parameter, "to_local") for parameter in model.parameters())
     if spec.engine.get("tp_plan") and not sharded:
@@ -49,7 +49,7 @@ def check_spread(model: Any, device_uuids: list[str], spec: Spec) -> None:
         )
     if spec.engine.get("device_map") and len(device_uuids) != count:
         raise Unsupported(
-            f"the layers were placed on {len(device_uuids)} of {count} boards; the model is too "
+            f"the layers were placed on {len(device_uuids)} of {count} GPUs; the model is too "
             "small to be spread over more"
         )
 
@@ -57,7 +57,7 @@ def check_spread(model: Any, device_uuids: list[str], spec: Spec) -> None:
 def _check_boards(torch: Any, device: str, count: int) -> None:
     if device == "cuda" and count > torch.cuda.device_count():
         raise Unsupported(
-            f"{count} boards were asked for and PyTorch sees {torch.cuda.device_count()}"
+            f"{count} GPUs were asked for and PyTorch sees {torch.cuda.device_count()}"
         )
 
 

@@ -20,7 +20,7 @@ def bytes_by_dtype(model: Any) -> dict[str, int]:
 
 
 def computing_dtype(model: Any) -> str:
-    """Give the dtype of most floating-point parameters; quantised weights are not among them."""
+    """Return the dtype of most floating-point parameters; quantised weights are not among them."""
     elements: Counter[str] = Counter()
     for parameter in model.parameters():
         if parameter.is_floating_point():

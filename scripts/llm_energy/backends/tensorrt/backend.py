@@ -149,7 +149,7 @@ class Backend:
         return completions
 
     def events(self) -> dict[str, Any]:
-        """Give the engine's counts since ``prepare``, and means by step since the last call."""
+        """Return the engine's counts since ``prepare``, and means by step since the last call."""
         return {
             "cached_prompt_tokens": self._events["cached_prompt_tokens"],
             "requests_without_engine_times": self._events["requests_without_engine_times"],
@@ -279,5 +279,5 @@ def _board_uuids(torch: Any, count: int) -> list[str]:
 
 
 def _name(value: Any) -> str | None:
-    """Give the value of an enumeration's member."""
+    """Return the value of an enumeration's member."""
     return None if value is None else str(getattr(value, "value", value))

@@ -27,7 +27,7 @@ class Statistics:
         self._sums, self._fullest = Counter(), 0.0
 
     def events(self) -> dict[str, Any]:
-        """Give counts since ``begin`` as integers, means and shares since the last call as floats.
+        """Return counts since ``begin`` as integers, means and shares since the last call as float.
 
         These are None without an iteration since. Means are over the iterations in which a request
         ran; the KV cache's use is the share of its blocks. How many iterations there were is no

@@ -1,6 +1,6 @@
 """What a checkpoint for TensorRT-LLM holds: its ids, its context, the size of its weights.
 
-The engine runs in a process of its own, so the weights on the board cannot be asked. Their bytes
+The engine runs in a process of its own, so the weights on the GPU cannot be asked. Their bytes
 are worked out from the headers of the files that it loads.
 """
 
@@ -36,7 +36,7 @@ class Checkpoint:
         self.end_ids = [] if end is None else [end] if isinstance(end, int) else list(end)
 
     def weights(self, dtype: str) -> dict[str, Any]:
-        """Give the bytes of the weights when their floats are kept in ``dtype``."""
+        """Return the bytes of the weights when their floats are kept in ``dtype``."""
         sizes: Counter[str] = Counter()
         for path in sorted(self._folder.glob("*.safetensors")):
             for about in read_safetensors_header(path).values():

@@ -231,7 +231,7 @@ class Backend:
         ]
 
     def _add(self, name: str, place: int, times: TokenTimes) -> None:
-        """Give the engine the request at ``place`` under a name of its own."""
+        """Hand the engine the request at ``place`` under a name of its own."""
         sampling = self._samplings[place]
         times.add(self._engine.add_request(name, self._prompts[place], sampling), name)
 
@@ -250,7 +250,7 @@ class Backend:
         return finished
 
     def events(self) -> dict[str, Any]:
-        """Give the engine's counts since ``prepare``, and the mean by step since the last call."""
+        """Return engine's counts since ``prepare``, and the mean by step since the last call."""
         counted, before = self._events, self._looked
         steps, running = (counted[name] - before[name] for name in ("steps", "running"))
         self._looked = counted.copy()
@@ -313,7 +313,7 @@ class Backend:
         gc.collect()
 
     def _sampling_of(self, request: Request) -> Any:
-        """Give the sampling parameters of one request, which may have a length of its own."""
+        """Return the sampling parameters of one request, which may have a length of its own."""
         if request.output_tokens is None:
             return self._sampling
         sampling = self._sampling.clone()
@@ -322,14 +322,14 @@ class Backend:
         return sampling
 
     def _effective_generation(self, arguments: dict[str, Any]) -> dict[str, Any]:
-        """Give what the engine made of each argument; of its two words for no top_k, always -1."""
+        """Return what the engine made of each argument; for no top_k always -1."""
         effective = {name: getattr(self._sampling, name) for name in arguments}
         if effective.get("top_k") == 0:
             effective["top_k"] = -1
         return effective
 
     def _all_decode(self) -> bool:
-        """Tell whether each request in flight has its first token."""
+        """Return whether each request in flight has its first token."""
         states = self._engine.output_processor.request_states.values()
         return not any(state.is_prefilling for state in states)
 

@@ -10,7 +10,7 @@ from llm_energy.backends.vllm.weights import describe_rank
 
 
 def describe_engine(engine: Any) -> dict[str, Any]:
-    """Give what a started engine uses: device, weights, and each setting that bears on its work."""
+    """Return what a started engine uses: device, weights, and the settings of its work."""
     import torch
     import vllm
 
@@ -49,6 +49,6 @@ def describe_engine(engine: Any) -> dict[str, Any]:
 
 
 def cache_tokens(engine: Any) -> int:
-    """Give how many tokens the KV cache has room for."""
+    """Return how many tokens the KV cache has room for."""
     cache = engine.vllm_config.cache_config
     return (cache.num_gpu_blocks - 1) * cache.block_size  # one block stands for "none"

@@ -31,7 +31,7 @@ class TokenTimes:
                 known_s += [stats.last_token_ts] * added
 
     def of(self, output: Any) -> tuple[float, ...]:
-        """Give the times of a finished request, whose last tokens no look has seen."""
+        """Return the times of a finished request, whose last tokens no look has seen."""
         known_s = self._times_s[output.request_id]
         missing = len(output.outputs[0].token_ids) - len(known_s)
         return (*known_s, *[output.metrics.last_token_ts] * missing)

@@ -14,7 +14,7 @@ FLOATS = ("float32", "float16", "bfloat16")
 
 
 def prequantized_folder(model_folder: Path) -> Path:
-    """Give the folder of a model's weights in 8 bits, which lies beside that of the whole ones.
+    """Return the folder of a model's weights in 8 bits, which lies beside that of the whole ones.
 
     vLLM quantises to 4 bits while it loads, and takes 8 bits only as transformers saved them.
     """
@@ -28,7 +28,7 @@ def prequantized_folder(model_folder: Path) -> Path:
 
 
 def prequantized_sha256(folder: Path) -> str | None:
-    """Give the hash of the 8-bit weights from their manifest, None where a folder has none."""
+    """Return the hash of the 8-bit weights from their manifest, None where a folder has none."""
     manifest = paths.manifest_of(folder)
     return read_json(manifest)["weights_sha256"] if manifest.exists() else None
 

@@ -86,7 +86,7 @@ def _boards(seen: Examination) -> Iterator[Finding]:
                 f"counter of {uuid}",
                 "problem",
                 "its energy counter did not move while it was watched",
-                "without it the sampled power is the only sensor: prefer another board",
+                "without it the sampled power is the only sensor: prefer another GPU",
             )
         else:
             # A window is wrong by one tick at most (docs/uncertainty.md).

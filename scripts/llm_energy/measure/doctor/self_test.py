@@ -1,4 +1,4 @@
-"""Test a board's two sensors against each other: its energy counter and the sampled power.
+"""Test a GPU's two sensors against each other: its energy counter and the sampled power.
 
 The counter has been seen to fall short of the integrated power while power was polled
 (https://github.com/ml-energy/zeus/issues/181). So the same load runs with and without the sampler:
@@ -23,15 +23,15 @@ from llm_energy.records import Interval, MeterSettings
 
 LIMIT = 0.05
 SAMPLING_PERIOD_S = 0.1
-# Without, with, with, without: a steady drift, as of a board that warms up, cancels.
+# Without, with, with, without: a steady drift, as of a GPU that warms up, cancels.
 ORDER = (False, True, True, False)
 MATRIX_SIZE = 8192
-PRODUCTS_PER_WAIT = 8  # enough to keep a board's queue filled
+PRODUCTS_PER_WAIT = 8  # enough to keep a GPU's queue filled
 
 
 @dataclass(frozen=True)
 class SelfTest:
-    """What one board's sensors said of one load, run twice without and twice with the sampler.
+    """What one GPU's sensors said of one load, run twice without and twice with the sampler.
 
     Energies are sums over the two runs, each of ``duration_s``. ``ratio_counter`` is the counter's
     mean power with the sampler over that without; ``ratio_integral`` is the integral of the sampled
@@ -50,13 +50,13 @@ class SelfTest:
 
     @property
     def passed(self) -> bool:
-        """Tell whether both ratios are known and within ``LIMIT`` of 1."""
+        """Return whether both ratios are known and within ``LIMIT`` of 1."""
         ratios = (self.ratio_counter, self.ratio_integral)
         return all(ratio is not None and abs(ratio - 1) <= LIMIT for ratio in ratios)
 
 
 def of_boards(gpus: Iterable[dict[str, Any]], duration_s: float) -> tuple[SelfTest, ...]:
-    """Test the boards that a meter's ``gpus()`` gave, one by one; each takes five durations."""
+    """Test the GPUs that a meter's ``gpus()`` gave, one by one; each takes five durations."""
     return tuple(_of_board(gpu["uuid"], duration_s) for gpu in gpus)
 
 
@@ -79,13 +79,13 @@ def self_test(
 ) -> SelfTest:
     """Run ``load(duration_s)`` with and without the sampler, and compare what the sensors say.
 
-    ``device`` is the UUID of the board that the load keeps busy. ``open_one(sampled)`` opens a
+    ``device`` is the UUID of the GPU that the load keeps busy. ``open_one(sampled)`` opens a
     meter that samples power, or does not: each run has its own, so that no sampler is about where
     there should be none. A LlmEnergyError of these two becomes the test's reason.
     """
     intervals: dict[bool, list[Interval]] = {False: [], True: []}
     try:
-        load(duration_s)  # not metered: a cold board's power climbs, and not steadily
+        load(duration_s)  # not metered: a cold GPU's power climbs, and not steadily
         for sampled in ORDER:
             intervals[sampled].append(_run(open_one(sampled), device, load, duration_s))
         counter_j = {
@@ -137,14 +137,14 @@ def _counter_j(interval: Interval) -> float:
 def _integral_j(interval: Interval) -> float:
     energy_j = next((s.energy_j for s in interval.trace), None)
     if energy_j is None:
-        raise LlmEnergyError("the board's power could not be sampled throughout the load")
+        raise LlmEnergyError("the GPU's power could not be sampled throughout the load")
     return energy_j
 
 
 def torch_load(device: str, duration_s: float) -> None:
-    """Keep the board with this UUID busy with matrix products of half precision.
+    """Keep the GPU with this UUID busy with matrix products of half precision.
 
-    Raises LlmEnergyError where PyTorch is not installed, or does not see the board, or fails on it.
+    Raises LlmEnergyError where PyTorch is not installed, or does not see the GPU, or fails on it.
     """
     try:
         import torch
@@ -156,7 +156,7 @@ def torch_load(device: str, duration_s: float) -> None:
     seen = [torch.cuda.get_device_properties(i).uuid for i in range(torch.cuda.device_count())]
     index = next((i for i, uuid in enumerate(seen) if f"GPU-{uuid}" == device), None)
     if index is None:
-        raise LlmEnergyError(f"PyTorch {torch.__version__} does not see board {device}")
+        raise LlmEnergyError(f"PyTorch {torch.__version__} does not see GPU {device}")
     end_s = time.monotonic() + duration_s
     try:
         matrix = torch.ones(MATRIX_SIZE, MATRIX_SIZE, dtype=torch.float16, device=f"cuda:{index}")

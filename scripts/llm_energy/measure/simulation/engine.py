@@ -56,7 +56,7 @@ class SimulatedEngine:
         self._stalls: list[tuple[float, float]] = []
 
     def load(self, spec: Spec, model_folder: Path) -> dict[str, Any]:
-        """Take the time that reading the weights takes, and hold the boards that the spec needs."""
+        """Take the time that reading the weights takes, and hold the GPUs that the spec needs."""
         host, truth = self._host, self._host.truth.engine
         parameters = spec.workloads[0].parameters
         dtype = truth.dtype or spec.engine.get("dtype", "bfloat16")
@@ -70,7 +70,7 @@ class SimulatedEngine:
         count = parameters.get("sharding", {}).get("num_devices", 1)
         boards = host.boards[:count] if spec.device != "cpu" else []
         if spec.device == "cuda" and len(boards) < count:
-            raise Unsupported(f"{count} boards were asked for and this host has {len(boards)}")
+            raise Unsupported(f"{count} GPUs were asked for and this host has {len(boards)}")
         self._ranks = max(1, len(boards))
         if boards and self._weight_bytes / len(boards) > 0.9 * boards[0].truth.memory_bytes:
             raise OutOfMemory(f"{self._weight_bytes:.3g} bytes of weights are more than there is")
@@ -156,7 +156,7 @@ class SimulatedEngine:
         return [self._completion(a.prompt, answer, a.time_s) for a, answer in served]
 
     def events(self) -> dict[str, Any]:
-        """Give the counts since ``prepare``, and the mean by step since the last call."""
+        """Return the counts since ``prepare``, and the mean by step since the last call."""
         counted, before = dict(self._events), self._looked
         self._looked = dict(counted)
         running = counted.pop("running_request_steps") - before["running_request_steps"]
@@ -171,12 +171,12 @@ class SimulatedEngine:
         return [[-self._nll_per_token] * (len(passage) - 1) for passage in passages]
 
     def close(self) -> None:
-        """Give the boards back."""
+        """Return the GPUs back."""
         self._requests = ()
         self._host.use([])
 
     def _plan(self, index: int, low: int, high: int, seed: int) -> tuple[tuple[int, ...], str]:
-        """Give the token ids of an answer and why it ends there."""
+        """Return the token ids of an answer and why it ends there."""
         request, truth = self._requests[index], self._host.truth.engine
         random = Random(f"tokens {seed} {request.id}")
         forced = low == high or truth.never_stops
@@ -195,7 +195,7 @@ class SimulatedEngine:
         ), reason
 
     def _is_hit(self, index: int, share: float) -> bool:
-        """Say whether a fault strikes a request: the first ``share`` of them, rounded up."""
+        """Return whether a fault strikes a request: the first ``share`` of them, rounded up."""
         return bool(share) and index < math.ceil(share * len(self._requests))
 
     def _due(self, waiting: Sequence[Arrival], now_s: float) -> tuple[int, float | None]:
@@ -303,7 +303,7 @@ class SimulatedEngine:
             answer.start_s = self._host.now_s
 
     def _emit(self, answers: Sequence[_Answer], count: int) -> int:
-        """Give each of these requests ``count`` tokens, as far as it is not complete.
+        """Return each of these requests ``count`` tokens, as far as it is not complete.
 
         They come at equal distances since the work on them began.
         """

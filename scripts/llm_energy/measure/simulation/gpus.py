@@ -27,7 +27,7 @@ REASONS = {
 
 
 def board_uuid(index: int) -> str:
-    """Name a simulated board.
+    """Name a simulated GPU.
 
     >>> board_uuid(1)
     'GPU-51000000-0000-4000-8000-000000000001'
@@ -110,7 +110,7 @@ class Board:
         self._shown_mj = 0
 
     def poll(self, polled: bool) -> None:
-        """Say whether a sampler polls the power from now on, which may disturb the counter."""
+        """Return whether a sampler polls the power from now on, which may disturb the counter."""
         if self._polled_since_s is not None:
             self._lost_j += self._polled_j(self._clock())
         self._polled_since_s = self._clock() if polled else None
@@ -135,18 +135,18 @@ class Board:
         return self._shown_mj
 
     def power_w(self, time_s: float, span_s: float = POWER_SPAN_S) -> float:
-        """Give the power that was shown at a time: the mean over ``span_s`` before an update."""
+        """Return the power that was shown at a time: the mean over ``span_s`` before an update."""
         end_s = math.floor(time_s / POWER_PERIOD_S) * POWER_PERIOD_S
         mean_w = self.history.mean_power_w(end_s - span_s, end_s)
         return self.truth.gain * self.truth.power_gain * mean_w
 
     def throttled_s(self, cause: str) -> float:
-        """Give for how many seconds a cause has held the clocks down, since the start."""
+        """Return for how many seconds a cause has held the clocks down, since the start."""
         share = self._shares.get(cause, 0.0)
         return self._throttled_s.get(cause, 0.0) + share * (self._clock() - self._since_s)
 
     def memory_used_bytes(self) -> int:
-        """Give the bytes that all processes hold on the board."""
+        """Return the bytes that all processes hold on the GPU."""
         return DRIVER_BYTES + self.own_bytes + sum(used for _, used in self.tenants.values())
 
     def _energy_j(self, time_s: float) -> float:
@@ -159,7 +159,7 @@ class Board:
         return self.truth.poll_blind_share * polled_j
 
     def _level(self) -> tuple[float, Any]:
-        """Give the power level and (reasons, SM clock in MHz, utilisation in percent)."""
+        """Return the power level and (reasons, SM clock in MHz, utilisation in percent)."""
         truth, (phase, batch, loaded) = self.truth, self._phase
         low, high = truth.decode_w
         idle_w = truth.loaded_idle_w if loaded else truth.deep_idle_w

@@ -32,7 +32,7 @@ IDLE_CORES, BUSY_CORES = 0.01, 1.0
 
 
 class SimulatedHost:
-    """One host, with boards, sockets, clocks and an engine that all follow ``truth`` and ``seed``.
+    """One host, with GPUs, sockets, clocks and an engine that all follow ``truth`` and ``seed``.
 
     ``at(time_s, action)`` schedules something that happens to it, such as a counter that is reset.
     """
@@ -72,12 +72,12 @@ class SimulatedHost:
     # what a machine offers (llm_energy.measure.machine.Machine)
 
     def clock(self) -> float:
-        """Give the simulated monotonic time in s; whoever asks may look at the files next."""
+        """Return the simulated monotonic time in s; whoever asks may look at the files next."""
         self._refresh()
         return self._now_s
 
     def wall_clock(self) -> float:
-        """Give the simulated seconds since 1970-01-01 UTC."""
+        """Return the simulated seconds since 1970-01-01 UTC."""
         return self._now_s + self._wall_offset_s
 
     def sleep(self, duration_s: float) -> None:
@@ -124,7 +124,7 @@ class SimulatedHost:
 
     @property
     def now_s(self) -> float:
-        """Give the simulated monotonic time, for those who look at no file."""
+        """Return the simulated monotonic time, for those who look at no file."""
         return self._now_s
 
     # what happens on it
@@ -147,13 +147,13 @@ class SimulatedHost:
         self._pass_until(end_s)
 
     def enter(self, phase: str, batch: int = 0) -> None:
-        """Let the boards in use do something else: ``idle``, ``load``, ``prefill``, ``decode``."""
+        """Let the GPUs in use do something else: ``idle``, ``load``, ``prefill``, ``decode``."""
         if (phase, batch) != self._phase:
             self._phase = (phase, batch)
             self._enter()
 
     def use(self, boards: Sequence[Board], bytes_each: int = 0) -> None:
-        """Let the engine run on these boards and hold memory on each, 0 while it only loads."""
+        """Let the engine run on these GPUs and hold memory on each, 0 while it only loads."""
         for board in self.boards:
             board.own_bytes = bytes_each if board in boards else 0
         self.in_use, self._loaded = list(boards), bytes_each > 0
@@ -161,7 +161,7 @@ class SimulatedHost:
         self._enter()
 
     def let_in(self, board: Board, pid: int, power_w: float, held_bytes: int) -> None:
-        """Let a foreign process compute on a board from now on."""
+        """Let a foreign process compute on a GPU from now on."""
         self._trees.add_process(pid)
         board.tenants[pid] = (power_w, held_bytes)
         board.refresh()
@@ -179,16 +179,16 @@ class SimulatedHost:
     def truth_energy_j(
         self, component: str, begin_s: float, end_s: float, device: str | None = None
     ) -> float:
-        """Give the joules that a component drew, exactly.
+        """Return the joules that a component drew, exactly.
 
-        ``gpu`` is the boards that the engine used, all of them before there was one. ``device``
-        narrows it to one board (by UUID) or one socket (``package-0``).
+        ``gpu`` is the GPUs that the engine used, all of them before there was one. ``device``
+        narrows it to one GPU (by UUID) or one socket (``package-0``).
         """
         histories = self._histories(component, device)
         return sum(h.energy_j(end_s) - h.energy_j(begin_s) for h in histories)
 
     def idle_energy_j(self, begin_s: float, end_s: float) -> float:
-        """Give what the engine's boards would have drawn with the model loaded and no request."""
+        """Return what the engine's GPUs would have drawn with the model loaded and no request."""
         return sum(
             board.history.energy_at_level_j(board.loaded_idle_level_w, begin_s, end_s)
             for board in self._used

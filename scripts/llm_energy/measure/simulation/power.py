@@ -32,14 +32,14 @@ class Fluctuation:
             self._waves.append((omega, math.atan2(quadrature, in_phase), amplitude))
 
     def at(self, time_s: float) -> float:
-        """Give the relative power at one instant."""
+        """Return the relative power at one instant."""
         noise = 0.0
         for omega, phase, amplitude in self._waves:
             noise += amplitude * math.sin(omega * time_s + phase)
         return 1 + self._drift_per_s * time_s + noise
 
     def integral(self, time_s: float) -> float:
-        """Give an antiderivative, in s: its differences are exact integrals."""
+        """Return an antiderivative, in s: its differences are exact integrals."""
         noise = 0.0
         for omega, phase, amplitude in self._waves:
             noise += amplitude / omega * math.cos(omega * time_s + phase)
@@ -55,7 +55,7 @@ class Cooling:
     time_s: float = 15.0
 
     def steady_c(self, level_w: float) -> float:
-        """Give the temperature that a device of this power ends at."""
+        """Return the temperature that a device of this power ends at."""
         return self.ambient_c + self.resistance_c_per_w * level_w
 
 
@@ -115,33 +115,33 @@ class History:
             self._starts.append(time_s)
 
     def power_w(self, time_s: float) -> float:
-        """Give the power at one instant."""
+        """Return the power at one instant."""
         return self._at(time_s).level_w * self._fluctuation.at(time_s)
 
     def energy_j(self, time_s: float) -> float:
-        """Give the energy since the start."""
+        """Return the energy since the start."""
         piece = self._at(time_s)
         return piece.energy_j + piece.level_w * (
             self._fluctuation.integral(time_s) - piece.integral_s
         )
 
     def mean_power_w(self, begin_s: float, end_s: float) -> float:
-        """Give the mean power between two times."""
+        """Return the mean power between two times."""
         piece = self._at(end_s)
         if begin_s < piece.start_s:
             return (self.energy_j(end_s) - self.energy_j(begin_s)) / (end_s - begin_s)
         return self.energy_at_level_j(piece.level_w, begin_s, end_s) / (end_s - begin_s)
 
     def energy_at_level_j(self, level_w: float, begin_s: float, end_s: float) -> float:
-        """Give what the device would have used at one level throughout, fluctuating as it did."""
+        """Return what the device would have used at one level throughout, fluctuating as it did."""
         return level_w * (self._fluctuation.integral(end_s) - self._fluctuation.integral(begin_s))
 
     def temperature_c(self, time_s: float) -> float:
-        """Give the temperature at one instant."""
+        """Return the temperature at one instant."""
         return self._temperature_c(self._at(time_s), time_s)
 
     def state(self, time_s: float) -> Any:
-        """Give what was remembered of that time."""
+        """Return what was remembered of that time."""
         return self._at(time_s).state
 
     def _at(self, time_s: float) -> _Piece:

@@ -11,7 +11,7 @@ from llm_energy.records import TraceSummary, power_trace
 
 
 class VirtualSampler:
-    """Sample boards every ``period_s`` from now on; rows are made when somebody asks for them.
+    """Sample GPUs every ``period_s`` from now on; rows are made when somebody asks for them.
 
     Between the two times of each of ``pauses`` it is kept from its work.
     """

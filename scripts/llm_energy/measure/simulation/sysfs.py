@@ -28,7 +28,7 @@ class Counter:
         self._range_uj = range_uj
 
     def read(self, time_s: float) -> str:
-        """Give what ``energy_uj`` shows."""
+        """Return what ``energy_uj`` shows."""
         return f"{(self._start_uj + int(self.history.energy_j(time_s) * 1e6)) % self._range_uj}\n"
 
 

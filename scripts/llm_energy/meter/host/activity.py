@@ -64,7 +64,7 @@ class HostCounters:
 
 
 def activity(first: HostReading, last: HostReading) -> HostActivity:
-    """Give what happened between two readings."""
+    """Return what happened between two readings."""
     own = [reading.processes and reading.processes.own_busy_s for reading in (first, last)]
     wall_s = last.wall_clock_s - first.wall_clock_s
     return HostActivity(
@@ -112,7 +112,7 @@ def _seconds(processors: list[str], columns: tuple[int, ...]) -> float | None:
 
 
 def _stalled_s(procfs: Path) -> float | None:
-    """Give how long some task has waited for a processor (docs.kernel.org/accounting/psi.html)."""
+    """Return how long some task waited for a processor (docs.kernel.org/accounting/psi.html)."""
     found = re.match(r"some .*total=(\d+)", _first_line(procfs / "pressure" / "cpu"))
     return int(found[1]) / 1e6 if found else None
 
@@ -130,7 +130,7 @@ def _disk_read_bytes(procfs: Path) -> int | None:
 
 
 def _is_partition(name: str, disk: str) -> bool:
-    """Tell whether a name is that of a partition of a disk.
+    """Return whether a name is that of a partition of a disk.
 
     >>> _is_partition("sda1", "sda"), _is_partition("nvme0n1p2", "nvme0n1")
     (True, True)

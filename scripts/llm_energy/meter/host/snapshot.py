@@ -1,4 +1,4 @@
-"""What can be seen of boards and host at one moment, before an interval and inside it."""
+"""What can be seen of GPUs and host at one moment, before an interval and inside it."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from typing import NamedTuple
 
 @dataclass(frozen=True)
 class BoardGlance:
-    """One board at one moment; None for what could not be read.
+    """One GPU at one moment; None for what could not be read.
 
     ``clock_event_reasons`` is NVML's bit mask. ``foreign_processes`` are those that compute on the
-    board outside this process's tree, None where the driver does not show them. ``graphics_bytes``
+    GPU outside this process's tree, None where the driver does not show them. ``graphics_bytes``
     is what others' processes hold that only draw, such as a display server.
     """
 
@@ -37,7 +37,7 @@ class BoardGlance:
 
 
 class Tenants(NamedTuple):
-    """The ids of others' processes on a board: those that compute, and those that only draw."""
+    """The ids of others' processes on a GPU: those that compute, and those that only draw."""
 
     computing: tuple[int, ...]
     drawing: tuple[int, ...]
@@ -47,7 +47,7 @@ class Tenants(NamedTuple):
 class Look:
     """What was seen at one moment inside an interval.
 
-    ``energy_uj`` is the counter of each RAPL zone, ``tenants`` who else was on each board; what
+    ``energy_uj`` is the counter of each RAPL zone, ``tenants`` who else was on each GPU; what
     could not be read is left out.
     """
 
@@ -58,7 +58,7 @@ class Look:
 
 @dataclass(frozen=True)
 class Glance:
-    """Boards and host at one moment. ``load_per_cpu`` is the mean of the last minute."""
+    """GPUs and host at one moment. ``load_per_cpu`` is the mean of the last minute."""
 
     boards: tuple[BoardGlance, ...]
     load_per_cpu: float | None
@@ -67,7 +67,7 @@ class Glance:
 
 
 def glance_at_host(procfs: Path, boards: tuple[BoardGlance, ...]) -> Glance:
-    """Read the host's load and memory (proc(5)) and put them beside the boards."""
+    """Read the host's load and memory (proc(5)) and put them beside the GPUs."""
     memory = _meminfo(procfs)
     swap = [memory.get(key) for key in ("SwapTotal", "SwapFree")]
     return Glance(
@@ -79,7 +79,7 @@ def glance_at_host(procfs: Path, boards: tuple[BoardGlance, ...]) -> Glance:
 
 
 def _meminfo(procfs: Path) -> dict[str, int]:
-    """Give the sizes of ``/proc/meminfo`` in bytes; none where it cannot be read."""
+    """Return the sizes of ``/proc/meminfo`` in bytes; none where it cannot be read."""
     try:
         lines = (procfs / "meminfo").read_text().splitlines()
     except OSError:

@@ -1,4 +1,4 @@
-"""Find the NVIDIA boards of this host, and hold those that are metered."""
+"""Find the NVIDIA GPUs of this host, and hold those that are metered."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ NVML_GPU_VIRTUALIZATION_MODE_VGPU = 2  # nvmlGpuVirtualizationMode_t
 
 
 class NvmlBoards:
-    """Know the boards of this host, each by its UUID and never by an index.
+    """Know the GPUs of this host, each by its UUID and never by an index.
 
-    Begins with the boards that ``CUDA_VISIBLE_DEVICES`` leaves visible; ``restrict`` then narrows
-    to the boards that the engine reports. Without a driver it is there all the same, and says why
+    Begins with the GPUs that ``CUDA_VISIBLE_DEVICES`` leaves visible; ``restrict`` then narrows
+    to the GPUs that the engine reports. Without a driver it is there all the same, and says why
     it cannot measure. ``nvml`` is used in place of the module ``pynvml``. ``reason`` says why no
-    board is in use, wherever none is.
+    GPU is in use, wherever none is.
     """
 
     def __init__(self, environ: Mapping[str, str] = os.environ, nvml: Any = None):
@@ -30,21 +30,21 @@ class NvmlBoards:
         self.reason = self._open()
         if not self.reason:
             self._boards = self._visible(environ)
-            self.reason = "CUDA_VISIBLE_DEVICES hides every board"
+            self.reason = "CUDA_VISIBLE_DEVICES hides every GPU"
 
     @property
     def found(self) -> bool:
-        """Tell whether this host has a board at all, in use or not."""
+        """Return whether this host has a GPU at all, in use or not."""
         return bool(self._known)
 
     def sensor(self) -> NvmlSensor:
-        """Give the sensor of the boards in use now; restricting later leaves it as it is."""
+        """Return the sensor of the GPUs in use now; restricting later leaves it as it is."""
         return NvmlSensor(self._nvml, self._boards, self.reason)
 
     def restrict(self, device_uuids: Iterable[str]) -> None:
-        """Keep only the boards with these UUIDs, in sensors that are asked for from now on.
+        """Keep only the GPUs with these UUIDs, in sensors that are asked for from now on.
 
-        A MIG instance stands for the board it is on. The ``GPU-`` prefix may be missing. Raises
+        A MIG instance stands for the GPU it is on. The ``GPU-`` prefix may be missing. Raises
         LlmEnergyError for a UUID that NVML does not know.
         """
         if not self._known:
@@ -56,7 +56,7 @@ class NvmlBoards:
                 known = ", ".join(b.uuid for b in self._known)
                 raise LlmEnergyError(
                     f"meter: the engine reports GPU {uuid!r}, which NVML does not know; "
-                    f"boards on this host: {known}"
+                    f"GPUs on this host: {known}"
                 )
             if board not in boards:
                 boards.append(board)
@@ -64,7 +64,7 @@ class NvmlBoards:
         self.reason = "the engine uses no GPU"
 
     def gpus(self) -> tuple[dict[str, Any], ...]:
-        """Give the identity and state of the boards in use; what NVML cannot say is None."""
+        """Return the identity and state of the GPUs in use; what NVML cannot say is None."""
         return tuple(self._describe(board) for board in self._boards)
 
     def close(self) -> None:
@@ -75,11 +75,11 @@ class NvmlBoards:
             self.reason = "the meter is closed"
 
     def _open(self) -> str:
-        """Initialise NVML and list the boards; give the reason if there is none, else ''."""
+        """Initialise NVML and list the GPUs; give the reason if there is none, else ''."""
         module = self._nvml or import_pynvml()
         self._nvml = None  # until it is initialised
         if module is None:
-            return "pynvml is not installed; NVIDIA boards need the package nvidia-ml-py"
+            return "pynvml is not installed; NVIDIA GPUs need the package nvidia-ml-py"
         try:
             module.nvmlInit()
         except module.NVMLError as error:
@@ -88,7 +88,7 @@ class NvmlBoards:
         found = [self._identify(i) for i in range(self._ask(module.nvmlDeviceGetCount) or 0)]
         # CUDA's PCI_BUS_ID order, which indices in CUDA_VISIBLE_DEVICES may refer to.
         self._known = tuple(sorted((b for b in found if b), key=lambda board: board.pci_bus_id))
-        return "" if self._known else "NVML finds no board"
+        return "" if self._known else "NVML finds no GPU"
 
     def _identify(self, index: int) -> Board | None:
         nvml = self._nvml
@@ -96,7 +96,7 @@ class NvmlBoards:
             handle = nvml.nvmlDeviceGetHandleByIndex(index)
             uuid = _text(nvml.nvmlDeviceGetUUID(handle))
         except nvml.NVMLError:
-            return None  # a board that fell off the bus is invisible to CUDA too
+            return None  # a GPU that fell off the bus is invisible to CUDA too
         pci_bus_id = self._ask(lambda: _text(nvml.nvmlDeviceGetPciInfo(handle).busId)) or ""
         mig = self._ask(lambda: bool(nvml.nvmlDeviceGetMigMode(handle)[0]))
         mode = self._ask(lambda: nvml.nvmlDeviceGetVirtualizationMode(handle))
@@ -106,7 +106,7 @@ class NvmlBoards:
         return Board(index, uuid, pci_bus_id, mig, shared, bool(c2c), handle)
 
     def _visible(self, environ: Mapping[str, str]) -> tuple[Board, ...]:
-        """Choose boards as CUDA does: the list ends at its first entry that is no device."""
+        """Choose GPUs as CUDA does: the list ends at its first entry that is no device."""
         value = environ.get("CUDA_VISIBLE_DEVICES")
         if value is None:
             return self._known
@@ -114,7 +114,7 @@ class NvmlBoards:
         for entry in (part.strip() for part in value.split(",")):
             if entry.isdigit() and int(entry) < len(self._known):
                 if environ.get("CUDA_DEVICE_ORDER") != "PCI_BUS_ID":
-                    # CUDA numbers the fastest board first, an order that NVML cannot tell; the
+                    # CUDA numbers the fastest GPU first, an order that NVML cannot tell; the
                     # engine's own report narrows the set later.
                     return self._known
                 board = self._known[int(entry)]
@@ -127,8 +127,8 @@ class NvmlBoards:
         return tuple(chosen)
 
     def _find(self, uuid: str) -> Board | None:
-        """Find the board of a board's or MIG instance's UUID, or of a unique beginning of it."""
-        if uuid.startswith("MIG-GPU-"):  # the old form: MIG-GPU-<board>/<instance>/<instance>
+        """Find the GPU of a GPU's or MIG instance's UUID, or of a unique beginning of it."""
+        if uuid.startswith("MIG-GPU-"):  # the old form: MIG-GPU-<GPU>/<instance>/<instance>
             uuid = uuid.removeprefix("MIG-").partition("/")[0]
         for name in (uuid, f"GPU-{uuid}"):
             found = [board for board in self._known if uuid and board.uuid.startswith(name)]

@@ -1,4 +1,4 @@
-"""Sense the energy and the state of a fixed set of NVIDIA boards.
+"""Sense the energy and the state of a fixed set of NVIDIA GPUs.
 
 The counter is NVML's ``nvmlDeviceGetTotalEnergyConsumption``: mJ since the driver was loaded, Volta
 and later (https://docs.nvidia.com/deploy/nvml-api/group__nvmlDeviceQueries.html). It is read at the
@@ -29,12 +29,12 @@ Shared = Literal["mig", "vgpu"]
 SHARED_METHODS = {"mig": "_whole_board_mig", "vgpu": "_whole_board_vgpu"}
 SHARED_REASONS = {
     "mig": "MIG is on: NVML counts the whole board, so other instances on it are in the energy too",
-    "vgpu": "the board is virtual, a share of a real one, and NVML counts no share on its own",
+    "vgpu": "the GPU is virtual, a share of a real one, and NVML counts no share on its own",
 }
 
 # zeus found this on a GH200 (https://github.com/ml-energy/zeus/pull/172).
 MODULE_REASON = (
-    "the board is joined to its CPU by NVLink-C2C, where NVML counts the whole module: the CPU and "
+    "the GPU is joined to its CPU by NVLink-C2C, where NVML counts the whole module: the CPU and "
     "its memory are in the energy too"
 )
 
@@ -42,7 +42,7 @@ MODULE_REASON = (
 # Known by identity: NVML's handle is a pointer, which can be neither compared nor hashed.
 @dataclass(frozen=True, eq=False)
 class Board:
-    """One board; ``shared`` says in what way it may be one of several on the same silicon.
+    """One GPU; ``shared`` says in what way it may be one of several on the same silicon.
 
     ``whole_module`` says that its counter is that of a superchip, of which it is a part.
     """
@@ -61,9 +61,9 @@ States = dict[Board, BoardState]
 
 
 class NvmlSensor:
-    """Read these boards; without one, say why by ``reason``.
+    """Read these GPUs; without one, say why by ``reason``.
 
-    The boards never change, so that what is metered stays the same from one edge to the other.
+    The GPUs never change, so that what is metered stays the same from one edge to the other.
     """
 
     def __init__(self, nvml: Any, in_use: Sequence[Board], reason: str):
@@ -73,23 +73,23 @@ class NvmlSensor:
 
     @property
     def devices(self) -> tuple[str, ...]:
-        """Give the UUIDs of the boards."""
+        """Return the UUIDs of the GPUs."""
         return tuple(board.uuid for board in self._boards)
 
     def read(self) -> Reading:
-        """Read the energy counter of every board (one NVML call each)."""
+        """Read the energy counter of every GPU (one NVML call each)."""
         return {board: self._read(board) for board in self._boards}
 
     def energy(
         self, first: Reading, last: Reading, duration_s: float
     ) -> tuple[ComponentEnergy, ...]:
-        """Give one component a board, in J; or one that says why there is none."""
+        """Return one component a GPU, in J; or one that says why there is none."""
         if not self._boards:
             return (unavailable("gpu", self._reason),)
         return tuple(_difference(board, first[board], last[board]) for board in self._boards)
 
     def read_states(self) -> States:
-        """Read the state of every board, outside what is metered."""
+        """Read the state of every GPU, outside what is metered."""
         return {board: state.read_state(self._nvml, board.handle) for board in self._boards}
 
     def activity(
@@ -99,7 +99,7 @@ class NvmlSensor:
         tables: tuple[Processes | None, Processes | None],
         looks: Sequence[Look],
     ) -> tuple[BoardActivity, ...]:
-        """Say what each board went through between two readings of its state."""
+        """Say what each GPU went through between two readings of its state."""
         return tuple(
             state.activity(
                 b.uuid,
@@ -111,15 +111,15 @@ class NvmlSensor:
         )
 
     def glance(self, table: Processes | None) -> tuple[BoardGlance, ...]:
-        """Look at every board once."""
+        """Look at every GPU once."""
         return tuple(state.glance(self._nvml, b.uuid, b.handle, b.mig, table) for b in self._boards)
 
     def counters(self) -> dict[str, Callable[[], CounterReading | None]]:
-        """Give, by board, how to read its counter with the driver's time of it."""
+        """Return, by GPU, how to read its counter with the driver's time of it."""
         return {b.uuid: lambda b=b: self._read_with_time(b) for b in self._boards}
 
     def _read(self, board: Board) -> int | str:
-        """Give the counter in mJ, or the reason why it cannot be read."""
+        """Return the counter in mJ, or the reason why it cannot be read."""
         try:
             return self._nvml.nvmlDeviceGetTotalEnergyConsumption(board.handle)
         except self._nvml.NVMLError as error:
@@ -144,7 +144,7 @@ def _difference(board: Board, first: int | str, last: int | str) -> ComponentEne
     if last < first:
         reason = (
             f"NVML's energy counter went backwards, from {first} to {last} mJ; "
-            "the driver was reloaded or the board reset during the interval"
+            "the driver was reloaded or the GPU reset during the interval"
         )
         return unavailable("gpu", reason, board.uuid)
     energy_j = joules_from_millijoules(last - first)

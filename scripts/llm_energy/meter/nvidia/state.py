@@ -1,6 +1,6 @@
-"""Read the state of an NVIDIA board beside an interval's edges, and say what happened in between.
+"""Read the state of an NVIDIA GPU beside an interval's edges, and say what happened in between.
 
-Every reading may fail alone and is then None: boards, drivers and virtual machines differ in what
+Every reading may fail alone and is then None: GPUs, drivers and virtual machines differ in what
 they answer.
 """
 
@@ -40,12 +40,12 @@ VIOLATION_POLICIES = {
 VALUE_TYPES = ("dVal", "uiVal", "ulVal", "ullVal", "sllVal", "siVal", "usVal")
 NVML_SUCCESS = 0
 
-# More than a driver keeps on a board that nobody uses, less than one CUDA context takes.
+# More than a driver keeps on a GPU that nobody uses, less than one CUDA context takes.
 USED_MEMORY_BYTES = 200 * 2**20
 
 
 class Shown(NamedTuple):
-    """The processes on a board: ids that compute, and those that only draw, with their bytes."""
+    """The processes on a GPU: ids that compute, and those that only draw, with their bytes."""
 
     computing: frozenset[int]
     drawing: dict[int, int]
@@ -53,7 +53,7 @@ class Shown(NamedTuple):
 
 @dataclass(frozen=True)
 class BoardState:
-    """What one board showed at one moment."""
+    """What one GPU showed at one moment."""
 
     temperature_c: float | None
     sm_clock_mhz: int | None
@@ -65,7 +65,7 @@ class BoardState:
 
 
 def read_state(nvml: Any, handle: Any) -> BoardState:
-    """Read one board (some milliseconds, so outside what is metered)."""
+    """Read one GPU (some milliseconds, so outside what is metered)."""
     power_limit_mw = ask(nvml, lambda: nvml.nvmlDeviceGetEnforcedPowerLimit(handle))
     return BoardState(
         temperature_c=_temperature_c(nvml, handle),
@@ -116,7 +116,7 @@ def activity(
 def glance(
     nvml: Any, device: str, handle: Any, mig: bool | None, table: Processes | None
 ) -> BoardGlance:
-    """Look at one board once."""
+    """Look at one GPU once."""
     state = read_state(nvml, handle)
     users = _users_at(state, table)
     default_mw = ask(nvml, lambda: nvml.nvmlDeviceGetPowerManagementDefaultLimit(handle))
@@ -136,7 +136,7 @@ def glance(
 
 
 def ask(nvml: Any, question: Callable[[], Any]) -> Any:
-    """Give NVML's answer; None for an error, or where the binding does not know the question."""
+    """Return NVML's answer; None for an error, or where the binding does not know the question."""
     try:
         return question()
     # The last is no NVMLError: it says that the driver is older than the binding.
@@ -163,7 +163,7 @@ def _clock_mhz(nvml: Any, handle: Any, kind: str) -> int | None:
 
 
 def _memory_used_bytes(nvml: Any, handle: Any) -> int | None:
-    """Give the memory in use, without what the driver keeps for itself where it tells the two."""
+    """Return the memory in use, without what the driver keeps for itself where it tells the two."""
     used = ask(nvml, lambda: nvml.nvmlDeviceGetMemoryInfo(handle, nvml.nvmlMemory_v2).used)
     if used is None:
         used = ask(nvml, lambda: nvml.nvmlDeviceGetMemoryInfo(handle).used)
@@ -182,7 +182,7 @@ def _violations_ns(nvml: Any, handle: Any) -> dict[str, int]:
 
 
 def processes(nvml: Any, handle: Any) -> Shown | None:
-    """List the processes on a board (0.4 ms on an H200); None where the driver does not tell."""
+    """List the processes on a GPU (0.4 ms on an H200); None where the driver does not tell."""
     computing = ask(nvml, lambda: nvml.nvmlDeviceGetComputeRunningProcesses(handle))
     if computing is None:
         return None
@@ -205,14 +205,14 @@ def _watts(power_mw: int | None) -> float | None:
 
 
 class Users(NamedTuple):
-    """Our own processes that compute on a board, and all of others."""
+    """Our own processes that compute on a GPU, and all of others."""
 
     own: frozenset[int]
     others: Tenants
 
 
 def users_of(shown: Shown | None, table: Processes | None) -> Users | None:
-    """Part the processes on a board into ours and others'; None where the driver hides them.
+    """Part the processes on a GPU into ours and others'; None where the driver hides them.
 
     In a container it may show ids of the host's own numbering, which mean nothing in here.
     """

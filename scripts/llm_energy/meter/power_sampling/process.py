@@ -1,4 +1,4 @@
-"""Sample the power of NVIDIA boards from a process of its own, at most ten times a second.
+"""Sample the power of NVIDIA GPUs from a process of its own, at most ten times a second.
 
 A thread would take turns with the measured process for its interpreter lock; a process of its own
 takes nothing from it but a little of one core. It reads power, clocks, temperature, utilisation and
@@ -32,7 +32,7 @@ ANSWER_TIMEOUT_S = 10.0
 
 # The current power has a field of its own, in mW
 # (https://docs.nvidia.com/deploy/nvml-api/group__nvmlFieldValueEnums.html). What the older
-# nvmlDeviceGetPowerUsage gives depends on the board: a mean over one second from Ampere on, GA100
+# nvmlDeviceGetPowerUsage gives depends on the GPU: a mean over one second from Ampere on, GA100
 # excepted, else the current power
 # (https://docs.nvidia.com/deploy/nvml-api/group__nvmlDeviceQueries.html).
 POWER_INSTANT_FIELD = 186
@@ -107,7 +107,7 @@ class Sampler:
         return self._path if self._read_bytes else None
 
     def _await_samples(self, timeout_s: float) -> None:
-        """Wait until the process has written one more sample of each board."""
+        """Wait until the process has written one more sample of each GPU."""
         answers = select.poll()  # not select(), which refuses descriptors from 1024 on
         answers.register(self._process.stdout, select.POLLIN)
         answer = self._process.stdout.read(64) if answers.poll(timeout_s * 1e3) else b""
@@ -136,18 +136,18 @@ class Sampler:
 
 
 def start(path: Path, period_s: float, devices: Sequence[str]) -> Sampler:
-    """Sample the boards with these UUIDs until ``stop``, or until this process dies.
+    """Sample the GPUs with these UUIDs until ``stop``, or until this process dies.
 
     Returns after the first samples (a fraction of a second, more where the driver must load). The
     rows go to ``trace.partial_path(path)``. Raises LlmEnergyError for more than ten samples a
-    second or no board at all; every other trouble is the sampler's ``problem``.
+    second or no GPU at all; every other trouble is the sampler's ``problem``.
     """
     if not devices:
-        raise LlmEnergyError("meter: there is no board to sample")
+        raise LlmEnergyError("meter: there is no GPU to sample")
     if not period_s >= MIN_PERIOD_S:
         raise LlmEnergyError(
             f"meter.sampling_period_s: found {period_s:g}, allowed {MIN_PERIOD_S:g} and more, or "
-            "null for no power trace; boards renew their power about ten times a second"
+            "null for no power trace; GPUs renew their power about ten times a second"
         )
     return Sampler(path, period_s, devices)
 
@@ -173,7 +173,7 @@ def _end_process(process: subprocess.Popen[bytes]) -> str | None:
 
 
 class _Board:
-    """Read one board; what cannot be read is None."""
+    """Read one GPU; what cannot be read is None."""
 
     def __init__(self, nvml: Any, device: str):
         self._nvml = nvml

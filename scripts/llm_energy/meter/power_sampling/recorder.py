@@ -11,7 +11,7 @@ from llm_energy.records import TraceSummary
 
 
 class RunningSampler(Protocol):
-    """Sample boards from outside the measuring process (see ``sampler.py``).
+    """Sample GPUs from outside the measuring process (see ``sampler.py``).
 
     ``problem`` says why there are no samples any more, None while all is well.
     """
@@ -77,7 +77,7 @@ def begin_trace(
     if period_s is None:
         return PowerTrace(None, "sampling is switched off (meter.sampling_period_s is null)")
     if not devices:
-        return PowerTrace(None, "there is no board whose power could be sampled")
+        return PowerTrace(None, "there is no GPU whose power could be sampled")
     if path is None:
         return PowerTrace(None, "no file was named for the trace")
     if start_sampler is None:

@@ -275,7 +275,7 @@ def _lengths_of_trace(workload: dict[str, Any], written: dict[str, Any]) -> Iter
 
 
 def copies_of(parameters: dict[str, Any]) -> int:
-    """Give how many copies of the model share a workload's requests."""
+    """Return how many copies of the model share a workload's requests."""
     sharding = parameters["sharding"]
     return sharding["num_devices"] if sharding["strategy"] == "data_parallel" else 1
 
@@ -330,7 +330,7 @@ def _prompts(workload: dict[str, Any], written: dict[str, Any], root: Path) -> I
 
 
 def _origin(written: dict[str, Any], bases: list[Key], keys: tuple[str, ...]) -> Key:
-    """Give the path where a value was written: the first base that has it, else the last one."""
+    """Return the path where a value was written: the first base that has it, else the last one."""
     paths = [(*base, *keys) for base in bases]
     return next((path for path in paths if _is_written(written, path)), paths[-1])
 

@@ -210,7 +210,7 @@ _QUANTIZATION = {"int8": "load_in_8bit", "int4": "load_in_4bit"}
 def _chosen(
     config: dict[str, Any], axis: str, keys: Sequence[str], name: str
 ) -> dict[str, Any] | None:
-    """Give the entry of an axis that a single key names, or None."""
+    """Return the entry of an axis that a single key names, or None."""
     for index, entry in enumerate(config.get(axis, [])):
         if isinstance(entry, dict) and name in [entry.get(key) for key in keys]:
             return {**entry, "at": (axis, index)}
@@ -252,7 +252,7 @@ def _set_parameters(config: dict[str, Any]) -> None:
 
 
 def _leaves(values: dict[str, Any], above: Key = ()) -> set[Key]:
-    """Give the paths of all values that are no mappings."""
+    """Return the paths of all values that are no mappings."""
     paths: set[Key] = set()
     for key, value in values.items():
         paths |= _leaves(value, (*above, key)) if isinstance(value, dict) else {(*above, key)}

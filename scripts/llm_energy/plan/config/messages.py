@@ -99,7 +99,7 @@ _MEANT = {"gpu": "cuda"}
 
 
 def did_you_mean(word: str, choices: Sequence[Any], cutoff: float = 0.55) -> str:
-    """Give the ending of a sentence that names the closest choice, or nothing if none is close.
+    """Return the ending of a sentence that names the closest choice, or nothing if none is close.
 
     >>> did_you_mean("pytroch", ["pytorch", "vllm"])
     "; did you mean 'pytorch'?"
@@ -207,7 +207,7 @@ class Places:
                 self._find_doubled(node, set())
 
     def lines(self, problems: Sequence[Problem]) -> list[str]:
-        """Give one line a problem, in the order of the files."""
+        """Return one line a problem, in the order of the files."""
         found_at = list(self.doubled)
         for path, sentence in problems:
             order, place = self.find(path)
@@ -217,7 +217,7 @@ class Places:
         return lines[:MOST_LINES] + more
 
     def find(self, path: Key) -> tuple[tuple[int, int], str]:
-        """Give a sortable place and its name for a key, or for the level that lacks the key."""
+        """Return a sortable place and its name for a key, or for the level that lacks the key."""
         while path and not _has(self.config, path):
             path = path[:-1]
         for index in reversed(range(len(self.files))):
@@ -273,14 +273,14 @@ def _get(data: Any, path: Key) -> Any:
 
 
 def _same(ours: Any, merged: Any) -> bool:
-    """Say whether a file's value is the merged one; mappings are merged, so they always may be."""
+    """Return whether a file's value is the merged one; mappings always may be."""
     if isinstance(ours, dict) and isinstance(merged, dict):
         return True
     return ours is merged or repr(ours) == repr(merged) or ours == merged
 
 
 def _line(node: yaml.Node, path: Key) -> int:
-    """Give the line of the deepest part of ``path`` that is written out in the file."""
+    """Return the line of the deepest part of ``path`` that is written out in the file."""
     line = node.start_mark.line + 1
     for key in path:
         below: yaml.Node | None = None

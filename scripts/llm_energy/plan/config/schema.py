@@ -21,7 +21,7 @@ def schema() -> dict[str, Any]:
 
 
 def rule(subschema: dict[str, Any]) -> dict[str, Any]:
-    """Give a subschema in one piece: its ``$ref`` replaced, its record form instead of a shorthand.
+    """Return a subschema in one piece: its ``$ref`` replaced, its record form, no shorthand.
 
     Keys beside a ``$ref`` add to what it refers to, also property by property.
     """
@@ -98,7 +98,7 @@ def fill_defaults(subschema: dict[str, Any], value: Any) -> Any:
 
 
 def keys(subschema: dict[str, Any] | None = None, above: str = "") -> Iterator[tuple[str, dict]]:
-    """Give every key below a subschema as (dotted path, rule), a level after the one above it.
+    """Return every key below a subschema as (dotted path, rule), a level after the one above it.
 
     >>> [path for path, _ in keys()][:3]
     ['name', 'models', 'backends']

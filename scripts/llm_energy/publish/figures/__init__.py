@@ -123,7 +123,7 @@ def draw(
 
 
 def _of_lowest_energy(rows: Sequence[AggregateRow]) -> list[AggregateRow]:
-    """Give all rows in their order, or of more than a figure can show those of lowest energy."""
+    """Return all rows in their order, or of more than a figure can show those of lowest energy."""
     kept = sorted(rows, key=lambda row: row.statistics[GROSS].mean)[:MOST_ROWS]
     places = {id(row) for row in kept}
     return [row for row in rows if id(row) in places]

@@ -20,7 +20,7 @@ MOST_POINTS = 600
 def time_course(timelines: Mapping[str, Timeline]) -> Figure:
     """Draw the power of one repeat of each cell over time, every metered stretch shaded.
 
-    The boards' sampled power where it was sampled, else the mean power of each stretch.
+    The GPUs' sampled power where it was sampled, else the mean power of each stretch.
     """
     figure, panels = style.panels(len(timelines), (3.1, 2.2))
     for axes, (cell, timeline) in zip(panels, timelines.items(), strict=True):
@@ -56,7 +56,7 @@ def time_course(timelines: Mapping[str, Timeline]) -> Figure:
 
 
 def is_warmed_up(window: Window) -> bool:
-    """Say whether a window has two warm-up passes to compare, or more."""
+    """Return whether a window has two warm-up passes to compare, or more."""
     durations_s = window.warmup_durations_s
     return len(durations_s) > 1 and durations_s[-1] > 0
 
@@ -96,7 +96,7 @@ def _legend(figure: Figure, timelines: Sequence[Timeline]) -> None:
         if any(s.kind == kind for t in timelines for s in t.stretches)
     }
     if any(t.trace for t in timelines):
-        entries["boards, sampled"] = Line2D([], [], color=COLOURS[0], linewidth=1)
+        entries["GPUs, sampled"] = Line2D([], [], color=COLOURS[0], linewidth=1)
     for status, line in (("measured", "-"), ("estimated", ":")):
         if any(s.total_w(status) is not None for t in timelines for s in t.stretches):
             entries[f"mean of all that is {status}"] = Line2D([], [], color="#333333", ls=line)

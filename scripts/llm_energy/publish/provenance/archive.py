@@ -48,11 +48,11 @@ class MeasuredSweep:
 
     @property
     def backends(self) -> tuple[str, ...]:
-        """Give the backends of the sweep, in its order, those without a planned cell included."""
+        """Return the backends of the sweep, in its order, those without a planned cell included."""
         return tuple(dict.fromkeys(cell.backend for cell in self.cells))
 
     def measurements(self, backend: str | None = None) -> list[str]:
-        """Give the paths of all measurements that are there; those that are not become rows."""
+        """Return the paths of all measurements that are there; those that are not become rows."""
         return [
             path
             for cell in self.cells

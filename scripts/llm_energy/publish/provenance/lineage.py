@@ -158,7 +158,7 @@ def _of_environment(provenance: Provenance, entry: dict[str, Any], root: Path) -
 
 
 def _agreement(pins: dict[str, str], recorded: dict[str, str]) -> str:
-    """Say whether the versions that a measurement recorded are those of the lock."""
+    """Return whether the versions that a measurement recorded are those of the lock."""
     known = {name: version for name, version in recorded.items() if name in pins}
     other = [
         f"{name} {version} instead of {pins[name]}"

@@ -43,7 +43,7 @@ class Provenance:
 
     @property
     def folder(self) -> Path:
-        """Give the sweep's folder."""
+        """Return the sweep's folder."""
         return paths.sweep_folder(self.sweep)
 
 
@@ -77,7 +77,7 @@ def trace_back(sweep: str, root: Path) -> Provenance:
 
 
 def backends(plan: dict[str, Any]) -> list[str]:
-    """Give the backends of a plan, each once, in its order."""
+    """Return the backends of a plan, each once, in its order."""
     return list(dict.fromkeys(cell["backend"] for cell in plan["cells"]))
 
 
@@ -114,7 +114,7 @@ def _locks(plan: dict[str, Any], root: Path) -> Iterator[tuple[str, Lock]]:
 
 
 def fed_by(provenance: Provenance, plan: dict[str, Any], path: str) -> dict[str, list[str]]:
-    """Give, by table, the rows that a file feeds."""
+    """Return, by table, the rows that a file feeds."""
     place = Path(path)
     if place == paths.table_sources(provenance.folder):
         return {table: list(rows) for table, rows in provenance.tables.items()}
@@ -131,7 +131,7 @@ def fed_by(provenance: Provenance, plan: dict[str, Any], path: str) -> dict[str,
 
 
 def _feeds(place: Path, cell: dict[str, Any], folder: Path) -> bool:
-    """Say whether a file that is no table feeds a cell; what has no cell's name feeds all."""
+    """Return whether a file that is no table feeds a cell; what has no cell's name feeds all."""
     if place.is_relative_to(folder.parent / "models"):
         return place.parent.name == cell["model"]
     if not place.is_relative_to(folder):
@@ -147,7 +147,7 @@ def _feeds(place: Path, cell: dict[str, Any], folder: Path) -> bool:
 
 
 def _rows(provenance: Provenance, cells: set[str]) -> dict[str, list[str]]:
-    """Give, by table, the rows that one of the cells is a source of."""
+    """Return, by table, the rows that one of the cells is a source of."""
     found = {
         table: [row for row, sources in rows.items() if any(cell in cells for cell, _ in sources)]
         for table, rows in provenance.tables.items()
@@ -156,12 +156,12 @@ def _rows(provenance: Provenance, cells: set[str]) -> dict[str, list[str]]:
 
 
 def entries(plan: dict[str, Any], cell: str) -> list[dict[str, Any]]:
-    """Give the entries of the plan behind a cell: its own, or those of pooled backends (a+b)."""
+    """Return the entries of the plan behind a cell: its own, or those of pooled backends (a+b)."""
     return [one for one in plan["cells"] if cell in (one["cell"], _pooled(one, cell))]
 
 
 def _pooled(entry: dict[str, Any], cell: str) -> str | None:
-    """Give ``cell`` where it pools the entry's backend with others."""
+    """Return ``cell`` where it pools the entry's backend with others."""
     before, after = f"{entry['model']}--", f"--{entry['precision']}"
     if not (cell.startswith(before) and cell.endswith(after)):
         return None

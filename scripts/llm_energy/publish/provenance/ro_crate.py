@@ -78,7 +78,7 @@ def export(provenance: Provenance, out: Path, root: Path, about: About) -> None:
 
 
 def describe(provenance: Provenance, contents: dict[str, bytes], about: About) -> dict[str, Any]:
-    """Give the crate's metadata: the files, the software, and what was made from what."""
+    """Return the crate's metadata: the files, the software, and what was made from what."""
     from rocrate.model import ContextEntity, Person
     from rocrate.rocrate import ROCrate
 
@@ -134,7 +134,7 @@ def _add(crate: Any, path: str, data: bytes) -> Any:
 
 
 def _of_checkout(provenance: Provenance, root: Path) -> Sequence[str]:
-    """Give what of the checkout goes along: the locks, the grammar of paths, how to cite it.
+    """Return what of the checkout goes along: the locks, the grammar of paths, how to cite it.
 
     Raises LlmEnergyError where a lock is another one now.
     """
@@ -153,6 +153,6 @@ def _measurements(provenance: Provenance) -> list[str]:
 
 
 def _last_day(provenance: Provenance) -> str:
-    """Give the day of the last measurement: a crate's date may not depend on when it is made."""
+    """Return the day of the last measurement: a crate's date may not depend on when it is made."""
     days = [str(read_json(path)["clock"]["utc"])[:10] for path in _measurements(provenance)]
     return max(days, default="1970-01-01")

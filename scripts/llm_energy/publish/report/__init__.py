@@ -26,7 +26,7 @@ __all__ = ["Sources", "read_sources", "render"]
 
 
 def render(sources: Sources, figures: list[dict[str, Any]] = ()) -> str:
-    """Give the page of a sweep; ``figures`` is the index of those that were drawn."""
+    """Return the page of a sweep; ``figures`` is the index of those that were drawn."""
     import jinja2
     from markupsafe import Markup
 
@@ -64,7 +64,7 @@ def render(sources: Sources, figures: list[dict[str, Any]] = ()) -> str:
 
 
 def page_data(sources: Sources) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:
-    """Give the data that the page's script reads, and what the page says of each plot."""
+    """Return the data that the page's script reads, and what the page says of each plot."""
     flags = content.Flags()
     described = describe(
         sources.rows, [row for row in sources.every_row if row.n], sources.comparisons.pareto
@@ -90,7 +90,7 @@ def page_data(sources: Sources) -> tuple[dict[str, Any], dict[str, dict[str, Any
 
 
 def script_json(value: Any) -> str:
-    """Give JSON that can stand inside a script element: nothing in it can end the element.
+    """Return JSON that can stand inside a script element: nothing in it can end the element.
 
     >>> script_json("</script>")
     '"\\\\u003c/script\\\\u003e"'
@@ -102,6 +102,6 @@ def script_json(value: Any) -> str:
 
 
 def script_hash(script: str) -> str:
-    """Give the source expression of a Content-Security-Policy that lets this very script run."""
+    """Return the source expression of a Content-Security-Policy that lets this very script run."""
     digest = hashlib.sha256(script.encode("utf-8")).digest()
     return f"'sha256-{base64.b64encode(digest).decode('ascii')}'"

@@ -42,7 +42,7 @@ class Warned:
 
 
 def banner(sources: Sources) -> tuple[str, str] | None:
-    """Give the one word and sentence that must stand above everything else, if there is one."""
+    """Return the one word and sentence that must stand above everything else, if there is one."""
     if sources.simulated:
         return "Simulated", "No joule here was ever drawn: the host and its sensors are simulated."
     if sources.rows and all(row.energy_status == "estimated" for row in sources.rows):
@@ -111,7 +111,7 @@ def _rest(left_out: Sequence[Lowest]) -> Iterator[str]:
 
 
 def warnings(sources: Sources) -> list[Warned]:
-    """Give every check that found something, the worst and most frequent first."""
+    """Return every check that found something, the worst and most frequent first."""
     found: dict[tuple[str, str], list[tuple[str, Flag]]] = {}
     for verdict in sources.judged:
         for flag in verdict.flags:
@@ -166,7 +166,7 @@ def _doubts(row: AggregateRow) -> list[str]:
         told.append("The interval shows how the estimate scatters, not how wrong the model is.")
     if statistic.absolute_ci_low is not None:
         told.append(
-            f"Beyond this board, with the sensors' own error: {absolute_quantity(statistic)} J."
+            f"Beyond this GPU, with the sensors' own error: {absolute_quantity(statistic)} J."
         )
     if row.degraded:
         told.append(

@@ -20,7 +20,7 @@ REQUESTS_SHOWN = 5
 
 
 def cell_records(sources: Sources) -> dict[str, dict[str, Any]]:
-    """Give the page of each cell: what was asked, its timeline, and where it comes from."""
+    """Return the page of each cell: what was asked, its timeline, and where it comes from."""
     most = max(FEWEST, min(MOST, TRACE_POINTS_IN_ALL // max(1, len(sources.repeats))))
     records = {}
     for cell in sources.plan["cells"]:
@@ -77,7 +77,7 @@ def _repeat_record(measurement: Measurement, sources: Sources, most: int) -> dic
 
 
 def _provenance(measurement: Measurement) -> list[list[str]]:
-    """Give what one repeat was measured with, as pairs of a title and a text."""
+    """Return what one repeat was measured with, as pairs of a title and a text."""
     host, meter = measurement.host, measurement.meter
     boards = [
         ", ".join(
@@ -123,7 +123,7 @@ def _sensors(measurement: Measurement) -> list[str]:
 
 
 def _parts(intervals: Sequence[Interval]) -> list[ComponentEnergy]:
-    """Give each component and method once; boards of one kind share theirs."""
+    """Return each component and method once; GPUs of one kind share theirs."""
     found = {}
     for interval in intervals:
         for part in interval.energy:
@@ -132,7 +132,7 @@ def _parts(intervals: Sequence[Interval]) -> list[ComponentEnergy]:
 
 
 def _requests(measurement: Measurement) -> list[list[Any]]:
-    """Give the first requests of each workload, as the engine counted them."""
+    """Return the first requests of each workload, as the engine counted them."""
     rows = []
     for window in measurement.windows:
         if window.requests is not None:
@@ -147,7 +147,7 @@ def _requests(measurement: Measurement) -> list[list[Any]]:
 
 
 def _step(trace: Sequence[tuple[float, float]], most: int) -> float | None:
-    """Give over how many seconds each point of the thinned trace is a mean, None if over none."""
+    """Return over how many seconds each point of the thinned trace is a mean, None if over none."""
     if len(trace) <= most:
         return None
     return short((trace[-1][0] - trace[0][0]) / most)

@@ -60,7 +60,7 @@ def _spec(chart) -> dict[str, Any]:
 
 
 def cell_chart() -> dict[str, Any]:
-    """Give the spec of a cell's timeline: its metered stretches, and the sampled power."""
+    """Return the spec of a cell's timeline: its metered stretches, and the sampled power."""
     import altair as alt
 
     kinds = alt.Scale(domain=["idle", "load", "window"], range=["#999999", "#F0E442", "#56B4E9"])
@@ -286,7 +286,7 @@ def _x_axis(alt, plot: Plot) -> dict[str, Any]:
 
 
 def _axis(alt, title: str, values: Sequence[float]) -> dict[str, Any]:
-    """Give title, scale and ticks of an axis: logarithmic where its values span a wide range."""
+    """Return title, scale and ticks of an axis: logarithmic where its values span a wide range."""
     if not spans_widely(values):
         return {"title": title, "scale": alt.Scale(zero=True)}
     first, last = (math.floor(math.log10(edge)) for edge in (min(values), max(values)))

@@ -45,7 +45,7 @@ def _plot_fields(plots: Mapping[str, Plot]) -> dict[tuple, dict[str, Any]]:
 
 
 def row_record(row: AggregateRow) -> dict[str, Any]:
-    """Give what tables and plots show of one cell and workload."""
+    """Return what tables and plots show of one cell and workload."""
 
     def statistic(name: str) -> Statistic:
         return row.statistics.get(name) or Statistic(0, None, None, None, None)
@@ -92,7 +92,7 @@ def row_record(row: AggregateRow) -> dict[str, Any]:
 
 
 def part_records(sources: Sources) -> list[dict[str, Any]]:
-    """Give the split by component of every sum of joules, measured and estimated apart."""
+    """Return the split by component of every sum of joules, measured and estimated apart."""
     axes = ("model", "backend", "precision")
     varied = [axis for axis in axes if len({getattr(r, axis) for r in sources.every_row}) > 1]
     return [
@@ -122,7 +122,7 @@ class Flags:
         self.records: list[dict[str, Any]] = []
 
     def number(self, flag: Any) -> int:
-        """Give the number of a flag, a new one where it was never seen."""
+        """Return the number of a flag, a new one where it was never seen."""
         record = dataclasses.asdict(flag)
         del record["title"]  # the page has it once for each check
         key = canonical_json(record)
@@ -140,7 +140,7 @@ WINDOW_COLUMNS = (
 
 
 def window_table(sources: Sources, flags: Flags) -> dict[str, Any]:
-    """Give every window as columns; cells, workloads and words are numbers into lists of names."""
+    """Return all windows as columns; cells, workloads and words are indices of lists of names."""
     known: dict[tuple[str, str, int], list[Metrics]] = {}
     for metrics in sources.windows:
         known.setdefault((metrics.cell, metrics.workload, metrics.repeat), []).append(metrics)
@@ -182,7 +182,7 @@ def _window(verdict: Verdict, metrics: Metrics | None) -> dict[str, Any]:
 
 
 def comparison_records(comparisons: Sequence[Comparison]) -> list[dict[str, Any]]:
-    """Give what the table of comparisons shows, the ones that could be told apart first."""
+    """Return what the table of comparisons shows, the ones that could be told apart first."""
     return [
         {
             "contrast": c.contrast.replace("_", " "),
@@ -203,7 +203,7 @@ def comparison_records(comparisons: Sequence[Comparison]) -> list[dict[str, Any]
 
 
 def limit_records(limits: Sequence[Limits]) -> list[dict[str, Any]]:
-    """Give what the table of limits shows; what is physically impossible comes first."""
+    """Return what the table of limits shows; what is physically impossible comes first."""
     return [
         {
             "cell": one.cell,

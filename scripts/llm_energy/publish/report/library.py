@@ -1,4 +1,4 @@
-"""Give the library that draws the plots of the page, or the reason why it cannot be had here."""
+"""Return the library that draws the plots of the page, or the reason why it cannot be had here."""
 
 from __future__ import annotations
 

@@ -10,14 +10,14 @@ from llm_energy.records import Measurement
 from llm_energy.records.engines import REGISTRY
 
 THERMAL = {
-    "sustained": "after that, passes were served on until the boards' temperature had settled",
+    "sustained": "after that, passes were served on until the GPUs' temperature had settled",
     "cooldown": "after that, the host rested for {rest:g} s",
     "none": "no thermal state was waited for",
 }
 
 
 def methods(sources: Sources) -> list[str]:
-    """Give the paragraphs of a methods section, in plain text, ready to be adapted."""
+    """Return the paragraphs of a methods section, in plain text, ready to be adapted."""
     if not sources.repeats:
         return ["Nothing was measured."]
     repeats = list(sources.repeats.values())
@@ -25,7 +25,7 @@ def methods(sources: Sources) -> list[str]:
 
 
 def software(sources: Sources) -> list[tuple[str, str]]:
-    """Give what measured: hosts, boards, engines and commits, each with all values that occur."""
+    """Return what measured: hosts, GPUs, engines and commits, each with all values that occur."""
     repeats = list(sources.repeats.values())
     if not repeats:
         return []

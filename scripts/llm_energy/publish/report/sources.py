@@ -37,22 +37,22 @@ class Sources:
 
     @cached_property
     def rows(self) -> list[AggregateRow]:
-        """Give one row for each cell and workload with joules, in the order of the plan."""
+        """Return one row for each cell and workload with joules, in the order of the plan."""
         return one_per_place(with_energy(self.aggregates))
 
     @cached_property
     def every_row(self) -> list[AggregateRow]:
-        """Give all rows, those of cells without joules and of estimates beside others included."""
+        """Return all rows, also those without joules and of estimates beside others."""
         return [row for aggregate in self.aggregates for row in aggregate.rows]
 
     @cached_property
     def windows(self) -> list[Metrics]:
-        """Give every usable window: one row a repeat, workload and energy status."""
+        """Return every usable window: one row a repeat, workload and energy status."""
         return [row for table in self.metrics for row in table.rows]
 
     @cached_property
     def judged(self) -> list[Verdict]:
-        """Give the verdicts on all windows, those without a measurement included."""
+        """Return the verdicts on all windows, those without a measurement included."""
         return [verdict for table in self.verdicts for verdict in table.verdicts]
 
     @cached_property
@@ -62,7 +62,7 @@ class Sources:
 
     @cached_property
     def repeats(self) -> dict[str, Measurement]:
-        """Give the first usable repeat of each cell: what it shows stands for the others."""
+        """Return the first usable repeat of each cell: what it shows stands for the others."""
         return {
             cell: read_record(Measurement, self.root / path)
             for cell, path in representatives(self.rows).items()
@@ -70,12 +70,12 @@ class Sources:
 
     @cached_property
     def simulated(self) -> bool:
-        """Say whether any joule is of a simulated host."""
+        """Return whether any joule is of a simulated host."""
         return any(row.simulated for row in self.every_row)
 
     @cached_property
     def backends(self) -> list[str]:
-        """Give the backends in the order of the plan."""
+        """Return the backends in the order of the plan."""
         return list(dict.fromkeys(cell["backend"] for cell in self.plan["cells"]))
 
     def row_of(self, lowest: Lowest) -> AggregateRow:

@@ -66,12 +66,12 @@ class Measure:
 
     @property
     def column(self) -> Column:
-        """Give the column on the page."""
+        """Return the column on the page."""
         head = self.head or METRICS[self.statistic].head
         return Column(self.name, head, "number", head if self.brief else None)
 
     def of(self, row: AggregateRow) -> str:
-        """Give the cell of a row."""
+        """Return the cell of a row."""
         found = row.statistics.get(self.statistic)
         return ABSENT if found is None else self.write(found)
 
@@ -106,19 +106,19 @@ def ordered(aggregates: Sequence[Aggregate]) -> list[Aggregate]:
 
 
 def is_simulated(aggregates: Sequence[Aggregate]) -> bool:
-    """Say whether the joules are those of a simulated host."""
+    """Return whether the joules are those of a simulated host."""
     return any(row.simulated for aggregate in aggregates for row in aggregate.rows if row.n)
 
 
 def block_title(aggregate: Aggregate) -> str:
-    """Give the title of a backend's rows."""
+    """Return the title of a backend's rows."""
     return aggregate.backend + (" (pooled)" if aggregate.mixed_backends else "")
 
 
 def label(rows: Sequence[AggregateRow]) -> str:
     """Say in one line how the joules in these rows are known."""
     if any(row.simulated for row in rows):
-        return "No joule here was ever drawn: the host, its boards and its sensors are simulated."
+        return "No joule here was ever drawn: the host, its GPUs and its sensors are simulated."
     statuses = {row.energy_status for row in rows if row.n}
     if statuses == {"estimated"}:
         hosts = ", ".join(sorted({host for row in rows for host in row.hosts}))
@@ -131,7 +131,7 @@ def label(rows: Sequence[AggregateRow]) -> str:
 
 
 def place(row: AggregateRow) -> dict[str, str]:
-    """Give the cells that say what a row is about, its number of repeats and its energy."""
+    """Return the cells that say what a row is about, its number of repeats and its energy."""
     batch = ", ".join(str(part) for part in (row.batch_size, row.batching) if part)
     status = "simulated" if row.simulated else row.energy_status
     return {
@@ -177,7 +177,7 @@ def statistics_table(
     beside: Sequence[Measure] = (),
     more: Callable[[AggregateRow], list[str]] = lambda row: [],
 ) -> Table:
-    """Give a table of some statistics: a row for each cell, workload and energy status with any.
+    """Return a table of some statistics: a row for each cell, workload and energy status with any.
 
     Those ``beside`` are shown in the rows that the others make; ``more`` gives further footnotes.
     """
@@ -230,7 +230,7 @@ def framed(
     heads: Sequence[str],
     values: Iterable[Sequence[object]],
 ) -> Table:
-    """Give a table of these rows; its CSV has ``values`` under ``heads``, the sweep before them."""
+    """Return a table of these rows; its CSV has the sweep, then ``values`` under ``heads``."""
     sweep, blocks = results.aggregates[0].sweep, tuple(block for block in blocks if block[1])
     sheet = Sheet(
         name=frame.name,
@@ -245,7 +245,7 @@ def framed(
 
 
 def to_csv(aggregates: Sequence[Aggregate], statistics: Sequence[str]) -> str:
-    """Give one row per cell, workload and energy status with these statistics, unrounded."""
+    """Return one row per cell, workload and energy status with these statistics, unrounded."""
     heads = [
         *("sweep", *PLACE, "energy_status", "components", "n", "degraded"),
         *(f"{name}_{part}" for name in dict.fromkeys(statistics) for part in PARTS),

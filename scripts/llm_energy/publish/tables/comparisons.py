@@ -58,7 +58,7 @@ CROSSING_HEADS = (
 
 
 def pairs(results: Results) -> Table:
-    """Give one row a pair of cells and workloads, in a block for each family."""
+    """Return one row a pair of cells and workloads, in a block for each family."""
     compared, notes = results.comparisons, Footnotes()
     found = compared.comparisons if compared else ()
     titles = {family.id: family.title for family in compared.families} if compared else {}
@@ -73,7 +73,7 @@ def pairs(results: Results) -> Table:
 
 
 def crossovers(results: Results) -> Table:
-    """Give one row a precision: at which batch size it starts or stops to save energy."""
+    """Return one row a precision: at which batch size it starts or stops to save energy."""
     found = results.comparisons.crossovers if results.comparisons else ()
     changing = sum(one.batch_size is not None for one in found)
     told = f"{changing} of {len(found)} change sides within the batch sizes that were measured."

@@ -12,7 +12,7 @@ MEASURES = tuple(
 
 
 def table(results: Results) -> Table:
-    """Give the table."""
+    """Return the table."""
     return statistics_table(
         results,
         "components",

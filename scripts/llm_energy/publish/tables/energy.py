@@ -39,9 +39,9 @@ MEASURES = (
         GROSS,
         absolute_quantity,
         optional=True,
-        meaning="Absolute is the same mean with the error of the boards' own sensors in its "
+        meaning="Absolute is the same mean with the error of the GPUs' own sensors in its "
         "interval: 5 % as a standard uncertainty (Yang, Adamek and Armour, SC'24, "
-        "arXiv:2312.02741). It is the one to quote beyond one board.",
+        "arXiv:2312.02741). It is the one to quote beyond one GPU.",
         head="absolute",
     ),
     Measure("net", NET),
@@ -64,24 +64,24 @@ MEASURES = (
 STATUS = Column("status", None, brief="Energy")
 EXPLANATION = (
     "J/output token is the gross energy of the window over its output tokens: the mean over n "
-    "repeats ± half its 95 % interval, for comparisons on one board. With one repeat the interval "
+    "repeats ± half its 95 % interval, for comparisons on one GPU. With one repeat the interval "
     "is the meter's alone, and an estimate has none; with two it is wide because two repeats say "
     "little. Net is gross minus the power of the loaded, idle model times the window. CPU and "
     "memory joules include every process of the host. tok/s counts output tokens; TTFT is the time "
     "to first token, queueing included. Digits follow the interval. Each backend stands by itself."
 )
-BEYOND = "± is for comparisons on one board; energy.md has the absolute intervals."
+BEYOND = "± is for comparisons on one GPU; energy.md has the absolute intervals."
 
 
 def table(results: Results) -> Table:
-    """Give the table; its CSV has every statistic that there is."""
+    """Return the table; its CSV has every statistic that there is."""
     rows = [row for aggregate in results.aggregates for row in aggregate.rows]
     names = tuple(dict.fromkeys(name for row in rows for name in row.statistics))
     return Table(sheet(results), to_csv(results.aggregates, names))
 
 
 def sheet(results: Results) -> Sheet:
-    """Give one row a cell and workload.
+    """Return one row a cell and workload.
 
     A row with estimated joules is left out where the same workload has measured ones; the CSV has
     both.

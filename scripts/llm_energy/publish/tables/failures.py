@@ -34,12 +34,12 @@ class Failure(NamedTuple):
 
     @property
     def names(self) -> str:
-        """Give the names of the repeats, or say that it is the whole cell."""
+        """Return the names of the repeats, or say that it is the whole cell."""
         return " ".join(f"r{number:02d}" for number in self.repeats)
 
 
 def table(results: Results) -> Table:
-    """Give one row a cell, workload and reason."""
+    """Return one row a cell, workload and reason."""
     found = [(block_title(one), list(_failures(one.rows))) for one in results.aggregates]
     values = [
         [*(getattr(one.row, name) for name in HEADS[:5]), one.outcome, one.names, one.reason]

@@ -47,7 +47,7 @@ NOTHING = "Nothing to show: no engine of this sweep told when its tokens came."
 
 
 def table(results: Results) -> Table:
-    """Give one row a cell, workload and latency."""
+    """Return one row a cell, workload and latency."""
     notes = Footnotes()
     blocks = [
         (
@@ -65,7 +65,7 @@ def table(results: Results) -> Table:
 
 
 def _once(rows: Sequence[AggregateRow]) -> list[AggregateRow]:
-    """Give one row a cell and workload; those of measured and of estimated joules say the same."""
+    """Return a row a cell and workload; those of measured and estimated joules say the same."""
     found: dict[tuple[str, str], AggregateRow] = {}
     for row in rows:
         if row.latencies_s:

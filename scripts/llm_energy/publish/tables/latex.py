@@ -99,7 +99,7 @@ def _without_prefix(sheet: Sheet) -> tuple[Sheet, list[str]]:
 
 
 def _shared(sheet: Sheet) -> tuple[list[Column], list[str]]:
-    """Give the columns of the page, and as sentences those whose text all rows share."""
+    """Return the columns of the page, and as sentences those whose text all rows share."""
     columns = [column for column in sheet.columns if column.head is not None]
     if len(sheet.lines) < 2:
         return columns, []
@@ -140,7 +140,7 @@ def _preamble(columns: Sequence[Column], lines: Sequence[Line]) -> str:
 
 
 def _number_column(cells: Sequence[str]) -> str:
-    """Give an S column for these cells: digits before, after, and of the interval."""
+    """Return an S column for these cells: digits before, after, and of the interval."""
     found = [match for cell in cells if (match := NUMBER.fullmatch(cell))]
     if not found:
         return "r"

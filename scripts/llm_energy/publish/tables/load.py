@@ -79,7 +79,7 @@ NOTHING = "Nothing to show: no workload of this sweep has timed traffic."
 
 
 def points(results: Results) -> Table:
-    """Give one row a cell, workload and energy status, where the cell has timed traffic."""
+    """Return one row a cell, workload and energy status, where the cell has timed traffic."""
     notes = Footnotes()
     found = {} if results.load is None else {_key(point): point for point in results.load.points}
     blocks = [
@@ -106,7 +106,7 @@ def points(results: Results) -> Table:
 
 
 def fits(results: Results) -> Table:
-    """Give one row a line: what is drawn while the engine waits, and what a token costs."""
+    """Return one row a line: what is drawn while the engine waits, and what a token costs."""
     found, notes = results.load.fits if results.load else (), Footnotes()
     backends = dict.fromkeys(fit.backend for fit in found)
     blocks = [

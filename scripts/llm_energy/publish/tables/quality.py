@@ -16,7 +16,7 @@ MEASURES = (
 
 
 def table(results: Results) -> Table:
-    """Give the table; it has rows where quality was measured."""
+    """Return the table; it has rows where quality was measured."""
     return statistics_table(
         results,
         "quality",

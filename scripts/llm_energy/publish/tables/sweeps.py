@@ -17,7 +17,7 @@ COLUMNS = tuple(
 
 
 def to_text(rows: Sequence[Changed], earlier: str, later: str) -> str:
-    """Give a table for the terminal, block by block of a cell, and one sentence that sums it up."""
+    """Return a table for the terminal, cell by cell, and one sentence that sums it up."""
     notes = Footnotes()
     blocks: dict[str, list[Line]] = {}
     rank = {cell: k for k, cell in enumerate(dict.fromkeys(row.cell for row in rows))}

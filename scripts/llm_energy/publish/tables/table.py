@@ -62,7 +62,7 @@ class Sheet:
 
     @property
     def lines(self) -> list[Line]:
-        """Give all rows, block after block."""
+        """Return all rows, block after block."""
         return [line for _, lines in self.blocks for line in lines]
 
 
@@ -94,17 +94,17 @@ class Footnotes:
         self._numbers: dict[str, int] = {}
 
     def marks(self, texts: Iterable[str]) -> tuple[int, ...]:
-        """Give the numbers of these footnotes in rising order."""
+        """Return the numbers of these footnotes in rising order."""
         return tuple(sorted({self._numbers.setdefault(t, len(self._numbers) + 1) for t in texts}))
 
     @property
     def texts(self) -> tuple[str, ...]:
-        """Give all footnotes by rising number."""
+        """Return all footnotes by rising number."""
         return tuple(self._numbers)
 
 
 def title(text: str, sweep: str, simulated: bool) -> str:
-    """Give a table's title, which says first of all where its joules were never drawn."""
+    """Return a table's title, which says first of all where its joules were never drawn."""
     return f"{SIMULATED if simulated else ''}{text}, sweep {sweep}"
 
 

@@ -39,7 +39,7 @@ def to_text(sheet: Sheet) -> str:
 
 
 def _on_every_row(sheet: Sheet) -> list[int]:
-    """Give the notes that all rows have, where there are two rows or more."""
+    """Return the notes that all rows have, where there are two rows or more."""
     marks = [set(row.notes) for _, rows in sheet.blocks for row in rows]
     return sorted(set.intersection(*marks)) if len(marks) > 1 else []
 

@@ -27,8 +27,8 @@ LIMITS = (
 )
 LIMITS_EXPLANATION = (
     "Floor is the least energy that moving and computing the bits of a token takes, roofline what "
-    "the board takes at its full rate and power. MBU and MFU are the shares of memory bandwidth "
-    "and of floating-point operations that the model itself needs. Energy is the boards' alone."
+    "the GPU takes at its full rate and power. MBU and MFU are the shares of memory bandwidth "
+    "and of floating-point operations that the model itself needs. Energy is the GPUs' alone."
 )
 RECOMMENDED = (
     *PLACE,
@@ -45,7 +45,7 @@ RECOMMENDED_EXPLANATION = (
 
 
 def denominators(results: Results) -> Table:
-    """Give the cells of each backend under several denominators, with their ranks."""
+    """Return the cells of each backend under several denominators, with their ranks."""
     compared, notes = results.comparisons, Footnotes()
     rankings = compared.rankings if compared else ()
     statistics = _statistics(results)
@@ -88,7 +88,7 @@ def denominators(results: Results) -> Table:
 
 
 def limits(results: Results) -> Table:
-    """Give each cell's distance from what physics and its hardware allow."""
+    """Return each cell's distance from what physics and its hardware allow."""
     compared, notes = results.comparisons, Footnotes()
     found = compared.limits if compared else ()
     metric = OF_COMPONENT["gpu"]
@@ -115,7 +115,7 @@ def limits(results: Results) -> Table:
 
 
 def recommendations(results: Results) -> Table:
-    """Give, by backend and model, the cell to take and the runners-up with their reasons."""
+    """Return, by backend and model, the cell to take and the runners-up with their reasons."""
     compared, notes = results.comparisons, Footnotes()
     found = compared.recommendations if compared else ()
     blocks, values = [], []
@@ -143,7 +143,7 @@ def recommendations(results: Results) -> Table:
 
 
 def _statistics(results: Results) -> dict[tuple, dict[str, Statistic]]:
-    """Give every row's statistics by cell, workload, energy status and components."""
+    """Return every row's statistics by cell, workload, energy status and components."""
     rows: list[AggregateRow] = [row for one in results.aggregates for row in one.rows]
     return {(r.cell, r.workload, r.energy_status, r.components): r.statistics for r in rows}
 

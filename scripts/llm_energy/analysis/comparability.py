@@ -57,7 +57,7 @@ FIELDS: dict[str, Field] = {
     "driver": Field("driver of the GPUs", _varies("sweep")),
     "hardware": Field("processor and kind of GPUs", _varies("sweep")),
     "host": Field("host", _varies("sweep")),
-    "boards": Field("boards", _varies("sweep")),
+    "boards": Field("GPUs", _varies("sweep")),
     "power_limit_w": Field("power limit of the GPUs (W)", _varies("sweep")),
     "energy_status": Field("measured or estimated", of_energy=True),
     "energy_components": Field("components of the joules", of_energy=True),

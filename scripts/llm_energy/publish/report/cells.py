@@ -95,7 +95,7 @@ def _provenance(measurement: Measurement) -> list[list[str]]:
     pairs = [
         ("Began (UTC)", measurement.clock.utc),
         ("Host", f"{host.hostname}: {host.cpu_model}, {host.cpu_count} CPUs, {host.os}"),
-        *(("Board", board) for board in boards),
+        *(("GPU", board) for board in boards),
         *(("Sensor", text) for text in _sensors(measurement)),
         *(("Counter tick", f"{board}: {tick} s") for board, tick in ticks.items() if tick),
         ("Commit", f"{host.git_commit}{' (with local changes)' if host.git_dirty else ''}"),

@@ -36,7 +36,7 @@ def software(sources: Sources) -> list[tuple[str, str]]:
     }
     found = {
         "Hosts": {f"{m.host.hostname}: {m.host.cpu_model}, {m.host.os}" for m in repeats},
-        "Boards": boards or {"none"},
+        "GPUs": boards or {"none"},
         "Engines": {_engine(m) for m in repeats},
         "Commit of this pipeline": {_commit(m) for m in repeats},
     }

@@ -111,7 +111,7 @@ def limits(results: Results) -> Table:
     names += ("times_roofline", "mbu", "mfu", "rates", "reason", "fault")
     values = [[getattr(one, name) for name in names] for one in found]
     frame = Frame("limits", "Distance from the physical limit", told, LIMITS_EXPLANATION, LIMITS)
-    return framed(results, frame, [("boards", lines)], notes.texts, names, values)
+    return framed(results, frame, [("GPUs", lines)], notes.texts, names, values)
 
 
 def recommendations(results: Results) -> Table:

@@ -84,11 +84,12 @@ test: envs test-envs test-tools ## run the tests (PYTEST='-k name' chooses some 
 # snakefmt looks for its shell formatter on the PATH.
 lint format: export PATH := $(CURDIR)/$(DEV):$(PATH)
 
-lint: tools ## check style and the workflow, and change nothing
+lint: tools ## check style, imports and the workflow, and change nothing
 	ruff check .
 	ruff format --check .
 	snakefmt --check $(SNAKEFILES)
 	snakemake --lint
+	PYTHONPATH=scripts lint-imports --no-cache --no-logo
 	python scripts/docs.py --check
 
 format: tools ## put the code into the project's style

@@ -88,3 +88,16 @@ def test_a_bare_interpreter_says_which_backend_is_missing_and_how_to_install_it(
     assert f"make envs BACKENDS={backend}" in measurement.reason
     assert measurement.windows == ()
     assert read_json(out)["host"]["python"]
+
+
+@pytest.mark.parametrize("part", ["core", "records", "backends.base", "meter", "measure"])
+def test_what_measures_is_imported_with_the_standard_library_alone(part: str) -> None:
+    code = (
+        "import importlib, pkgutil, sys\n"
+        "part = importlib.import_module(sys.argv[1])\n"
+        "for found in pkgutil.walk_packages(getattr(part, '__path__', []), part.__name__ + '.'):\n"
+        "    importlib.import_module(found.name)\n"
+    )
+    command = [sys.executable, "-S", "-E", "-c", code, f"llm_energy.{part}"]
+    done = subprocess.run(command, cwd=ROOT / "scripts", capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr

@@ -212,7 +212,7 @@ def test_short_degraded_and_left_out_are_footnotes():
 
 @pytest.mark.parametrize("output", ["tables", "figures", "report"])
 def test_what_is_published_asks_no_check_of_today(output):
-    code = f"import sys, llm_energy.{output}; print(*sys.modules)"
+    code = f"import sys, llm_energy.publish.{output}; print(*sys.modules)"
     command = [sys.executable, "-c", code]
     done = subprocess.run(command, cwd=ROOT / "scripts", check=True, capture_output=True, text=True)
     assert not [

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import importlib.metadata
+import sys
 from collections.abc import Iterable
 
 
@@ -12,8 +14,13 @@ def installed_packages() -> dict[str, str]:
     Of a package that lies twice on the import path, Python takes the first. A folder that an
     interrupted installation left without its METADATA names no package.
     """
+    return dict(_found_on(tuple(sys.path)))
+
+
+@functools.cache  # reading a hundred METADATA files takes a tenth of a second
+def _found_on(import_path: tuple[str, ...]) -> dict[str, str]:
     found: dict[str, str] = {}
-    for package in importlib.metadata.distributions():
+    for package in importlib.metadata.distributions(path=list(import_path)):
         if package.read_text("METADATA") or package.read_text("PKG-INFO"):
             found.setdefault(package.metadata["Name"], package.version)
     return dict(sorted(found.items()))

@@ -140,7 +140,7 @@ test-tools:
 	  echo "warning: its engine does not import here; see .venvs/$*/import.log" >&2; } && \
 	echo $$lock > $@
 
-# NVIDIA's own index serves this engine, so it is not installed here but found (adoption.py).
+# NVIDIA's own index serves this engine, so it is not installed here but found (environments/external.py).
 .venvs/tensorrt/.installed: envs/tensorrt.txt | .venvs/uv/.installed
 	@PYTHONPATH=scripts $(PYTHON) -m llm_energy.environments.external tensorrt --python $(TENSORRT_PYTHON) --uv $(UV)
 

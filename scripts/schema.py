@@ -10,7 +10,7 @@ from llm_energy import records
 from llm_energy.publish.provenance.provenance import Provenance
 from llm_energy.records.comparison import Comparisons
 from llm_energy.records.load_curve import LoadCurves
-from llm_energy.records.schemas import schema
+from llm_energy.records.storage import schema
 
 RECORDS = {
     "aggregate": records.Aggregate,

@@ -7,8 +7,14 @@ from dataclasses import replace
 import pytest
 from support import builders
 
-from llm_energy.analysis.comparability import FIELDS, differences, in_words
-from llm_energy.analysis.conditions import energy_conditions, lengths, window_conditions
+from llm_energy.analysis.comparability import (
+    FIELDS,
+    differences,
+    energy_conditions,
+    in_words,
+    lengths,
+    window_conditions,
+)
 from llm_energy.analysis.normalise import normalise
 from llm_energy.core.files import sha256_file
 from llm_energy.records import Verdicts, write_record

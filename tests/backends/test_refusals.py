@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import pytest
 
-from llm_energy.backends.engine_errors import reporting_out_of_memory, reporting_refusals
-from llm_energy.measure.outcomes import Result, outcome
+from llm_energy.backends.engine_errors import (
+    Result,
+    outcome,
+    reporting_out_of_memory,
+    reporting_refusals,
+)
 
 # As engines have said it.
 REFUSED = [

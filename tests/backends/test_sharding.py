@@ -7,7 +7,7 @@ import json
 import pytest
 from support import replay_runs
 
-from llm_energy.backends.attention_heads import heads_problem
+from llm_energy.backends.sharding import heads_problem
 from llm_energy.core.errors import ConfigError
 from llm_energy.measure.simulation.host import SimulatedHost
 from llm_energy.measure.simulation.truth import BoardTruth, Truth

@@ -16,11 +16,11 @@ import pytest
 from support import tiny_model
 from support.subject import parameters
 
+from llm_energy.backends.engine_errors import outcome
 from llm_energy.backends.vllm.backend import Backend
 from llm_energy.backends.vllm.environment import ENVIRONMENT, cpu_groups, set_environment
 from llm_energy.backends.vllm.weights import check_precision, prequantized_folder
 from llm_energy.core.errors import OutOfMemory, Unsupported
-from llm_energy.measure.outcomes import outcome
 from llm_energy.records import (
     SCHEMA_VERSION,
     Completion,

@@ -24,7 +24,7 @@ from llm_energy.records import (
     Flag,
     TableSources,
     Verdicts,
-    schemas,
+    storage,
 )
 from llm_energy.records.load_curve import Estimate, LoadCurves, LoadFit, LoadPoint
 
@@ -139,14 +139,14 @@ def test_schema_is_sound_and_says_what_each_record_is(name, capsys):
 
 @pytest.mark.parametrize("name", EXAMPLES)
 def test_schema_accepts_every_record_that_the_reader_accepts(name):
-    assert schemas.problems(RECORDS[name], to_dict(EXAMPLES[name])) == []
+    assert storage.problems(RECORDS[name], to_dict(EXAMPLES[name])) == []
 
 
 @pytest.mark.parametrize("name", EXAMPLES)
 @given(choice=st.data())
 def test_schema_and_reader_agree_on_mutations(name, choice):
     data = choice.draw(mutated(to_dict(EXAMPLES[name])))
-    assert schemas.validator(RECORDS[name]).is_valid(data) == is_read(name, data)
+    assert storage.validator(RECORDS[name]).is_valid(data) == is_read(name, data)
 
 
 @pytest.mark.parametrize("name", EXAMPLES)
@@ -158,7 +158,7 @@ def test_schema_and_reader_agree_on_every_key(name):
             continue
         for odd in (None, 1.0, []):
             wrong = changed(data, path, lambda holder, key, odd=odd: holder.__setitem__(key, odd))
-            assert schemas.validator(RECORDS[name]).is_valid(wrong) == is_read(name, wrong), (
+            assert storage.validator(RECORDS[name]).is_valid(wrong) == is_read(name, wrong), (
                 path,
                 odd,
             )
@@ -169,7 +169,7 @@ def test_problems_are_all_listed_with_their_places():
     data["extra"] = 1
     data["windows"][0]["passes"] = "two"
     del data["host"]["python"]
-    found = schemas.problems(records.Measurement, data)
+    found = storage.problems(records.Measurement, data)
     assert len(found) == 3
     assert "$.windows[0].passes: 'two' is not of type 'integer'" in found
     assert any(problem.startswith("$.host: 'python' is a required") for problem in found)
@@ -180,7 +180,7 @@ def test_unavailable_energy_needs_a_reason_and_no_number():
     part = data["baselines"][0]["energy"][1]
     assert part["status"] == "unavailable"
     part["energy_j"] = 0
-    assert schemas.problems(records.Measurement, data)
+    assert storage.problems(records.Measurement, data)
 
 
 def test_every_record_has_an_example():

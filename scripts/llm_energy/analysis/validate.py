@@ -41,7 +41,7 @@ from llm_energy.records import (
     parse_record,
     paths,
     read_record,
-    schemas,
+    storage,
 )
 
 # The outcome of a repeat that the earlier ones made unnecessary (protocol.target_ci_percent).
@@ -263,10 +263,10 @@ def _read(content: bytes, planned: Planned) -> tuple[Measurement | None, str | N
         spec_sha256 = sha256_json(data["spec"])
     except UNREADABLE as error:
         found = str(error)
-        listed = schemas.problems(Measurement, data)
-        more = len(listed) - schemas.PROBLEMS_SHOWN
+        listed = storage.problems(Measurement, data)
+        more = len(listed) - storage.PROBLEMS_SHOWN
         if listed:
-            found = "; ".join(listed[: schemas.PROBLEMS_SHOWN])
+            found = "; ".join(listed[: storage.PROBLEMS_SHOWN])
         return None, f"{found}; and {more} more" if more > 0 else found
     problem = extreme(content, data) or consistent(measurement, planned, spec_sha256)
     return (None, problem) if problem else (measurement, None)

@@ -1,14 +1,16 @@
-"""What every engine refuses in the same words: prompts that no model can read, and full memory."""
+"""What engines refuse in the same words, and the outcome that any of their errors comes to."""
 
 from __future__ import annotations
 
 import contextlib
 import functools
+import re
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from typing import Any
 
 from llm_energy.core.errors import OutOfMemory, Unsupported
-from llm_energy.records import Request
+from llm_energy.records import Outcome, Request
 
 # How allocators say that memory is short: CUDA's runtime and cuBLAS, PyTorch's allocator on the
 # CPU, and vLLM where weights or KV cache do not fit
@@ -24,7 +26,7 @@ OUT_OF_MEMORY_TEXTS = (
 )
 
 # What engines raise for arguments that cannot be, and for what is not there to serve them. What
-# says in any other type that something is not supported is told by its words (outcomes.py).
+# says in any other type that something is not supported is told by its words (``outcome``).
 REFUSALS = (TypeError, ValueError, NotImplementedError, ImportError)
 
 
@@ -77,3 +79,35 @@ def is_out_of_memory(error: BaseException) -> bool:
     """Return whether an error says that memory is short."""
     # torch.OutOfMemoryError is a RuntimeError whose text says "out of memory".
     return isinstance(error, MemoryError) or any(t in str(error) for t in OUT_OF_MEMORY_TEXTS)
+
+
+NOT_SUPPORTED = re.compile(
+    r"\bun-?supported\b|(\bnot|n't|\bno|\bonly) support|\bnot implemented\b", re.IGNORECASE
+)
+
+
+@dataclass
+class Result:
+    """How a stretch of an engine's work ended."""
+
+    outcome: Outcome = "ok"
+    reason: str | None = None
+
+
+@contextlib.contextmanager
+def outcome() -> Iterator[Result]:
+    """Return a result that says how the code inside ended; nothing that it raises comes out.
+
+    Engines find late, and in errors of any type, that they lack a kernel or a method for what they
+    loaded. What says so is no crash: the same would be said again.
+    """
+    result = Result()
+    try:
+        yield result
+    except Unsupported as error:
+        result.outcome, result.reason = "unsupported", str(error)
+    except OutOfMemory as error:
+        result.outcome, result.reason = "oom", str(error)
+    except Exception as error:  # an engine may raise anything, and none of it may cost the others
+        result.outcome = "unsupported" if NOT_SUPPORTED.search(str(error)) else "failed"
+        result.reason = f"{type(error).__name__}: {error}"

@@ -23,7 +23,7 @@ NVIDIA_DRIVER = Path("/proc/driver/nvidia/version")
 
 # The distribution whose version is the engine's, per environment.
 ENGINES = {name: package for e in REGISTRY.values() for name, package in e.environments.items()}
-# These have one build, for NVIDIA GPUs, whose engine the user installs (see adoption.py).
+# These have one build, for NVIDIA GPUs, whose engine the user installs (see external.py).
 CUDA_ONLY = frozenset(id for id, engine in REGISTRY.items() if engine.cuda_only)
 # The Python that an environment's lock is for, where it isn't that of all others.
 PYTHON = "3.11"

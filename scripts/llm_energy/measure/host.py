@@ -1,17 +1,27 @@
-"""Say which machine and which software measure, from inside the measuring process."""
+"""The computer that a repeat runs on: what it is, how fast its memory is, and how it is reached.
+
+There are two kinds of Machine: the real one, and a simulated host with a known truth
+(``simulation/``), under which the same meter and the same protocol run.
+"""
 
 from __future__ import annotations
 
+import ctypes
 import os
 import platform
 import re
 import socket
+import time
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
+from llm_energy.backends import base
 from llm_energy.core.git import git_state
 from llm_energy.core.packages import installed_packages
+from llm_energy.measure import host
+from llm_energy.meter.power_sampling.recorder import StartSampler
 from llm_energy.records import Host
 
 SYSFS, PROCFS = Path("/sys"), Path("/proc")
@@ -181,3 +191,88 @@ def _cpu_model() -> str:
     except OSError:
         pass
     return platform.processor() or platform.machine()
+
+
+TOTAL_BYTES = 512 * 2**20  # copied at once by all threads; several times most last-level caches
+MOST_THREADS = 32  # a socket's memory is busy long before
+ROUNDS = 3
+
+
+def copy_bytes_per_s(total_bytes: int = TOTAL_BYTES) -> float | None:
+    """Return the best of three copies, by all processors at once, in bytes read per second.
+
+    A copy reads each byte and writes it; McCalpin's STREAM counts both, this counts the reads,
+    doubled, so that the figure is STREAM's (J. D. McCalpin, Memory Bandwidth and Machine Balance,
+    IEEE TCCA Newsletter, 1995). Takes some tenths of a second, and is called before anything is
+    metered. None where memory does not suffice or the C library has no ``memcpy``.
+    """
+    threads = min(MOST_THREADS, len(os.sched_getaffinity(0)))
+    size = total_bytes // threads // 2
+    try:
+        # Through ctypes, since that releases the interpreter's lock while memory is copied.
+        copy = ctypes.CDLL(None).memcpy
+        copy.argtypes = (ctypes.c_void_p, ctypes.c_void_p, ctypes.c_size_t)
+        copy.restype = ctypes.c_void_p
+        buffers = [(ctypes.create_string_buffer(size), bytearray(size)) for _ in range(threads)]
+    except (AttributeError, MemoryError, OSError):
+        return None
+    pairs = [(ctypes.addressof(a), (ctypes.c_char * size).from_buffer(b)) for a, b in buffers]
+
+    def once(pair: tuple[int, ctypes.Array]) -> None:
+        copy(pair[0], ctypes.addressof(pair[1]), size)
+
+    best_s = float("inf")
+    with ThreadPoolExecutor(threads) as pool:
+        list(pool.map(once, pairs))  # the first copy finds pages that are not there yet
+        for _ in range(ROUNDS):
+            begin_s = time.perf_counter()
+            list(pool.map(once, pairs))
+            best_s = min(best_s, time.perf_counter() - begin_s)
+    return 2 * size * threads / best_s
+
+
+class Machine(Protocol):
+    """A computer as the measuring process meets it; times are seconds.
+
+    ``nvml`` is the module to read GPUs through and ``start_sampler`` what writes their power
+    trace, both None for the meter's own.
+    """
+
+    sysfs: Path
+    procfs: Path
+    nvml: Any
+    start_sampler: StartSampler | None
+
+    def clock(self) -> float:
+        """Return the monotonic time, the one that completions and intervals are stamped with."""
+
+    def wall_clock(self) -> float:
+        """Return the seconds since 1970-01-01 UTC."""
+
+    def sleep(self, duration_s: float) -> None:
+        """Let time pass."""
+
+    def create_backend(self, name: str) -> base.Backend:
+        """Make the backend; BackendUnavailable where its engine is not installed."""
+
+    def describe(self, repository: Path, gpus: tuple[dict[str, Any], ...]) -> Host:
+        """Describe the hardware and the software; ``repository`` holds the code."""
+
+    def copy_bytes_per_s(self) -> float | None:
+        """Time how fast memory is copied; None where that means nothing."""
+
+
+class RealMachine:
+    """The computer that this process runs on."""
+
+    sysfs = Path("/sys")
+    procfs = Path("/proc")
+    nvml = None
+    start_sampler = None
+
+    clock = staticmethod(time.monotonic)
+    wall_clock = staticmethod(time.time)
+    sleep = staticmethod(time.sleep)
+    create_backend = staticmethod(base.create)
+    describe = staticmethod(host.describe)
+    copy_bytes_per_s = staticmethod(copy_bytes_per_s)

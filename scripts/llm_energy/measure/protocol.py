@@ -15,13 +15,13 @@ from types import MappingProxyType
 from typing import Any
 
 from llm_energy.backends.base import Backend
+from llm_energy.backends.engine_errors import outcome
 from llm_energy.inputs.quality import measure_quality
-from llm_energy.measure import request_rows
+from llm_energy.measure import window as window_rows
 from llm_energy.measure.arrival_queue import BEGIN, END, ArrivalQueue
-from llm_energy.measure.outcomes import outcome
 from llm_energy.measure.preflight import preflight
-from llm_energy.measure.steady_state import Marks
 from llm_energy.measure.warmup import Thermometer, converged, trend, warmed_up
+from llm_energy.measure.window import Marks
 from llm_energy.meter.meter import Meter
 from llm_energy.records import (
     Arrivals,
@@ -220,9 +220,9 @@ def _serve_passes(
     rows = [completion for completions in passes for completion in completions]
     return {
         "interval": interval.record,
-        "requests": request_rows.table(rows),
+        "requests": window_rows.table(rows),
         "steady_state": marks.steady_state(workload) if continuous else None,
-        "inter_token": request_rows.inter_token(rows),
+        "inter_token": window_rows.inter_token(rows),
     }
 
 
@@ -237,13 +237,13 @@ def _serve_traffic(bench: _Bench, arrivals: Arrivals, prompts: int) -> dict[str,
         queue = ArrivalQueue(arrivals, prompts, bench.clock, bench.sleep, interval.mark)
         rows = bench.backend.serve(queue)
     window = bench.meter.inner(interval, BEGIN, END, "window")
-    shown = request_rows.touching(rows, window, queue.edges_s)
+    shown = window_rows.touching(rows, window, queue.edges_s)
     return {
         "interval": window,
-        "requests": request_rows.table(shown, window),
+        "requests": window_rows.table(shown, window),
         "output_token_ids": {c.request_id: c.output_token_ids for c in reversed(shown)},
-        "inter_token": request_rows.inter_token(rows, window),
-        "traffic": request_rows.report(arrivals, queue, rows, window),
+        "inter_token": window_rows.inter_token(rows, window),
+        "traffic": window_rows.report(arrivals, queue, rows, window),
     }
 
 

@@ -14,7 +14,7 @@ from llm_energy.core.locks import exclusive_file, exclusive_host
 from llm_energy.core.serialize import to_dict
 from llm_energy.inputs import currency
 from llm_energy.inputs.quality import is_score_of
-from llm_energy.measure.machine import Machine, RealMachine
+from llm_energy.measure.host import Machine, RealMachine
 from llm_energy.measure.progress import Progress, estimate_left_s
 from llm_energy.measure.protocol import Repeat, run_repeat
 from llm_energy.meter.meter import Meter, open_meter

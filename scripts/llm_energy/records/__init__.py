@@ -1,6 +1,6 @@
 """The records that stages hand to each other: frozen dataclasses, each with one JSON form.
 
-``schemas.py`` makes a JSON Schema of each, in which a class's docstring tells of its keys. All
+``storage.py`` makes a JSON Schema of each, in which a class's docstring tells of its keys. All
 durations are seconds, all times seconds on the host's monotonic clock, all energies joules. Absent
 is ``None`` with a reason beside it, never 0.
 """
@@ -8,14 +8,6 @@ is ``None`` with a reason beside it, never 0.
 from __future__ import annotations
 
 from llm_energy.records.inputs import ModelManifest, PromptSet, QualityText, Request
-from llm_energy.records.interval import (
-    BoardActivity,
-    ComponentEnergy,
-    HostActivity,
-    Interval,
-    Status,
-    TraceSummary,
-)
 from llm_energy.records.measurement import (
     Clock,
     Condition,
@@ -63,11 +55,17 @@ from llm_energy.records.storage import (
     write_rows,
 )
 from llm_energy.records.window import (
+    BoardActivity,
     Completion,
+    ComponentEnergy,
     Histogram,
+    HostActivity,
+    Interval,
     Outcome,
     RequestTable,
+    Status,
     SteadyState,
+    TraceSummary,
     TrafficReport,
     Window,
 )

@@ -7,9 +7,8 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
 
 from llm_energy.core.errors import RecordError
-from llm_energy.records.interval import Interval
 from llm_energy.records.spec import Spec
-from llm_energy.records.window import Outcome, Window
+from llm_energy.records.window import Interval, Outcome, Window
 
 MAX_EXPONENT = 700.0  # the exponential of more overflows
 

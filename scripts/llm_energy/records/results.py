@@ -6,8 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from llm_energy.records.interval import Status
-from llm_energy.records.window import Outcome
+from llm_energy.records.window import Outcome, Status
 
 VerdictWord = Literal["valid", "degraded", "invalid"]
 Severity = Literal["note", "warning", "invalid"]

@@ -15,7 +15,7 @@ from llm_energy.analysis.compare.stage import comparisons
 from llm_energy.core.errors import LlmEnergyError
 from llm_energy.core.files import write_json
 from llm_energy.core.serialize import to_dict
-from llm_energy.records import read_record, schemas, write_record
+from llm_energy.records import read_record, storage, write_record
 from llm_energy.records.comparison import Comparisons
 
 GROSS = "energy_per_output_token_j"
@@ -222,7 +222,7 @@ def test_what_was_held_fixed_is_listed_with_its_values():
 
 def test_the_record_keeps_its_schema_and_its_order(tmp_path):
     found = said(Sweep())
-    assert schemas.problems(Comparisons, to_dict(found)) == []
+    assert storage.problems(Comparisons, to_dict(found)) == []
     assert found == said(Sweep())
 
 

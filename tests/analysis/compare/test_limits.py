@@ -13,7 +13,7 @@ from llm_energy.analysis.compare.series import collect
 from llm_energy.analysis.energy.limits import COPIED, window_limits
 from llm_energy.analysis.evidence import Case
 from llm_energy.backends import base
-from llm_energy.measure.memory_bandwidth import copy_bytes_per_s
+from llm_energy.measure.host import copy_bytes_per_s
 
 USED = {
     "dtype": "bfloat16",

@@ -10,10 +10,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from llm_energy.backends.attention_heads import heads_problem
 from llm_energy.backends.base import MODULES, Mark, no_mark
 from llm_energy.backends.batching import static_batches
 from llm_energy.backends.distributed.ranks import Ranks
+from llm_energy.backends.sharding import heads_problem
 from llm_energy.core.errors import LlmEnergyError, Unsupported
 from llm_energy.core.files import read_json
 from llm_energy.records import Completion, Request, Spec, Workload

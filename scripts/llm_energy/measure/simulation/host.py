@@ -69,7 +69,7 @@ class SimulatedHost:
         self.sysfs, self.procfs = self._trees.sysfs, self._trees.procfs
         self._enter()
 
-    # what a machine offers (llm_energy.measure.machine.Machine)
+    # what a machine offers (llm_energy.measure.host.Machine)
 
     def clock(self) -> float:
         """Return the simulated monotonic time in s; whoever asks may look at the files next."""

@@ -20,7 +20,7 @@ from llm_energy.meter.nvidia import state
 from llm_energy.meter.nvidia.state import BoardState, ask, field_values
 from llm_energy.meter.sensors import unavailable
 from llm_energy.records import BoardActivity, ComponentEnergy
-from llm_energy.records.interval import WHOLE_MODULE
+from llm_energy.records.window import WHOLE_MODULE
 
 METHOD = "nvml_total_energy_counter"
 TOTAL_ENERGY_FIELD = 83  # the same counter, with the time at which the driver looked at it

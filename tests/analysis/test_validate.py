@@ -185,6 +185,7 @@ def asking(**parameters):
     ("change", "told"),
     [
         (lambda d: d["spec"].update(seed=99), "not the one that spec_sha256 was taken of"),
+        (lambda d: d["clock"].update(utc="noon"), "clock.utc is 'noon'"),
         (lambda d: d["carbon_intensity"].update(g_per_kwh="x"), "g_per_kwh is 'x', not a number"),
         (lambda d: d["carbon_intensity"].update(g_per_kwh=True), "g_per_kwh is True, not a number"),
         (

@@ -10,6 +10,10 @@ from typing import NamedTuple
 import pytest
 from support.project import ROOT
 
+from llm_energy.analysis.compare.families import compare
+from llm_energy.analysis.compare.pairs import pairs_of
+from llm_energy.analysis.compare.series import collect
+from llm_energy.analysis.normalise import normalise
 from llm_energy.analysis.validate import validate
 from llm_energy.core.files import read_json, write_json
 from llm_energy.core.serialize import from_dict
@@ -27,14 +31,17 @@ class Sweep(NamedTuple):
     windows: int
     flags: set[str]  # those that it carries beyond the known ones
     most: float  # share of the GPU's bandwidth or arithmetic that none of its windows used
+    pairs: int  # blocks over all comparisons
 
 
 SWEEPS = {
-    "h100-llama-3.1-8b": Sweep("h100", "pytorch", 20, set(), 0.5),
-    "h100-llama-3.1-8b-compiled": Sweep("h100-compiled", "pytorch", 12, {"M23", "H05", "H14"}, 0.6),
-    "h100-llama-3.1-8b-int8": Sweep("h100-quantised", "pytorch", 4, {"E05"}, 0.5),
-    "h100-llama-3.1-8b-quantised": Sweep("h100-quantised", "pytorch", 4, set(), 0.5),
-    "h100-llama-3.1-8b-vllm": Sweep("h100-vllm", "vllm", 12, {"H14", "E22"}, 0.65),
+    "h100-llama-3.1-8b": Sweep("h100", "pytorch", 20, set(), 0.5, 69),
+    "h100-llama-3.1-8b-compiled": Sweep(
+        "h100-compiled", "pytorch", 12, {"M23", "H05", "H14"}, 0.6, 27
+    ),
+    "h100-llama-3.1-8b-int8": Sweep("h100-quantised", "pytorch", 4, {"E05"}, 0.5, 12),
+    "h100-llama-3.1-8b-quantised": Sweep("h100-quantised", "pytorch", 4, set(), 0.5, 12),
+    "h100-llama-3.1-8b-vllm": Sweep("h100-vllm", "vllm", 12, {"H14", "E22"}, 0.65, 27),
 }
 SENSORS = ARCHIVES / "h100-sensors.json"
 TWO_BOARDS = ROOT / "tests" / "recorded" / "h200-two-boards.tar.gz"
@@ -119,6 +126,16 @@ def test_no_window_of_a_sweep_is_called_invalid(archived, monkeypatch):
     assert all(
         share <= 1 for boards in held for shares in boards.values() for share in shares.values()
     )
+
+
+def test_what_was_measured_in_one_session_is_paired(archived, monkeypatch):
+    sweep, folder = archived
+    monkeypatch.chdir(folder)
+    plan = Path(f"results/{sweep.name}/plan.json")
+    metrics = normalise(validate(sweep.name, sweep.backend, plan))
+    compared, _ = compare(pairs_of(collect([metrics]), read_json(plan)))
+    assert sum(one.n for one in compared) == sweep.pairs
+    assert not [one for one in compared if one.outcome == "not_comparable"]
 
 
 def counter_j(interval: Interval) -> float:

@@ -69,11 +69,12 @@ class Field:
     """One condition: what it is in words, how it is read, and which contrasts let it vary.
 
     ``of_energy`` conditions say how joules were metered, so that times and rates need not share
-    them; they are read off Joules, all others off what was Seen.
+    them; they are read off Joules, all others off what was Seen. What several windows tell
+    together (``sessions.py``) is read off none.
     """
 
     title: str
-    read: Callable[[Any], str]
+    read: Callable[[Any], str] | None
     varies: frozenset[Contrast] = frozenset()
     of_energy: bool = False
 
@@ -141,6 +142,7 @@ FIELDS: dict[str, Field] = {
     ),
     "host": Field("host", lambda w: w.measurement.host.hostname, _varies("sweep")),
     "boards": Field("GPUs", lambda w: ", ".join(w.metered) or "none", _varies("sweep")),
+    "session": Field("session", None, _varies("sweep")),
     "power_limit_w": Field(
         "power limit of the GPUs (W)",
         lambda w: _power_limits(w.window.interval, w.gpus),
@@ -212,7 +214,11 @@ def window_conditions(
 ) -> dict[str, str]:
     """Return by its name every condition of one window, those of its joules left out."""
     seen = Seen(measurement, window, workload)
-    return {name: field.read(seen) for name, field in FIELDS.items() if not field.of_energy}
+    return {
+        name: field.read(seen)
+        for name, field in FIELDS.items()
+        if field.read and not field.of_energy
+    }
 
 
 def energy_conditions(window: Window, status: Status) -> dict[str, str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -153,10 +154,19 @@ def _of_window(
         "nll_per_token": quality and quality.nll_per_token,
         "perplexity": quality and quality.perplexity,
         "model_notes": measurement.model_notes,
+        **_when(measurement),
         **_limits(measurement, window, done.output_tokens),
         **_traffic(window.traffic),
         **_kinds(workload),
     }
+
+
+def _when(measurement: Measurement) -> dict[str, Any]:
+    """Return the fields of a row that say in which boot its repeat ran, and from when to when."""
+    clock = measurement.clock
+    began_s = datetime.fromisoformat(clock.utc).timestamp()
+    ended_s = began_s + measurement.end_s - clock.monotonic_s
+    return {"boot_id": measurement.host.boot_id, "span_utc_s": (began_s, ended_s)}
 
 
 def _of_joules(

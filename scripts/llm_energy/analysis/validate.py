@@ -6,6 +6,7 @@ import os
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -145,6 +146,10 @@ def consistent(measurement: Measurement, planned: Planned, spec_sha256: str) -> 
     for workload in spec.workloads:
         if problem := _unusable(workload):
             return f"spec.workloads {workload.id}: {problem}"
+    try:
+        datetime.fromisoformat(measurement.clock.utc)
+    except ValueError:
+        return f"clock.utc is {measurement.clock.utc!r}, allowed such as 2026-01-31T12:00:00Z"
     intensity = measurement.carbon_intensity
     if intensity is not None and number(intensity, "g_per_kwh") is None:
         return f"carbon_intensity.g_per_kwh is {intensity.get('g_per_kwh')!r}, not a number"

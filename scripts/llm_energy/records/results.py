@@ -98,7 +98,8 @@ class Metrics:
     ``traffic`` is the mode of timed arrivals; joules and tokens are then those between the edges of
     the window. ``work`` is the hash of what is asked apart from the traffic, ``series`` with the
     traffic but for its rate. ``latencies_s`` are quantiles over requests (``ttft_p50`` and so on),
-    of inter-token latency over tokens, all counted from when the request was due.
+    of inter-token latency over tokens, all counted from when the request was due. ``boot_id`` is
+    the boot in which the repeat ran, ``span_utc_s`` its begin and end in s since 1970.
     """
 
     cell: str
@@ -170,6 +171,8 @@ class Metrics:
     limits_source: str | None = None
     limits_reason: str | None = None
     limits_fault: str | None = None
+    boot_id: str | None = None
+    span_utc_s: tuple[float, float] | None = None
 
 
 @dataclass(frozen=True)

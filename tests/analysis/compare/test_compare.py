@@ -110,6 +110,55 @@ def test_a_block_that_ran_on_another_host_is_left_out_and_said_so():
     assert (left.block, left.reason) == (3, "host: not recorded and node2")
 
 
+DAY_S, RUN_S = 86_400.0, 300.0
+ORDER = ("bfloat16", "int8", "int4")
+
+
+def measured_at(late=lambda row: 0.0, boot=lambda row: "a"):
+    """Let the repeats of each block follow one another, moved by ``late`` seconds."""
+
+    def change(table):
+        rows = []
+        for row in table.rows:
+            began_s = 1e9 + RUN_S * (len(ORDER) * row.repeat + ORDER.index(row.precision))
+            began_s += late(row)
+            span_utc_s = (began_s, began_s + RUN_S - 1)
+            rows.append(replace(row, boot_id=boot(row), span_utc_s=span_utc_s))
+        return replace(table, rows=tuple(rows))
+
+    return change
+
+
+ADDED = {
+    "40 days later": measured_at(lambda row: 40 * DAY_S * (row.precision == "int4")),
+    "after a reboot": measured_at(boot=lambda row: row.precision),
+    "right after the others": measured_at(lambda row: 20 * RUN_S * (row.precision == "int4")),
+}
+
+
+@pytest.mark.parametrize("when", ADDED)
+def test_a_cell_that_was_added_later_is_in_no_block_of_the_earlier_ones(when):
+    found = of(said(change=ADDED[when]), "precision")
+    added = [one for one in found if one.other.precision == "int4"]
+    assert {(one.outcome, one.n, one.ratio) for one in added} == {("not_comparable", 0, None)}
+    assert all("Raise protocol.repeats" in one.verdict for one in added)
+    assert all(" UTC" in one.verdict for one in added)
+
+
+def test_blocks_of_two_sessions_are_each_paired_within_its_own():
+    later = measured_at(lambda row: DAY_S * (row.repeat > 3), lambda row: str(row.repeat > 3))
+    found = said(change=later)
+    assert {one.blocks for one in of(found, "precision")} == {(1, 2, 3, 4, 5)}
+    assert len(next(h for h in found.held_fixed if h.field == "session").values) == 2
+
+
+def test_a_repeat_that_was_measured_anew_later_is_left_out_of_its_block():
+    again = measured_at(lambda row: DAY_S * (row.precision == "int4" and row.repeat == 2))
+    one = next(c for c in of(said(change=again), "precision") if c.other.precision == "int4")
+    assert one.blocks == (1, 3, 4, 5)
+    assert one.left_out[0].reason.startswith("session: begun 2001-09-09")
+
+
 def test_a_sweep_split_over_two_hosts_is_paired_within_each():
     whole = rows_changed(lambda row: row.repeat > 3, conditions={"host": "node2", "boards": "B"})
     found = said(change=whole)

@@ -28,6 +28,7 @@ TITLES = {
     "backend": "between backends",
     "choice": "against the chosen one",
 }
+REMEDY = "Raise protocol.repeats: the added blocks measure both cells in one session"
 
 
 def compare(pairs: Iterable[Pair]) -> tuple[list[Comparison], list[Family]]:
@@ -155,6 +156,8 @@ def verdict(found: Comparison, verb: str, unit: str, compared: int) -> str:
     reference, other = (_name_of(side, found.contrast) for side in (found.reference, found.other))
     if found.outcome == "not_comparable":
         told = "; ".join(map(in_words, found.differs))
+        if any(one.field in ("session", "block") for one in found.differs):
+            told += f". {REMEDY}"
         return f"{other} and {reference} are not comparable: {told}"
     if found.outcome == "too_few_pairs":
         lacking = "their repeats do not scatter at all" if found.n > 1 else "an interval takes two"

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from llm_energy.analysis.comparability import differences, in_words
+from llm_energy.analysis.sessions import sessions, utc
 from llm_energy.analysis.statistics.outliers import outlying
 from llm_energy.records import Metrics, MetricsTable, Status
 from llm_energy.records.comparison import Contrast, Difference, LeftOut, Side
@@ -88,8 +89,16 @@ class Pair:
 def collect(tables: Iterable[MetricsTable]) -> list[Series]:
     """Sort every row of metrics into its series, in the order of the rows."""
     found: dict[tuple, Series] = {}
-    for table in tables:
+    tables = list(tables)
+    measured_in = sessions(row for table in tables for row in table.rows)
+    known: dict[tuple, Mapping[str, str]] = {}  # one object for equal conditions
+    for number, table in enumerate(tables):
         for row in table.rows:
+            session = measured_in.get(row.measurement)
+            place = (number, row.conditions, session)
+            if place not in known:
+                held = table.conditions.get(row.conditions or "", {})
+                known[place] = {**held, "session": session} if session else held
             key = (row.cell, row.workload, row.energy_status, row.components)
             if key not in found:
                 found[key] = Series(
@@ -103,7 +112,7 @@ def collect(tables: Iterable[MetricsTable]) -> list[Series]:
                     components=row.components,
                 )
             found[key].rows[row.repeat] = row
-            found[key].conditions[row.repeat] = table.conditions.get(row.conditions or "", {})
+            found[key].conditions[row.repeat] = known[place]
     return list(found.values())
 
 
@@ -124,8 +133,9 @@ def matched(
 def pair(contrast: Contrast, metric: Metric, reference: Series, other: Series) -> Pair | None:
     """Pair two series block by block; None where one of them has no value at all.
 
-    Members of a pair agree in every condition that the contrast holds fixed, host and GPUs
-    included, so a block that ran on two hosts is left out.
+    Members of a pair agree in every condition that the contrast holds fixed, host, GPUs and
+    session included, and no other repeat of the two lies between them: a cell that is added later
+    was measured in no block of the earlier ones.
     """
     first, second = reference.values(metric), other.values(metric)
     if not first or not second:
@@ -140,7 +150,7 @@ def pair(contrast: Contrast, metric: Metric, reference: Series, other: Series) -
             known[key] = differences(
                 contrast, *sides, energy=metric.energy, per_token=metric.per_token
             )
-        if found := known[key]:
+        if found := known[key] or _apart(reference, other, block):
             refused[block] = tuple(found)
         else:
             logs[block] = math.log(second[block] / first[block])
@@ -158,3 +168,21 @@ def pair(contrast: Contrast, metric: Metric, reference: Series, other: Series) -
     ]
     left_out.sort(key=lambda one: one.block)
     return Pair(contrast, metric, reference, other, logs, tuple(left_out), differs)
+
+
+def _apart(reference: Series, other: Series, block: int) -> list[Difference]:
+    """Say whether another repeat of two series lies between the two of a block."""
+    spans_s = [series.rows[block].span_utc_s for series in (reference, other)]
+    if None in spans_s:
+        return []
+    begins_s = [begin_s for begin_s, _ in spans_s]
+    others = (
+        row.span_utc_s[0]
+        for series in (reference, other)
+        for repeat, row in series.rows.items()
+        if repeat != block and row.span_utc_s is not None
+    )
+    if not any(min(begins_s) < begin_s < max(begins_s) for begin_s in others):
+        return []
+    first, second = map(utc, begins_s)
+    return [Difference("block", first, f"{second}, with other repeats of the two in between")]

@@ -14,6 +14,7 @@ from llm_energy.analysis.compare.pairs import pairs_of
 from llm_energy.analysis.compare.recommend import choices, lowest, recommendation
 from llm_energy.analysis.compare.series import Series, collect
 from llm_energy.analysis.rows import key, with_energy
+from llm_energy.analysis.sessions import sessions
 from llm_energy.analysis.statistics.format import change, significant
 from llm_energy.core.errors import LlmEnergyError
 from llm_energy.records import SCHEMA_VERSION, Aggregate, AggregateRow, MetricsTable
@@ -90,13 +91,15 @@ def _work_in_words(values: Sequence[str]) -> str:
     return "; ".join([*lengths, *rest])
 
 
-def held_fixed(tables: Iterable[MetricsTable]) -> list[HeldFixed]:
+def held_fixed(tables: Sequence[MetricsTable]) -> list[HeldFixed]:
     """Return every condition with the values that it took over the sweep."""
     found: dict[str, dict[str, None]] = {name: {} for name in FIELDS}
     for table in tables:
         for conditions in table.conditions.values():
             for name in FIELDS:
                 found[name][conditions.get(name, UNRECORDED)] = None
+    if measured_in := sessions(row for table in tables for row in table.rows):
+        found["session"] = dict.fromkeys(measured_in.values())
     return [HeldFixed(name, field.title, tuple(found[name])) for name, field in FIELDS.items()]
 
 

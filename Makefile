@@ -33,7 +33,7 @@ unexport UV_FIND_LINKS
 # Engines take ten seconds longer to import without bytecode. So it is written, whatever the shell
 # says, and once at the build: else the first repeat's start would differ from all others.
 unexport PYTHONDONTWRITEBYTECODE
-IMPORTS_workflow = import snakemake.cli, scipy.stats, jsonschema, jinja2, altair, matplotlib
+IMPORTS_workflow = import snakemake.cli, scipy.stats, jsonschema, jinja2, altair, matplotlib, pyarrow.parquet
 IMPORTS_pytorch = import torch, accelerate, bitsandbytes, codecarbon, gguf; \
     from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaForCausalLM
 IMPORTS_vllm = import codecarbon; from vllm import EngineArgs, LLMEngine, SamplingParams; \

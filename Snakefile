@@ -7,6 +7,7 @@
 # results/<sweep>/<backend>/measurements/       raw measurements, <cell>/<repeat>.json
 # results/<sweep>/<backend>/{verdicts,metrics,aggregate}.json
 # results/<sweep>/{tables,figures}/             what a paper prints
+# results/<sweep>/data/                         the same as tidy tables
 # results/<sweep>/report.html                   all of it on one page
 #
 # A cell is model--backend--precision. results/README.md says more.
@@ -41,6 +42,7 @@ include: "workflow/rules/compare.smk"
 include: "workflow/rules/load.smk"
 include: "workflow/rules/sameness.smk"
 include: "workflow/rules/tables.smk"
+include: "workflow/rules/data.smk"
 include: "workflow/rules/figures.smk"
 include: "workflow/rules/report.smk"
 include: "workflow/rules/provenance.smk"
@@ -51,6 +53,7 @@ rule paper:
     input:
         outputs(rules.tables, sweep=PLAN.sweep),
         outputs(rules.compare, sweep=PLAN.sweep),
+        outputs(rules.data, sweep=PLAN.sweep),
         outputs(rules.provenance, sweep=PLAN.sweep),
         outputs(rules.figures, sweep=PLAN.sweep),
         outputs(rules.report, sweep=PLAN.sweep),

@@ -27,7 +27,7 @@ Cell = tuple[str, str, int]  # backend, precision, batch size
 
 
 def no_difference(cell: Cell) -> float:
-    """Return the same true joules per output token for every cell."""
+    """Return every cell the same true joules per output token."""
     return 1.0
 
 

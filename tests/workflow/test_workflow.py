@@ -15,7 +15,7 @@ from llm_energy.environments import registry
 
 PRECISIONS = example("precisions")["precisions"]
 STAGES = ("validate", "normalise", "aggregate", "compare", "load", "sameness")
-SHOWN = ("tables", "figures", "report", "provenance")
+SHOWN = ("tables", "data", "figures", "report", "provenance")
 CHEAP = dict.fromkeys((*STAGES, *SHOWN, "all"), 1)
 
 pytestmark = pytest.mark.engine

@@ -1,6 +1,6 @@
 """Record what every row of every table was made from.
 
-INPUT  everything of the sweep up to its tables and figures
+INPUT  everything of the sweep up to its tables, data and figures
 OUTPUT results/<sweep>/provenance.json
 """
 
@@ -16,6 +16,7 @@ rule provenance:
         tables=rules.tables.output,
         compared=rules.compare.output,
         sameness=rules.sameness.output,
+        data=rules.data.output,
         figures=rules.figures.output,
     output:
         "results/{sweep}/provenance.json",

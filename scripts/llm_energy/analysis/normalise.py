@@ -84,7 +84,7 @@ def _measured(
     verdicts: list[Verdict], references: Outputs
 ) -> list[tuple[dict[str, Any], dict[str, str]]]:
     """Return the fields of the rows of the windows of one measurement, each with its conditions."""
-    measurement = _judged(verdicts[0])
+    measurement = judged_measurement(verdicts[0])
     return [found for one in verdicts for found in window_fields(measurement, one, references)]
 
 
@@ -107,7 +107,8 @@ def window_fields(
         yield fields, held | energy_conditions(window, status)
 
 
-def _judged(verdict: Verdict) -> Measurement:
+def judged_measurement(verdict: Verdict) -> Measurement:
+    """Read the measurement that a verdict was given for; LlmEnergyError where it is another now."""
     path = Path(verdict.measurement)
     if not path.is_file():
         raise LlmEnergyError(f"{path}: no such file, though it was judged")

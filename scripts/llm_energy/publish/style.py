@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 MARKERS = dict(zip(SHAPES, ("o", "s", "^", "D", "v", "P", "X"), strict=True))
+SIMULATED = "SIMULATED: none of these joules was ever drawn."
 HATCH, MOST_NAMED = "////", 14  # names in a legend
 PANELS_A_ROW, PANEL_INCHES = 3, (3.1, 2.5)
 RC = {

@@ -23,7 +23,7 @@ UNTOLD = ("not_distinguishable", "too_few_pairs")
 
 @dataclass(frozen=True)
 class Side:
-    """One side of a comparison: a cell and workload, its usable repeats, and its own mean.
+    """One side of a comparison: a cell and workload, its ``n`` usable repeats, and its own mean.
 
     ``mean`` is over all its repeats, in the unit of the metric; the ratio is over pairs alone.
     """
@@ -59,16 +59,17 @@ class LeftOut:
 class Comparison:
     """One quantity of two sides, paired by block.
 
-    ``metric`` is its name in ``metrics.json``; ``outcome`` says what is beyond noise after the
-    correction, or why that cannot be said. ``family`` names the comparisons that are corrected
-    together (see ``Family``). ``blocks`` are the repeat numbers that entered, ``n`` of them.
-    ``ratio`` is the geometric mean over blocks of other over reference, ``p`` its two-sided
-    p-value, ``p_adjusted`` the same after Holm's correction over the family.
-    ``smallest_detectable_percent`` is the true difference that would be found in 4 of 5 such
-    sweeps, correction included. ``log_sd`` is the standard deviation of the paired log-ratios,
-    ``degrees_of_freedom`` those of the interval. All of them are None without two pairs.
-    ``differs`` says, for ``not_comparable``, which fields differ. ``verdict`` is the result in
-    words, ``notes`` what a reader must know to use it. A throughput or latency has no
+    ``contrast`` says in what they differ on purpose. ``metric`` is its name in ``metrics.json``;
+    ``outcome`` says what is beyond noise after the correction, or why that cannot be said.
+    ``family`` names the comparisons that are corrected together (see ``Family``). ``blocks`` are
+    the repeat numbers that entered, ``n`` of them, and ``left_out`` the others, each with its
+    reason. ``ratio`` is the geometric mean over blocks of other over reference, ``ci_low`` and
+    ``ci_high`` its 95 % interval, ``p`` its two-sided p-value, ``p_adjusted`` the same after Holm's
+    correction over the family. ``smallest_detectable_percent`` is the true difference that would be
+    found in 4 of 5 such sweeps, correction included. ``log_sd`` is the standard deviation of the
+    paired log-ratios, ``degrees_of_freedom`` those of the interval. All of them are None without
+    two pairs. ``differs`` says, for ``not_comparable``, which fields differ. ``verdict`` is the
+    result in words, ``notes`` what a reader must know to use it. A throughput or latency has no
     ``energy_status`` and no ``components``.
     """
 

@@ -318,6 +318,15 @@ def figure_index(folder: Path) -> Path:
     return figure(folder, "index", "json")
 
 
+def data(folder: Path, name: str, suffix: str) -> Path:
+    """Return the path of a tidy table, or of what says what its columns mean.
+
+    >>> str(data(Path("results/demo"), "windows", "parquet"))
+    'results/demo/data/windows.parquet'
+    """
+    return folder / "data" / f"{name}.{suffix}"
+
+
 def report(folder: Path) -> Path:
     """Return the path of the whole sweep on one page.
 
@@ -352,6 +361,7 @@ MADE = tuple(
     for path in (
         *(verdicts(_HERE, ANY), metrics(_HERE, ANY), aggregate(_HERE, ANY)),
         *(comparisons(_HERE), load(_HERE), table(_HERE, ANY, ANY), figure(_HERE, ANY, ANY)),
+        data(_HERE, ANY, ANY),
     )
 )
 MANIFESTS = ("*/manifest*.json",)  # below results/models/

@@ -68,6 +68,14 @@ def check_titles(tables: Iterable[Verdicts]) -> dict[str, str]:
 class Metrics:
     """One window, normalised: one row for the measured joules and one for the estimated ones.
 
+    ``cell`` is the ``model``, ``backend`` and ``precision`` that were measured, joined by two
+    hyphens. ``workload`` is its id in the config and ``batch_size`` how many requests it asks for
+    at once; ``batching`` says how the engine put them together. ``repeat`` counts the processes of
+    the cell from 1. ``verdict`` is ``valid``, ``degraded`` or ``invalid``. ``passes`` counts the
+    whole passes over the workload's requests; ``requests``, ``prompt_tokens`` and
+    ``output_tokens`` are all of the window, and padding is never counted. ``hostname`` is the host
+    that measured. ``measurement`` is the path of the raw record, ``measurement_sha256`` its hash.
+
     ``energy_status`` says which of the two the row is; ``components`` which parts it sums (``gpu``,
     ``cpu``, ``dram``). ``gross_energy_j`` are the joules over the window, ``net_energy_j`` those
     minus the loaded-idle power times the window, null with ``net_reason`` where that baseline is
@@ -193,7 +201,7 @@ class MetricsTable:
 
 @dataclass(frozen=True)
 class Statistic:
-    """Mean, sample SD and 95 % intervals over ``n`` repeats; None where undefined.
+    """``mean``, sample SD (``sd``) and 95 % intervals over ``n`` repeats; None where undefined.
 
     ``ci_*`` is for comparisons on one GPU; it follows from ``standard_uncertainty`` with
     ``degrees_of_freedom`` (None without a bound). ``absolute_ci_*`` adds the sensor's own error.
@@ -236,10 +244,12 @@ class Outlier:
 class AggregateRow:
     """One cell and workload over its repeats. ``statistics`` is keyed by the metric's name.
 
-    ``excluded`` lists the repeats that did not enter, as (repeat, reason). A row whose cell gave no
-    usable window at all has ``n`` 0, ``outcome`` and ``reason``. ``flags`` and ``assumptions`` are
-    those of any repeat. ``not_needed`` repeats were left out on purpose, the interval being narrow
-    enough without them.
+    ``n`` repeats entered, of which ``degraded`` carry a warning; ``measurements`` are the paths of
+    their raw records and ``hosts`` where they ran. ``excluded`` lists the repeats that did not
+    enter, as (repeat, reason). A row whose cell gave no usable window at all has ``n`` 0,
+    ``outcome`` and ``reason``. ``flags`` and ``assumptions`` are those of any repeat.
+    ``not_needed`` repeats were left out on purpose, the interval being narrow enough without them.
+    ``outliers`` are repeats far from the others, by metric.
     """
 
     cell: str

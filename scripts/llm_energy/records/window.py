@@ -168,11 +168,14 @@ class Completion:
 class RequestTable:
     """The requests of a window as columns of equal length, one row an answered request.
 
-    Times are on the monotonic clock; ``service_start_s`` is when the engine began with a request.
-    Output tokens are counted from ids. ``finish_reason`` is ``length``, ``stop`` or ``abort``.
-    Columns with a default may be empty. With timed traffic, ``output_tokens_inside`` counts the
-    tokens that came between the window's edges, and rows are those that arrived or were served
-    there; without, a window holds all of its requests.
+    ``request_id`` is that of its prompt. ``prompt_tokens`` are without padding, of which
+    ``cached_prompt_tokens`` came from a prefix cache; ``padding_tokens`` is what its row was filled
+    with. ``output_tokens`` are counted from ids. On the monotonic clock, ``arrival_s`` is when a
+    request was due, ``service_start_s`` when the engine began with it, ``first_token_s`` and
+    ``last_token_s`` when these tokens were there. ``finish_reason`` is ``length``, ``stop`` or
+    ``abort``. Columns with a default may be empty. With timed traffic, ``output_tokens_inside``
+    counts the tokens that came between the window's edges, and rows are those that arrived or were
+    served there; without, a window holds all of its requests.
     """
 
     request_id: tuple[str, ...]

@@ -151,8 +151,8 @@ def test_simulated_joules_say_so_in_the_figure_itself(sweep, monkeypatch):
     noted = []
     monkeypatch.setattr(style, "render", lambda figure, title, note: noted.append(note) or {})
     one, *_ = figures.draw(simulated, ())
-    assert set(noted) == {figures.SIMULATED}
-    assert one.caption.endswith(figures.SIMULATED)
+    assert set(noted) == {style.SIMULATED}
+    assert one.caption.endswith(style.SIMULATED)
 
 
 def test_workloads_that_share_a_batch_size_are_not_joined_by_a_line():

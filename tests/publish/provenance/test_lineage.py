@@ -7,6 +7,8 @@ import shutil
 from pathlib import Path
 
 import aggregate
+import compare
+import data
 import lineage
 import normalise
 import provenance
@@ -34,9 +36,12 @@ def run_stages(root: Path) -> None:
     assert normalise.main(judged) == 0
     metrics = ["--metrics", f"{out}/metrics.json", "--plan", plan]
     assert aggregate.main([*metrics, "--out", f"{out}/aggregate.json"]) == 0
-    shown = ["--aggregates", f"{out}/aggregate.json", "--verdicts", f"{out}/verdicts.json"]
-    shown += ["--out-dir", f"{FOLDER}/tables"]
-    assert tables.main(shown) == 0
+    records = [*metrics, "--aggregates", f"{out}/aggregate.json"]
+    compared = ["--comparisons", f"{FOLDER}/comparisons.json"]
+    assert compare.main([*records, "--out", compared[1]]) == 0
+    judged = ["--verdicts", f"{out}/verdicts.json", *compared]
+    assert tables.main([*records[4:], *judged, "--out-dir", f"{FOLDER}/tables"]) == 0
+    assert data.main([*records, *judged, "--out-dir", f"{FOLDER}/data"]) == 0
     assert provenance.main(["--sweep", "test", "--out", f"{FOLDER}/provenance.json"]) == 0
 
 
@@ -133,13 +138,13 @@ def test_a_file_that_is_gone_is_named(sweep, capsys):
     assert f"specs/{FLOAT}/r01.json: it is gone" in verdict_of(capsys)[1]
 
 
-def test_a_table_that_was_edited_together_with_its_hash_is_found_by_making_it_again(sweep, capsys):
-    path = sweep / FOLDER / "tables" / "energy.csv"
-    alter(path, b"float32", b"float16")
+@pytest.mark.parametrize("name", ["tables/energy.csv", "data/windows.csv"])
+def test_a_table_that_was_edited_together_with_its_hash_is_found(sweep, capsys, name):
+    alter(sweep / FOLDER / name, b"float32", b"float16")
     assert provenance.main(["--sweep", "test", "--out", f"{FOLDER}/provenance.json"]) == 0
     status, said = verdict_of(capsys)
     assert status == 1
-    assert "energy.csv: this software makes something else" in said
+    assert f"{name}: this software makes something else" in said
 
 
 def test_a_measurement_that_changed_after_its_verdict_gets_no_provenance(sweep):

@@ -210,7 +210,7 @@ def test_short_degraded_and_left_out_are_footnotes():
     assert "3. E29\n" in files([builders.aggregate([row])])["md"]
 
 
-@pytest.mark.parametrize("output", ["tables", "figures", "report"])
+@pytest.mark.parametrize("output", ["tables", "data", "figures", "report"])
 def test_what_is_published_asks_no_check_of_today(output):
     code = f"import sys, llm_energy.publish.{output}; print(*sys.modules)"
     command = [sys.executable, "-c", code]

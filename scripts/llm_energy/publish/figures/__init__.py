@@ -22,7 +22,6 @@ from llm_energy.records.comparison import ParetoFront
 from llm_energy.records.metrics import GROSS
 
 MOST_PANELS, MOST_ROWS = 24, 120
-SIMULATED = "SIMULATED: none of these joules was ever drawn."
 # By figure: the plots that it shows, and what draws their panels.
 FROM_PLOTS = {
     "energy_by_batch": (("batch",), energy.points),
@@ -113,7 +112,7 @@ def draw(
     repeats = {cell: read_record(Measurement, root / chosen[cell]) for cell in shown}
     plots = describe(_of_lowest_energy(rows), _of_lowest_energy(every_row), pareto)
     kinds = [*_from_plots(plots), *_from_repeats(repeats, root, len(chosen) - len(shown))]
-    note = SIMULATED if any(row.simulated for row in rows) else ""
+    note = style.SIMULATED if any(row.simulated for row in rows) else ""
     if len(rows) > MOST_ROWS:
         note = (
             f"Of {len(rows)} cells and workloads, the {MOST_ROWS} of lowest energy. {note}".rstrip()

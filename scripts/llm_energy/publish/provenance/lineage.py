@@ -233,7 +233,7 @@ def _not_reproduced(provenance: Provenance, plan: dict[str, Any]) -> Iterator[tu
     """Run each stage on what the one before it wrote, and compare."""
     folder = provenance.folder
     again: dict[Path, Any] = {}
-    every = []
+    every, judgements = [], []
     for backend in backends(plan):
         verdicts = read_record(Verdicts, paths.verdicts(folder, backend))
         metrics = read_record(MetricsTable, paths.metrics(folder, backend))
@@ -243,6 +243,7 @@ def _not_reproduced(provenance: Provenance, plan: dict[str, Any]) -> Iterator[tu
         sizes = planned_batch_sizes(plan, [metrics])
         again[paths.aggregate(folder, backend)] = aggregate([metrics], plan, sizes)
         every.append(metrics)
+        judgements.append(verdicts)
     results = _results(provenance.folder, plan)
     if results.comparisons:
         found = comparisons(every, results.aggregates, plan)
@@ -255,5 +256,10 @@ def _not_reproduced(provenance: Provenance, plan: dict[str, Any]) -> Iterator[tu
         path = paths.table(folder, *name.rsplit(".", 1))
         if not path.is_file() or path.read_text(encoding="utf-8") != text:
             wrong.append(path)
+    if str(paths.data(folder, "datapackage", "json")) in provenance.files:  # older versions: none
+        from llm_energy.publish import data  # pandas takes a second, which one row can do without
+
+        sweep = data.Sweep(plan, judgements, every, results.aggregates, results.comparisons)
+        wrong += data.not_reproduced(sweep, folder)
     for path in wrong:
         yield str(path), "this software makes something else of what it was made from"

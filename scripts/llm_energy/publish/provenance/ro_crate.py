@@ -24,6 +24,7 @@ NO_LICENSE = "Not stated. Ask the authors of the data before you use it."
 FORMATS = {
     ".json": "application/json",
     ".csv": "text/csv",
+    ".parquet": "application/vnd.apache.parquet",
     ".md": "text/markdown",
     ".tex": "application/x-tex",
     ".txt": "text/plain",
@@ -110,14 +111,12 @@ def describe(provenance: Provenance, contents: dict[str, bytes], about: About) -
             },
         )
     )
-    made = provenance.folder
+    made = {provenance.folder / name for name in ("tables", "figures", "data")}
     crate.add_action(
         software,
         identifier="#tables",
         object=[files[path] for path in _measurements(provenance)],
-        result=[
-            f for p, f in files.items() if Path(p).parent in (made / "tables", made / "figures")
-        ],
+        result=[f for p, f in files.items() if Path(p).parent in made],
         properties={"name": "Making tables and figures from the measurements"},
     )
     return crate.metadata.generate()

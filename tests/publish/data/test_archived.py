@@ -1,0 +1,92 @@
+"""The tidy tables of a sweep on a real GPU give every number of its energy table in a few lines."""
+
+from __future__ import annotations
+
+import re
+from decimal import ROUND_HALF_EVEN, Decimal
+from pathlib import Path
+
+import pandas
+import pytest
+from support.project import ROOT
+
+from llm_energy.analysis.aggregate import aggregate, planned_batch_sizes
+from llm_energy.analysis.compare.stage import comparisons
+from llm_energy.analysis.normalise import normalise
+from llm_energy.analysis.statistics.format import ABSENT
+from llm_energy.analysis.validate import validate
+from llm_energy.core.files import read_json
+from llm_energy.publish.data import Sweep, render
+from llm_energy.publish.provenance.archive import unpack
+from llm_energy.publish.tables import Results, make
+from llm_energy.publish.tables.table import Sheet
+from llm_energy.records import paths
+
+SHOWN = {
+    "gross": "energy_per_output_token_j",
+    "net": "net_energy_per_output_token_j",
+    "steady_state": "steady_state_energy_per_output_token_j",
+    "facility": "facility_energy_per_output_token_j",
+    "tokens_per_s": "output_tokens_per_s",
+    "ttft": "ttft_s",
+}
+
+
+@pytest.fixture(params=["h100-llama-3.1-8b-vllm", "h100-llama-3.1-8b-quantised"])
+def energy(request, tmp_path, monkeypatch) -> Sheet:
+    """Make the data of an archived sweep in the working directory, and give its energy table."""
+    monkeypatch.chdir(tmp_path)
+    sweep = unpack(ROOT / "docs" / "measurements" / f"{request.param}.tar.gz", Path())
+    path = paths.plan(paths.sweep_folder(sweep))
+    plan = read_json(path)
+    (backend,) = {cell["backend"] for cell in plan["cells"]}
+    verdicts = validate(sweep, backend, path)
+    metrics = normalise(verdicts)
+    summary = aggregate([metrics], plan, planned_batch_sizes(plan, [metrics]))
+    compared = comparisons([metrics], [summary], plan)
+    for name, content in render(Sweep(plan, [verdicts], [metrics], [summary], compared)):
+        Path(name).write_bytes(content)
+    return make(Results((summary,), compared), ["energy"])["energy"].sheet
+
+
+def in_pandas() -> pandas.DataFrame:
+    """Make the energy table of the tidy tables."""
+    cells = pandas.read_parquet("cells.parquet").query("n > 0").set_index(["cell", "workload"])
+    table = pandas.DataFrame({"n": cells["n"], "n ±": 0})
+    for name, metric in SHOWN.items():
+        table[name] = cells[f"{metric}_mean"]
+        table[f"{name} ±"] = (cells[f"{metric}_ci_high"] - cells[f"{metric}_ci_low"]) / 2
+    high, low = (cells[f"{SHOWN['gross']}_absolute_ci_{end}"] for end in ("high", "low"))
+    table["absolute"], table["absolute ±"] = table["gross"], (high - low) / 2
+    return table
+
+
+def agrees(shown: str, value: float) -> bool:
+    """Tell whether a number is what is shown, once it has no more digits than that."""
+    last = Decimal(shown).normalize()
+    return Decimal(float(value)).quantize(last, ROUND_HALF_EVEN) == last
+
+
+def test_ten_lines_of_pandas_give_every_number_of_the_energy_table(energy):
+    table = in_pandas()
+    columns = [column.name for column in energy.columns if column.kind == "number"]
+    seen, cells = 0, {f"{cell}/{workload}": (cell, workload) for cell, workload in table.index}
+    for line in energy.lines:
+        for name in columns:
+            numbers = re.findall(r"[\d.]+", line.cells[name])
+            if line.id not in cells:
+                assert name == "n" or not numbers
+                continue
+            for number, column in zip(numbers, (name, f"{name} ±"), strict=False):
+                assert agrees(number, table.loc[cells[line.id], column]), (line.id, column)
+                seen += 1
+            assert bool(numbers) != (line.cells[name] == ABSENT)
+    assert seen >= 8 * len(cells) > 0
+
+
+def test_the_means_over_the_windows_are_those_of_the_cells(energy):
+    windows, table = pandas.read_parquet("windows.parquet"), in_pandas()
+    means = windows.groupby(["cell", "workload"], observed=True)[SHOWN["gross"]].mean().dropna()
+    pandas.testing.assert_series_equal(
+        means, table["gross"], check_names=False, check_index_type=False, check_like=True
+    )

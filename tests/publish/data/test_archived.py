@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import re
 from decimal import ROUND_HALF_EVEN, Decimal
 from pathlib import Path
@@ -19,7 +20,7 @@ from llm_energy.core.files import read_json
 from llm_energy.publish.data import Sweep, render
 from llm_energy.publish.provenance.archive import unpack
 from llm_energy.publish.tables import Results, make
-from llm_energy.publish.tables.table import Sheet
+from llm_energy.publish.tables.table import Table
 from llm_energy.records import paths
 
 SHOWN = {
@@ -33,7 +34,7 @@ SHOWN = {
 
 
 @pytest.fixture(params=["h100-llama-3.1-8b-vllm", "h100-llama-3.1-8b-quantised"])
-def energy(request, tmp_path, monkeypatch) -> Sheet:
+def energy(request, tmp_path, monkeypatch) -> Table:
     """Make the data of an archived sweep in the working directory, and give its energy table."""
     monkeypatch.chdir(tmp_path)
     sweep = unpack(ROOT / "docs" / "measurements" / f"{request.param}.tar.gz", Path())
@@ -46,7 +47,7 @@ def energy(request, tmp_path, monkeypatch) -> Sheet:
     compared = comparisons([metrics], [summary], plan)
     for name, content in render(Sweep(plan, [verdicts], [metrics], [summary], compared)):
         Path(name).write_bytes(content)
-    return make(Results((summary,), compared), ["energy"])["energy"].sheet
+    return make(Results((summary,), compared), ["energy"])["energy"]
 
 
 def in_pandas() -> pandas.DataFrame:
@@ -69,9 +70,9 @@ def agrees(shown: str, value: float) -> bool:
 
 def test_ten_lines_of_pandas_give_every_number_of_the_energy_table(energy):
     table = in_pandas()
-    columns = [column.name for column in energy.columns if column.kind == "number"]
+    columns = [column.name for column in energy.sheet.columns if column.kind == "number"]
     seen, cells = 0, {f"{cell}/{workload}": (cell, workload) for cell, workload in table.index}
-    for line in energy.lines:
+    for line in energy.sheet.lines:
         for name in columns:
             numbers = re.findall(r"[\d.]+", line.cells[name])
             if line.id not in cells:
@@ -90,3 +91,9 @@ def test_the_means_over_the_windows_are_those_of_the_cells(energy):
     pandas.testing.assert_series_equal(
         means, table["gross"], check_names=False, check_index_type=False, check_like=True
     )
+
+
+def test_the_csv_of_the_energy_table_is_a_view_of_the_cells(energy):
+    cells, table = (pandas.read_csv(t, dtype=str) for t in ("cells.csv", io.StringIO(energy.csv)))
+    table["not_needed"] = cells["not_needed"]  # there a count
+    pandas.testing.assert_frame_equal(cells[table.columns], table)

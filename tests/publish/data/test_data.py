@@ -6,6 +6,7 @@ import io
 import json
 import re
 from contextlib import redirect_stdout
+from dataclasses import replace
 from pathlib import Path
 
 import data as script
@@ -15,7 +16,7 @@ import pytest
 from support import report_sweep
 from support.comparison_example import example
 
-from llm_energy.publish.data import Sweep, csv, not_reproduced, render
+from llm_energy.publish.data import Sweep, not_reproduced, render
 from llm_energy.records import write_record
 
 TABLES = ("windows", "cells", "comparisons", "requests")
@@ -109,11 +110,14 @@ def test_a_csv_says_what_the_parquet_file_says(folder):
         pandas.testing.assert_frame_equal(read, whole.astype(types))
 
 
-def test_no_text_of_a_csv_is_a_formula():
-    made = csv(
-        pandas.DataFrame({"a": pandas.array(["=1+1", None, "b"], "string"), "x": [-1.5, 2, 3]})
-    )
-    assert made == b"a,x\n'=1+1,-1.5\n,2.0\nb,3.0\n"
+def test_no_text_of_a_csv_is_a_formula(sweep):
+    aggregates = [
+        replace(one, rows=tuple(replace(row, reason="=1+1") for row in one.rows))
+        for one in sweep.aggregates
+    ]
+    made = dict(render(replace(sweep, aggregates=aggregates)))
+    assert b",'=1+1," in made["cells.csv"]
+    assert set(pandas.read_parquet(io.BytesIO(made["cells.parquet"]))["reason"]) == {"=1+1"}
 
 
 def test_every_column_is_explained_on_the_page_and_in_the_package(folder, sweep):

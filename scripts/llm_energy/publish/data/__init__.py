@@ -10,11 +10,10 @@ import pandas
 from pyarrow.lib import ArrowException
 from pyarrow.parquet import read_table
 
+from llm_energy.publish.csv_text import csv_text
 from llm_energy.publish.data import dictionary
 from llm_energy.publish.data.frames import Sweep, tables
 from llm_energy.records import paths
-
-FORMULA = ("=", "+", "-", "@", "\t", "\r")  # how a spreadsheet's formula begins
 
 
 def render(sweep: Sweep, jobs: int = 1) -> Iterator[tuple[str, bytes]]:
@@ -26,7 +25,7 @@ def render(sweep: Sweep, jobs: int = 1) -> Iterator[tuple[str, bytes]]:
     for name, table in made.items():
         frame = table.frame()
         yield f"{name}.parquet", parquet(frame)
-        yield f"{name}.csv", csv(frame)
+        yield f"{name}.csv", csv_text(*table.plain()).encode("utf-8")
     yield "README.md", dictionary.page(sweep, made).encode("utf-8")
     yield "datapackage.json", dictionary.package(sweep, made).encode("utf-8")
 
@@ -56,14 +55,3 @@ def parquet(frame: pandas.DataFrame) -> bytes:
     stream = io.BytesIO()
     frame.to_parquet(stream, engine="pyarrow", index=False)
     return stream.getvalue()
-
-
-def csv(frame: pandas.DataFrame) -> bytes:
-    """Return a frame as CSV; an absent value is empty.
-
-    A text that a spreadsheet would take for a formula gets an apostrophe before it; numbers stay.
-    """
-    texts = frame.select_dtypes("string")
-    risky = {name: texts[name].str.startswith(FORMULA).fillna(False) for name in texts}
-    safe = {name: texts[name].mask(found, "'" + texts[name]) for name, found in risky.items()}
-    return frame.assign(**safe).to_csv(index=False, lineterminator="\n").encode("utf-8")

@@ -88,10 +88,16 @@ class Tidy:
         """Return it as a data frame: what is absent is null, and categories have their order."""
         return pandas.DataFrame({c.name: _array(c, self.values[c.name]) for c in self.columns})
 
+    def plain(self) -> tuple[list[str], Iterator[tuple[Any, ...]]]:
+        """Return the heads and the rows, as a CSV file has them."""
+        names = [column.name for column in self.columns]
+        return names, zip(*(self.values[name] for name in names), strict=True)
+
 
 def _array(column: Column, values: Sequence[Any]) -> Any:
     if column.categories:
-        return pandas.Categorical(values, list(column.categories), ordered=True)
+        known = dict.fromkeys([*column.categories, *filter(None, values)])  # pooled backends last
+        return pandas.Categorical(values, list(known), ordered=True)
     return pandas.array(values, dtype=TYPES[column.kind])
 
 

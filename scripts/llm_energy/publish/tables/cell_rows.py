@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from itertools import chain
@@ -12,6 +10,7 @@ from typing import NamedTuple
 
 from llm_energy.analysis.statistics.format import ABSENT, quantity
 from llm_energy.core.errors import LlmEnergyError
+from llm_energy.publish.csv_text import csv_text
 from llm_energy.publish.tables.table import (
     Column,
     Footnotes,
@@ -31,7 +30,6 @@ MEANINGS = {
     "M25": "A GPU's joules are those of its whole module: CPU and memory are in them.",
     "mixed_backends": "Pools several backends against advice: the mean of unlike systems.",
 }
-FORMULA = ("=", "+", "-", "@", "\t", "\r")  # how a spreadsheet's formula begins
 CELL = (
     Column("model", "Model", brief="Model"),
     Column("precision", "Precision", brief="Precision"),
@@ -266,21 +264,3 @@ def _values(aggregates: Sequence[Aggregate], statistics: Sequence[str]) -> Itera
                 *(len(row.not_needed), "; ".join(row.assumptions), " ".join(row.flags)),
                 *(" ".join(row.hosts), " ".join(row.measurements)),
             ]
-
-
-def csv_text(heads: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
-    """Return rows as CSV; an absent value is empty.
-
-    A text that a spreadsheet would take for a formula gets an apostrophe before it; numbers stay.
-    Not pandas', which writes the same bytes from columns of objects alone (others lose the whole
-    numbers beside an absent one), takes half as long again, and is half a second's import.
-    """
-    stream = io.StringIO()
-    writer = csv.writer(stream, lineterminator="\n")
-    writer.writerow(heads)
-    writer.writerows([_no_formula(value) for value in row] for row in rows)
-    return stream.getvalue()
-
-
-def _no_formula(value: object) -> object:
-    return f"'{value}" if isinstance(value, str) and value.startswith(FORMULA) else value

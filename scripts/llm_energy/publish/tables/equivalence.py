@@ -7,7 +7,7 @@ from dataclasses import fields
 
 from llm_energy.analysis.equivalence import Sameness
 from llm_energy.analysis.statistics.format import ABSENT
-from llm_energy.publish.tables.cell_rows import csv_text
+from llm_energy.publish.csv_text import csv_text
 from llm_energy.publish.tables.table import Column, Footnotes, Line, Sheet, Table, row_id, title
 
 COLUMNS = (

@@ -64,7 +64,7 @@ def _examine(arguments: argparse.Namespace) -> findings.Examination:
         conditions=conditions,
         settings=host.describe(ROOT, gpus).settings,
         # Each run of it has a meter of its own.
-        self_tests=() if arguments.no_self_test else self_test.of_boards(gpus, SELF_TEST_S),
+        self_tests=() if arguments.no_self_test else self_test.of_gpus(gpus, SELF_TEST_S),
     )
 
 

@@ -73,7 +73,7 @@ def test_another_flow_is_another_engine():
 
 def test_the_power_limit_inside_the_window_counts_and_not_the_one_at_the_start():
     lowered = builders.interval("window", 1020.0, 40.0)
-    lowered = replace(lowered, boards=(builders.board(power_limit_w=(200.0, 200.0)),))
+    lowered = replace(lowered, boards=(builders.gpu_activity(power_limit_w=(200.0, 200.0)),))
     other = found(windows=(builders.window(interval=lowered),))
     (difference,) = differences("precision", found(), other)
     assert in_words(difference) == "power limit of the GPUs (W): 300 and 200"

@@ -75,12 +75,12 @@ def test_without_a_carbon_intensity_there_is_no_co2e():
     assert rows(carbon_intensity=None)[0].co2e_g_per_output_token is None
 
 
-def test_boards_of_one_kind_are_added():
-    boards = tuple(
+def test_gpus_of_one_kind_are_added():
+    gpus = tuple(
         ComponentEnergy("gpu", uuid, "measured", "nvml", joules)
         for uuid, joules in (("GPU-1", 100.0), ("GPU-2", 50.0))
     )
-    (row,) = rows({"interval": builders.interval("window", 1020.0, 40.0, boards)})
+    (row,) = rows({"interval": builders.interval("window", 1020.0, 40.0, gpus)})
     assert (row.gross_energy_j, row.components) == (150.0, ("gpu",))
 
 

@@ -338,7 +338,7 @@ def test_another_sweep_or_backend_than_the_plans_is_an_error(tmp_path, sweep, ba
 ARCHIVE = ROOT / "docs" / "measurements" / "h100-llama-3.1-8b-bfloat16.tar.gz"
 
 
-def test_real_measurements_of_a_quiet_board_are_not_accused(tmp_path, monkeypatch):
+def test_real_measurements_of_a_quiet_gpu_are_not_accused(tmp_path, monkeypatch):
     with tarfile.open(ARCHIVE) as archive:
         archive.extractall(tmp_path, filter="data")
     monkeypatch.chdir(tmp_path)

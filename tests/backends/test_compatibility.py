@@ -383,7 +383,7 @@ def test_sharding_strategy_becomes_native_arguments(backend, strategy, arguments
     assert {key: translation.load[key] for key in arguments} == arguments
 
 
-def test_layers_are_spread_over_boards_alone():
+def test_layers_are_spread_over_gpus_alone():
     (refusal,) = run("pytorch", sharding__strategy="device_map").refusals
     assert "the CPU is one device; use tensor_parallel" in refusal.message
 

@@ -72,7 +72,7 @@ def test_ranks_of_one_model_know_their_place_and_where_to_meet(start):
     assert len({answer[0] for answer in ask(ranks, *["LLM_ENERGY_MEETING"] * 2)}) == 1
 
 
-def test_copies_are_alone_and_see_one_board_each(start, monkeypatch):
+def test_copies_are_alone_and_see_one_gpu_each(start, monkeypatch):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,6")
     ranks = start(together=False)
     assert [answer[0] for answer in ask(ranks, "WORLD_SIZE", "WORLD_SIZE")] == ["1", "1"]
@@ -202,12 +202,12 @@ def test_completions_come_as_if_one_process_had_served_them(copies):
     assert [c.output_token_ids for c in completions] == [(10 + k, k) for k in range(6)]
 
 
-def test_boards_are_counted_once_and_the_weights_of_one_copy(copies):
-    boards = [os.environ.get("CUDA_VISIBLE_DEVICES") or rank for rank in (0, 1)]
+def test_gpus_are_counted_once_and_the_weights_of_one_copy(copies):
+    gpus = [os.environ.get("CUDA_VISIBLE_DEVICES") or rank for rank in (0, 1)]
     assert copies.effective["device_uuids"] == [
-        f"GPU-{boards[0]}",
+        f"GPU-{gpus[0]}",
         "GPU-shared",
-        f"GPU-{boards[1]}",
+        f"GPU-{gpus[1]}",
     ]
     assert copies.effective["weight_bytes"] == 100
     assert [p["weight_bytes"] for p in copies.effective["processes"]] == [100, 100]

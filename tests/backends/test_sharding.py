@@ -10,7 +10,7 @@ from support import replay_runs
 from llm_energy.backends.sharding import heads_problem
 from llm_energy.core.errors import ConfigError
 from llm_energy.measure.simulation.host import SimulatedHost
-from llm_energy.measure.simulation.truth import BoardTruth, Truth
+from llm_energy.measure.simulation.truth import GpuTruth, Truth
 from llm_energy.plan.config.load import load_sweep
 from llm_energy.plan.plan import Engine, make_plan
 from llm_energy.records import Sharding
@@ -51,7 +51,7 @@ def test_both_backends_run_on_several_ranks_and_their_specs_say_so(strategy):
     assert {spec.sharding for spec in specs} == {Sharding(strategy, 2)}
 
 
-def test_layers_on_several_boards_are_for_pytorch_on_boards():
+def test_layers_on_several_gpus_are_for_pytorch_on_gpus():
     assert {name: o for name, (o, _) in planned("device_map")[0].items()} == {
         "pytorch": "unsupported",
         "vllm": "unsupported",
@@ -135,16 +135,16 @@ def test_all_workloads_of_a_sweep_are_spread_alike():
 # energy
 
 
-def test_the_energy_is_that_of_the_boards_in_use_each_once_and_of_no_other():
-    host = SimulatedHost(Truth(boards=(BoardTruth(),) * 4), seed=3)
+def test_the_energy_is_that_of_the_gpus_in_use_each_once_and_of_no_other():
+    host = SimulatedHost(Truth(gpus=(GpuTruth(),) * 4), seed=3)
     sharding = {"strategy": "tensor_parallel", "num_devices": 2}
     workload = replay_runs.replay_workload(sharding=sharding)
     measured = replay_runs.run(host, replay_runs.replay_spec(workload))
     (window,) = measured.windows
-    boards = [part for part in window.interval.energy if part.component == "gpu"]
-    assert [part.device for part in boards] == measured.effective["device_uuids"]
-    assert len(boards) == 2
+    gpus = [part for part in window.interval.energy if part.component == "gpu"]
+    assert [part.device for part in gpus] == measured.effective["device_uuids"]
+    assert len(gpus) == 2
     begin_s, end_s = window.interval.start_s, window.interval.end_s
-    assert sum(part.energy_j for part in boards) == pytest.approx(
+    assert sum(part.energy_j for part in gpus) == pytest.approx(
         host.truth_energy_j("gpu", begin_s, end_s), rel=0.1 / (end_s - begin_s)
     )

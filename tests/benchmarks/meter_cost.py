@@ -33,10 +33,10 @@ TESTS = Path(__file__).resolve().parent.parent
 STAND_IN = TESTS / "support" / "fake_pynvml"
 sys.path[:0] = [str(TESTS.parent / "scripts"), str(TESTS)]
 
-from support.fake_nvml import FakeBoard, make_nvml
+from support.fake_nvml import FakeGpu, make_nvml
 
 from llm_energy.meter.meter import Meter, open_meter
-from llm_energy.meter.nvidia.devices import NvmlBoards
+from llm_energy.meter.nvidia.devices import NvmlGpus
 from llm_energy.meter.power_sampling.process import Sampler, start
 from llm_energy.records import Interval, MeterSettings, Protocol
 
@@ -168,13 +168,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--window", type=float, default=10.0, help="length of a window in s")
     parser.add_argument("--pairs", type=int, default=12, help="pairs of windows")
     arguments = parser.parse_args(argv)
-    boards = [board["uuid"] for board in NvmlBoards().gpus()]
-    if not boards:
-        boards = ["GPU-a", "GPU-b"]
-        sys.modules["pynvml"] = make_nvml([FakeBoard(uuid) for uuid in boards], time.monotonic)
+    gpus = [gpu["uuid"] for gpu in NvmlGpus().gpus()]
+    if not gpus:
+        gpus = ["GPU-a", "GPU-b"]
+        sys.modules["pynvml"] = make_nvml([FakeGpu(uuid) for uuid in gpus], time.monotonic)
         os.environ["PYTHONPATH"] = str(STAND_IN)
         print("NVML shows no GPU here: stand-ins take their place")
-    print(f"GPUs: {', '.join(boards)}")
+    print(f"GPUs: {', '.join(gpus)}")
 
     samplers: list[Sampler] = []
 

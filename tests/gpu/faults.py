@@ -16,7 +16,7 @@ import yaml
 from offline import ROOT, measure_one, plan, read_json
 
 CONFIG = Path(__file__).with_name("faults.yaml")
-NO_BOARD = "GPU-00000000-0000-0000-0000-000000000000"
+NO_GPU = "GPU-00000000-0000-0000-0000-000000000000"
 
 # By name of the fault: what its protocol has otherwise.
 FAULTS = {
@@ -40,7 +40,7 @@ def provoke(name: str) -> None:
     folder = Path("results", f"h100-faults-{name}")
     ((cell, repeat),) = read_json(folder / "order.json")
     model, backend, _ = cell.split("--")
-    environment = os.environ | ({"CUDA_VISIBLE_DEVICES": NO_BOARD} if name == "no-board" else {})
+    environment = os.environ | ({"CUDA_VISIBLE_DEVICES": NO_GPU} if name == "no-board" else {})
     with ExitStack() as stack:
         if name == "tenant":
             stack.callback(_tenant().kill)
@@ -60,9 +60,9 @@ def _tenant() -> subprocess.Popen:
     from llm_energy.records import MeterSettings
 
     meter = open_meter(MeterSettings(codecarbon=False, sampling_period_s=None))
-    (board, *_) = meter.gpus()
+    (gpu, *_) = meter.gpus()
     meter.close()
-    command = [sys.executable, "tests/gpu/sensors.py", "--load", board["uuid"]]
+    command = [sys.executable, "tests/gpu/sensors.py", "--load", gpu["uuid"]]
     tenant = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     if tenant.stdout.readline().strip() != "ready":
         raise RuntimeError(f"the load ended with {tenant.wait()}")

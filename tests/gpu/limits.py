@@ -21,7 +21,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "scripts"))
 from model import SHAPES
 
 from llm_energy.analysis.energy.limits import WindowLimits, window_limits
-from llm_energy.analysis.evidence import Case
+from llm_energy.analysis.evidence import WindowEvidence
 from llm_energy.records import Measurement, ModelManifest, read_record
 
 Found = dict[tuple[str, str], list[WindowLimits]]
@@ -40,7 +40,7 @@ def limits(folder: Path) -> Found:
             parameter_count=manifest.parameter_count,
         )
         for window in told.windows:
-            one = window_limits(Case(told, window))
+            one = window_limits(WindowEvidence(told, window))
             if isinstance(one, str):
                 raise SystemExit(f"{path}, {window.workload}: {one}")
             found.setdefault((measurement.spec.cell, window.workload), []).append(one)

@@ -130,8 +130,8 @@ def problems(way: str, found: Measurement, alone: Measurement) -> list[str]:
     if found.outcome != "ok" or found.windows[0].outcome != "ok":
         return [found.reason or found.windows[0].reason or "no reason"]
     window, first = found.windows[0], alone.windows[0]
-    boards = [p for p in window.interval.energy if p.component == "gpu"]
-    metered, used = [p.device for p in boards], found.effective["device_uuids"]
+    gpus = [p for p in window.interval.energy if p.component == "gpu"]
+    metered, used = [p.device for p in gpus], found.effective["device_uuids"]
     checks = {
         "ids differ from one GPU's": window.output_token_ids == first.output_token_ids,
         f"metered {metered}, used {used}": sorted(metered) == sorted(set(used)),

@@ -26,7 +26,7 @@ from llm_energy.inputs.tokenise import make_prompt_set
 from llm_energy.measure.arrival_queue import BEGIN, END, ArrivalQueue
 from llm_energy.measure.run import planned_arrivals
 from llm_energy.measure.simulation.host import SimulatedHost
-from llm_energy.measure.simulation.truth import BoardTruth, EngineTruth, Truth
+from llm_energy.measure.simulation.truth import EngineTruth, GpuTruth, Truth
 from llm_energy.plan import freeze, plan
 from llm_energy.plan.config.load import load_sweep
 from llm_energy.records import Arrivals, ArrivalSet, read_record, write_record
@@ -276,7 +276,7 @@ def test_in_a_closed_loop_the_next_request_comes_as_one_ends() -> None:
 # a window of it, on a simulated host
 
 
-QUIET = BoardTruth(noise_sd=0.0, tick_s=0.0)
+QUIET = GpuTruth(noise_sd=0.0, tick_s=0.0)
 
 
 def measured_on_host(
@@ -289,7 +289,7 @@ def measured_on_host(
     workload = replay_workload(batch, requests, tokens, strategy, traffic_simulation=given)
     workload = replace(workload, id=id or batch, arrivals_sha256=digest)
     spec = replay_spec(workload, deep_idle_duration_s=1.0)
-    host = SimulatedHost(truth or Truth(boards=(QUIET,)), 3)
+    host = SimulatedHost(truth or Truth(gpus=(QUIET,)), 3)
     measurement = replay_runs.run(host, spec, arrivals={workload.id: arrivals})
     assert measurement.outcome == "ok", measurement.reason
     [window] = measurement.windows
@@ -360,7 +360,7 @@ STALL_S = 2.0
 def test_a_stall_is_in_the_latency_of_every_request_that_it_delayed(strategy) -> None:
     asked = {"mode": "poisson", "rate_per_s": 6.0, "batch_timeout_s": 0.1}
     at_s = 10.0
-    truth = Truth(boards=(QUIET,), engine=EngineTruth(stalls=((at_s, STALL_S),)))
+    truth = Truth(gpus=(QUIET,), engine=EngineTruth(stalls=((at_s, STALL_S),)))
     _, smooth, _ = measured(strategy, **asked)
     arrivals, window, _ = measured(strategy, truth=truth, **asked)
     begin_s = window.traffic.begin_s - arrivals.begin_s + at_s

@@ -100,7 +100,7 @@ def test_a_text_without_two_tokens_is_an_error(tmp_path):
 
 def test_the_text_is_scored_after_everything_that_is_metered():
     clock = Clock()
-    backend = Scoring(clock, boards=["GPU-1"])
+    backend = Scoring(clock, gpus=["GPU-1"])
     meter, repeat = repeat_with(backend, clock)
     assert repeat.quality.nll_per_token == pytest.approx(0.5)
     assert repeat.quality.perplexity == pytest.approx(math.exp(0.5))

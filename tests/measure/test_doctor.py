@@ -18,7 +18,7 @@ from llm_energy.measure.doctor.self_test import SelfTest
 from llm_energy.records import ComponentEnergy, Condition, Interval, MeterReport
 
 ROOT = Path(__file__).resolve().parents[2]
-BOARD = {
+GPU = {
     "uuid": "GPU-1",
     "power_limit_w": 700.0,
     "default_power_limit_w": 700.0,
@@ -30,7 +30,7 @@ REPORT = MeterReport({"GPU-1": 0.1}, None, None, "not asked for", False)
 def examination(*energy: ComponentEnergy, **changes) -> findings.Examination:
     healthy = findings.Examination(
         idle=Interval("deep_idle", 0.0, 10.0, energy or builders.energy(10.0)),
-        gpus=(BOARD,),
+        gpus=(GPU,),
         report=REPORT,
         conditions=(Condition("host load", True, "0.1 a processor", "at most 0.5"),),
         settings={"governor": "performance", "turbo": None},
@@ -77,9 +77,9 @@ def test_the_tick_is_said_as_what_it_does_to_a_window():
         ({"persistence_mode": False}, "persistence of GPU-1", "sudo nvidia-smi -i GPU-1 -pm 1"),
     ],
 )
-def test_a_board_that_is_set_otherwise_comes_with_the_command_that_sets_it(change, about, command):
+def test_a_gpu_that_is_set_otherwise_comes_with_the_command_that_sets_it(change, about, command):
     assert about not in found(examination())
-    finding = found(examination(gpus=(BOARD | change,)))[about]
+    finding = found(examination(gpus=(GPU | change,)))[about]
     assert (finding.word, finding.remedy) == ("problem", command)
 
 

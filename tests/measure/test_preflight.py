@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from support.simulated import Clock, board, glance
+from support.simulated import Clock, glance, gpu
 
 from llm_energy.measure.preflight import conditions, free_disk_bytes, preflight
 
@@ -36,7 +36,7 @@ def look(views, max_wait_s: float = 60.0):
 
 
 def test_a_healthy_host_passes_every_condition_without_waiting():
-    found = look([glance(board())])
+    found = look([glance(gpu())])
     assert found.wait_s == 0
     assert all(c.ok for c in found.conditions)
     assert [c.name for c in found.conditions] == [
@@ -56,14 +56,14 @@ def test_a_healthy_host_passes_every_condition_without_waiting():
 @pytest.mark.parametrize(
     ("name", "now"),
     [
-        ("board_processes", glance(board(foreign_processes=(17, 18)))),
-        ("board_utilization", glance(board(utilization_percent=1.0))),
-        ("board_memory", glance(board(memory_used_bytes=200 * 2**20))),
-        ("board_memory", glance(board(memory_used_bytes=2**30, graphics_bytes=2**29))),
-        ("board_clocks", glance(board(clock_event_reasons=0x40 | 0x1))),
-        ("board_clocks", glance(board(clock_event_reasons=0x80))),
-        ("board_mig", glance(board(mig=True))),
-        ("board_temperature", glance(board(temperature_c=None))),
+        ("board_processes", glance(gpu(foreign_processes=(17, 18)))),
+        ("board_utilization", glance(gpu(utilization_percent=1.0))),
+        ("board_memory", glance(gpu(memory_used_bytes=200 * 2**20))),
+        ("board_memory", glance(gpu(memory_used_bytes=2**30, graphics_bytes=2**29))),
+        ("board_clocks", glance(gpu(clock_event_reasons=0x40 | 0x1))),
+        ("board_clocks", glance(gpu(clock_event_reasons=0x80))),
+        ("board_mig", glance(gpu(mig=True))),
+        ("board_temperature", glance(gpu(temperature_c=None))),
         ("host_load", glance(load_per_cpu=0.5)),
         ("host_memory", glance(memory_available_bytes=GIB - 1)),
     ],
@@ -73,19 +73,19 @@ def test_each_fault_fails_its_own_condition_alone(name, now):
 
 
 def test_the_memory_of_a_display_is_not_in_the_way():
-    assert failed(glance(board(memory_used_bytes=2**30, graphics_bytes=2**30 - 2**20))) == []
+    assert failed(glance(gpu(memory_used_bytes=2**30, graphics_bytes=2**30 - 2**20))) == []
 
 
 def test_a_condition_says_what_was_found_where_and_what_is_allowed():
-    healthy, shared = board("GPU-1"), board("GPU-2", foreign_processes=(17, 18))
+    healthy, shared = gpu("GPU-1"), gpu("GPU-2", foreign_processes=(17, 18))
     condition = judge(glance(healthy, shared))["board_processes"]
     assert condition.found == "GPU-2: processes 17, 18"
     assert condition.allowed == "no process of others that computes"
-    assert "GPU-1: 60 %" in judge(glance(board(utilization_percent=60)))["board_utilization"].found
+    assert "GPU-1: 60 %" in judge(glance(gpu(utilization_percent=60)))["board_utilization"].found
 
 
-def test_a_repeat_is_judged_by_the_boards_that_it_uses():
-    mine, others = board("GPU-1"), board("GPU-2", memory_used_bytes=2**34)
+def test_a_repeat_is_judged_by_the_gpus_that_it_uses():
+    mine, others = gpu("GPU-1"), gpu("GPU-2", memory_used_bytes=2**34)
     clock = Clock()
     found = preflight(lambda: glance(mine, others), 5.0, Path(), clock, clock.sleep)
     assert [c.name for c in found.judge().conditions if not c.ok] == ["board_memory"]
@@ -94,7 +94,7 @@ def test_a_repeat_is_judged_by_the_boards_that_it_uses():
 
 
 def test_a_power_cap_and_an_idle_clock_are_no_fault():
-    assert failed(glance(board(clock_event_reasons=0x1 | 0x4))) == []
+    assert failed(glance(gpu(clock_event_reasons=0x1 | 0x4))) == []
 
 
 def test_swap_in_use_is_no_fault_unless_it_grows():
@@ -110,23 +110,21 @@ def test_a_full_disk_is_a_fault():
 
 
 def test_what_the_host_does_not_show_is_not_claimed_to_hold():
-    blind = board(
-        foreign_processes=None, utilization_percent=None, memory_used_bytes=None, mig=None
-    )
+    blind = gpu(foreign_processes=None, utilization_percent=None, memory_used_bytes=None, mig=None)
     now = glance(blind, load_per_cpu=None, memory_available_bytes=None, swap_used_bytes=None)
     assert set(judge(now, disk=None)) == {"board_clocks", "board_temperature"}
     assert judge(glance(), disk=None).keys() == {"host_load", "host_memory", "swap"}
 
 
 def test_it_waits_until_everything_holds():
-    busy = glance(board(utilization_percent=90.0))
-    found = look([busy, busy, busy, glance(board())])
+    busy = glance(gpu(utilization_percent=90.0))
+    found = look([busy, busy, busy, glance(gpu())])
     assert found.wait_s == pytest.approx(3.0)
     assert all(c.ok for c in found.conditions)
 
 
 def test_it_goes_on_at_the_limit_and_says_what_did_not_hold():
-    found = look([glance(board(foreign_processes=(17,)))], max_wait_s=2.5)
+    found = look([glance(gpu(foreign_processes=(17,)))], max_wait_s=2.5)
     assert found.wait_s == pytest.approx(2.5)
     assert [c.name for c in found.conditions if not c.ok] == ["board_processes"]
 
@@ -138,7 +136,7 @@ def test_with_no_time_to_wait_it_looks_once():
 
 
 def test_it_does_not_wait_for_what_no_waiting_mends():
-    found = look([glance(board(mig=True, temperature_c=None))])
+    found = look([glance(gpu(mig=True, temperature_c=None))])
     assert found.wait_s == 0
     assert [c.name for c in found.conditions if not c.ok] == ["board_mig", "board_temperature"]
 

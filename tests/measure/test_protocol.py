@@ -13,8 +13,8 @@ from support.simulated import (
     ContinuousBackend,
     SimulatedBackend,
     SimulatedMeter,
-    board,
     glance,
+    gpu,
     spec,
 )
 
@@ -27,7 +27,7 @@ DOCUMENT = Path(__file__).resolve().parents[2] / "docs" / "protocol.md"
 
 def measure(the_spec, backend=None, clock=None, look=lambda _: glance(), **hooks):
     clock = clock or Clock()
-    backend = backend or SimulatedBackend(clock, boards=["GPU-1"])
+    backend = backend or SimulatedBackend(clock, gpus=["GPU-1"])
     meter = SimulatedMeter(clock, look)
     requests = {
         w.id: tuple(Request(f"{w.id}-{k}", (1, 2)) for k in range(w.requests))
@@ -63,7 +63,7 @@ def test_a_repeat_runs_in_the_order_of_the_protocol():
 
 def test_a_repeat_waits_for_an_idle_host_before_anything_is_metered():
     def busy_until_103_s(now_s):
-        return glance(board(utilization_percent=0 if now_s >= 103 else 80))
+        return glance(gpu(utilization_percent=0 if now_s >= 103 else 80))
 
     repeat, _, _ = measure(spec(), look=busy_until_103_s)
     assert repeat.preflight.wait_s == pytest.approx(3.0)
@@ -71,9 +71,9 @@ def test_a_repeat_waits_for_an_idle_host_before_anything_is_metered():
     assert repeat.baselines[0].start_s >= 103
 
 
-def test_a_repeat_is_judged_by_the_boards_that_its_engine_uses():
-    others = board("GPU-2", foreign_processes=(42,))
-    repeat, _, _ = measure(spec(), look=lambda _: glance(board("GPU-1"), others))
+def test_a_repeat_is_judged_by_the_gpus_that_its_engine_uses():
+    others = gpu("GPU-2", foreign_processes=(42,))
+    repeat, _, _ = measure(spec(), look=lambda _: glance(gpu("GPU-1"), others))
     assert repeat.preflight.wait_s == pytest.approx(60.0)
     assert all(condition.ok for condition in repeat.preflight.conditions)
     assert {c.name for c in repeat.preflight.conditions} >= {"board_processes", "host_load"}
@@ -81,7 +81,7 @@ def test_a_repeat_is_judged_by_the_boards_that_its_engine_uses():
 
 def test_what_did_not_hold_is_recorded_even_when_the_load_fails():
     clock = Clock()
-    crowded = board(foreign_processes=(42,))
+    crowded = gpu(foreign_processes=(42,))
     repeat, _, _ = measure(
         spec(preflight_max_wait_s=5.0),
         SimulatedBackend(clock, fail={"load": OutOfMemory("full")}),
@@ -246,7 +246,7 @@ def test_the_events_of_a_window_are_those_that_happened_in_it():
 
 def warming(limit_c: float, c_per_s: float = 0.5):
     """Return a host whose GPU warms up at this rate from the clock's start, up to a limit."""
-    return lambda now_s: glance(board(temperature_c=min(limit_c, 40.0 + c_per_s * (now_s - 100.0))))
+    return lambda now_s: glance(gpu(temperature_c=min(limit_c, 40.0 + c_per_s * (now_s - 100.0))))
 
 
 def test_sustained_serves_on_until_the_temperature_has_settled():
@@ -282,7 +282,7 @@ def test_cooldown_rests_between_warm_up_and_window():
 
 @pytest.mark.parametrize(
     ("policy", "look"),
-    [("none", warming(1e9)), ("sustained", lambda _: glance(board(temperature_c=None)))],
+    [("none", warming(1e9)), ("sustained", lambda _: glance(gpu(temperature_c=None)))],
 )
 def test_without_a_policy_or_a_temperature_nothing_is_waited_for(policy, look):
     window = measure(spec(thermal_policy=policy), look=look)[0].windows[0]

@@ -9,9 +9,9 @@ import pytest
 
 from llm_energy.core.errors import LlmEnergyError
 from llm_energy.measure.doctor import self_test as module
-from llm_energy.measure.doctor.self_test import SelfTest, of_boards, self_test, torch_load
+from llm_energy.measure.doctor.self_test import SelfTest, of_gpus, self_test, torch_load
 from llm_energy.measure.simulation.host import SimulatedHost
-from llm_energy.measure.simulation.truth import BoardTruth, Truth
+from llm_energy.measure.simulation.truth import GpuTruth, Truth
 from llm_energy.meter.meter import open_meter
 from llm_energy.records import MeterSettings
 
@@ -24,10 +24,10 @@ def examine(tmp_path):
     hosts = []
 
     def examine(start_sampler=None, longer_s=0.0, stuck=False, **truth):
-        boards = (BoardTruth(**truth), BoardTruth())
-        host = SimulatedHost(Truth(boards=boards, repeat_sd=0.0))
+        gpus = (GpuTruth(**truth), GpuTruth())
+        host = SimulatedHost(Truth(gpus=gpus, repeat_sd=0.0))
         hosts.append(host)
-        host.boards[0].stuck = stuck
+        host.gpus[0].stuck = stuck
         log = []
 
         def open_one(sampled):
@@ -45,20 +45,20 @@ def examine(tmp_path):
 
         def load(duration_s):
             log.append("load")
-            host.use(host.boards[:1], 2**30)
+            host.use(host.gpus[:1], 2**30)
             host.enter("decode", 8)
             host.sleep(duration_s + log.count("with") * longer_s)
             host.enter("idle")
             host.sleep(1.0)
 
-        return self_test(open_one, host.boards[0].uuid, load, DURATION_S), log
+        return self_test(open_one, host.gpus[0].uuid, load, DURATION_S), log
 
     yield examine
     for host in hosts:
         host.close()
 
 
-def test_a_healthy_board_passes_and_its_energies_agree(examine):
+def test_a_healthy_gpu_passes_and_its_energies_agree(examine):
     found, log = examine()
     assert found.passed
     assert found.reason is None
@@ -104,7 +104,7 @@ def test_the_counter_of_a_module_is_not_held_against_the_power_of_its_gpu(examin
     assert (found.ratio_integral, found.passed) == (None, False)
 
 
-def test_a_board_whose_power_cannot_be_sampled_is_a_reason(examine):
+def test_a_gpu_whose_power_cannot_be_sampled_is_a_reason(examine):
     blind = SimpleNamespace(summary=lambda start_s, end_s: (), stop=lambda: None)
     found, _ = examine(start_sampler=lambda *_: blind)
     assert "could not be sampled" in found.reason
@@ -122,7 +122,7 @@ def test_five_percent_are_allowed(ratios, passed):
 
 def test_without_pytorch_there_is_no_load_and_the_reason_says_so(monkeypatch):
     monkeypatch.setitem(sys.modules, "torch", None)
-    (found,) = of_boards([{"uuid": "GPU-a"}], DURATION_S)
+    (found,) = of_gpus([{"uuid": "GPU-a"}], DURATION_S)
     assert found.device == "GPU-a"
     assert "a load needs PyTorch" in found.reason
 
@@ -136,7 +136,7 @@ def fake_torch(matrix, uuids=("a", "b")):
     return SimpleNamespace(cuda=cuda, ones=matrix, float16="float16", __version__="2")
 
 
-def test_the_load_runs_on_the_board_with_that_uuid_until_its_end(monkeypatch):
+def test_the_load_runs_on_the_gpu_with_that_uuid_until_its_end(monkeypatch):
     log, moments_s = [], iter([0.0, 0.1, 9.9, 10.0])
 
     class Matrix:
@@ -152,7 +152,7 @@ def test_the_load_runs_on_the_board_with_that_uuid_until_its_end(monkeypatch):
     assert log == ["cuda:1"] + ["product"] * 2 * module.PRODUCTS_PER_WAIT
 
 
-def test_a_board_that_pytorch_does_not_see_or_cannot_use_is_refused(monkeypatch):
+def test_a_gpu_that_pytorch_does_not_see_or_cannot_use_is_refused(monkeypatch):
     def no_memory(*_, **__):
         raise RuntimeError("CUDA out of memory")
 

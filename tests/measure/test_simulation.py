@@ -19,12 +19,12 @@ from llm_energy.backends.base import STEADY_BEGIN, STEADY_END
 from llm_energy.core.errors import BackendUnavailable, OutOfMemory, Unsupported
 from llm_energy.measure.simulation.host import SimulatedHost
 from llm_energy.measure.simulation.power import Cooling, Fluctuation, History
-from llm_energy.measure.simulation.truth import BoardTruth, EngineTruth, PackageTruth, Truth
+from llm_energy.measure.simulation.truth import EngineTruth, GpuTruth, PackageTruth, Truth
 from llm_energy.meter.meter import open_meter
 from llm_energy.records import MeterSettings, power_trace
 
 METER = Path(__file__).resolve().parents[2] / "scripts" / "llm_energy" / "meter"
-QUIET = BoardTruth(noise_sd=0.0)
+QUIET = GpuTruth(noise_sd=0.0)
 SETTINGS = MeterSettings(codecarbon=False, sampling_period_s=0.1)
 
 
@@ -129,10 +129,10 @@ def test_temperature_follows_power_with_one_time_constant() -> None:
 
 
 def test_the_meter_finds_the_truth_within_one_tick() -> None:
-    host = SimulatedHost(Truth(boards=(replace(QUIET, tick_s=0.1),) * 2), seed=3)
+    host = SimulatedHost(Truth(gpus=(replace(QUIET, tick_s=0.1),) * 2), seed=3)
     host.sleep(1.234)
     record = idle(host, 20.0)
-    for device in host.boards:
+    for device in host.gpus:
         truth_j = host.truth_energy_j("gpu", record.start_s, record.end_s, device.uuid)
         [found_j] = [e.energy_j for e in record.energy if e.device == device.uuid]
         assert abs(found_j - truth_j) <= 0.1 / 20 * truth_j
@@ -142,7 +142,7 @@ def test_the_meter_finds_the_truth_within_one_tick() -> None:
 
 
 def test_without_a_tick_the_counter_is_exact_to_its_unit() -> None:
-    host = SimulatedHost(Truth(boards=(BoardTruth(tick_s=0.0),)))
+    host = SimulatedHost(Truth(gpus=(GpuTruth(tick_s=0.0),)))
     record = idle(host)
     truth_j = host.truth_energy_j("gpu", record.start_s, record.end_s)
     assert joules(record, "gpu") == [pytest.approx(truth_j, abs=2e-3)]
@@ -150,21 +150,21 @@ def test_without_a_tick_the_counter_is_exact_to_its_unit() -> None:
 
 @pytest.mark.parametrize("tick_s", [0.02, 0.1])
 def test_the_meter_measures_the_tick(tick_s: float) -> None:
-    host = SimulatedHost(Truth(boards=(BoardTruth(tick_s=tick_s),)))
+    host = SimulatedHost(Truth(gpus=(GpuTruth(tick_s=tick_s),)))
     meter = meter_of(host)
     meter.measure_ticks()
-    assert meter.report().counter_tick_s == {host.boards[0].uuid: pytest.approx(tick_s, rel=0.1)}
+    assert meter.report().counter_tick_s == {host.gpus[0].uuid: pytest.approx(tick_s, rel=0.1)}
     assert meter.report().simulated is True
 
 
 def test_reading_often_disturbs_a_counter_that_is_so() -> None:
     def shortfall(period_s: float) -> float:
-        host = SimulatedHost(Truth(boards=(replace(QUIET, read_blind_s=0.013, tick_s=0.0),)))
-        board = host.boards[0]
-        begin_s, begin_mj = host.clock(), board.counter_mj()
+        host = SimulatedHost(Truth(gpus=(replace(QUIET, read_blind_s=0.013, tick_s=0.0),)))
+        gpu = host.gpus[0]
+        begin_s, begin_mj = host.clock(), gpu.counter_mj()
         for _ in range(round(10 / period_s)):
             host.sleep(period_s)
-            last_mj = board.counter_mj()
+            last_mj = gpu.counter_mj()
         truth_j = host.truth_energy_j("gpu", begin_s, host.clock())
         return 1 - (last_mj - begin_mj) / 1e3 / truth_j
 
@@ -175,7 +175,7 @@ def test_reading_often_disturbs_a_counter_that_is_so() -> None:
 
 def test_a_sampler_that_disturbs_shows_between_the_two_sensors(tmp_path: Path) -> None:
     def ratio(share: float) -> float:
-        host = SimulatedHost(Truth(boards=(replace(QUIET, poll_blind_share=share),)))
+        host = SimulatedHost(Truth(gpus=(replace(QUIET, poll_blind_share=share),)))
         record = idle(host, 30.0, tmp_path / f"{share}.trace.csv.gz")
         return joules(record, "gpu")[0] / record.trace[0].energy_j
 
@@ -191,7 +191,7 @@ def test_the_trace_is_a_second_sensor_of_the_same_truth(tmp_path: Path) -> None:
     assert record.trace[0].energy_j == pytest.approx(truth_j, rel=0.02)
     samples = list(power_trace.read(path))
     assert len(samples) == 301
-    assert {s.device for s in samples} == {host.boards[0].uuid}
+    assert {s.device for s in samples} == {host.gpus[0].uuid}
 
 
 def test_cpu_and_memory_are_counted_through_a_wrap() -> None:
@@ -222,8 +222,8 @@ def test_counters_that_nobody_may_read_and_sockets_without_any_are_said() -> Non
     assert reasons == ["only 1 of 2 sockets have a RAPL package zone"]
 
 
-def test_a_host_without_boards_says_that_it_has_no_driver() -> None:
-    host = SimulatedHost(Truth(boards=()))
+def test_a_host_without_gpus_says_that_it_has_no_driver() -> None:
+    host = SimulatedHost(Truth(gpus=()))
     [gpu] = [e for e in idle(host).energy if e.component == "gpu"]
     assert gpu.status == "unavailable"
     assert "Driver Not Loaded" in gpu.reason
@@ -251,13 +251,13 @@ def test_what_others_do_shows_in_the_activity() -> None:
 
 def test_what_is_scheduled_happens_at_its_time() -> None:
     host = SimulatedHost(seed=4)
-    board = host.boards[0]
+    gpu = host.gpus[0]
     meter = meter_of(host)
 
     def disturb(host: SimulatedHost) -> None:
-        board.limit_w = 50.0
-        board.throttled_share["hw_thermal"] = 0.5
-        host.let_in(board, 99_999, power_w=300.0, held_bytes=2**30)
+        gpu.limit_w = 50.0
+        gpu.throttled_share["hw_thermal"] = 0.5
+        host.let_in(gpu, 99_999, power_w=300.0, held_bytes=2**30)
         host.step_wall_clock(2.0)
 
     host.at(host.clock() + 10.0, disturb)
@@ -276,14 +276,14 @@ def test_what_is_scheduled_happens_at_its_time() -> None:
 
 def test_a_reset_a_stuck_and_a_failing_counter() -> None:
     host = SimulatedHost()
-    host.at(host.clock() + 5, lambda h: h.boards[0].reset_counter())
+    host.at(host.clock() + 5, lambda h: h.gpus[0].reset_counter())
     [gpu] = [e for e in idle(host).energy if e.component == "gpu"]
     assert "went backwards" in gpu.reason
     host = SimulatedHost()
-    host.boards[0].stuck = True
+    host.gpus[0].stuck = True
     assert joules(idle(host), "gpu") == [0.0]
     host = SimulatedHost()
-    host.boards[0].errors["nvmlDeviceGetTotalEnergyConsumption"] = 3
+    host.gpus[0].errors["nvmlDeviceGetTotalEnergyConsumption"] = 3
     [gpu] = [e for e in idle(host).energy if e.component == "gpu"]
     assert "Not Supported" in gpu.reason
 
@@ -315,9 +315,9 @@ def test_the_folder_goes_with_the_host() -> None:
 
 
 def test_a_pass_takes_simulated_time_and_power() -> None:
-    host = SimulatedHost(Truth(boards=(QUIET, QUIET)))
+    host = SimulatedHost(Truth(gpus=(QUIET, QUIET)))
     engine, effective = engine_on(host)
-    first, second = host.boards
+    first, second = host.gpus
     assert effective["device_uuids"] == [first.uuid]
     assert effective["weight_bytes"] == 16_000_000_000
     begin_s = host.clock()
@@ -367,7 +367,7 @@ def test_every_request_is_answered_in_order(
 
 def test_larger_batches_take_longer_and_less_energy_a_token() -> None:
     def of(batch: int) -> tuple[float, float]:
-        host = SimulatedHost(Truth(boards=(QUIET,), repeat_sd=0.0))
+        host = SimulatedHost(Truth(gpus=(QUIET,), repeat_sd=0.0))
         engine, _ = engine_on(host, replay_workload(f"b{batch}", batch))
         begin_s = host.clock()
         engine.generate()
@@ -419,7 +419,7 @@ def test_what_the_host_cannot_hold_is_refused() -> None:
     with pytest.raises(OutOfMemory):
         engine_on(SimulatedHost(Truth(engine=EngineTruth(parameter_count=10**12))))
     with pytest.raises(Unsupported, match="1 GPUs were asked for"):
-        engine_on(SimulatedHost(Truth(boards=())))
+        engine_on(SimulatedHost(Truth(gpus=())))
     with pytest.raises(BackendUnavailable, match="not 'vllm'"):
         SimulatedHost().create_backend("vllm")
 
@@ -427,12 +427,12 @@ def test_what_the_host_cannot_hold_is_refused() -> None:
 def test_memory_and_processes_come_and_go_with_the_model() -> None:
     host = SimulatedHost()
     meter = meter_of(host)
-    before = meter.glance().boards[0].memory_used_bytes
+    before = meter.glance().gpus[0].memory_used_bytes
     engine, _ = engine_on(host)
-    assert meter.glance().boards[0].memory_used_bytes > before + 16e9
-    assert meter.glance().boards[0].foreign_processes == ()
+    assert meter.glance().gpus[0].memory_used_bytes > before + 16e9
+    assert meter.glance().gpus[0].foreign_processes == ()
     engine.close()
-    assert meter.glance().boards[0].memory_used_bytes == before
+    assert meter.glance().gpus[0].memory_used_bytes == before
 
 
 # a whole repeat
@@ -450,7 +450,7 @@ def test_a_whole_repeat_finds_the_truth(seed: int) -> None:
     for component in ("gpu", "cpu", "dram"):
         found = [j for j in joules(interval, component) if j is not None]
         truth_j = host.truth_energy_j(component, interval.start_s, interval.end_s)
-        tick_s = host.truth.boards[0].tick_s if component == "gpu" else 1e-5
+        tick_s = host.truth.gpus[0].tick_s if component == "gpu" else 1e-5
         assert sum(found) == pytest.approx(truth_j, rel=1.1 * tick_s / interval.duration_s)
     assert len(interval.boards) == 1
 

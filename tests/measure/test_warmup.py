@@ -67,7 +67,7 @@ def test_cooling_is_not_settled_either():
     assert not thermometer([(t, 80.0 - t) for t in range(12)]).settled(1.0)
 
 
-def test_the_hottest_board_counts():
+def test_the_hottest_gpu_counts():
     readings = [(t, 40.0, 60.0 + 0.5 * t) for t in range(12)]
     assert thermometer(readings).slope_c_per_10s() == pytest.approx(5.0)
 

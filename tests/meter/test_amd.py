@@ -5,8 +5,8 @@ from __future__ import annotations
 import sys
 
 import pytest
-from support.fake_amdsmi import FakeAmdBoard, make_amdsmi
-from support.fake_nvml import FakeBoard, FakeClock, make_nvml
+from support.fake_amdsmi import FakeAmdGpu, make_amdsmi
+from support.fake_nvml import FakeClock, FakeGpu, make_nvml
 
 from llm_energy.core.errors import LlmEnergyError
 from llm_energy.meter.meter import open_meter
@@ -24,8 +24,8 @@ def clock():
 def open_amd(tmp_path, clock, monkeypatch):
     """Open a meter of a host with these AMD GPUs, and no other sensor unless it is given."""
 
-    def open_them(*boards, nvidia=None, init_error=None):
-        module = make_amdsmi(boards, clock, init_error)
+    def open_them(*gpus, nvidia=None, init_error=None):
+        module = make_amdsmi(gpus, clock, init_error)
         monkeypatch.setitem(sys.modules, "amdsmi", module)
         monkeypatch.setitem(sys.modules, "pynvml", nvidia)
         return open_meter(SETTINGS, clock=clock, sleep=clock.sleep, sysfs=tmp_path, procfs=tmp_path)
@@ -40,8 +40,8 @@ def energies(meter, clock, duration_s=10.0, between=lambda: None):
     return [c for c in interval.record.energy if c.component == "gpu"]
 
 
-def test_every_board_has_its_own_energy(open_amd, clock):
-    meter = open_amd(FakeAmdBoard("aa-1", power_w=300), FakeAmdBoard("bb-2", power_w=90))
+def test_every_gpu_has_its_own_energy(open_amd, clock):
+    meter = open_amd(FakeAmdGpu("aa-1", power_w=300), FakeAmdGpu("bb-2", power_w=90))
     found = energies(meter, clock)
     assert [(c.device, c.status, c.method) for c in found] == [
         ("aa-1", "measured", "amdsmi_energy_count"),
@@ -51,39 +51,39 @@ def test_every_board_has_its_own_energy(open_amd, clock):
 
 
 def test_an_older_package_names_its_accumulator_otherwise(open_amd, clock):
-    (component,) = energies(open_amd(FakeAmdBoard("aa-1", accumulator="power")), clock)
+    (component,) = energies(open_amd(FakeAmdGpu("aa-1", accumulator="power")), clock)
     assert component.energy_j == pytest.approx(1000)
 
 
 def test_an_unknown_accumulator_is_unavailable(open_amd, clock):
-    (component,) = energies(open_amd(FakeAmdBoard("aa-1", accumulator="joules")), clock)
+    (component,) = energies(open_amd(FakeAmdGpu("aa-1", accumulator="joules")), clock)
     assert (component.status, component.energy_j) == ("unavailable", None)
     assert "no accumulator in ['counter_resolution', 'joules']" in component.reason
 
 
 @pytest.mark.parametrize("name", ["aa-1", "GPU-aa-1", "0000:03:00.0", "GPU-00ff", "00ff"])
-def test_the_engine_may_name_a_board_in_any_of_its_ways(open_amd, clock, name):
-    board = FakeAmdBoard("aa-1", hip_uuid="GPU-00ff")
-    meter = open_amd(FakeAmdBoard("bb-2", bdf="0000:83:00.0"), board)
+def test_the_engine_may_name_a_gpu_in_any_of_its_ways(open_amd, clock, name):
+    gpu = FakeAmdGpu("aa-1", hip_uuid="GPU-00ff")
+    meter = open_amd(FakeAmdGpu("bb-2", bdf="0000:83:00.0"), gpu)
     meter.restrict([name])
     assert [c.device for c in energies(meter, clock)] == ["aa-1"]
     assert [gpu["uuid"] for gpu in meter.gpus()] == ["aa-1"]
 
 
-def test_an_unknown_board_is_refused_with_the_known_ones(open_amd):
+def test_an_unknown_gpu_is_refused_with_the_known_ones(open_amd):
     with pytest.raises(LlmEnergyError, match=r"'cc-3'.*GPUs on this host: aa-1"):
-        open_amd(FakeAmdBoard("aa-1")).restrict(["cc-3"])
+        open_amd(FakeAmdGpu("aa-1")).restrict(["cc-3"])
 
 
-def test_an_engine_on_the_cpu_uses_no_board(open_amd, clock):
-    meter = open_amd(FakeAmdBoard("aa-1"))
+def test_an_engine_on_the_cpu_uses_no_gpu(open_amd, clock):
+    meter = open_amd(FakeAmdGpu("aa-1"))
     meter.restrict([])
     (component,) = energies(meter, clock)
     assert component.reason == "the engine uses no GPU"
 
 
 def test_a_counter_that_fails_or_goes_backwards_is_unavailable(open_amd, clock):
-    lost, reset = FakeAmdBoard("aa-1"), FakeAmdBoard("bb-2")
+    lost, reset = FakeAmdGpu("aa-1"), FakeAmdGpu("bb-2")
 
     def go_wrong():
         lost.error, reset.base = "AMDSMI_STATUS_BUSY", 0
@@ -99,13 +99,13 @@ def test_a_counter_that_fails_or_goes_backwards_is_unavailable(open_amd, clock):
     [(1.0, "measured"), (2.0, "measured"), (12.0, "unavailable"), (0.06, "unavailable")],
 )
 def test_a_counter_is_held_against_the_power_before_it_is_used(open_amd, clock, gain, status):
-    (component,) = energies(open_amd(FakeAmdBoard("aa-1", gain=gain)), clock)
+    (component,) = energies(open_amd(FakeAmdGpu("aa-1", gain=gain)), clock)
     assert component.status == status
     assert status == "measured" or "W while the power sensor showed 100.0 W" in component.reason
 
 
 def test_a_counter_without_a_power_sensor_is_used_all_the_same(open_amd, clock):
-    (component,) = energies(open_amd(FakeAmdBoard("aa-1", gain=12, shown_power_w="N/A")), clock)
+    (component,) = energies(open_amd(FakeAmdGpu("aa-1", gain=12, shown_power_w="N/A")), clock)
     assert (component.status, component.energy_j) == ("measured", pytest.approx(12_000))
 
 
@@ -115,7 +115,7 @@ def dies():
     A single GPU of another name that counts nothing is no such die.
     """
     return [
-        FakeAmdBoard(
+        FakeAmdGpu(
             f"gcd-{k}",
             name="AMD Instinct MI250X",
             power_w=0 if k % 2 else 400,
@@ -146,16 +146,16 @@ def test_the_second_die_of_a_card_alone_is_refused(open_amd):
         open_amd(*dies()).restrict(["gcd-3"])
 
 
-def test_another_board_that_counts_nothing_is_no_second_die(open_amd, clock):
-    meter = open_amd(FakeAmdBoard("aa-1"), FakeAmdBoard("bb-2", power_w=90, gain=0))
+def test_another_gpu_that_counts_nothing_is_no_second_die(open_amd, clock):
+    meter = open_amd(FakeAmdGpu("aa-1"), FakeAmdGpu("bb-2", power_w=90, gain=0))
     meter.restrict(["bb-2"])
     (component,) = energies(meter, clock)
     assert "counted 0.0 W while the power sensor showed 90.0 W" in component.reason
 
 
 def test_partitions_that_show_one_counter_count_once(open_amd, clock):
-    parts = [FakeAmdBoard(f"part-{k}", base=7, power_w=500, bdf=f"0:3:0.{k}") for k in range(3)]
-    meter = open_amd(*parts, FakeAmdBoard("bb-2", bdf="0:4:0.0"))
+    parts = [FakeAmdGpu(f"part-{k}", base=7, power_w=500, bdf=f"0:3:0.{k}") for k in range(3)]
+    meter = open_amd(*parts, FakeAmdGpu("bb-2", bdf="0:4:0.0"))
     found = energies(meter, clock)
     assert [c.energy_j for c in found] == [pytest.approx(5000), None, None, pytest.approx(1000)]
     assert "its joules are in those of part-0" in found[2].reason
@@ -166,26 +166,24 @@ def test_partitions_that_show_one_counter_count_once(open_amd, clock):
 
 
 def test_a_glance_has_the_power_and_none_for_the_rest(open_amd):
-    (seen,) = open_amd(FakeAmdBoard("aa-1", power_w=77)).glance().boards
+    (seen,) = open_amd(FakeAmdGpu("aa-1", power_w=77)).glance().gpus
     assert (seen.device, seen.power_w, seen.temperature_c) == ("aa-1", 77, None)
     assert seen.foreign_processes is None
 
 
 def test_the_tick_is_measured(open_amd):
-    meter = open_amd(FakeAmdBoard("aa-1"))
+    meter = open_amd(FakeAmdGpu("aa-1"))
     meter.measure_ticks()
     assert meter.report().counter_tick_s == {"aa-1": pytest.approx(0.01)}
 
 
-def test_the_sampler_is_not_for_these_boards(open_amd):
-    assert (
-        "no GPU whose power could be sampled" in open_amd(FakeAmdBoard("a")).report().trace_reason
-    )
+def test_the_sampler_is_not_for_these_gpus(open_amd):
+    assert "no GPU whose power could be sampled" in open_amd(FakeAmdGpu("a")).report().trace_reason
 
 
-def test_a_host_with_nvidia_boards_takes_those(open_amd, clock):
-    nvidia = make_nvml([FakeBoard("GPU-n")], clock)
-    assert [c.device for c in energies(open_amd(FakeAmdBoard("aa-1"), nvidia=nvidia), clock)] == [
+def test_a_host_with_nvidia_gpus_takes_those(open_amd, clock):
+    nvidia = make_nvml([FakeGpu("GPU-n")], clock)
+    assert [c.device for c in energies(open_amd(FakeAmdGpu("aa-1"), nvidia=nvidia), clock)] == [
         "GPU-n"
     ]
 
@@ -204,7 +202,7 @@ def test_without_the_package_it_is_not_mentioned(open_amd, clock, monkeypatch, t
 
 
 def test_closing_releases_the_library_once(open_amd):
-    meter = open_amd(FakeAmdBoard("aa-1"))
+    meter = open_amd(FakeAmdGpu("aa-1"))
     meter.close()
     meter.close()
     assert sys.modules["amdsmi"].closed == 1

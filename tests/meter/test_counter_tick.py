@@ -5,19 +5,19 @@ from __future__ import annotations
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from support.fake_nvml import FakeBoard, FakeClock
+from support.fake_nvml import FakeClock, FakeGpu
 
 from llm_energy.meter.counter_tick import LIMIT_S, READ_PERIOD_S, CounterReading, measure_tick
 
 
-def tick(board, start_s=0.0, stamped=True, sleep=None, clock=None):
+def tick(gpu, start_s=0.0, stamped=True, sleep=None, clock=None):
     clock = clock or FakeClock(start_s)
     reads = []
 
     def read():
         reads.append(clock())
-        stamp_s = 1e9 + board.seen_s(clock()) if stamped else None
-        return CounterReading(board.energy_mj(clock()), stamp_s)
+        stamp_s = 1e9 + gpu.seen_s(clock()) if stamped else None
+        return CounterReading(gpu.energy_mj(clock()), stamp_s)
 
     found = measure_tick(read, clock, sleep or clock.sleep)
     return found, reads
@@ -25,18 +25,18 @@ def tick(board, start_s=0.0, stamped=True, sleep=None, clock=None):
 
 @given(st.floats(0.02, 0.25), st.floats(0, 1))
 def test_the_drivers_times_give_the_period(tick_s, start_s):
-    found, _ = tick(FakeBoard("GPU-a", tick_s=tick_s), start_s)
+    found, _ = tick(FakeGpu("GPU-a", tick_s=tick_s), start_s)
     assert found == pytest.approx(tick_s, rel=1e-3)
 
 
 @given(st.floats(0.03, 0.25), st.floats(0, 1))
 def test_without_them_the_clock_gives_it_to_a_read_in_ten(tick_s, start_s):
-    found, _ = tick(FakeBoard("GPU-a", tick_s=tick_s), start_s, stamped=False)
+    found, _ = tick(FakeGpu("GPU-a", tick_s=tick_s), start_s, stamped=False)
     assert found == pytest.approx(tick_s, abs=1.01 * READ_PERIOD_S / 9)
 
 
 def test_it_reads_no_longer_than_it_must():
-    _, reads = tick(FakeBoard("GPU-a", tick_s=0.1))
+    _, reads = tick(FakeGpu("GPU-a", tick_s=0.1))
     assert reads[-1] < 1.2
     assert len(reads) < 125
 
@@ -45,25 +45,25 @@ def test_a_tick_missed_by_a_slow_read_is_counted():
     clock = FakeClock()
     naps = iter([*[0.01] * 25, 0.11, *[0.01] * 300])
     found, _ = tick(
-        FakeBoard("GPU-a", tick_s=0.1), clock=clock, sleep=lambda _: clock.advance(next(naps))
+        FakeGpu("GPU-a", tick_s=0.1), clock=clock, sleep=lambda _: clock.advance(next(naps))
     )
     assert found == pytest.approx(0.1, rel=1e-3)
 
 
 def test_a_counter_faster_than_it_is_read_gives_the_period_of_reading():
-    found, _ = tick(FakeBoard("GPU-a", tick_s=0.001), stamped=False)
+    found, _ = tick(FakeGpu("GPU-a", tick_s=0.001), stamped=False)
     assert found == pytest.approx(READ_PERIOD_S)
 
 
-@pytest.mark.parametrize("board", [FakeBoard("a", power_w=0), FakeBoard("a", tick_s=1.4)])
-def test_a_counter_that_hardly_moves_gives_none_and_costs_three_seconds(board):
-    found, reads = tick(board)
+@pytest.mark.parametrize("gpu", [FakeGpu("a", power_w=0), FakeGpu("a", tick_s=1.4)])
+def test_a_counter_that_hardly_moves_gives_none_and_costs_three_seconds(gpu):
+    found, reads = tick(gpu)
     assert found is None
     assert LIMIT_S - 2 * READ_PERIOD_S < reads[-1] - reads[0] <= LIMIT_S + 2 * READ_PERIOD_S
 
 
 def test_a_clock_that_stands_still_ends_it_too():
-    found, reads = tick(FakeBoard("GPU-a", tick_s=0.1), sleep=lambda _: None)
+    found, reads = tick(FakeGpu("GPU-a", tick_s=0.1), sleep=lambda _: None)
     assert found is None
     assert len(reads) <= 1 + LIMIT_S / READ_PERIOD_S
 
@@ -78,9 +78,9 @@ def test_a_counter_that_fails_gives_what_was_seen_until_then(answers, period_s):
 
 def test_driver_times_that_stand_still_are_not_used():
     clock = FakeClock()
-    board = FakeBoard("GPU-a", tick_s=0.05)
+    gpu = FakeGpu("GPU-a", tick_s=0.05)
 
     def read():
-        return CounterReading(board.energy_mj(clock()), 1.0)
+        return CounterReading(gpu.energy_mj(clock()), 1.0)
 
     assert measure_tick(read, clock, clock.sleep) == pytest.approx(0.05, abs=0.0012)

@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from support.fake_nvml import FakeBoard, FakeClock, make_nvml
+from support.fake_nvml import FakeClock, FakeGpu, make_nvml
 from support.fake_powercap import FakePowercap
 from support.fake_procfs import FakeProcfs
 
@@ -16,7 +16,7 @@ from llm_energy.core.serialize import from_dict, to_dict
 from llm_energy.meter.host.activity import HostCounters
 from llm_energy.meter.interval import combine
 from llm_energy.meter.meter import Meter, open_meter
-from llm_energy.meter.nvidia.devices import NvmlBoards
+from llm_energy.meter.nvidia.devices import NvmlGpus
 from llm_energy.meter.power_sampling.recorder import begin_trace
 from llm_energy.meter.sensors import unavailable
 from llm_energy.meter.watch import Watch
@@ -44,12 +44,12 @@ def no_driver(monkeypatch, clock):
 
 
 @pytest.fixture
-def open_boards(tmp_path, clock, monkeypatch):
+def open_gpus(tmp_path, clock, monkeypatch):
     """Open a meter of these GPUs, and of nothing else unless ``tmp_path`` holds it."""
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
 
-    def open_them(*boards, settings=NO_ESTIMATES, **options):
-        monkeypatch.setitem(sys.modules, "pynvml", make_nvml(boards, clock))
+    def open_them(*gpus, settings=NO_ESTIMATES, **options):
+        monkeypatch.setitem(sys.modules, "pynvml", make_nvml(gpus, clock))
         where = {"sysfs": tmp_path, "procfs": tmp_path / "proc", "sleep": clock.sleep}
         return open_meter(settings, clock=clock, wall_clock=clock, **{**where, **options})
 
@@ -88,11 +88,11 @@ def test_a_host_without_sensors_gives_three_unavailable_components(tmp_path, clo
     meter.restrict(["GPU-elsewhere"])  # nothing is known about GPUs here
 
 
-def test_a_host_with_all_counters_measures_each_component(tmp_path, clock, open_boards):
+def test_a_host_with_all_counters_measures_each_component(tmp_path, clock, open_gpus):
     powercap = FakePowercap(tmp_path)
     powercap.zone("intel-rapl:0", "package-0")
     powercap.zone("intel-rapl:0:0", "dram")
-    meter = open_boards(FakeBoard("GPU-a", power_w=300))
+    meter = open_gpus(FakeGpu("GPU-a", power_w=300))
     with meter.interval("window") as interval:
         assert interval.record is None
         clock.advance(10)
@@ -111,9 +111,9 @@ def test_a_host_with_all_counters_measures_each_component(tmp_path, clock, open_
 
 def spying_meter(log, monkeypatch, clock, tmp_path):
     """A meter that logs the order in which it asks its clock, its sensors and its driver."""
-    module = make_nvml([FakeBoard("GPU-a")], clock)
+    module = make_nvml([FakeGpu("GPU-a")], clock)
     monkeypatch.setitem(sys.modules, "pynvml", module)
-    boards = NvmlBoards({})
+    gpus = NvmlGpus({})
     module.calls = log
 
     def logging_clock():
@@ -125,7 +125,7 @@ def spying_meter(log, monkeypatch, clock, tmp_path):
         return clock()
 
     return Meter(
-        boards=boards,
+        gpus=gpus,
         counters=[SpySensor("counter", log)],
         estimates=[SpySensor("cpu", log)],
         host=HostCounters(tmp_path, clock, logging_wall_clock),
@@ -166,11 +166,11 @@ def test_a_mark_reads_the_clock_and_the_counters_and_nothing_else(clock, monkeyp
         assert log == ["clock", COUNTER, "counter"]
 
 
-def test_the_part_between_two_marks_has_its_own_energy(tmp_path, clock, open_boards):
+def test_the_part_between_two_marks_has_its_own_energy(tmp_path, clock, open_gpus):
     powercap = FakePowercap(tmp_path)
     powercap.zone("intel-rapl:0", "package-0")
-    board = FakeBoard("GPU-a", power_w=300)
-    with open_boards(board).interval("window") as interval:
+    gpu = FakeGpu("GPU-a", power_w=300)
+    with open_gpus(gpu).interval("window") as interval:
         for name, duration_s, energy_uj in (("a", 1, 10), ("b", 5, 200), ("c", 2, 3_000)):
             clock.advance(duration_s)
             powercap.use("intel-rapl:0", energy_uj * 1_000_000)
@@ -229,16 +229,16 @@ def test_an_exception_inside_passes_and_the_meter_goes_on(clock, monkeypatch, tm
         assert [c.energy_j for c in interval.record.energy if c.component == "cpu"] == [duration_s]
 
 
-def test_an_interval_says_what_boards_and_host_did(tmp_path, clock, open_boards):
+def test_an_interval_says_what_gpus_and_host_did(tmp_path, clock, open_gpus):
     procfs = FakeProcfs(tmp_path / "proc")
     procfs.process(100, 1, busy_s=1.0, me=True)
     procfs.process(7, 1)
     procfs.processors(busy_s=10.0)
-    board = FakeBoard("GPU-a", processes=(100, 7), memory_used_bytes=2**30)
-    with open_boards(board).interval("window") as interval:
+    gpu = FakeGpu("GPU-a", processes=(100, 7), memory_used_bytes=2**30)
+    with open_gpus(gpu).interval("window") as interval:
         clock.advance(10)
-        board.temperature_c = 66
-        board.violations_ns[271] += 500_000_000
+        gpu.temperature_c = 66
+        gpu.violations_ns[271] += 500_000_000
         procfs.process(100, 1, busy_s=5.0, me=True)
         procfs.processors(busy_s=15.0)
     (activity,) = interval.record.boards
@@ -253,8 +253,8 @@ def test_an_interval_says_what_boards_and_host_did(tmp_path, clock, open_boards)
     assert (host.major_faults, host.stalled_s) == (None, None)
 
 
-def test_every_board_in_use_is_described_and_no_other(clock, open_boards):
-    meter = open_boards(FakeBoard("GPU-a"), FakeBoard("GPU-b"), FakeBoard("GPU-c"))
+def test_every_gpu_in_use_is_described_and_no_other(clock, open_gpus):
+    meter = open_gpus(FakeGpu("GPU-a"), FakeGpu("GPU-b"), FakeGpu("GPU-c"))
     meter.restrict(["GPU-c", "GPU-a"])
     with meter.interval("window") as interval:
         clock.advance(1)
@@ -262,7 +262,7 @@ def test_every_board_in_use_is_described_and_no_other(clock, open_boards):
     record = interval.record
     assert [b.device for b in record.boards] == ["GPU-c", "GPU-a"]
     assert [c.device for c in record.energy if c.component == "gpu"] == ["GPU-c", "GPU-a"]
-    assert [b.device for b in meter.glance().boards] == ["GPU-b"]
+    assert [b.device for b in meter.glance().gpus] == ["GPU-b"]
 
 
 class Sampler:
@@ -299,12 +299,12 @@ def starting(samplers, **attributes):
 
 
 def test_the_power_trace_begins_with_the_meter_and_ends_in_the_report(
-    tmp_path, clock, open_boards, samplers
+    tmp_path, clock, open_gpus, samplers
 ):
     path = tmp_path / "r01.trace.csv.gz"
-    meter = open_boards(
-        FakeBoard("GPU-a"),
-        FakeBoard("GPU-b"),
+    meter = open_gpus(
+        FakeGpu("GPU-a"),
+        FakeGpu("GPU-b"),
         trace_path=path,
         start_sampler=starting(samplers),
     )
@@ -327,58 +327,58 @@ def test_the_power_trace_begins_with_the_meter_and_ends_in_the_report(
     assert after.record.trace == ()
 
 
-def test_closing_the_meter_ends_a_sampler_that_is_still_there(tmp_path, open_boards, samplers):
+def test_closing_the_meter_ends_a_sampler_that_is_still_there(tmp_path, open_gpus, samplers):
     path = tmp_path / "trace"
-    meter = open_boards(FakeBoard("GPU-a"), trace_path=path, start_sampler=starting(samplers))
+    meter = open_gpus(FakeGpu("GPU-a"), trace_path=path, start_sampler=starting(samplers))
     meter.close()
     assert path.exists()
 
 
-def test_a_sampler_that_failed_says_so_and_leaves_what_it_has(tmp_path, open_boards, samplers):
+def test_a_sampler_that_failed_says_so_and_leaves_what_it_has(tmp_path, open_gpus, samplers):
     start = starting(samplers, problem="the sampler died")
-    meter = open_boards(FakeBoard("GPU-a"), trace_path=tmp_path / "trace", start_sampler=start)
+    meter = open_gpus(FakeGpu("GPU-a"), trace_path=tmp_path / "trace", start_sampler=start)
     assert meter.report().trace_reason == "the sampler died"
     meter.close_trace()
     assert meter.report().trace_reason == "the sampler died"
     assert meter.report().trace is not None
 
 
-def test_a_sampler_without_a_file_is_reported(tmp_path, open_boards, samplers):
+def test_a_sampler_without_a_file_is_reported(tmp_path, open_gpus, samplers):
     start = starting(samplers, stop=lambda: None)
-    meter = open_boards(FakeBoard("GPU-a"), trace_path=tmp_path / "trace", start_sampler=start)
+    meter = open_gpus(FakeGpu("GPU-a"), trace_path=tmp_path / "trace", start_sampler=start)
     meter.close_trace()
     assert meter.report().trace is None
     assert meter.report().trace_reason == "the sampler left no trace"
 
 
 @pytest.mark.parametrize(
-    ("boards", "changes", "reason"),
+    ("gpus", "changes", "reason"),
     [
         ([], {}, "no GPU"),
-        ([FakeBoard("GPU-a")], {"settings": MeterSettings(False, None)}, "switched off"),
-        ([FakeBoard("GPU-a")], {"trace_path": None}, "no file"),
+        ([FakeGpu("GPU-a")], {"settings": MeterSettings(False, None)}, "switched off"),
+        ([FakeGpu("GPU-a")], {"trace_path": None}, "no file"),
     ],
 )
 def test_without_anything_to_sample_there_is_no_sampler_and_a_reason(
-    clock, open_boards, boards, changes, reason
+    clock, open_gpus, gpus, changes, reason
 ):
     def never(*arguments):
         raise AssertionError("a sampler was started")
 
     options = {"trace_path": Path("trace"), "start_sampler": never, **changes}
-    meter = open_boards(*boards, **options)
+    meter = open_gpus(*gpus, **options)
     with meter.interval("window") as interval:
         clock.advance(1)
     assert interval.record.trace == ()
     assert reason in meter.report().trace_reason
 
 
-def test_the_report_has_each_boards_tick_once_it_is_measured(clock, open_boards):
-    meter = open_boards(
-        FakeBoard("GPU-a", tick_s=0.1),
-        FakeBoard("GPU-b", tick_s=0.02, stamped=False),
-        FakeBoard("GPU-c", power_w=0),
-        FakeBoard("GPU-d", errors={COUNTER: "Not Supported", "nvmlDeviceGetFieldValues": "no"}),
+def test_the_report_has_each_gpus_tick_once_it_is_measured(clock, open_gpus):
+    meter = open_gpus(
+        FakeGpu("GPU-a", tick_s=0.1),
+        FakeGpu("GPU-b", tick_s=0.02, stamped=False),
+        FakeGpu("GPU-c", power_w=0),
+        FakeGpu("GPU-d", errors={COUNTER: "Not Supported", "nvmlDeviceGetFieldValues": "no"}),
     )
     assert meter.report().counter_tick_s == {}
     begin_s = clock()
@@ -392,7 +392,7 @@ def test_the_report_has_each_boards_tick_once_it_is_measured(clock, open_boards)
     assert clock() - begin_s < 3 * 4
 
 
-def test_a_glance_sees_boards_and_host(tmp_path, open_boards):
+def test_a_glance_sees_gpus_and_host(tmp_path, open_gpus):
     procfs = FakeProcfs(tmp_path / "proc")
     procfs.process(100, 1, me=True)
     procfs.process(7, 1)
@@ -402,26 +402,26 @@ def test_a_glance_sees_boards_and_host(tmp_path, open_boards):
         "meminfo",
         "MemTotal: 100 kB\nMemAvailable:   60 kB\nSwapTotal: 9 kB\nSwapFree: 5 kB\nHugePages: 0\n",
     )
-    board = FakeBoard("GPU-a", processes=(7,), power_w=250, memory_used_bytes=2**30)
-    found = open_boards(board).glance()
+    gpu = FakeGpu("GPU-a", processes=(7,), power_w=250, memory_used_bytes=2**30)
+    found = open_gpus(gpu).glance()
     assert found.load_per_cpu == 0.5
     assert found.memory_available_bytes == 60 * 1024
     assert found.swap_used_bytes == 4 * 1024
-    (seen,) = found.boards
+    (seen,) = found.gpus
     assert (seen.device, seen.temperature_c, seen.utilization_percent) == ("GPU-a", 41, 17)
     assert (seen.power_w, seen.power_limit_w, seen.default_power_limit_w) == (250, 300, 350)
     assert (seen.memory_used_bytes, seen.foreign_processes) == (2**30, (7,))
     assert (seen.clock_event_reasons, seen.mig) == (0x4, None)
 
 
-def test_a_glance_at_a_host_that_shows_nothing_is_empty(open_boards):
-    found = open_boards().glance()
-    assert (found.boards, found.load_per_cpu) == ((), None)
+def test_a_glance_at_a_host_that_shows_nothing_is_empty(open_gpus):
+    found = open_gpus().glance()
+    assert (found.gpus, found.load_per_cpu) == ((), None)
     assert (found.memory_available_bytes, found.swap_used_bytes) == (None, None)
 
 
 def test_a_simulated_host_is_reported_and_never_estimated(tmp_path, clock):
-    module = make_nvml([FakeBoard("GPU-a")], clock)
+    module = make_nvml([FakeGpu("GPU-a")], clock)
     meter = open_meter(MeterSettings(), clock=clock, sysfs=tmp_path, nvml=module)
     with meter.interval("window") as interval:
         clock.advance(10)
@@ -448,7 +448,7 @@ def test_an_estimate_stands_in_and_says_why_nothing_was_measured():
 
 
 @pytest.mark.parametrize(
-    ("board", "method"),
+    ("module", "method"),
     [
         ({"c2c": True}, "nvml_total_energy_counter_whole_module"),
         ({"c2c": True, "virtual": True}, "nvml_total_energy_counter_whole_module_whole_board_vgpu"),
@@ -456,11 +456,11 @@ def test_an_estimate_stands_in_and_says_why_nothing_was_measured():
     ],
 )
 def test_what_a_modules_counter_holds_is_not_estimated_again(
-    board, method, clock, open_boards, monkeypatch
+    module, method, clock, open_gpus, monkeypatch
 ):
     model = SpySensor("cpu", [])
     monkeypatch.setattr("llm_energy.meter.meter.open_estimates", lambda settings: (model,))
-    with open_boards(FakeBoard("GPU-a", **board)).interval("window") as interval:
+    with open_gpus(FakeGpu("GPU-a", **module)).interval("window") as interval:
         clock.advance(10)
     gpu, cpu, *_ = interval.record.energy
     assert (gpu.method, gpu.energy_j) == (method, pytest.approx(1000))

@@ -99,7 +99,7 @@ def process_of(path):
     return None
 
 
-def test_every_board_is_sampled_and_the_interval_summarised(start, tmp_path):
+def test_every_gpu_is_sampled_and_the_interval_summarised(start, tmp_path):
     begin_s = time.monotonic()
     running = start(["GPU-b", "GPU-a"])
     path = tmp_path / "run" / "r01.trace.csv.gz"
@@ -213,7 +213,7 @@ def test_the_file_names_the_way_power_was_read(start, nvml, extra, method, power
     assert running.problem is None
 
 
-def test_what_a_board_does_not_tell_stays_empty(start, nvml, tmp_path):
+def test_what_a_gpu_does_not_tell_stays_empty(start, nvml, tmp_path):
     names = (
         "FieldValues PowerUsage Temperature ClockInfo UtilizationRates CurrentClocksEventReasons"
     )
@@ -253,7 +253,7 @@ def test_a_faster_period_is_refused(tmp_path, period_s):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_no_board_is_refused(tmp_path):
+def test_no_gpu_is_refused(tmp_path):
     with pytest.raises(LlmEnergyError, match="no GPU"):
         sampler.start(tmp_path / "r01.trace.csv.gz", 0.1, [])
 

@@ -14,10 +14,10 @@ from llm_energy.records import (
     SCHEMA_VERSION,
     Aggregate,
     AggregateRow,
-    BoardActivity,
     Clock,
     ComponentEnergy,
     Condition,
+    GpuActivity,
     Host,
     HostActivity,
     Interval,
@@ -107,9 +107,9 @@ def estimated_only(duration_s: float, cpu_w: float = 20.0) -> tuple:
     )
 
 
-def board(device: str = "GPU-1", **changes: Any) -> BoardActivity:
+def gpu_activity(device: str = "GPU-1", **changes: Any) -> GpuActivity:
     """Return a GPU that was warm, free and at its default limit throughout an interval."""
-    healthy = BoardActivity(
+    healthy = GpuActivity(
         device=device,
         temperature_c=(60.0, 62.0),
         sm_clock_mhz=(1980, 1980),
@@ -161,7 +161,7 @@ def interval(
     Its measured GPUs have an activity and a trace, without load where the name says idle.
     """
     parts = parts or energy(duration_s)
-    boards = [p for p in parts if p.component == "gpu" and p.status == "measured"]
+    gpus = [p for p in parts if p.component == "gpu" and p.status == "measured"]
     busy = {"utilization_percent": 0.0} if name.endswith(("idle", "before", "after")) else {}
     seen = {"own_process_seen": False} if name == "deep_idle" else {}
     healthy = Interval(
@@ -169,9 +169,9 @@ def interval(
         start_s,
         start_s + duration_s,
         parts,
-        boards=tuple(board(str(part.device), **seen) for part in boards),
+        boards=tuple(gpu_activity(str(part.device), **seen) for part in gpus),
         host=host_activity(duration_s),
-        trace=tuple(sampled(part, duration_s, **busy) for part in boards),
+        trace=tuple(sampled(part, duration_s, **busy) for part in gpus),
     )
     return replace(healthy, **changes)
 

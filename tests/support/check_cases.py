@@ -7,10 +7,10 @@ from typing import Any
 
 from support import builders
 
-from llm_energy.analysis.checks import Case, Current, Trace, trace_of
+from llm_energy.analysis.checks import Expected, WindowEvidence, WindowSummary, summary_of
 from llm_energy.records import TrafficReport
 
-CURRENT = Current(
+EXPECTED = Expected(
     spec_sha256=builders.measurement().spec_sha256,
     weights_sha256="w" * 64,
     parameter_count=1000,
@@ -19,29 +19,29 @@ CURRENT = Current(
 )
 
 
-def case(window: dict | None = None, current: Current = CURRENT, **changes) -> Case:
+def case(window: dict | None = None, expected: Expected = EXPECTED, **changes) -> WindowEvidence:
     """Return a healthy case; ``window`` replaces fields of the window, keywords others."""
     measured = builders.window(**(window or {}))
-    return Case(builders.measurement(windows=(measured,), **changes), measured, current)
+    return WindowEvidence(builders.measurement(windows=(measured,), **changes), measured, expected)
 
 
-def metered(duration_s: float, parts: tuple | None = None) -> Case:
+def metered(duration_s: float, parts: tuple | None = None) -> WindowEvidence:
     """Return a window of another length or energy, with its requests inside."""
     interval = builders.interval("window", 1020.0, duration_s, parts)
     return case({"interval": interval, "requests": builders.request_table(1020.0, duration_s)})
 
 
-def column(spec=None, **changes) -> Case:
+def column(spec=None, **changes) -> WindowEvidence:
     """Return a window with other columns of requests."""
     return case({"requests": builders.request_table(1020.0, **changes)}, spec=spec)
 
 
-def traces(*changes: dict) -> list[Trace]:
+def traces(*changes: dict) -> list[WindowSummary]:
     """Return the traces of repeats 1, 2, ... each with its changes to the measurement."""
     found = []
     for repeat, change in enumerate(changes, 1):
         measured = builders.measurement(builders.spec(repeat=repeat), **change)
-        found.append(trace_of(Case(measured, measured.windows[0])))
+        found.append(summary_of(WindowEvidence(measured, measured.windows[0])))
     return found
 
 
@@ -53,7 +53,7 @@ def traffic(
     effective: dict | None = None,
     requested_rate_per_s: float | None = 0.25,
     **window: Any,
-) -> Case:
+) -> WindowEvidence:
     """Return a window of timed traffic; keywords replace fields of the window."""
     report = TrafficReport(
         mode=mode,

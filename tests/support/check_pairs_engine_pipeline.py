@@ -9,21 +9,30 @@ from dataclasses import replace
 from itertools import accumulate
 
 from support import builders
-from support.check_cases import CURRENT, case, column, traces, traffic
+from support.check_cases import EXPECTED, case, column, traces, traffic
 
-from llm_energy.analysis.checks import Case, Current, FileState, Remaining, Trace, trace_of
+from llm_energy.analysis.checks import (
+    Expected,
+    FileState,
+    RepeatCounts,
+    WindowEvidence,
+    WindowSummary,
+    summary_of,
+)
 from llm_energy.records import ComponentEnergy, Condition, Preflight, Spec, TraceSummary
 
 REPORTED = builders.measurement().effective
 
 
-def reported(spec=None, window: dict | None = None, current=CURRENT, host=None, **more) -> Case:
+def reported(
+    spec=None, window: dict | None = None, expected=EXPECTED, host=None, **more
+) -> WindowEvidence:
     """Return a case whose engine reports more of what it loaded."""
     changes = {"host": host} if host else {}
-    return case(window, current=current, spec=spec, effective=REPORTED | more, **changes)
+    return case(window, expected=expected, spec=spec, effective=REPORTED | more, **changes)
 
 
-def generation(passed: dict, used: dict, **window_effective) -> Case:
+def generation(passed: dict, used: dict, **window_effective) -> WindowEvidence:
     """Return a case of generation arguments passed and reported."""
     workload = replace(builders.workload(), engine=passed)
     return case(
@@ -40,14 +49,14 @@ def asked(**engine) -> Spec:
 # the engine
 
 
-def quantised(weight_bytes: int, *, bits8: bool = True, **changes) -> Case:
+def quantised(weight_bytes: int, *, bits8: bool = True, **changes) -> WindowEvidence:
     asked = {"quantization": {"load_in_8bit": bits8, "load_in_4bit": False}}
     spec = builders.spec(workloads=(builders.workload(**asked),))
     effective = {"dtype": "float32", "weight_bytes": weight_bytes} | changes.pop("effective", {})
     return case(spec=spec, effective=effective, **changes)
 
 
-def utilised(percent: float | None, device: str = "cuda:0") -> Case:
+def utilised(percent: float | None, device: str = "cuda:0") -> WindowEvidence:
     summary = TraceSummary("GPU-1", 400, 0.1, 4000.0, 100.0, 60.0, 0, percent)
     interval = replace(builders.interval("window", 1020.0, 40.0), trace=(summary,))
     return reported(window={"interval": interval}, device=device)
@@ -56,7 +65,7 @@ def utilised(percent: float | None, device: str = "cuda:0") -> Case:
 ON_GPU = {"device": "cuda:0"}
 OFFLOADED = {"hf_device_map": {"model.layers.0": "cuda:0", "model.layers.1": "cpu"}}
 WHOLE = {"hf_device_map": {"model.layers.0": "0", "model.layers.1": "0"}}
-NO_BOARDS = builders.host(gpus=())
+NO_GPUS = builders.host(gpus=())
 LINEAR8 = {"effective": {"quantization": {"Linear8bitLt": 7}}}
 
 
@@ -83,7 +92,7 @@ ENGINE = {
         (
             reported(builders.spec(device="auto"), device="cpu"),
             "warning",
-            reported(builders.spec(device="auto"), host=NO_BOARDS, device="cpu"),
+            reported(builders.spec(device="auto"), host=NO_GPUS, device="cpu"),
         ),
         (
             reported(builders.spec(device="auto"), device="cpu"),
@@ -112,7 +121,7 @@ ENGINE = {
     "E04": [
         (quantised(4000), "invalid", quantised(3000)),
         (quantised(2000, bits8=False), "warning", quantised(4100, bits8=False)),
-        (quantised(4000), "invalid", quantised(4000, current=Current())),
+        (quantised(4000), "invalid", quantised(4000, expected=Expected())),
     ],
     "E05": [
         (quantised(3000, **LINEAR8), "note", quantised(3000, bits8=False, **LINEAR8)),
@@ -207,7 +216,7 @@ ENGINE = {
 # how it ran
 
 
-def passes(*durations_s: float, warmup_s: float = 10.0) -> Case:
+def passes(*durations_s: float, warmup_s: float = 10.0) -> WindowEvidence:
     """Return a window of passes that took these times."""
     ends_s = tuple(1020.0 + total for total in accumulate(durations_s))
     interval = builders.interval("window", 1020.0, sum(durations_s))
@@ -215,7 +224,7 @@ def passes(*durations_s: float, warmup_s: float = 10.0) -> Case:
     return case(changes | {"warmup_durations_s": (warmup_s,) * 3})
 
 
-def continuous(first_s: tuple, last_s: tuple, batch_size: int = 2, **events) -> Case:
+def continuous(first_s: tuple, last_s: tuple, batch_size: int = 2, **events) -> WindowEvidence:
     """Return one pass with continuous batching whose requests all arrived at its start."""
     rows = len(first_s)
     table = builders.request_table(1020.0)
@@ -236,7 +245,7 @@ def continuous(first_s: tuple, last_s: tuple, batch_size: int = 2, **events) -> 
     return case(window, spec=builders.spec(workloads=(workload,)))
 
 
-def powers(*powers_w: float, strategy: str = "tensor_parallel") -> Case:
+def powers(*powers_w: float, strategy: str = "tensor_parallel") -> WindowEvidence:
     parts = tuple(
         ComponentEnergy("gpu", f"GPU-{k}", "measured", "counter", 40.0 * power_w)
         for k, power_w in enumerate(powers_w, 1)
@@ -246,7 +255,7 @@ def powers(*powers_w: float, strategy: str = "tensor_parallel") -> Case:
     return case({"interval": builders.interval("window", 1020.0, 40.0, parts)}, spec=spec)
 
 
-def memory_at_preflight(ok: bool) -> Case:
+def memory_at_preflight(ok: bool) -> WindowEvidence:
     found = Condition("board_memory", ok, "GPU-1: 9000 MiB", "below 200 MiB")
     return case(preflight=Preflight(60.0, (Condition("disk", False, "", ""), found)))
 
@@ -376,13 +385,13 @@ RUNNING = {
 # the work
 
 
-def answers(*ids: tuple, spec=None, window=None, **effective) -> Case:
+def answers(*ids: tuple, spec=None, window=None, **effective) -> WindowEvidence:
     """Return a window whose requests were answered with these ids."""
     kept = {"output_token_ids": {f"q{k}": tuple(i) for k, i in enumerate(ids)}}
     return reported(spec, kept | (window or {}), **effective)
 
 
-def static_lengths(*output_tokens: int) -> Case:
+def static_lengths(*output_tokens: int) -> WindowEvidence:
     """Return one pass of four requests in one static batch."""
     batching = {"batch_size": 4, "strategy": "static", "max_batch_tokens": None}
     workload = builders.workload(batching=batching, min_output_tokens=1)
@@ -421,7 +430,7 @@ WORKLOAD = {
     ],
     "E14": [
         (column(prompt_tokens=(4, 4, 4, 3)), "invalid", case()),
-        (case(current=Current(prompt_tokens={"q0": 4})), "invalid", case(current=Current())),
+        (case(expected=Expected(prompt_tokens={"q0": 4})), "invalid", case(expected=Expected())),
         (reported(max_model_len=11), "invalid", reported(max_model_len=12)),
     ],
     "E15": [
@@ -477,7 +486,7 @@ LLAMA = {
 }
 
 
-def llama(energy_per_output_token_j: float, duration_s: float = 40.0, **changes) -> Case:
+def llama(energy_per_output_token_j: float, duration_s: float = 40.0, **changes) -> WindowEvidence:
     """Return Llama 3.1 8B on one H100: 8 requests at once, 200 prompt and 128 output tokens."""
     rows = 64
     table = builders.request_table(1020.0, duration_s)
@@ -503,14 +512,14 @@ def llama(energy_per_output_token_j: float, duration_s: float = 40.0, **changes)
     }
     return case(
         window,
-        current=replace(CURRENT, parameter_count=8_030_261_248),
+        expected=replace(EXPECTED, parameter_count=8_030_261_248),
         spec=builders.spec(workloads=(workload,), engine={"dtype": "bfloat16"}),
-        host=builders.host(gpus=(H100 | changes.pop("board", {}),)),
+        host=builders.host(gpus=(H100 | changes.pop("gpu", {}),)),
         effective=effective | changes,
     )
 
 
-def energies(*values_j: float | None) -> list[Trace]:
+def energies(*values_j: float | None) -> list[WindowSummary]:
     found = traces(*({},) * len(values_j))
     pairs = zip(found, values_j, strict=True)
     return [replace(trace, energy_per_output_token_j=value) for trace, value in pairs]
@@ -520,7 +529,7 @@ BOUNDS = {
     "E25": [
         # 0.455 J is what the ML.ENERGY Leaderboard gives at this batch size.
         (llama(0.05), "invalid", llama(0.455)),
-        (llama(0.05), "invalid", llama(0.05, board={"name": "some other GPU"})),
+        (llama(0.05), "invalid", llama(0.05, gpu={"name": "some other GPU"})),
         (llama(0.05), "invalid", llama(0.05, architecture={})),
         (llama(0.05), "invalid", llama(0.05, architecture=LLAMA | {"hidden_size": "4096"})),
         (llama(0.05), "invalid", llama(0.05, status="estimated")),
@@ -532,7 +541,7 @@ BOUNDS = {
         (llama(2.4), "warning", llama(2.2)),
         (llama(0.09), "warning", llama(0.1)),
         (llama(2.4), "warning", llama(2.4, weight_bytes=12_000_000_000)),
-        (llama(2.4), "warning", llama(2.4, board={"name": "NVIDIA A100-SXM4-80GB"})),
+        (llama(2.4), "warning", llama(2.4, gpu={"name": "NVIDIA A100-SXM4-80GB"})),
     ],
     "E31": [
         (energies(1.0, 1.1, 6.0, 0.9), {3: "warning"}, energies(1.0, 1.1, 4.0, None)),
@@ -544,19 +553,19 @@ BOUNDS = {
 # the pipeline
 
 
-def measured_in(*blocks: str, **changes) -> list[Trace]:
+def measured_in(*blocks: str, **changes) -> list[WindowSummary]:
     """Return the traces of blocks, each a word whose letters are its cells in their order."""
-    found: list[Trace] = []
+    found: list[WindowSummary] = []
     for repeat, cells in enumerate(blocks, 1):
         for cell in cells:
             spec = builders.spec(repeat=repeat, model=cell)
             start_s = 100.0 * len(found)
             measured = builders.measurement(spec, start_s=start_s, **changes)
-            found.append(trace_of(Case(measured, measured.windows[0])))
+            found.append(summary_of(WindowEvidence(measured, measured.windows[0])))
     return found
 
 
-def in_stretches(*cells: str, repeats: int) -> list[Trace]:
+def in_stretches(*cells: str, repeats: int) -> list[WindowSummary]:
     """Return the traces of cells that were each measured with all their repeats on end."""
     found = measured_in(*("".join(cells),) * repeats)
     found.sort(key=lambda trace: trace.key)
@@ -607,19 +616,19 @@ PIPELINE = {
     ],
     "P03": [
         (
-            Remaining("c", "b1", (1,), (1,)),
+            RepeatCounts("c", "b1", (1,), (1,)),
             "warning",
-            Remaining("c", "b1", (1, 2), (1, 2)),
+            RepeatCounts("c", "b1", (1, 2), (1, 2)),
         ),
         (
-            Remaining("c", "b1", (1, 3), (1, 2, 3)),
+            RepeatCounts("c", "b1", (1, 3), (1, 2, 3)),
             "warning",
-            Remaining("c", "b1", (), (1, 2, 3)),
+            RepeatCounts("c", "b1", (), (1, 2, 3)),
         ),
     ],
     "P04": [(FileState("r01.json", False), "invalid", FileState("r01.json", True))],
     "P06": [
-        (case(**{name: "other"}), "invalid", case(current=Current(), **{name: "other"}))
+        (case(**{name: "other"}), "invalid", case(expected=Expected(), **{name: "other"}))
         for name in ("spec_sha256", "weights_sha256")
     ]
     + [(case(prompts_sha256={"b1": "other"}), "invalid", case())],

@@ -11,7 +11,7 @@ from dataclasses import replace
 from support import builders
 from support.check_cases import case, column, metered, traces, traffic
 
-from llm_energy.analysis.checks import Case, Trace
+from llm_energy.analysis.checks import WindowEvidence, WindowSummary
 from llm_energy.records import ComponentEnergy, Interval
 
 SOUND = (ComponentEnergy("gpu", "GPU-1", "measured", "nvml_total_energy", 4000.0),)
@@ -36,25 +36,25 @@ def zone(device: str, power_w: float | None, duration_s: float, component="cpu")
     return ComponentEnergy(component, device, "measured", "rapl", power_w * duration_s)
 
 
-def inside(parts=None, duration_s: float = 40.0, measurement=None, **changes) -> Case:
+def inside(parts=None, duration_s: float = 40.0, measurement=None, **changes) -> WindowEvidence:
     """Return a case whose window's interval has these parts and changes."""
     interval = builders.interval("window", 1020.0, duration_s, parts, **changes)
     table = builders.request_table(1020.0, duration_s)
     return case({"interval": interval, "requests": table}, **(measurement or {}))
 
 
-def traced(duration_s: float = 40.0, measurement=None, module=False, **changes) -> Case:
+def traced(duration_s: float = 40.0, measurement=None, module=False, **changes) -> WindowEvidence:
     """Return a case whose GPU's power trace is changed in the window."""
     parts = (MODULE,) if module else builders.energy(duration_s)
     summary = builders.sampled(parts[0], duration_s, **changes)
     return inside(parts, duration_s, measurement, trace=(summary,))
 
 
-def boarded(measurement=None, **changes) -> Case:
-    return inside(measurement=measurement, boards=(builders.board(**changes),))
+def gpued(measurement=None, **changes) -> WindowEvidence:
+    return inside(measurement=measurement, boards=(builders.gpu_activity(**changes),))
 
 
-def hosted(duration_s: float = 40.0, **changes) -> Case:
+def hosted(duration_s: float = 40.0, **changes) -> WindowEvidence:
     return inside(None, duration_s, host=builders.host_activity(duration_s, **changes))
 
 
@@ -80,8 +80,8 @@ def deep_idle(**changes) -> dict:
 
 def loaded(before_bytes: int | None, after_bytes: int | None) -> dict:
     """Return a measurement whose GPU held that much before and after the load."""
-    board = builders.board(memory_used_bytes=(before_bytes, after_bytes))
-    return {"load": builders.interval("load", 1010.0, 5.0, boards=(board,))}
+    gpu = builders.gpu_activity(memory_used_bytes=(before_bytes, after_bytes))
+    return {"load": builders.interval("load", 1010.0, 5.0, boards=(gpu,))}
 
 
 def engine(*uuids: str) -> dict:
@@ -100,12 +100,12 @@ BACKWARDS = replace(LOST, reason="NVML's energy counter went backwards")
 PACKAGE = zone("package-0", 50.0, 10.0)
 
 
-def wrapping(power_w: float | None, duration_s: float = 100.0) -> Case:
+def wrapping(power_w: float | None, duration_s: float = 100.0) -> WindowEvidence:
     parts = (*builders.energy(duration_s)[:1], zone("package-0", power_w, duration_s))
     return inside(parts, duration_s, idle_parts(gpu("GPU-1", 50.0, 10.0), PACKAGE))
 
 
-def modelled(measurement: dict) -> Case:
+def modelled(measurement: dict) -> WindowEvidence:
     """Return a window whose CPU joules are those of a model."""
     reason = "not measured: the counter may have wrapped more than once"
     part = ComponentEnergy("cpu", "machine", "estimated", "codecarbon", 720.0, reason)
@@ -119,7 +119,7 @@ def by_method(method: str) -> dict:
     return {"windows": (replace(builders.window(), interval=inside(parts).window.interval),)}
 
 
-def zones(*powers_w: tuple[str, float]) -> Case:
+def zones(*powers_w: tuple[str, float]) -> WindowEvidence:
     parts = tuple(zone(name, power_w, 40.0) for name, power_w in powers_w)
     idle = tuple(zone(name, power_w / 2, 10.0) for name, power_w in powers_w)
     return inside(parts, measurement=idle_parts(*idle))
@@ -247,7 +247,7 @@ POWER_TRACE = {
 TWO = {**engine("GPU-1", "GPU-2"), **idle_parts(*(gpu(f"GPU-{k}", 50.0, 10.0) for k in (1, 2)))}
 
 
-def pair_of_boards(second_w: float, percent: float | None) -> Case:
+def pair_of_gpus(second_w: float, percent: float | None) -> WindowEvidence:
     """Return two metered GPUs, of which the second works less."""
     parts = (gpu("GPU-1", 100.0), gpu("GPU-2", second_w))
     summaries = tuple(
@@ -273,10 +273,10 @@ ENERGY = {
         ),
         (case(**engine("GPU-2")), "invalid", case(**engine("MIG-7"))),
         (case(**engine("GPU-2")), "invalid", case(effective={"device_uuids": "GPU-2"})),
-        (boarded(**UNSEEN), "invalid", boarded(loaded(0, GIB), **UNSEEN)),
-        (boarded(loaded(0, 0), **HIDDEN), "invalid", boarded(loaded(0, GIB), **HIDDEN)),
-        (boarded(loaded(0, 0), **HIDDEN), "invalid", boarded(loaded(None, 0), **HIDDEN)),
-        (boarded(loaded(0, 0), **HIDDEN), "invalid", boarded(loaded(GIB, 0))),
+        (gpued(**UNSEEN), "invalid", gpued(loaded(0, GIB), **UNSEEN)),
+        (gpued(loaded(0, 0), **HIDDEN), "invalid", gpued(loaded(0, GIB), **HIDDEN)),
+        (gpued(loaded(0, 0), **HIDDEN), "invalid", gpued(loaded(None, 0), **HIDDEN)),
+        (gpued(loaded(0, 0), **HIDDEN), "invalid", gpued(loaded(GIB, 0))),
     ],
     "M07": [
         (
@@ -285,11 +285,11 @@ ENERGY = {
             inside((*SOUND, gpu("GPU-2", 100.0)), measurement=TWO),
         ),
         (case(**engine()), "invalid", inside(builders.estimated_only(40.0), measurement=engine())),
-        (pair_of_boards(51.0, 0.0), "invalid", pair_of_boards(51.0, 40.0)),
-        (pair_of_boards(51.0, None), "invalid", pair_of_boards(55.0, None)),
+        (pair_of_gpus(51.0, 0.0), "invalid", pair_of_gpus(51.0, 40.0)),
+        (pair_of_gpus(51.0, None), "invalid", pair_of_gpus(55.0, None)),
         # Where no GPU is far above idle, the model may just be small.
         (
-            pair_of_boards(60.0, 1.0),
+            pair_of_gpus(60.0, 1.0),
             "invalid",
             inside((gpu("GPU-1", 55.0), gpu("GPU-2", 51.0)), measurement=TWO),
         ),
@@ -321,7 +321,9 @@ ENERGY = {
         (
             inside((gpu("GPU-1", 400.0),)),
             "invalid",
-            inside((gpu("GPU-1", 400.0),), boards=(builders.board(power_limit_w=(None, 400.0)),)),
+            inside(
+                (gpu("GPU-1", 400.0),), boards=(builders.gpu_activity(power_limit_w=(None, 400.0)),)
+            ),
         ),
         (
             inside((gpu("GPU-1", 400.0),), boards=()),
@@ -369,16 +371,16 @@ ENERGY = {
 
 # GPUs
 
-TENANT = {"boards": (builders.board(foreign_processes=(77,)),)}
-DISPLAY = {"boards": (builders.board(graphics_processes=(1,)),)}
+TENANT = {"boards": (builders.gpu_activity(foreign_processes=(77,)),)}
+DISPLAY = {"boards": (builders.gpu_activity(graphics_processes=(1,)),)}
 
 
-def drawing(*pids: int, **measurement) -> Case:
+def drawing(*pids: int, **measurement) -> WindowEvidence:
     """Return a window in which these processes draw on the GPU."""
-    return boarded(measurement, graphics_processes=pids)
+    return gpued(measurement, graphics_processes=pids)
 
 
-NEIGHBOUR = {"boards": (builders.board("GPU-9", foreign_processes=(77,)),)}
+NEIGHBOUR = {"boards": (builders.gpu_activity("GPU-9", foreign_processes=(77,)),)}
 COOLDOWN = {
     "spec": builders.spec(protocol=replace(builders.spec().protocol, thermal_policy="cooldown"))
 }
@@ -396,21 +398,21 @@ def held(**causes: float) -> dict:
     return {"throttled_s": causes}
 
 
-def settling(slope: float | None, wait_s: float | None, **changes) -> Case:
+def settling(slope: float | None, wait_s: float | None, **changes) -> WindowEvidence:
     return case({"temperature_slope_c_per_10s": slope, "thermal_wait_s": wait_s}, **changes)
 
 
-BOARDS = {
+GPUS = {
     "H01": [
-        (boarded(foreign_processes=(77,)), "invalid", boarded()),
+        (gpued(foreign_processes=(77,)), "invalid", gpued()),
         (inside(**TENANT), "invalid", inside(**NEIGHBOUR)),
         # A display that was there before the load draws the same all the time.
-        (drawing(1), "invalid", boarded(graphics_processes=())),
+        (drawing(1), "invalid", gpued(graphics_processes=())),
         (drawing(1, **baselines(deep_idle=DISPLAY)), "warning", case(**baselines(before=DISPLAY))),
         (
             drawing(1, 9, **baselines(deep_idle=DISPLAY)),
             "invalid",
-            boarded(graphics_processes=None),
+            gpued(graphics_processes=None),
         ),
         (case(**baselines(before=TENANT)), "warning", case(**baselines(deep_idle=NEIGHBOUR))),
         (
@@ -425,8 +427,8 @@ BOARDS = {
         ),
     ],
     "H02": [
-        (boarded(**held(hw_thermal=1.0)), "warning", boarded(**held(hw_thermal=0.3))),
-        (boarded(**held(power_brake=3.0)), "invalid", boarded(**held(power=40.0))),
+        (gpued(**held(hw_thermal=1.0)), "warning", gpued(**held(hw_thermal=0.3))),
+        (gpued(**held(power_brake=3.0)), "invalid", gpued(**held(power=40.0))),
         # Without the driver's times, what the samples saw.
         (
             inside(boards=(), trace=(builders.sampled(SOUND[0], 40.0, clock_event_reasons=0x44),)),
@@ -441,18 +443,22 @@ BOARDS = {
     ],
     "H03": [
         (
-            boarded({"baselines": ()}, power_limit_w=(250.0, 250.0)),
+            gpued({"baselines": ()}, power_limit_w=(250.0, 250.0)),
             "warning",
-            boarded(capped(None, None) | {"baselines": ()}, power_limit_w=(250.0, 250.0)),
+            gpued(capped(None, None) | {"baselines": ()}, power_limit_w=(250.0, 250.0)),
         ),
         (
-            boarded(power_limit_w=(300.0, 250.0)),
+            gpued(power_limit_w=(300.0, 250.0)),
             "invalid",
-            boarded(power_limit_w=(300.0, None)),
+            gpued(power_limit_w=(300.0, None)),
         ),
         # The same limit in this window, another one while idling.
         (
-            case(**baselines(before={"boards": (builders.board(power_limit_w=(200.0, 200.0)),)})),
+            case(
+                **baselines(
+                    before={"boards": (builders.gpu_activity(power_limit_w=(200.0, 200.0)),)}
+                )
+            ),
             "invalid",
             case(**baselines(before=NEIGHBOUR)),
         ),
@@ -463,21 +469,21 @@ BOARDS = {
         ),
     ],
     "H04": [
-        (boarded(**held(power=20.0)), "note", boarded(**held(power=0.2, hw_thermal=20.0))),
+        (gpued(**held(power=20.0)), "note", gpued(**held(power=0.2, hw_thermal=20.0))),
         (traced(clock_event_reasons=0x2), "note", traced(clock_event_reasons=None)),
     ],
     "H05": [
-        (boarded(temperature_c=(50.0, 61.0)), "warning", boarded(temperature_c=(50.0, 59.0))),
-        (boarded(temperature_c=(50.0, 61.0)), "warning", boarded(temperature_c=(None, 61.0))),
-        (boarded(COOLDOWN, temperature_c=(40.0, 61.0)), "note", boarded(COOLDOWN)),
-        (boarded(NO_POLICY, temperature_c=(40.0, 61.0)), "warning", boarded(NO_POLICY)),
+        (gpued(temperature_c=(50.0, 61.0)), "warning", gpued(temperature_c=(50.0, 59.0))),
+        (gpued(temperature_c=(50.0, 61.0)), "warning", gpued(temperature_c=(None, 61.0))),
+        (gpued(COOLDOWN, temperature_c=(40.0, 61.0)), "note", gpued(COOLDOWN)),
+        (gpued(NO_POLICY, temperature_c=(40.0, 61.0)), "warning", gpued(NO_POLICY)),
     ],
     "H12": [
-        (boarded(**HIDDEN), "note", boarded()),
+        (gpued(**HIDDEN), "note", gpued()),
         (
-            boarded(**HIDDEN),
+            gpued(**HIDDEN),
             "note",
-            inside(builders.estimated_only(40.0), boards=(builders.board(**HIDDEN),)),
+            inside(builders.estimated_only(40.0), boards=(builders.gpu_activity(**HIDDEN),)),
         ),
     ],
     "H14": [
@@ -527,7 +533,7 @@ def marked(severity: str, *repeats: int) -> dict[int, str]:
     return dict.fromkeys(repeats, severity)
 
 
-def boards_in(start_s: float, *parts: ComponentEnergy) -> dict:
+def gpus_in(start_s: float, *parts: ComponentEnergy) -> dict:
     return {
         "windows": (builders.window(interval=builders.interval("window", start_s, 40.0, parts)),)
     }
@@ -545,7 +551,7 @@ def packages(**versions: str) -> dict:
     return on_host(packages={"torch": "2.13.0"} | versions)
 
 
-def drawing(powers_w: list[float], temperatures_c: list[float]) -> list[Trace]:
+def drawing(powers_w: list[float], temperatures_c: list[float]) -> list[WindowSummary]:
     """Return the traces of repeats with these powers and temperatures, in this order of time."""
     changes = []
     for k, (power_w, begin_c) in enumerate(zip(powers_w, temperatures_c, strict=True), 1):
@@ -554,13 +560,13 @@ def drawing(powers_w: list[float], temperatures_c: list[float]) -> list[Trace]:
             1000.0 * k + 20,
             40.0,
             (gpu("GPU-1", power_w),),
-            boards=(builders.board(temperature_c=(begin_c, begin_c)),),
+            boards=(builders.gpu_activity(temperature_c=(begin_c, begin_c)),),
         )
         changes.append({"windows": (builders.window(interval=interval),)})
     return traces(*changes)
 
 
-MOVED = boards_in(3020.0, gpu("GPU-2", 100.0))
+MOVED = gpus_in(3020.0, gpu("GPU-2", 100.0))
 EVEN = [100.0 + 0.2 * (k % 3) for k in range(12)]
 RISING = [power_w + 0.4 * k for k, power_w in enumerate(EVEN)]
 HOTTER = [60.0 + k for k in range(12)]
@@ -634,4 +640,4 @@ SESSIONS = {
     ],
 }
 
-PAIRS = METER | POWER_TRACE | ENERGY | BOARDS | MACHINE | SESSIONS
+PAIRS = METER | POWER_TRACE | ENERGY | GPUS | MACHINE | SESSIONS

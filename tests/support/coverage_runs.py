@@ -12,7 +12,7 @@ from support import builders, replay_runs
 from llm_energy.analysis.aggregate import aggregate
 from llm_energy.measure.protocol import run_repeat
 from llm_energy.measure.simulation.host import SimulatedHost
-from llm_energy.measure.simulation.truth import BoardTruth, EngineTruth, Truth
+from llm_energy.measure.simulation.truth import EngineTruth, GpuTruth, Truth
 from llm_energy.meter.meter import open_meter
 from llm_energy.records import Metrics, Statistic
 
@@ -23,10 +23,10 @@ N = 5
 REST_S = (0.2, 0.4)
 SPEED_SPREAD = 0.02  # of whole runs, so that windows are not the same number of ticks long
 COUNTER_DOMINATES = Truth(
-    boards=(BoardTruth(tick_s=TICK_S, noise_sd=0.002),), packages=(), repeat_sd=0.0
+    gpus=(GpuTruth(tick_s=TICK_S, noise_sd=0.002),), packages=(), repeat_sd=0.0
 )
 REPEATS_DOMINATE = Truth(
-    boards=(BoardTruth(tick_s=TICK_S, noise_sd=0.02),), packages=(), repeat_sd=0.03
+    gpus=(GpuTruth(tick_s=TICK_S, noise_sd=0.02),), packages=(), repeat_sd=0.03
 )
 SPEC = replay_runs.replay_spec(
     replay_runs.replay_workload("b8", requests=8, output_tokens=256),
@@ -105,13 +105,13 @@ def _repeat(truth: Truth, seed: int) -> Known:
     host.close()
     (row,) = builders.window_metrics(measured, builders.verdict(measured))
     begin_s, end_s = found.windows[0].interval.start_s, found.windows[0].interval.end_s
-    (board,) = host.boards
+    (gpu,) = host.gpus
 
     def drawn_j(from_s: float, to_s: float) -> float:
-        return host.truth_energy_j("gpu", from_s, to_s, board.uuid)
+        return host.truth_energy_j("gpu", from_s, to_s, gpu.uuid)
 
     gross_j = drawn_j(begin_s, end_s)
-    idle_j = board.history.energy_at_level_j(board.loaded_idle_level_w, begin_s, end_s)
+    idle_j = gpu.history.energy_at_level_j(gpu.loaded_idle_level_w, begin_s, end_s)
     edges_j = (drawn_j(begin_s - TICK_S, begin_s), drawn_j(end_s - TICK_S, end_s))
     return Known(row, gross_j, gross_j - idle_j, edges_j)
 

@@ -13,7 +13,7 @@ BASES = count(10**12, 10**10)  # no two GPUs have used the same
 
 
 @dataclass
-class FakeAmdBoard:
+class FakeAmdGpu:
     """One GPU; ``error`` is what its counter fails with, ``gain`` by how much it is wrong.
 
     GPUs with one ``base`` and power are partitions that show one counter.
@@ -32,7 +32,7 @@ class FakeAmdBoard:
 
 
 def make_amdsmi(
-    boards: Sequence[FakeAmdBoard], clock: Callable[[], float], init_error: str | None = None
+    gpus: Sequence[FakeAmdGpu], clock: Callable[[], float], init_error: str | None = None
 ) -> types.ModuleType:
     """Build the module; put it into ``sys.modules["amdsmi"]`` to use it."""
     module: Any = types.ModuleType("amdsmi")
@@ -48,31 +48,29 @@ def make_amdsmi(
     def shut_down() -> None:
         module.closed += 1
 
-    def energy_count(board: FakeAmdBoard) -> dict[str, Any]:
-        if board.error:
-            raise AmdSmiException(board.error)
-        used = round(board.gain * board.power_w * clock() * 1e6 / RESOLUTION_UJ)
-        return {board.accumulator: board.base + used, "counter_resolution": RESOLUTION_UJ}
+    def energy_count(gpu: FakeAmdGpu) -> dict[str, Any]:
+        if gpu.error:
+            raise AmdSmiException(gpu.error)
+        used = round(gpu.gain * gpu.power_w * clock() * 1e6 / RESOLUTION_UJ)
+        return {gpu.accumulator: gpu.base + used, "counter_resolution": RESOLUTION_UJ}
 
-    def enumeration_info(board: FakeAmdBoard) -> dict[str, Any]:
-        if board.hip_uuid is None:
+    def enumeration_info(gpu: FakeAmdGpu) -> dict[str, Any]:
+        if gpu.hip_uuid is None:
             raise AmdSmiException("not supported")
-        return {"hip_uuid": board.hip_uuid}
+        return {"hip_uuid": gpu.hip_uuid}
 
     module.AmdSmiException = AmdSmiException
     module.amdsmi_init = init
     module.amdsmi_shut_down = shut_down
-    module.amdsmi_get_processor_handles = lambda: list(boards)
-    module.amdsmi_get_gpu_device_uuid = lambda board: board.uuid
-    module.amdsmi_get_gpu_device_bdf = lambda board: board.bdf
+    module.amdsmi_get_processor_handles = lambda: list(gpus)
+    module.amdsmi_get_gpu_device_uuid = lambda gpu: gpu.uuid
+    module.amdsmi_get_gpu_device_bdf = lambda gpu: gpu.bdf
     module.amdsmi_get_gpu_enumeration_info = enumeration_info
-    module.amdsmi_get_gpu_asic_info = lambda board: {"market_name": board.name}
+    module.amdsmi_get_gpu_asic_info = lambda gpu: {"market_name": gpu.name}
     module.amdsmi_get_energy_count = energy_count
-    module.amdsmi_get_power_info = lambda board: {
+    module.amdsmi_get_power_info = lambda gpu: {
         "socket_power": "N/A",
-        "current_socket_power": board.power_w
-        if board.shown_power_w is None
-        else board.shown_power_w,
-        "average_socket_power": 7 if board.shown_power_w is None else board.shown_power_w,
+        "current_socket_power": gpu.power_w if gpu.shown_power_w is None else gpu.shown_power_w,
+        "average_socket_power": 7 if gpu.shown_power_w is None else gpu.shown_power_w,
     }
     return module

@@ -32,7 +32,7 @@ class FakeClock:
 
 
 @dataclass
-class FakeBoard:
+class FakeGpu:
     """One GPU; ``errors`` maps NVML function names to the message that they fail with.
 
     It is its own handle, and cannot be hashed, as NVML's pointers cannot.
@@ -68,7 +68,7 @@ class FakeBoard:
 
 
 def make_nvml(
-    boards: Sequence[FakeBoard], clock: Callable[[], float], init_error: str | None = None
+    gpus: Sequence[FakeGpu], clock: Callable[[], float], init_error: str | None = None
 ) -> types.ModuleType:
     """Build the module; put it into ``sys.modules["pynvml"]`` to use it.
 
@@ -89,9 +89,9 @@ def make_nvml(
 
         def call(*arguments: Any) -> Any:
             module.calls.append(name)
-            board = arguments[0] if arguments else None
-            if isinstance(board, FakeBoard) and name in board.errors:
-                raise NVMLError(board.errors[name])
+            gpu = arguments[0] if arguments else None
+            if isinstance(gpu, FakeGpu) and name in gpu.errors:
+                raise NVMLError(gpu.errors[name])
             return function(*arguments)
 
         setattr(module, name, call)
@@ -107,110 +107,110 @@ def make_nvml(
         return "590.48.01"
 
     def nvmlDeviceGetCount() -> int:
-        return len(boards)
+        return len(gpus)
 
-    def nvmlDeviceGetHandleByIndex(index: int) -> FakeBoard:
-        return boards[index]
+    def nvmlDeviceGetHandleByIndex(index: int) -> FakeGpu:
+        return gpus[index]
 
     def nvmlDeviceGetHandleByUUID(uuid: str) -> Any:
-        for board in boards:
-            if uuid == board.uuid:
-                return board
-            if uuid in (board.mig_instances or ()):
-                return ("instance", board)
+        for gpu in gpus:
+            if uuid == gpu.uuid:
+                return gpu
+            if uuid in (gpu.mig_instances or ()):
+                return ("instance", gpu)
         raise NVMLError("Not Found")
 
-    def nvmlDeviceGetDeviceHandleFromMigDeviceHandle(handle: Any) -> FakeBoard:
-        if isinstance(handle, FakeBoard):
+    def nvmlDeviceGetDeviceHandleFromMigDeviceHandle(handle: Any) -> FakeGpu:
+        if isinstance(handle, FakeGpu):
             raise NVMLError("Invalid Argument")
         return handle[1]
 
-    def nvmlDeviceGetMigMode(board: FakeBoard) -> list[int]:
-        if board.mig_instances is None:
+    def nvmlDeviceGetMigMode(gpu: FakeGpu) -> list[int]:
+        if gpu.mig_instances is None:
             raise NVMLError("Not Supported")
         return [1, 1]
 
-    def nvmlDeviceGetUUID(board: FakeBoard) -> str:
-        return board.uuid
+    def nvmlDeviceGetUUID(gpu: FakeGpu) -> str:
+        return gpu.uuid
 
-    def nvmlDeviceGetName(board: FakeBoard) -> str:
-        return board.name
+    def nvmlDeviceGetName(gpu: FakeGpu) -> str:
+        return gpu.name
 
-    def nvmlDeviceGetPciInfo(board: FakeBoard) -> types.SimpleNamespace:
-        return types.SimpleNamespace(busId=board.pci_bus_id)
+    def nvmlDeviceGetPciInfo(gpu: FakeGpu) -> types.SimpleNamespace:
+        return types.SimpleNamespace(busId=gpu.pci_bus_id)
 
-    def nvmlDeviceGetVbiosVersion(board: FakeBoard) -> str:
+    def nvmlDeviceGetVbiosVersion(gpu: FakeGpu) -> str:
         return "96.00.74.00.01"
 
-    def nvmlDeviceGetEnforcedPowerLimit(board: FakeBoard) -> int:
-        return board.power_limit_mw
+    def nvmlDeviceGetEnforcedPowerLimit(gpu: FakeGpu) -> int:
+        return gpu.power_limit_mw
 
-    def nvmlDeviceGetPowerManagementDefaultLimit(board: FakeBoard) -> int:
+    def nvmlDeviceGetPowerManagementDefaultLimit(gpu: FakeGpu) -> int:
         return 350_000
 
-    def nvmlDeviceGetPersistenceMode(board: FakeBoard) -> int:
+    def nvmlDeviceGetPersistenceMode(gpu: FakeGpu) -> int:
         return 1
 
-    def nvmlDeviceGetEccMode(board: FakeBoard) -> list[int]:
+    def nvmlDeviceGetEccMode(gpu: FakeGpu) -> list[int]:
         return [0, 0]
 
-    def nvmlDeviceGetTemperature(board: FakeBoard, sensor: int) -> int:
-        return board.temperature_c
+    def nvmlDeviceGetTemperature(gpu: FakeGpu, sensor: int) -> int:
+        return gpu.temperature_c
 
-    def nvmlDeviceGetClockInfo(board: FakeBoard, clock_type: int) -> int:
+    def nvmlDeviceGetClockInfo(gpu: FakeGpu, clock_type: int) -> int:
         return {1: 1980, 2: 2619}[clock_type]
 
-    def nvmlDeviceGetTotalEnergyConsumption(board: FakeBoard) -> int:
-        return board.energy_mj(clock())
+    def nvmlDeviceGetTotalEnergyConsumption(gpu: FakeGpu) -> int:
+        return gpu.energy_mj(clock())
 
-    def nvmlDeviceGetFieldValues(board: FakeBoard, ids: Sequence[int]) -> list[Any]:
-        return [field_value(board, field_id) for field_id in ids]
+    def nvmlDeviceGetFieldValues(gpu: FakeGpu, ids: Sequence[int]) -> list[Any]:
+        return [field_value(gpu, field_id) for field_id in ids]
 
-    def field_value(board: FakeBoard, field_id: int) -> types.SimpleNamespace:
-        values = {83: board.energy_mj(clock()), **board.violations_ns}
+    def field_value(gpu: FakeGpu, field_id: int) -> types.SimpleNamespace:
+        values = {83: gpu.energy_mj(clock()), **gpu.violations_ns}
         return types.SimpleNamespace(
             fieldId=field_id,
-            timestamp=round(board.seen_s(clock()) * 1e6) if board.stamped else 0,
+            timestamp=round(gpu.seen_s(clock()) * 1e6) if gpu.stamped else 0,
             valueType=3,  # unsigned long long
             nvmlReturn=0 if field_id in values else 3,  # NVML_ERROR_NOT_SUPPORTED
             value=types.SimpleNamespace(ullVal=values.get(field_id, 0)),
         )
 
-    def nvmlDeviceGetViolationStatus(board: FakeBoard, policy: int) -> types.SimpleNamespace:
+    def nvmlDeviceGetViolationStatus(gpu: FakeGpu, policy: int) -> types.SimpleNamespace:
         return types.SimpleNamespace(violationTime=round(1e9 * policy * clock()))
 
-    def nvmlDeviceGetMemoryInfo(board: FakeBoard, version: int = 0) -> types.SimpleNamespace:
+    def nvmlDeviceGetMemoryInfo(gpu: FakeGpu, version: int = 0) -> types.SimpleNamespace:
         reserved = 0 if version == module.nvmlMemory_v2 else 500 * 2**20
-        return types.SimpleNamespace(used=board.memory_used_bytes + reserved)
+        return types.SimpleNamespace(used=gpu.memory_used_bytes + reserved)
 
-    def nvmlDeviceGetComputeRunningProcesses(board: FakeBoard) -> list[types.SimpleNamespace]:
-        return [types.SimpleNamespace(pid=pid, usedGpuMemory=2**30) for pid in board.processes]
+    def nvmlDeviceGetComputeRunningProcesses(gpu: FakeGpu) -> list[types.SimpleNamespace]:
+        return [types.SimpleNamespace(pid=pid, usedGpuMemory=2**30) for pid in gpu.processes]
 
-    def nvmlDeviceGetMPSComputeRunningProcesses(board: FakeBoard) -> list[types.SimpleNamespace]:
-        return [types.SimpleNamespace(pid=pid, usedGpuMemory=None) for pid in board.mps_clients]
+    def nvmlDeviceGetMPSComputeRunningProcesses(gpu: FakeGpu) -> list[types.SimpleNamespace]:
+        return [types.SimpleNamespace(pid=pid, usedGpuMemory=None) for pid in gpu.mps_clients]
 
-    def nvmlDeviceGetGraphicsRunningProcesses(board: FakeBoard) -> list[types.SimpleNamespace]:
-        return [types.SimpleNamespace(pid=p, usedGpuMemory=b) for p, b in board.graphics.items()]
+    def nvmlDeviceGetGraphicsRunningProcesses(gpu: FakeGpu) -> list[types.SimpleNamespace]:
+        return [types.SimpleNamespace(pid=p, usedGpuMemory=b) for p, b in gpu.graphics.items()]
 
-    def nvmlDeviceGetUtilizationRates(board: FakeBoard) -> types.SimpleNamespace:
+    def nvmlDeviceGetUtilizationRates(gpu: FakeGpu) -> types.SimpleNamespace:
         return types.SimpleNamespace(gpu=17, memory=5)
 
-    def nvmlDeviceGetPowerUsage(board: FakeBoard) -> int:
-        return round(board.power_w * 1e3)
+    def nvmlDeviceGetPowerUsage(gpu: FakeGpu) -> int:
+        return round(gpu.power_w * 1e3)
 
-    def nvmlDeviceGetCurrentClocksEventReasons(board: FakeBoard) -> int:
+    def nvmlDeviceGetCurrentClocksEventReasons(gpu: FakeGpu) -> int:
         return 0x4
 
-    def nvmlDeviceGetCurrentClocksThrottleReasons(board: FakeBoard) -> int:
+    def nvmlDeviceGetCurrentClocksThrottleReasons(gpu: FakeGpu) -> int:
         return 0x20
 
-    def nvmlDeviceGetC2cModeInfoV(board: FakeBoard) -> types.SimpleNamespace:
-        if board.c2c is None:
+    def nvmlDeviceGetC2cModeInfoV(gpu: FakeGpu) -> types.SimpleNamespace:
+        if gpu.c2c is None:
             raise NVMLError("Not Supported")
-        return types.SimpleNamespace(isC2cEnabled=int(board.c2c))
+        return types.SimpleNamespace(isC2cEnabled=int(gpu.c2c))
 
-    def nvmlDeviceGetVirtualizationMode(board: FakeBoard) -> int:
-        return 2 if board.virtual else 0
+    def nvmlDeviceGetVirtualizationMode(gpu: FakeGpu) -> int:
+        return 2 if gpu.virtual else 0
 
     for name, value in list(locals().items()):
         if name.startswith("nvml"):

@@ -36,8 +36,8 @@ def on_host(**changes: Any) -> Callable[[Setting], Setting]:
     return lambda setting: setting.on_host(**changes)
 
 
-def on_boards(**changes: Any) -> Callable[[Setting], Setting]:
-    return lambda setting: setting.on_boards(**changes)
+def on_gpus(**changes: Any) -> Callable[[Setting], Setting]:
+    return lambda setting: setting.on_gpus(**changes)
 
 
 def on_engine(**changes: Any) -> Callable[[Setting], Setting]:
@@ -65,42 +65,42 @@ def both(*steps: Callable[[Setting], Setting]) -> Callable[[Setting], Setting]:
     return change
 
 
-def boards(count: int) -> Callable[[Setting], Setting]:
-    return lambda setting: setting.on_host(boards=setting.truth.boards[:1] * count)
+def gpus(count: int) -> Callable[[Setting], Setting]:
+    return lambda setting: setting.on_host(gpus=setting.truth.gpus[:1] * count)
 
 
 def limit_changes(host: SimulatedHost) -> None:
-    host.boards[0].limit_w = 0.9 * host.boards[0].limit_w
+    host.gpus[0].limit_w = 0.9 * host.gpus[0].limit_w
 
 
 def tenant(host: SimulatedHost) -> None:
-    host.let_in(host.boards[0], TENANT, power_w=60.0, held_bytes=GIB)
+    host.let_in(host.gpus[0], TENANT, power_w=60.0, held_bytes=GIB)
 
 
 def throttle(share: float, cause: str = "hw_thermal") -> Callable[[SimulatedHost], None]:
-    return lambda host: host.boards[0].throttled_share.update({cause: share})
+    return lambda host: host.gpus[0].throttled_share.update({cause: share})
 
 
 def stick(host: SimulatedHost) -> None:
-    host.boards[0].stuck = True
+    host.gpus[0].stuck = True
 
 
 def fan_fails(host: SimulatedHost) -> None:
-    board = host.boards[0]
-    power_w = board.truth.decode_w[0]
-    worse = replace(board.truth.cooling, resistance_c_per_w=60 / power_w, time_s=8.0)
-    board.alter(cooling=worse)
+    gpu = host.gpus[0]
+    power_w = gpu.truth.decode_w[0]
+    worse = replace(gpu.truth.cooling, resistance_c_per_w=60 / power_w, time_s=8.0)
+    gpu.alter(cooling=worse)
 
 
 def slow_to_settle(setting: Setting) -> Setting:
-    power_w = setting.truth.boards[0].decode_w[0]
+    power_w = setting.truth.gpus[0].decode_w[0]
     slow = Cooling(resistance_c_per_w=80 / power_w, time_s=120.0)
-    return protocol(thermal_max_wait_s=5.0)(setting.on_boards(cooling=slow))
+    return protocol(thermal_max_wait_s=5.0)(setting.on_gpus(cooling=slow))
 
 
 def idle_rises(host: SimulatedHost) -> None:
-    for board in host.boards:
-        board.alter(loaded_idle_w=2.0 * board.truth.loaded_idle_w)
+    for gpu in host.gpus:
+        gpu.alter(loaded_idle_w=2.0 * gpu.truth.loaded_idle_w)
 
 
 def first_pass_slow(host: SimulatedHost, window: Interval) -> None:
@@ -111,14 +111,14 @@ def first_pass_slow(host: SimulatedHost, window: Interval) -> None:
 
 
 def leftover(host: SimulatedHost, window: Interval) -> None:
-    host.let_in(host.boards[0], TENANT, power_w=0.0, held_bytes=20 * GIB)
+    host.let_in(host.gpus[0], TENANT, power_w=0.0, held_bytes=20 * GIB)
 
 
-def weak_second_board(setting: Setting) -> Setting:
-    first, second = setting.truth.boards
+def weak_second_gpu(setting: Setting) -> Setting:
+    first, second = setting.truth.gpus
     low, high = second.decode_w
     weak = replace(second, decode_w=(0.45 * low, 0.45 * high), prefill_w=0.45 * second.prefill_w)
-    return setting.on_host(boards=(first, weak))
+    return setting.on_host(gpus=(first, weak))
 
 
 # edits of records

@@ -28,7 +28,7 @@ from llm_energy.records import (
 )
 
 # So that physical floor and published measurements apply, which know GPUs and models by these.
-BOARD = "NVIDIA H100 80GB HBM3"
+GPU = "NVIDIA H100 80GB HBM3"
 LLAMA_8B = {
     "model_type": "llama",
     "hidden_size": 4096,
@@ -60,10 +60,10 @@ class Setting:
     traffic: dict[str, Any] | None = None
     protocol: dict[str, Any] = field(default_factory=dict)
 
-    def on_boards(self, **changes: Any) -> Setting:
+    def on_gpus(self, **changes: Any) -> Setting:
         """Change every GPU."""
-        boards = tuple(replace(board, **changes) for board in self.truth.boards)
-        return replace(self, truth=replace(self.truth, boards=boards))
+        gpus = tuple(replace(gpu, **changes) for gpu in self.truth.gpus)
+        return replace(self, truth=replace(self.truth, gpus=gpus))
 
     def on_host(self, **changes: Any) -> Setting:
         """Change what is true of the host."""
@@ -122,10 +122,10 @@ def healthy_setting(seed: int) -> Setting:
         least_tokens=random.choice((output_tokens,) * 3 + (1,)),
         strategy=strategy,
         in_8_bits=random.random() < 0.2,
-        devices=random.choice((1, len(truth.boards))),
+        devices=random.choice((1, len(truth.gpus))),
         prompt_tokens=tuple(shortest + random.randint(0, shortest // 4) for _ in range(7)),
     )
-    setting = setting.on_boards(name=BOARD).on_engine(parameter_count=PARAMETERS)
+    setting = setting.on_gpus(name=GPU).on_engine(parameter_count=PARAMETERS)
     return setting.reporting(architecture=LLAMA_8B)
 
 

@@ -19,7 +19,6 @@ from support.fault_parts import (
     asking,
     at_begin,
     at_middle,
-    boards,
     both,
     cells_in_order,
     change_specs,
@@ -31,6 +30,7 @@ from support.fault_parts import (
     fan_fails,
     few_arrivals,
     first_pass_slow,
+    gpus,
     hosted,
     idle_rises,
     leftover,
@@ -39,8 +39,8 @@ from support.fault_parts import (
     modelled_cpu,
     modelled_too,
     negative,
-    on_boards,
     on_engine,
+    on_gpus,
     on_host,
     one_boot,
     other_driver,
@@ -51,12 +51,12 @@ from support.fault_parts import (
     stick,
     tenant,
     throttle,
-    weak_second_board,
+    weak_second_gpu,
     without_ids,
 )
 from support.fault_sweeps import Setting, arriving, healthy_setting, judge, measure, write_sweep
 
-from llm_energy.measure.simulation.gpus import board_uuid
+from llm_energy.measure.simulation.gpus import gpu_uuid
 from llm_energy.measure.simulation.host import SimulatedHost
 from llm_energy.measure.simulation.truth import PackageTruth
 from llm_energy.records import Interval, Measurement, Severity
@@ -150,12 +150,12 @@ FREE = asking(output_tokens=64, least_tokens=1)
 FLOAT, QUANTISED = asking(in_8_bits=False), asking(in_8_bits=True)
 STEADY = asking(batch_size=8, requests=16, output_tokens=64, least_tokens=64, strategy="static")
 # Without a data sheet no physical floor is known that too few joules would fall below.
-ONLY_UNKNOWN_BOARDS = both(on_host(packages=()), on_boards(name="unknown"))
+ONLY_UNKNOWN_GPUS = both(on_host(packages=()), on_gpus(name="unknown"))
 LIKE_AN_ANCHOR = both(STEADY, FLOAT, asking(devices=1, prompt_tokens=(60,)))
 
 FAULTS: dict[str, tuple[Fault, ...]] = {
-    "M01": (Fault(during=at_middle(lambda host: host.boards[0].reset_counter())),),
-    "M02": (Fault(suits=both(boards(1), asking(devices=1)), during=at_begin(stick)),),
+    "M01": (Fault(during=at_middle(lambda host: host.gpus[0].reset_counter())),),
+    "M02": (Fault(suits=both(gpus(1), asking(devices=1)), during=at_begin(stick)),),
     "M03": (
         Fault(
             suits=STEADY,
@@ -163,25 +163,25 @@ FAULTS: dict[str, tuple[Fault, ...]] = {
         ),
     ),
     "M04": (
-        Fault(setting=on_boards(power_gain=1.12)),
-        Fault(setting=on_boards(power_gain=0.7)),
+        Fault(setting=on_gpus(power_gain=1.12)),
+        Fault(setting=on_gpus(power_gain=0.7)),
     ),
-    "M05": (Fault(setting=on_boards(poll_blind_share=0.25)),),
+    "M05": (Fault(setting=on_gpus(poll_blind_share=0.25)),),
     "M06": (
         Fault(
-            suits=both(boards(2), asking(devices=1)),
-            setting=on_engine(board_uuids=(board_uuid(1),)),
+            suits=both(gpus(2), asking(devices=1)),
+            setting=on_engine(gpu_uuids=(gpu_uuid(1),)),
         ),
     ),
     "M07": (
         Fault(
-            suits=both(boards(2), asking(devices=1)),
-            setting=on_engine(board_uuids=(board_uuid(0), board_uuid(1))),
+            suits=both(gpus(2), asking(devices=1)),
+            setting=on_engine(gpu_uuids=(gpu_uuid(0), gpu_uuid(1))),
         ),
     ),
-    "M08": (Fault(setting=on_boards(mig=True)),),
+    "M08": (Fault(setting=on_gpus(mig=True)),),
     "M09": (Fault(record=edit_energy(negative)),),
-    "M10": (Fault(setting=on_boards(gain=2.5)),),
+    "M10": (Fault(setting=on_gpus(gain=2.5)),),
     "M11": (Fault(suits=WITH_CPU, record=edit_energy(modelled_cpu)),),
     "M12": (Fault(suits=WITH_CPU, setting=on_host(packages=(PackageTruth(readable=False),))),),
     "M13": (Fault(suits=TWO_SOCKETS, setting=on_host(packages=(PackageTruth(), SMALL_RANGE))),),
@@ -198,10 +198,10 @@ FAULTS: dict[str, tuple[Fault, ...]] = {
         Fault(setting=on_engine(clock_offset_s=-100.0)),
         Fault(during=at_middle(lambda host: host.step_wall_clock(2.0))),
     ),
-    "M21": (Fault(setting=on_boards(gain=1000.0)), Fault(setting=on_boards(gain=1e-3))),
+    "M21": (Fault(setting=on_gpus(gain=1000.0)), Fault(setting=on_gpus(gain=1e-3))),
     "M22": (Fault(suits=on_host(packages=()), setting=WITH_CPU),),
     "M23": (Fault(during=lambda host, window: host.at(window.end_s, idle_rises)),),
-    "M25": (Fault(setting=on_boards(c2c=True)),),
+    "M25": (Fault(setting=on_gpus(c2c=True)),),
     "M24": (Fault(suits=WITH_CPU, record=edit_energy(modelled_cpu)),),
     "H01": (Fault(during=at_middle(tenant)), Fault(during=at_begin(tenant))),
     "H02": (
@@ -211,11 +211,11 @@ FAULTS: dict[str, tuple[Fault, ...]] = {
     ),
     "H03": (
         Fault(during=at_middle(limit_changes)),
-        Fault(setting=on_boards(default_limit_w=1000.0)),
+        Fault(setting=on_gpus(default_limit_w=1000.0)),
     ),
-    "H04": (Fault(setting=on_boards(throttled_share={"power": 0.4})),),
+    "H04": (Fault(setting=on_gpus(throttled_share={"power": 0.4})),),
     "H05": (Fault(during=at_begin(fan_fails)),),
-    "H06": (Fault(setting=on_boards(ecc=False)),),
+    "H06": (Fault(setting=on_gpus(ecc=False)),),
     "H07": (
         Fault(during=at_begin(lambda host: host.change(foreign_busy_per_s=4.0))),
         Fault(during=at_begin(lambda host: host.change(steal_per_s=1.0))),
@@ -228,7 +228,7 @@ FAULTS: dict[str, tuple[Fault, ...]] = {
     "H09": (Fault(during=at_begin(lambda host: host.change(disk_read_bytes_per_s=2e7))),),
     "H10": (Fault(record=hosted(hostname="node2")), Fault(record=other_driver)),
     "H11": (Fault(setting=on_host(governor="powersave")),),
-    "H12": (Fault(setting=on_boards(shows_processes=False)),),
+    "H12": (Fault(setting=on_gpus(shows_processes=False)),),
     "H13": (Fault(setting=on_host(foreign_busy_per_s=12.0)),),
     "H14": (Fault(suits=STEADY, setting=slow_to_settle),),
     "H15": (
@@ -268,12 +268,12 @@ FAULTS: dict[str, tuple[Fault, ...]] = {
     "E21": (Fault(setting=reporting(attn_implementation="eager")),),
     "E22": (Fault(setting=reporting(speculative_method="ngram")),),
     "E24": (Fault(record=load_reaches_in),),
-    "E25": (Fault(suits=LIKE_AN_ANCHOR, setting=on_boards(gain=0.05)),),
+    "E25": (Fault(suits=LIKE_AN_ANCHOR, setting=on_gpus(gain=0.05)),),
     "E26": (
-        Fault(suits=LIKE_AN_ANCHOR, setting=on_boards(gain=0.05)),
-        Fault(suits=LIKE_AN_ANCHOR, setting=on_boards(gain=40.0)),
+        Fault(suits=LIKE_AN_ANCHOR, setting=on_gpus(gain=0.05)),
+        Fault(suits=LIKE_AN_ANCHOR, setting=on_gpus(gain=40.0)),
     ),
-    "E27": (Fault(suits=both(boards(2), asking(devices=2)), setting=weak_second_board),),
+    "E27": (Fault(suits=both(gpus(2), asking(devices=2)), setting=weak_second_gpu),),
     "E28": (
         Fault(
             suits=both(STEADY, arriving("poisson", rate_per_s=4.0)),
@@ -299,8 +299,8 @@ FAULTS: dict[str, tuple[Fault, ...]] = {
     ),
     "E30": (Fault(during=leftover),),
     "E31": (
-        Fault(suits=ONLY_UNKNOWN_BOARDS, setting=on_boards(gain=0.1)),
-        Fault(suits=ONLY_UNKNOWN_BOARDS, setting=on_engine(pace=8.0)),
+        Fault(suits=ONLY_UNKNOWN_GPUS, setting=on_gpus(gain=0.1)),
+        Fault(suits=ONLY_UNKNOWN_GPUS, setting=on_engine(pace=8.0)),
     ),
     "E32": (Fault(setting=reporting(engine_version="1.3.0rc26+stand.in")),),
     "E33": (

@@ -16,7 +16,7 @@ from llm_energy.measure import host as real_host
 from llm_energy.measure.protocol import run_repeat
 from llm_energy.measure.simulation.host import SimulatedHost
 from llm_energy.measure.simulation.sampler import VirtualSampler
-from llm_energy.measure.simulation.truth import BoardTruth, PackageTruth, Truth
+from llm_energy.measure.simulation.truth import GpuTruth, PackageTruth, Truth
 from llm_energy.meter.meter import open_meter
 from llm_energy.records import (
     Arrivals,
@@ -74,8 +74,8 @@ class _Unwritten(VirtualSampler):
 
 
 def _sample_unwritten(host: SimulatedHost, path: Path, period_s: float, devices: Sequence[str]):
-    boards = [board for board in host.boards if board.uuid in devices]
-    return _Unwritten(path, period_s, boards, lambda: host.now_s, host.sampler_pauses)
+    gpus = [gpu for gpu in host.gpus if gpu.uuid in devices]
+    return _Unwritten(path, period_s, gpus, lambda: host.now_s, host.sampler_pauses)
 
 
 def run(
@@ -152,8 +152,8 @@ def draw_truth(seed: int) -> Truth:
     """Draw a healthy host: one to four GPUs of some power, with or without CPU counters."""
     random = Random(f"truth {seed}")
     scale = random.uniform(0.4, 1.0)
-    default = BoardTruth()
-    board = BoardTruth(
+    default = GpuTruth()
+    gpu = GpuTruth(
         deep_idle_w=default.deep_idle_w * scale * random.uniform(0.8, 1.2),
         loaded_idle_w=default.loaded_idle_w * scale * random.uniform(0.9, 1.1),
         load_w=default.load_w * scale,
@@ -172,6 +172,6 @@ def draw_truth(seed: int) -> Truth:
         dies=random.choice((1, 1, 2)),
     )
     return Truth(
-        boards=(board,) * random.choice((1, 1, 2, 4)),
+        gpus=(gpu,) * random.choice((1, 1, 2, 4)),
         packages=(package,) * random.choice((0, 1, 2)),
     )

@@ -73,10 +73,10 @@ def _repeat(
             requests=None,
         )
     found = replace(healthy, windows=tuple(windows), prompts_sha256=_prompts().sha256)
-    return found if backend == "pytorch" else _without_boards(found)
+    return found if backend == "pytorch" else _without_gpus(found)
 
 
-def _without_boards(measurement: Measurement) -> Measurement:
+def _without_gpus(measurement: Measurement) -> Measurement:
     """Return the measurement of a host without a GPU, whose energy is a model's."""
     idle = builders.estimated_only(builders.IDLE_S, 10.0)
     return replace(

@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from llm_energy.backends.base import STEADY_BEGIN, STEADY_END, no_mark
-from llm_energy.meter.meter import BoardGlance, Glance
+from llm_energy.meter.meter import Glance, GpuGlance
 from llm_energy.records import (
     SCHEMA_VERSION,
     Completion,
@@ -37,7 +37,7 @@ class Clock:
         self.now_s += duration_s
 
 
-def board(device: str = "GPU-1", **changes) -> BoardGlance:
+def gpu(device: str = "GPU-1", **changes) -> GpuGlance:
     """Return a look at a healthy GPU at rest."""
     healthy = {
         "temperature_c": 35.0,
@@ -50,17 +50,17 @@ def board(device: str = "GPU-1", **changes) -> BoardGlance:
         "power_limit_w": 700.0,
         "default_power_limit_w": 700.0,
     }
-    return BoardGlance(device=device, **(healthy | changes))
+    return GpuGlance(device=device, **(healthy | changes))
 
 
-def glance(*boards: BoardGlance, **changes) -> Glance:
+def glance(*gpus: GpuGlance, **changes) -> Glance:
     """Return a look at a healthy host at rest with these GPUs."""
     healthy = {
         "load_per_cpu": 0.1,
         "memory_available_bytes": 2**35,
         "swap_used_bytes": 0,
     }
-    return Glance(boards=boards, **(healthy | changes))
+    return Glance(gpus=gpus, **(healthy | changes))
 
 
 class SimulatedInterval:
@@ -117,7 +117,7 @@ class SimulatedMeter:
         seen = self.look(self.clock())
         if self.restricted_to is None:
             return seen
-        return replace(seen, boards=tuple(b for b in seen.boards if b.device in self.restricted_to))
+        return replace(seen, gpus=tuple(b for b in seen.gpus if b.device in self.restricted_to))
 
     def measure_ticks(self) -> None:
         assert self.open is None
@@ -136,11 +136,11 @@ class SimulatedBackend:
         durations_s: Sequence[float] = (1.0,),
         fail=None,
         load_s: float = 2.0,
-        boards: Sequence[str] = (),
+        gpus: Sequence[str] = (),
     ) -> None:
         self.clock = clock
         self.load_s = load_s
-        self.boards = list(boards)
+        self.gpus = list(gpus)
         self.durations_s = list(durations_s)
         self.fail = dict(fail or {})
         self.requests: Sequence[Request] = ()
@@ -154,7 +154,7 @@ class SimulatedBackend:
     def load(self, spec: Spec, model_folder: Path) -> dict:
         self._may_fail("load")
         self.clock.sleep(self.load_s)
-        return {"device": "cpu", "device_uuids": self.boards, "dtype": "float32", "weight_bytes": 1}
+        return {"device": "cpu", "device_uuids": self.gpus, "dtype": "float32", "weight_bytes": 1}
 
     def prepare(self, workload: Workload, requests: Sequence[Request]) -> dict:
         self._may_fail("prepare")

@@ -44,7 +44,7 @@ SWEEPS = {
     "h100-llama-3.1-8b-vllm": Sweep("h100-vllm", "vllm", 12, {"H14", "E22"}, 0.65, 27),
 }
 SENSORS = ARCHIVES / "h100-sensors.json"
-TWO_BOARDS = ROOT / "tests" / "recorded" / "h200-two-boards.tar.gz"
+TWO_GPUS = ROOT / "tests" / "recorded" / "h200-two-boards.tar.gz"
 CELL = "smollm2-135m--pytorch--bfloat16"
 
 # A window of 13 s, one repeat, and a host whose passes of 3 to 4.5 s never come to agree.
@@ -96,7 +96,7 @@ def test_a_cold_window_says_that_nothing_warmed_it_up(faults):
     assert flag.evidence == {"warmup_passes": 0}
 
 
-def test_another_board_than_the_engines_is_found_in_a_real_record(faults):
+def test_another_gpu_than_the_engines_is_found_in_a_real_record(faults):
     path = Path(f"results/h100-faults-healthy/pytorch/measurements/{CELL}/r01.json")
     record = read_json(path)
     record["effective"]["device_uuids"] = ["GPU-another"]
@@ -123,9 +123,7 @@ def test_no_window_of_a_sweep_is_called_invalid(archived, monkeypatch):
     flags = [flag for verdict in measured for flag in verdict.flags]
     assert {flag.id for flag in flags} <= known
     held = [flag.evidence["share_of_window"] for flag in flags if flag.id == "H04"]
-    assert all(
-        share <= 1 for boards in held for shares in boards.values() for share in shares.values()
-    )
+    assert all(share <= 1 for gpus in held for shares in gpus.values() for share in shares.values())
 
 
 def test_what_was_measured_in_one_session_is_paired(archived, monkeypatch):
@@ -139,8 +137,8 @@ def test_what_was_measured_in_one_session_is_paired(archived, monkeypatch):
 
 
 def counter_j(interval: Interval) -> float:
-    (board,) = (part for part in interval.energy if part.component == "gpu")
-    return board.energy_j
+    (gpu,) = (part for part in interval.energy if part.component == "gpu")
+    return gpu.energy_j
 
 
 def of_sensors(name: str) -> Interval:
@@ -165,7 +163,7 @@ def test_counter_and_sampled_power_agree_under_matrix_products(name):
     assert abs(agreement(of_sensors(name)) - 1) < 0.05
 
 
-def test_the_board_was_asked_for_what_it_can_do(archived, monkeypatch):
+def test_the_gpu_was_asked_for_what_it_can_do(archived, monkeypatch):
     monkeypatch.syspath_prepend(str(ROOT / "tests" / "gpu"))
     import limits
 
@@ -179,12 +177,12 @@ def test_the_board_was_asked_for_what_it_can_do(archived, monkeypatch):
 
 
 @pytest.mark.parametrize("way", ["tensor_parallel", "device_map", "data_parallel"])
-def test_two_boards_gave_the_ids_of_one_and_each_was_metered_once(tmp_path, way, monkeypatch):
+def test_two_gpus_gave_the_ids_of_one_and_each_was_metered_once(tmp_path, way, monkeypatch):
     for folder in ("gpu", "backends"):
         monkeypatch.syspath_prepend(str(ROOT / "tests" / folder))
     from sharding import problems
 
-    folder = unpacked(TWO_BOARDS, tmp_path)
+    folder = unpacked(TWO_GPUS, tmp_path)
     found, alone = (read_record(Measurement, folder / f"{name}.json") for name in (way, "none"))
     assert problems(way, found, alone) == []
     one, other = (part for part in found.windows[0].interval.energy if part.component == "gpu")

@@ -173,20 +173,20 @@ def test_it_runs_in_the_workflow_environment_and_needs_no_other(tmp_path: Path) 
     assert {s.device for cell in made.cells for s in cell.specs.values()} == {"cuda"}
 
 
-def test_a_simulated_host_may_have_no_boards(tmp_path: Path) -> None:
+def test_a_simulated_host_may_have_no_gpus(tmp_path: Path) -> None:
     spec = planned(tmp_path, device="cpu").spec(CELL, "r01")
     assert spec.device == "cpu"
     host = open_host(spec)
     engine = host.create_backend("replay")
     assert engine.load(spec, tmp_path)["device_uuids"] == []
-    assert host.boards == []
+    assert host.gpus == []
 
 
 def test_repeats_and_cells_differ_in_noise_and_not_in_hardware(tmp_path: Path) -> None:
     made = planned(tmp_path)
     hosts = [open_host(s) for cell in made.cells for s in cell.specs.values()]
     assert len({repr(host.truth) for host in hosts}) == 1
-    assert len({host.boards[0].counter_mj() for host in hosts}) == len(hosts)
+    assert len({host.gpus[0].counter_mj() for host in hosts}) == len(hosts)
 
 
 @pytest.mark.parametrize("others", [["pytorch"], ["vllm", "pytorch"]])

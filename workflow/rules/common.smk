@@ -139,11 +139,11 @@ def outputs(rule, **wildcards):
     return expand(paths, allow_missing=True, **wildcards)
 
 
-def boards(wildcards):
+def gpus(wildcards):
     """Return how many GPUs a repeat of a cell occupies."""
     cell = f"{wildcards.model}--{wildcards.backend}--{wildcards.precision}"
     repeat = wildcards.get("repeat", paths.repeat_name(1))
-    return plan.boards_needed(PLAN.spec(cell, repeat))
+    return plan.gpus_needed(PLAN.spec(cell, repeat))
 
 
 def model_entry(wildcards):

@@ -36,7 +36,7 @@ rule measure:
     container:
         backend_image
     resources:
-        gpu=boards,
+        gpu=gpus,
     params:
         python=backend_python,
         spec="results/{sweep}/specs/{model}--{backend}--{precision}/{repeat}.json",

@@ -311,6 +311,6 @@ def _hardware(gpus: Iterable[dict[str, Any]], cpu_model: str) -> str:
 
 def _power_limits(interval: Interval, described: Sequence[dict[str, Any]]) -> str:
     """Return the limits that the GPUs had inside the window, else those when it was described."""
-    inside = {w for board in interval.boards for w in board.power_limit_w if w is not None}
-    found = inside or {number(board, "power_limit_w") for board in described}
+    inside = {w for gpu in interval.boards for w in gpu.power_limit_w if w is not None}
+    found = inside or {number(gpu, "power_limit_w") for gpu in described}
     return ", ".join(sorted(f"{w:g}" for w in found if w is not None)) or "none"

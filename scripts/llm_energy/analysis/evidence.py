@@ -37,7 +37,7 @@ class FileState:
 
 
 @dataclass(frozen=True)
-class Current:
+class Expected:
     """What the plan's own files say now about one measurement; None where there is no such file.
 
     ``prompt_tokens`` is, by request id, the number of token ids of the prompts of one workload.
@@ -51,12 +51,12 @@ class Current:
 
 
 @dataclass(frozen=True)
-class Case:
+class WindowEvidence:
     """One window with a measured result, the measurement around it, and what should be true now."""
 
     measurement: Measurement
     window: Window
-    current: Current = Current()
+    expected: Expected = Expected()
 
     @functools.cached_property
     def workload(self) -> Workload:
@@ -72,10 +72,10 @@ class Case:
 
 
 @dataclass(frozen=True)
-class Trace:
+class WindowSummary:
     """The little of one window that checks across measurements need; ten thousand are held.
 
-    ``boards`` are the GPUs whose energy was metered, not all that the host has, ``board_state`` how
+    ``gpus`` are the GPUs whose energy was metered, not all that the host has, ``gpu_state`` how
     they are set up. ``utc`` is when the repeat began, ``order`` the window's place in it, and
     ``temperature_c`` that of its hottest GPU when the window began. The joules per output token
     are gross and measured, None where none were; ``methods`` are those by which each component's
@@ -86,7 +86,7 @@ class Trace:
     model: str
     hostname: str
     boot_id: str | None
-    boards: tuple[str, ...]
+    gpus: tuple[str, ...]
     weights_sha256: str
     prompts_sha256: str | None
     arrivals_sha256: str | None
@@ -97,14 +97,14 @@ class Trace:
     temperature_c: float | None
     energy_per_output_token_j: float | None
     methods: Pairs
-    board_state: Pairs
+    gpu_state: Pairs
     host_settings: Pairs
     software: Pairs
     git_commit: str | None
 
 
 @dataclass(frozen=True)
-class Remaining:
+class RepeatCounts:
     """The repeats of one cell and workload that are left, and those planned and not unnecessary."""
 
     cell: str
@@ -156,13 +156,13 @@ def finite(values: Sequence[float]) -> bool:
     return all(map(math.isfinite, values))
 
 
-def is_continuous(case: Case) -> bool:
+def is_continuous(case: WindowEvidence) -> bool:
     """Return whether requests join and leave the batch while it runs; the engine knows best."""
     reported = mapping(case.window.effective, "batching").get("strategy")
     return (reported or case.workload.parameters["batching"]["strategy"]) == "continuous"
 
 
-def in_flight(case: Case) -> int:
+def in_flight(case: WindowEvidence) -> int:
     """Return the most requests that can have been served together."""
     batching = mapping(case.window.effective, "batching")
     largest = max(integers(batching, "batch_sizes"), default=0)

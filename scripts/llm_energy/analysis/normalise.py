@@ -22,7 +22,7 @@ from llm_energy.analysis.energy.latency import latencies_s, mean, quantiles_s
 from llm_energy.analysis.energy.limits import window_limits
 from llm_energy.analysis.energy.uncertainty import Budget, window_budget
 from llm_energy.analysis.equivalence import Outputs, agreement, reference_outputs
-from llm_energy.analysis.evidence import Case
+from llm_energy.analysis.evidence import WindowEvidence
 from llm_energy.core.errors import LlmEnergyError
 from llm_energy.core.files import parse_json, sha256_bytes, sha256_json
 from llm_energy.core.parallel import each
@@ -224,7 +224,7 @@ def _kinds(workload: Workload) -> dict[str, str]:
 
 def _limits(measurement: Measurement, window: Window, output_tokens: int) -> dict[str, Any]:
     """Return the fields of a row that tell how far its window is from what hardware allows."""
-    found = window_limits(Case(measurement, window))
+    found = window_limits(WindowEvidence(measurement, window))
     if isinstance(found, str):
         return {"limits_reason": found}
     return {

@@ -11,17 +11,17 @@ from pathlib import Path
 from typing import Any
 
 from llm_energy.analysis.checks import (
-    Case,
-    Current,
+    Expected,
     FileState,
     Key,
-    Remaining,
+    RepeatCounts,
     Scope,
-    Trace,
-    current_of,
+    WindowEvidence,
+    WindowSummary,
+    expected_of,
     flags_of,
     of_scope,
-    trace_of,
+    summary_of,
     verdict_word,
 )
 from llm_energy.analysis.evidence import number
@@ -94,19 +94,19 @@ def validate(sweep: str, backend: str, plan_path: Path, jobs: int = 1) -> Verdic
             f"not sweep '{sweep}' with backend '{backend}'"
         )
     verdicts: dict[Key, Verdict] = {}
-    traces: list[Trace] = []
-    around = Surroundings(plan_path.parent)
+    summaries: list[WindowSummary] = []
+    around = SweepFiles(plan_path.parent)
     wanted = [planned for cell in cells for planned in _planned(cell)]
     judged = each(lambda planned: list(_judge(planned, around)), wanted, jobs)
     for cell in cells:
         if cell["outcome"] != "planned":
             verdicts.update(_not_planned(cell))
         for _ in cell["measurements"]:
-            for verdict, trace in next(judged):
+            for verdict, summary in next(judged):
                 verdicts[_key(verdict)] = verdict
-                traces += [trace] if trace else []
-    _judge_together("host", traces, verdicts)
-    _judge_together("sweep", [t for t in traces if _is_usable(verdicts[t.key])], verdicts)
+                summaries += [summary] if summary else []
+    _judge_together("host", summaries, verdicts)
+    _judge_together("sweep", [t for t in summaries if _is_usable(verdicts[t.key])], verdicts)
     _judge_repeats(cells, verdicts)
     return Verdicts(SCHEMA_VERSION, sweep, backend, tuple(map(_conclude, verdicts.values())))
 
@@ -209,7 +209,7 @@ def _not_planned(cell: dict[str, Any]) -> dict[Key, Verdict]:
     }
 
 
-def _judge(planned: Planned, around: Surroundings) -> Iterator[tuple[Verdict, Trace | None]]:
+def _judge(planned: Planned, around: SweepFiles) -> Iterator[tuple[Verdict, WindowSummary | None]]:
     """Judge the windows of one measurement by the file and window checks."""
     measurement, sha256, problem = None, None, None
     if exists := os.path.isfile(planned.path):
@@ -244,8 +244,10 @@ def _judge(planned: Planned, around: Surroundings) -> Iterator[tuple[Verdict, Tr
         elif window.outcome != "ok":
             yield verdict(workload, window.outcome, window.reason, faults), None
         else:
-            case = Case(measurement, window, around.current(planned.model, workload, spec_sha256))
-            yield verdict(workload, "ok", None, flags_of("window", case)), trace_of(case)
+            case = WindowEvidence(
+                measurement, window, around.expected(planned.model, workload, spec_sha256)
+            )
+            yield verdict(workload, "ok", None, flags_of("window", case)), summary_of(case)
 
 
 def _absent(path: str) -> tuple[str, str]:
@@ -277,7 +279,7 @@ def _read(content: bytes, planned: Planned) -> tuple[Measurement | None, str | N
     return (None, problem) if problem else (measurement, None)
 
 
-class Surroundings:
+class SweepFiles:
     """What the files around the plan say now; files that are not there say nothing.
 
     A model's manifest and prompts are read once, however many measurements there are of it.
@@ -286,7 +288,7 @@ class Surroundings:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self._models: dict[str, tuple[ModelManifest | None, PromptSet | None]] = {}
-        self._known: dict[tuple[str, str], Current] = {}
+        self._known: dict[tuple[str, str], Expected] = {}
 
     def spec_sha256(self, planned: Planned, measurement: Measurement) -> str | None:
         """Return the hash of a spec as the measuring process took it, if it says the same still.
@@ -303,13 +305,13 @@ class Surroundings:
             return measurement.spec_sha256
         return found
 
-    def current(self, model: str, workload: str, spec_sha256: str | None) -> Current:
+    def expected(self, model: str, workload: str, spec_sha256: str | None) -> Expected:
         """Return what a window of ``workload`` is held against."""
         if (model, workload) not in self._known:
             self._known[model, workload] = self._read(model, workload)
         return replace(self._known[model, workload], spec_sha256=spec_sha256)
 
-    def _read(self, model: str, workload: str) -> Current:
+    def _read(self, model: str, workload: str) -> Expected:
         if model not in self._models:
             manifest = paths.manifest(self.folder, model)
             prompts = paths.prompts(self.folder, model)
@@ -317,14 +319,16 @@ class Surroundings:
                 read_record(ModelManifest, manifest) if manifest.is_file() else None,
                 read_record(PromptSet, prompts) if prompts.is_file() else None,
             )
-        return current_of(*self._models[model], workload)
+        return expected_of(*self._models[model], workload)
 
 
-def _judge_together(scope: Scope, traces: list[Trace], verdicts: dict[Key, Verdict]) -> None:
+def _judge_together(
+    scope: Scope, summaries: list[WindowSummary], verdicts: dict[Key, Verdict]
+) -> None:
     """Apply the checks that hold windows against each other."""
     for check in of_scope(scope):
-        for trace, finding in check.find(traces):
-            _add(verdicts, trace.key, check.flag(finding))
+        for summary, finding in check.find(summaries):
+            _add(verdicts, summary.key, check.flag(finding))
 
 
 def _judge_repeats(cells: list[dict[str, Any]], verdicts: dict[Key, Verdict]) -> None:
@@ -335,7 +339,7 @@ def _judge_repeats(cells: list[dict[str, Any]], verdicts: dict[Key, Verdict]) ->
             keys = [Key(cell["cell"], repeat, workload) for repeat in repeats]
             keys = [key for key in keys if verdicts[key].outcome != NOT_NEEDED]
             usable = [key for key in keys if _is_usable(verdicts[key])]
-            remaining = Remaining(
+            remaining = RepeatCounts(
                 cell["cell"],
                 workload,
                 tuple(key.repeat for key in usable),

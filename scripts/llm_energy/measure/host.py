@@ -20,7 +20,6 @@ from typing import Any, Protocol
 from llm_energy.backends import base
 from llm_energy.core.git import git_state
 from llm_energy.core.packages import installed_packages
-from llm_energy.measure import host
 from llm_energy.meter.power_sampling.recorder import StartSampler
 from llm_energy.records import Host
 
@@ -274,5 +273,5 @@ class RealMachine:
     wall_clock = staticmethod(time.time)
     sleep = staticmethod(time.sleep)
     create_backend = staticmethod(base.create)
-    describe = staticmethod(host.describe)
+    describe = staticmethod(describe)
     copy_bytes_per_s = staticmethod(copy_bytes_per_s)

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from llm_energy.meter.meter import BoardGlance, Glance
+from llm_energy.meter.meter import Glance, GpuGlance
 from llm_energy.meter.nvidia.state import USED_MEMORY_BYTES
 from llm_energy.records import Condition, Preflight
 
@@ -25,7 +25,7 @@ MIN_DISK_BYTES = GIB
 HELD_DOWN = 0x8 | 0x20 | 0x40 | 0x80
 
 
-class BoardRule(NamedTuple):
+class GpuRule(NamedTuple):
     """One condition on a reading of every GPU."""
 
     name: str
@@ -35,36 +35,36 @@ class BoardRule(NamedTuple):
     show: Callable[[Any], str]
 
 
-BOARD_RULES = (
-    BoardRule(
+GPU_RULES = (
+    GpuRule(
         "board_processes",
         "foreign_processes",
         "no process of others that computes",
         lambda ids: not ids,
         lambda ids: f"processes {', '.join(map(str, ids))}" if ids else "none",
     ),
-    BoardRule(
+    GpuRule(
         "board_utilization",
         "utilization_percent",
         "0 %",
         lambda percent: percent == 0,
         lambda percent: f"{percent:g} %",
     ),
-    BoardRule(
+    GpuRule(
         "board_memory",
         "held_bytes",
         f"below {USED_MEMORY_BYTES // MIB} MiB in use before the load, displays apart",
         lambda used: used < USED_MEMORY_BYTES,
         lambda used: f"{used / MIB:.0f} MiB",
     ),
-    BoardRule(
+    GpuRule(
         "board_clocks",
         "clock_event_reasons",
         "not held down by heat or power brake",
         lambda reasons: not reasons & HELD_DOWN,
         lambda reasons: f"clock event reasons {reasons:#x}",
     ),
-    BoardRule("board_mig", "mig", "off", lambda mig: not mig, lambda mig: "on" if mig else "off"),
+    GpuRule("board_mig", "mig", "off", lambda mig: not mig, lambda mig: "on" if mig else "off"),
 )
 # What no waiting mends.
 LASTING = frozenset({"board_mig", "board_temperature", "disk"})
@@ -81,10 +81,10 @@ class Look:
 
     def judge(self, devices: Collection[str] | None = None) -> Preflight:
         """Judge the host, with all of its GPUs or with these alone."""
-        boards = self.now.boards
+        gpus = self.now.gpus
         if devices is not None:
-            boards = tuple(board for board in boards if board.device in devices)
-        now = replace(self.now, boards=boards)
+            gpus = tuple(gpu for gpu in gpus if gpu.device in devices)
+        now = replace(self.now, gpus=gpus)
         return Preflight(self.wait_s, tuple(conditions(now, self.before, self.disk_free_bytes)))
 
 
@@ -121,10 +121,10 @@ def conditions(
 
     What this host does not let one read is not among them, except the temperature of its GPUs.
     """
-    for rule in BOARD_RULES:
-        yield from _over_boards(rule, now.boards)
-    if now.boards:
-        unread = [board.device for board in now.boards if board.temperature_c is None]
+    for rule in GPU_RULES:
+        yield from _over_gpus(rule, now.gpus)
+    if now.gpus:
+        unread = [gpu.device for gpu in now.gpus if gpu.temperature_c is None]
         found = f"not readable on {', '.join(unread)}" if unread else "readable"
         yield Condition("board_temperature", not unread, found, "readable")
     if now.load_per_cpu is not None:
@@ -155,9 +155,9 @@ def free_disk_bytes(folder: Path) -> int | None:
     return None
 
 
-def _over_boards(rule: BoardRule, boards: tuple[BoardGlance, ...]) -> Iterator[Condition]:
+def _over_gpus(rule: GpuRule, gpus: tuple[GpuGlance, ...]) -> Iterator[Condition]:
     """Judge all GPUs by one rule; ``found`` lists those that break it, or else all."""
-    read = {board.device: getattr(board, rule.reading) for board in boards}
+    read = {gpu.device: getattr(gpu, rule.reading) for gpu in gpus}
     known = {device: value for device, value in read.items() if value is not None}
     bad = {device: value for device, value in known.items() if not rule.holds(value)}
     if known:

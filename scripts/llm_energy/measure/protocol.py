@@ -113,7 +113,7 @@ def run_repeat(
         if failure.outcome != "ok":
             return replace(repeat, outcome=failure.outcome, reason=failure.reason)
         meter.restrict(effective["device_uuids"])
-        in_use = look.judge([board.device for board in meter.glance().boards])
+        in_use = look.judge([gpu.device for gpu in meter.glance().gpus])
         repeat = replace(repeat, effective=effective, load=interval.record, preflight=in_use)
         keep(repeat)
 
@@ -258,8 +258,8 @@ def _warm_up(
     settings, clock = bench.settings, bench.clock
 
     def feel() -> None:
-        boards = bench.meter.glance().boards
-        thermometer.read(clock(), [board.temperature_c for board in boards])
+        gpus = bench.meter.glance().gpus
+        thermometer.read(clock(), [gpu.temperature_c for gpu in gpus])
 
     def serve(label: str) -> None:
         bench.step(f"{workload}: {label}")

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from llm_energy.analysis.checks import Case, current_of, flags_of, verdict_word
+from llm_energy.analysis.checks import WindowEvidence, expected_of, flags_of, verdict_word
 from llm_energy.analysis.energy.accounting import sums, work
 from llm_energy.analysis.statistics.intervals import t_quantile_without_scipy
 from llm_energy.analysis.statistics.summary import summarise
@@ -111,5 +111,5 @@ def _usable(
         return False
     if not (sums(window.interval) and work(window).output_tokens):
         return False
-    case = Case(measurement, window, current_of(manifest, prompts, window.workload))
+    case = WindowEvidence(measurement, window, expected_of(manifest, prompts, window.workload))
     return verdict_word(flags_of("window", case)) != "invalid"

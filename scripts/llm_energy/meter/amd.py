@@ -20,9 +20,9 @@ from llm_energy.core.errors import LlmEnergyError
 from llm_energy.core.units import joules_from_microjoules
 from llm_energy.meter.counter_tick import CounterReading
 from llm_energy.meter.host.processes import Processes
-from llm_energy.meter.host.snapshot import BoardGlance, Look
+from llm_energy.meter.host.snapshot import GpuGlance, Look
 from llm_energy.meter.sensors import unavailable
-from llm_energy.records import BoardActivity, ComponentEnergy
+from llm_energy.records import ComponentEnergy, GpuActivity
 
 METHOD = "amdsmi_energy_count"
 CARD_METHOD = f"{METHOD}_whole_card"
@@ -36,7 +36,7 @@ TWO_DIES = "MI250"  # and MI250X
 
 
 @dataclass(frozen=True, eq=False)
-class _Board:
+class _Gpu:
     """One GPU; ``names`` are all by which an engine may call it.
 
     ``problem`` says why its counter is of no use, ``holder`` names the GPU whose counter holds
@@ -51,10 +51,10 @@ class _Board:
     others: tuple[str, ...] = ()
 
 
-Reading = dict[_Board, float | str]  # uJ, or the reason why the counter could not be read
+Reading = dict[_Gpu, float | str]  # uJ, or the reason why the counter could not be read
 
 
-class AmdBoards:
+class AmdGpus:
     """Know the AMD GPUs of this host, and hold those that are metered.
 
     Examines their counters for a second. ``problem`` says why the package, where it is installed,
@@ -63,7 +63,7 @@ class AmdBoards:
 
     def __init__(self, clock: Callable[[], float], sleep: Callable[[float], None]) -> None:
         self._amdsmi: Any = None
-        self._known: tuple[_Board, ...] = ()
+        self._known: tuple[_Gpu, ...] = ()
         self.problem: str | None = None
         try:
             import amdsmi
@@ -76,7 +76,7 @@ class AmdBoards:
             pass  # as on every host without such GPUs
         except Exception as error:  # without its system library the import itself may raise any
             self.problem = f"amdsmi: {type(error).__name__}: {error}"
-        self._boards = self._known
+        self._gpus = self._known
 
     @property
     def found(self) -> bool:
@@ -85,7 +85,7 @@ class AmdBoards:
 
     def sensor(self) -> AmdSensor:
         """Return the sensor of the GPUs in use now; restricting later leaves it as it is."""
-        return AmdSensor(self._amdsmi, self._boards)
+        return AmdSensor(self._amdsmi, self._gpus)
 
     def restrict(self, device_uuids: Iterable[str]) -> None:
         """Keep only these GPUs, in sensors that are asked for from now on.
@@ -93,38 +93,38 @@ class AmdBoards:
         A GPU may be named by its UUID, HIP's UUID or its PCI address. Raises LlmEnergyError for
         a name that no GPU has, and for a GPU whose joules another one counts that is not named.
         """
-        chosen: list[_Board] = []
+        chosen: list[_Gpu] = []
         for name in device_uuids:
-            board = next((b for b in self._known if name.removeprefix("GPU-") in b.names), None)
-            if board is None:
+            gpu = next((b for b in self._known if name.removeprefix("GPU-") in b.names), None)
+            if gpu is None:
                 known = ", ".join(b.uuid for b in self._known)
                 raise LlmEnergyError(
                     f"meter: the engine reports GPU {name!r}, which amdsmi does not know; "
                     f"GPUs on this host: {known}"
                 )
-            if board not in chosen:
-                chosen.append(board)
-        uuids = {board.uuid for board in chosen}
-        for board in chosen:
-            if board.holder is not None and board.holder not in uuids:
+            if gpu not in chosen:
+                chosen.append(gpu)
+        uuids = {gpu.uuid for gpu in chosen}
+        for gpu in chosen:
+            if gpu.holder is not None and gpu.holder not in uuids:
                 raise LlmEnergyError(
-                    f"meter: the engine uses GPU {board.uuid!r}, which has no counter of its own: "
-                    f"its joules are in those of {board.holder!r}, the first die of the same card; "
-                    f"run on {board.holder!r}, or on both"
+                    f"meter: the engine uses GPU {gpu.uuid!r}, which has no counter of its own: "
+                    f"its joules are in those of {gpu.holder!r}, the first die of the same card; "
+                    f"run on {gpu.holder!r}, or on both"
                 )
-        self._boards = tuple(chosen)
+        self._gpus = tuple(chosen)
 
     def gpus(self) -> tuple[dict[str, Any], ...]:
         """Return the identity of the GPUs in use."""
-        return tuple(self._describe(board) for board in self._boards)
+        return tuple(self._describe(gpu) for gpu in self._gpus)
 
     def close(self) -> None:
         """Release the library."""
         if self._amdsmi is not None:
             self._ask(self._amdsmi.amdsmi_shut_down)
-            self._amdsmi, self._known, self._boards = None, (), ()
+            self._amdsmi, self._known, self._gpus = None, (), ()
 
-    def _identify(self, handle: Any) -> _Board:
+    def _identify(self, handle: Any) -> _Gpu:
         smi = self._amdsmi
         uuid = smi.amdsmi_get_gpu_device_uuid(handle)
         others = (
@@ -132,50 +132,50 @@ class AmdBoards:
             self._ask(lambda: smi.amdsmi_get_gpu_device_bdf(handle)),
         )
         names = (str(name).removeprefix("GPU-") for name in (uuid, *others) if name)
-        return _Board(uuid, tuple(names), handle)
+        return _Gpu(uuid, tuple(names), handle)
 
     def _examine(
-        self, boards: Sequence[_Board], clock: Callable[[], float], sleep: Callable[[float], None]
-    ) -> tuple[_Board, ...]:
+        self, gpus: Sequence[_Gpu], clock: Callable[[], float], sleep: Callable[[float], None]
+    ) -> tuple[_Gpu, ...]:
         """Hold each GPU's counter against its power sensor and the counters of the others."""
-        sensor = AmdSensor(self._amdsmi, boards)
+        sensor = AmdSensor(self._amdsmi, gpus)
         begin_s, first = clock(), sensor.read()
-        powers_w: dict[_Board, list[float | None]] = {board: [] for board in boards}
+        powers_w: dict[_Gpu, list[float | None]] = {gpu: [] for gpu in gpus}
         for _ in range(POWER_READINGS):
             sleep(EXAMINED_S / POWER_READINGS)
-            for board, seen in powers_w.items():
-                seen.append(sensor.power_w(board))
+            for gpu, seen in powers_w.items():
+                seen.append(sensor.power_w(gpu))
         duration_s, last = clock() - begin_s, sensor.read()
-        problems: dict[_Board, str | None] = {}
-        holders: dict[_Board, _Board] = {}
-        others: dict[_Board, list[str]] = {board: [] for board in boards}
-        for number, board in enumerate(boards):
-            problems[board] = _implausible(first[board], last[board], powers_w[board], duration_s)
-            earlier = boards[number - 1] if number else None
-            name = self._describe(board)["name"] or ""
-            if first[board] == last[board] and TWO_DIES in name and earlier is not None:
+        problems: dict[_Gpu, str | None] = {}
+        holders: dict[_Gpu, _Gpu] = {}
+        others: dict[_Gpu, list[str]] = {gpu: [] for gpu in gpus}
+        for number, gpu in enumerate(gpus):
+            problems[gpu] = _implausible(first[gpu], last[gpu], powers_w[gpu], duration_s)
+            earlier = gpus[number - 1] if number else None
+            name = self._describe(gpu)["name"] or ""
+            if first[gpu] == last[gpu] and TWO_DIES in name and earlier is not None:
                 if not (problems[earlier] or earlier in holders):
-                    problems[board], holders[board] = None, earlier
-                    others[earlier].append(board.uuid)
+                    problems[gpu], holders[gpu] = None, earlier
+                    others[earlier].append(gpu.uuid)
                 continue
-            for twin in boards[:number]:
-                if _same_counter(board, twin, first, last):
-                    others[twin].append(board.uuid)
-                    others[board].append(twin.uuid)
+            for twin in gpus[:number]:
+                if _same_counter(gpu, twin, first, last):
+                    others[twin].append(gpu.uuid)
+                    others[gpu].append(twin.uuid)
         return tuple(
             replace(
-                board,
-                problem=problems[board],
-                holder=holders[board].uuid if board in holders else None,
-                others=tuple(others[board]),
+                gpu,
+                problem=problems[gpu],
+                holder=holders[gpu].uuid if gpu in holders else None,
+                others=tuple(others[gpu]),
             )
-            for board in boards
+            for gpu in gpus
         )
 
-    def _describe(self, board: _Board) -> dict[str, Any]:
-        smi, handle = self._amdsmi, board.handle
+    def _describe(self, gpu: _Gpu) -> dict[str, Any]:
+        smi, handle = self._amdsmi, gpu.handle
         return {
-            "uuid": board.uuid,
+            "uuid": gpu.uuid,
             "pci_bus_id": self._ask(lambda: smi.amdsmi_get_gpu_device_bdf(handle)),
             "name": self._ask(lambda: smi.amdsmi_get_gpu_asic_info(handle)["market_name"]),
             "driver_version": self._ask(
@@ -193,9 +193,9 @@ class AmdBoards:
 class AmdSensor:
     """Read a fixed set of AMD GPUs; it has the methods of ``NvmlSensor``."""
 
-    def __init__(self, amdsmi: Any, in_use: Sequence[_Board]):
+    def __init__(self, amdsmi: Any, in_use: Sequence[_Gpu]):
         self._amdsmi = amdsmi
-        self._boards = tuple(in_use)
+        self._gpus = tuple(in_use)
 
     @property
     def devices(self) -> tuple[str, ...]:
@@ -204,28 +204,28 @@ class AmdSensor:
 
     def read(self) -> Reading:
         """Read the energy counter of every GPU (one call each)."""
-        return {board: self._read(board) for board in self._boards}
+        return {gpu: self._read(gpu) for gpu in self._gpus}
 
     def energy(
         self, first: Reading, last: Reading, duration_s: float
     ) -> tuple[ComponentEnergy, ...]:
         """Return one component a GPU, in J."""
-        if not self._boards:
+        if not self._gpus:
             return (unavailable("gpu", "the engine uses no GPU"),)
         counted: list[ComponentEnergy] = []
-        in_use = {board.uuid for board in self._boards}
-        for i, board in enumerate(self._boards):
-            twins = (b for b in self._boards[:i] if _same_counter(board, b, first, last))
+        in_use = {gpu.uuid for gpu in self._gpus}
+        for i, gpu in enumerate(self._gpus):
+            twins = (b for b in self._gpus[:i] if _same_counter(gpu, b, first, last))
             twin = next(twins, None)
-            if board.problem:
-                counted.append(unavailable("gpu", board.problem, board.uuid))
-            elif board.holder or twin:
-                holder = board.holder or twin.uuid
+            if gpu.problem:
+                counted.append(unavailable("gpu", gpu.problem, gpu.uuid))
+            elif gpu.holder or twin:
+                holder = gpu.holder or twin.uuid
                 reason = f"has no counter of its own: its joules are in those of {holder}"
-                counted.append(unavailable("gpu", reason, board.uuid))
+                counted.append(unavailable("gpu", reason, gpu.uuid))
             else:
-                strangers = [uuid for uuid in board.others if uuid not in in_use]
-                counted.append(_difference(board, first[board], last[board], strangers))
+                strangers = [uuid for uuid in gpu.others if uuid not in in_use]
+                counted.append(_difference(gpu, first[gpu], last[gpu], strangers))
         return tuple(counted)
 
     def read_states(self) -> None:
@@ -237,22 +237,22 @@ class AmdSensor:
         last: None,
         tables: tuple[Processes | None, Processes | None],
         looks: Sequence[Look],
-    ) -> tuple[BoardActivity, ...]:
+    ) -> tuple[GpuActivity, ...]:
         """Return nothing, as ``read_states`` reads nothing."""
         return ()
 
-    def glance(self, table: Processes | None) -> tuple[BoardGlance, ...]:
+    def glance(self, table: Processes | None) -> tuple[GpuGlance, ...]:
         """Look at the power of every GPU once."""
-        return tuple(BoardGlance(b.uuid, power_w=self.power_w(b)) for b in self._boards)
+        return tuple(GpuGlance(b.uuid, power_w=self.power_w(b)) for b in self._gpus)
 
     def counters(self) -> dict[str, Callable[[], CounterReading | None]]:
         """Return, by GPU, how to read its counter."""
-        return {b.uuid: lambda b=b: self._read_for_tick(b) for b in self._boards}
+        return {b.uuid: lambda b=b: self._read_for_tick(b) for b in self._gpus}
 
-    def _read(self, board: _Board) -> float | str:
+    def _read(self, gpu: _Gpu) -> float | str:
         """Return the counter in uJ, or the reason why it cannot be read."""
         try:
-            found = self._amdsmi.amdsmi_get_energy_count(board.handle)
+            found = self._amdsmi.amdsmi_get_energy_count(gpu.handle)
         except self._amdsmi.AmdSmiException as error:
             return f"amdsmi's energy counter: {error}"
         # Called power before ROCm 6.
@@ -261,14 +261,14 @@ class AmdSensor:
             return f"amdsmi's energy counter: no accumulator in {sorted(found)}"
         return accumulated * found["counter_resolution"]
 
-    def _read_for_tick(self, board: _Board) -> CounterReading | None:
-        energy_uj = self._read(board)
+    def _read_for_tick(self, gpu: _Gpu) -> CounterReading | None:
+        energy_uj = self._read(gpu)
         return None if isinstance(energy_uj, str) else CounterReading(energy_uj, None)
 
-    def power_w(self, board: _Board) -> float | None:
+    def power_w(self, gpu: _Gpu) -> float | None:
         """Return the power of one GPU in W, None where it has no such sensor."""
         try:
-            found = self._amdsmi.amdsmi_get_power_info(board.handle)
+            found = self._amdsmi.amdsmi_get_power_info(gpu.handle)
         except self._amdsmi.AmdSmiException:
             return None
         # What a part does not have reads as a text.
@@ -279,26 +279,26 @@ class AmdSensor:
 
 
 def _difference(
-    board: _Board, first: float | str, last: float | str, strangers: Sequence[str]
+    gpu: _Gpu, first: float | str, last: float | str, strangers: Sequence[str]
 ) -> ComponentEnergy:
     """Return what a counter moved by; ``strangers`` are in it, and the engine does not use them."""
     for reading in (first, last):
         if isinstance(reading, str):
-            return unavailable("gpu", reading, board.uuid)
+            return unavailable("gpu", reading, gpu.uuid)
     if last < first:
         reason = f"amdsmi's energy counter went backwards, from {first:.0f} to {last:.0f} uJ"
-        return unavailable("gpu", reason, board.uuid)
+        return unavailable("gpu", reason, gpu.uuid)
     energy_j = joules_from_microjoules(last - first)
     method, reason = METHOD, None
     if strangers:
         method = CARD_METHOD
         reason = f"the counter is that of a whole card, with {', '.join(strangers)} in it"
-    return ComponentEnergy("gpu", board.uuid, "measured", method, energy_j, reason)
+    return ComponentEnergy("gpu", gpu.uuid, "measured", method, energy_j, reason)
 
 
-def _same_counter(board: _Board, other: _Board, first: Reading, last: Reading) -> bool:
+def _same_counter(gpu: _Gpu, other: _Gpu, first: Reading, last: Reading) -> bool:
     """Return whether two GPUs show one counter, as partitions of one card do."""
-    pairs = [(reading[board], reading[other]) for reading in (first, last)]
+    pairs = [(reading[gpu], reading[other]) for reading in (first, last)]
     return all(
         not isinstance(a, str) and not isinstance(b, str) and abs(a - b) <= SAME_COUNTER_UJ
         for a, b in pairs

@@ -10,22 +10,22 @@ from pathlib import Path
 from typing import Any
 
 from llm_energy.core.packages import versions
-from llm_energy.meter.amd import AmdBoards
+from llm_energy.meter.amd import AmdGpus
 from llm_energy.meter.counter_tick import measure_tick
 from llm_energy.meter.estimates import carbon_intensity, open_estimates
 from llm_energy.meter.host.activity import HostCounters
 from llm_energy.meter.host.activity import activity as host_activity
 from llm_energy.meter.host.processes import read_processes
-from llm_energy.meter.host.snapshot import BoardGlance, Glance, glance_at_host
+from llm_energy.meter.host.snapshot import Glance, GpuGlance, glance_at_host
 from llm_energy.meter.interval import MeteredInterval
-from llm_energy.meter.nvidia.devices import NvmlBoards
+from llm_energy.meter.nvidia.devices import NvmlGpus
 from llm_energy.meter.power_sampling.recorder import PowerTrace, StartSampler, begin_trace
 from llm_energy.meter.rapl import RaplCounters
 from llm_energy.meter.sensors import Absent, Sensor
 from llm_energy.meter.watch import Watch
 from llm_energy.records import Interval, MeterReport, MeterSettings
 
-__all__ = ["BoardGlance", "Glance", "Meter", "MeteredInterval", "open_meter"]
+__all__ = ["Glance", "GpuGlance", "Meter", "MeteredInterval", "open_meter"]
 
 PACKAGES = ("amdsmi", "codecarbon", "nvidia-ml-py")  # those that read or model energy
 
@@ -40,7 +40,7 @@ class Meter:
 
     def __init__(
         self,
-        boards: NvmlBoards | AmdBoards,
+        gpus: NvmlGpus | AmdGpus,
         counters: Sequence[Sensor],
         estimates: Sequence[Sensor],
         host: HostCounters,
@@ -51,7 +51,7 @@ class Meter:
         clock: Callable[[], float],
         sleep: Callable[[float], None],
     ):
-        self._boards = boards
+        self._gpus = gpus
         self._counters = tuple(counters)
         self._estimates = tuple(estimates)
         self._host = host
@@ -69,9 +69,9 @@ class Meter:
 
         Nothing of the meter runs in between in this process: no thread, no polling.
         """
-        gpu = self._boards.sensor()
+        gpu = self._gpus.sensor()
         metered = MeteredInterval((gpu, *self._counters), self._estimates, self._clock)
-        boards_before = gpu.read_states()
+        gpus_before = gpu.read_states()
         metered.read_estimates()
         host_before = self._host.read()
         metered.read_edge()
@@ -81,14 +81,14 @@ class Meter:
             metered.read_edge()
             host_after = self._host.read()
             metered.read_estimates()
-            boards_after = gpu.read_states()
+            gpus_after = gpu.read_states()
             record = metered.finish(name)
             tables = (host_before.processes, host_after.processes)
             metered.record = replace(
                 record,
                 boards=gpu.activity(
-                    boards_before,
-                    boards_after,
+                    gpus_before,
+                    gpus_after,
                     tables,
                     self._watch.looks(record.start_s, record.end_s),
                 ),
@@ -103,13 +103,13 @@ class Meter:
         """
         part = metered.between(label_a, label_b, name)
         whole = metered.record
-        devices = self._boards.sensor().devices
+        devices = self._gpus.sensor().devices
         trace = self._trace.summary(part.start_s, part.end_s, devices)
         return replace(part, boards=whole.boards, host=whole.host, trace=trace)
 
     def restrict(self, device_uuids: Iterable[str]) -> None:
         """Meter only these GPUs from the next interval on; LlmEnergyError for an unknown one."""
-        self._boards.restrict(device_uuids)
+        self._gpus.restrict(device_uuids)
 
     def carbon_intensity(self) -> dict[str, Any] | None:
         """Return ``{"g_per_kwh", "source"}``, or None where neither config nor country is given."""
@@ -117,12 +117,12 @@ class Meter:
 
     def gpus(self) -> tuple[dict[str, Any], ...]:
         """Return the identity and state of the GPUs in use; call it outside intervals."""
-        return self._boards.gpus()
+        return self._gpus.gpus()
 
     def glance(self) -> Glance:
         """Look at GPUs and host once, outside intervals."""
         procfs = self._host.procfs
-        return glance_at_host(procfs, self._boards.sensor().glance(read_processes(procfs)))
+        return glance_at_host(procfs, self._gpus.sensor().glance(read_processes(procfs)))
 
     def measure_ticks(self) -> None:
         """Measure how often each GPU's energy counter moves, 3 s a GPU at most.
@@ -131,7 +131,7 @@ class Meter:
         """
         self._ticks_s = {
             device: measure_tick(read, self._clock, self._sleep)
-            for device, read in self._boards.sensor().counters().items()
+            for device, read in self._gpus.sensor().counters().items()
         }
 
     def close_trace(self) -> None:
@@ -153,7 +153,7 @@ class Meter:
         """Release the sensors, and end the processes beside this one that are still there."""
         self.close_trace()
         self._watch.stop()
-        self._boards.close()
+        self._gpus.close()
 
 
 def open_meter(
@@ -175,15 +175,15 @@ def open_meter(
     ``start_sampler``, which is that of ``sampler.py`` unless given. Raises LlmEnergyError for a
     country that has no grid factor.
     """
-    boards = _open_boards(nvml, clock, sleep)
+    gpus = _open_gpus(nvml, clock, sleep)
     watch = Watch()
     rapl = RaplCounters(sysfs, clock, watch.looks)
-    devices = boards.sensor().devices
+    devices = gpus.sensor().devices
     # On another clock its times would mean nothing.
     if clock is time.monotonic and nvml is None and (rapl.files or devices):
         watch.start(rapl.files, devices, procfs)
     return Meter(
-        boards=boards,
+        gpus=gpus,
         counters=(rapl,),
         estimates=_open_estimates(settings, simulated=nvml is not None),
         host=HostCounters(procfs, clock, wall_clock),
@@ -196,15 +196,15 @@ def open_meter(
     )
 
 
-def _open_boards(
+def _open_gpus(
     nvml: Any, clock: Callable[[], float], sleep: Callable[[float], None]
-) -> NvmlBoards | AmdBoards:
+) -> NvmlGpus | AmdGpus:
     """Take NVIDIA's GPUs; AMD's where there are only those."""
     # What the user hides from CUDA hides no GPU of a simulated host.
-    nvidia = NvmlBoards() if nvml is None else NvmlBoards(environ={}, nvml=nvml)
+    nvidia = NvmlGpus() if nvml is None else NvmlGpus(environ={}, nvml=nvml)
     if nvidia.found or nvml is not None:
         return nvidia
-    amd = AmdBoards(clock, sleep)
+    amd = AmdGpus(clock, sleep)
     if amd.found:
         return amd
     if amd.problem:

@@ -105,7 +105,7 @@ def main(argv: Sequence[str]) -> None:
     """
     parent, period_s, procfs, zones, *devices = argv
     own_process.give_way()
-    nvml, handles = _open_boards(devices)
+    nvml, handles = _open_gpus(devices)
     while os.getppid() == int(parent):
         time_s, energy_uj = time.monotonic(), _counters(json.loads(zones))
         tenants = _tenants(nvml, handles, Path(procfs), parent)
@@ -113,7 +113,7 @@ def main(argv: Sequence[str]) -> None:
         time.sleep(float(period_s))
 
 
-def _open_boards(devices: Sequence[str]) -> tuple[Any, dict[str, Any]]:
+def _open_gpus(devices: Sequence[str]) -> tuple[Any, dict[str, Any]]:
     """Return NVML and its handles; none where it cannot be used."""
     nvml = import_pynvml() if devices else None
     if nvml is None:
@@ -139,7 +139,7 @@ def _tenants(
     # First the GPUs, then the table: so a child of ours that has just begun is known for one.
     shown = {device: processes(nvml, handle) for device, handle in handles.items()}
     table = read_processes(procfs, parent) if shown else None
-    users = {device: users_of(on_board, table) for device, on_board in shown.items()}
+    users = {device: users_of(on_gpu, table) for device, on_gpu in shown.items()}
     return {device: user.others for device, user in users.items() if user is not None}
 
 

@@ -205,7 +205,7 @@ def with_device(sweep: Sweep, planned_below: Path | None = None) -> Sweep:
     )
 
 
-def boards_needed(spec: Spec) -> int:
+def gpus_needed(spec: Spec) -> int:
     """Return how many GPUs a repeat occupies: none on a CPU or on a simulated host."""
     if spec.device == "cpu" or spec.backend == registry.SIMULATED:
         return 0

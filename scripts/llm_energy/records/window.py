@@ -54,7 +54,7 @@ class ComponentEnergy:
 
 
 @dataclass(frozen=True)
-class BoardActivity:
+class GpuActivity:
     """What one GPU went through over an interval, from readings beside its two edges.
 
     Others' processes are also looked for every few seconds in between.
@@ -128,7 +128,7 @@ class Interval:
     start_s: float
     end_s: float
     energy: tuple[ComponentEnergy, ...]
-    boards: tuple[BoardActivity, ...] = ()
+    boards: tuple[GpuActivity, ...] = ()
     host: HostActivity | None = None
     trace: tuple[TraceSummary, ...] = ()
 

@@ -18,11 +18,11 @@ from llm_energy.analysis.checks import (
     CATALOGUE,
     EXPLAINED,
     GROUPS,
-    Case,
     Finding,
+    WindowEvidence,
     flags_of,
     of_scope,
-    trace_of,
+    summary_of,
     verdict_word,
 )
 from llm_energy.analysis.energy.accounting import loaded_idle_power_w, remembered, sums
@@ -99,12 +99,12 @@ def older(measurement):
 
 def test_an_older_measurement_is_not_accused_of_what_it_lacks():
     measurements = [older(builders.measurement(builders.spec(repeat=k))) for k in range(1, 13)]
-    cases = [Case(m, m.windows[0]) for m in measurements]
+    cases = [WindowEvidence(m, m.windows[0]) for m in measurements]
     assert {flag.id for judged in cases for flag in flags_of("window", judged)} == NOTES
-    traces = [trace_of(judged) for judged in cases]
+    traces = [summary_of(judged) for judged in cases]
     # Those with all there is to know stand beside them in one sweep.
     newer = builders.measurement(builders.spec(repeat=13))
-    traces.append(trace_of(Case(newer, newer.windows[0])))
+    traces.append(summary_of(WindowEvidence(newer, newer.windows[0])))
     checks = [check for scope in TOGETHER for check in of_scope(scope)]
     assert [check.id for check in checks if list(check.find(traces))] == []
 

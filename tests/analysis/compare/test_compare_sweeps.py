@@ -65,7 +65,7 @@ def test_net_energy_is_compared_beside_gross():
     assert [row.ratio for row in net] == pytest.approx([row.ratio for row in gross])
 
 
-def test_the_interval_on_one_board_is_that_of_welchs_test():
+def test_the_interval_on_one_gpu_is_that_of_welchs_test():
     first, second = (
         [math.log(row.energy_per_output_token_j) for row in sweep.measured(seed)[0].rows]
         for sweep, seed in ((ONE_CELL, 1), (ONE_CELL, 2))
@@ -76,7 +76,7 @@ def test_the_interval_on_one_board_is_that_of_welchs_test():
     assert (row.ci_low, row.ci_high, row.p_adjusted) == pytest.approx((low, high, test.pvalue))
 
 
-def test_on_another_board_the_error_of_both_sensors_counts_as_noise():
+def test_on_another_gpu_the_error_of_both_sensors_counts_as_noise():
     """A tenth less is a finding on one GPU, and within what two GPUs' sensors differ by."""
 
     def less(share):
@@ -150,8 +150,8 @@ def test_the_command_prints_a_table_and_one_sentence(tmp_path, capsys):
 def test_the_table_fits_a_terminal_whatever_else_changed(tmp_path, capsys):
     """GPUs are named by UUIDs of 40 characters, folders and engines at any length."""
     for name, letter in (("monday", "a"), ("tuesday", "b")):
-        boards = ", ".join(f"GPU-{letter * 36}" for _ in range(4))
-        conditions = {"boards": boards, "engine": f"pytorch {letter * 40}", "host": letter * 60}
+        gpus = ", ".join(f"GPU-{letter * 36}" for _ in range(4))
+        conditions = {"boards": gpus, "engine": f"pytorch {letter * 40}", "host": letter * 60}
         for table in Sweep(conditions=conditions, **SMALL).measured(1):
             write_record(tmp_path / name / table.backend / "metrics.json", table)
     assert script.main([str(tmp_path / "monday"), str(tmp_path / "tuesday")]) == 0

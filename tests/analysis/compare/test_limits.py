@@ -11,7 +11,7 @@ from support import builders
 from llm_energy.analysis.compare.limits import limits
 from llm_energy.analysis.compare.series import collect
 from llm_energy.analysis.energy.limits import COPIED, window_limits
-from llm_energy.analysis.evidence import Case
+from llm_energy.analysis.evidence import WindowEvidence
 from llm_energy.backends import base
 from llm_energy.measure.host import copy_bytes_per_s
 
@@ -35,10 +35,10 @@ def case(energy=None, used=None, host=None, **changes):
         parameter_count=PARAMETERS,
         windows=(window,),
     )
-    return Case(replace(measured, **changes), window)
+    return WindowEvidence(replace(measured, **changes), window)
 
 
-def test_a_board_with_a_data_sheet_has_floor_roofline_and_utilisations():
+def test_a_gpu_with_a_data_sheet_has_floor_roofline_and_utilisations():
     found = window_limits(case())
     # 32 output tokens, of which 28 are decoded one by one: 28 times the weights, and little more.
     weights = WEIGHT_BYTES - 2 * TABLE - 2**27

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 from support import builders
-from support.check_cases import CURRENT, case
+from support.check_cases import EXPECTED, case
 
 from llm_energy.analysis.checks import CATALOGUE, EXPLAINED, of_scope
 from llm_energy.analysis.checks.settings import generation_differences, greedy
@@ -53,7 +53,7 @@ def test_no_check_fails_over_what_an_engine_reports(effective, generation, event
     workload = replace(builders.workload(), engine=passed)
     judged = case(
         {"effective": generation, "events": events},
-        current=replace(CURRENT, parameter_count=1000),
+        expected=replace(EXPECTED, parameter_count=1000),
         spec=builders.spec(workloads=(workload,), engine=passed),
         effective=effective,
         host=builders.host(gpus=({"uuid": "GPU-1", "name": "NVIDIA H100 80GB HBM3"},)),

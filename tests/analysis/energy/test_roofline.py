@@ -19,34 +19,34 @@ LLAMA_8B = {
 }
 PARAMETERS, WEIGHT_BYTES = 8_030_261_248, 16_060_522_496
 TABLE = 4096 * 128256
-H100 = roofline.board_named("NVIDIA H100 80GB HBM3")
+H100 = roofline.gpu_named("NVIDIA H100 80GB HBM3")
 
 
 def demand(parameters=PARAMETERS, weight_bytes=WEIGHT_BYTES, **changes) -> roofline.Demand | None:
     return roofline.demand(LLAMA_8B | changes, parameters, weight_bytes, 2, 2)
 
 
-class TestBoards:
-    def test_unknown_boards_have_no_bound(self):
+class TestGpus:
+    def test_unknown_gpus_have_no_bound(self):
         for name in (None, "", "NVIDIA H100", "NVIDIA A100-SXM4-40GB MIG 1g.5gb"):
-            assert roofline.board_named(name) is None
+            assert roofline.gpu_named(name) is None
 
     def test_the_name_counts_with_and_without_its_maker(self):
-        assert roofline.board_named("H200") is roofline.board_named("NVIDIA H200")
+        assert roofline.gpu_named("H200") is roofline.gpu_named("NVIDIA H200")
 
     def test_quantised_weights_only_raise_the_peak(self):
-        fast = roofline.board_named("NVIDIA H200", quantised=True)
-        plain = roofline.board_named("NVIDIA H200")
+        fast = roofline.gpu_named("NVIDIA H200", quantised=True)
+        plain = roofline.gpu_named("NVIDIA H200")
         assert fast.peak_flop_per_s == 4 * plain.peak_flop_per_s
         assert fast.bandwidth_bytes_per_s == plain.bandwidth_bytes_per_s
 
-    @pytest.mark.parametrize("name", sorted(roofline.BOARDS))
-    def test_each_board_is_plausible_and_has_its_source(self, name):
+    @pytest.mark.parametrize("name", sorted(roofline.GPUS))
+    def test_each_gpu_is_plausible_and_has_its_source(self, name):
         # A slip of a unit would be a factor of a thousand.
-        board = roofline.BOARDS[name]
-        assert 1e11 < board.bandwidth_bytes_per_s < 1e13
-        assert 0.3e-12 < board.power_w / board.peak_flop_per_s < 3e-12
-        assert "NVIDIA" in board.source
+        gpu = roofline.GPUS[name]
+        assert 1e11 < gpu.bandwidth_bytes_per_s < 1e13
+        assert 0.3e-12 < gpu.power_w / gpu.peak_flop_per_s < 3e-12
+        assert "NVIDIA" in gpu.source
 
 
 class TestDemand:
@@ -125,7 +125,7 @@ class TestFloor:
         assert roofline.roofline_j(3350e9, 0.0, [H100], 700.0) == pytest.approx(700.0)
         assert roofline.roofline_j(3350e9, 2 * 989.4e12, [H100], 500.0) == pytest.approx(1000.0)
 
-    def test_boards_share_the_work(self):
+    def test_gpus_share_the_work(self):
         assert roofline.memory_use(3350e9, 1.0, [H100, H100]) == pytest.approx(0.5)
         assert roofline.compute_use(989.4e12, 2.0, [H100]) == pytest.approx(0.5)
 
@@ -181,7 +181,7 @@ class TestAnchors:
     def test_none_for_another_cell(self, cell):
         assert published.anchor_of(*cell) is None
 
-    @pytest.mark.parametrize("anchor", published.ANCHORS, ids=lambda a: f"{a.model} {a.board}")
+    @pytest.mark.parametrize("anchor", published.ANCHORS, ids=lambda a: f"{a.model} {a.gpu}")
     def test_a_larger_batch_takes_less(self, anchor):
         points = [value for _, value in sorted(anchor.energy_per_output_token_j.items())]
         assert points == sorted(points, reverse=True)

@@ -24,7 +24,7 @@ from llm_energy.analysis.statistics.intervals import effective_degrees_of_freedo
 from llm_energy.analysis.statistics.summary import summarise
 from llm_energy.records import ComponentEnergy, Interval, Statistic
 
-BOARD = ("gpu", "GPU-1")
+GPU = ("gpu", "GPU-1")
 TICKS = {"GPU-1": TICK_S}
 RIGHT = pytest.approx(0.95, abs=0.02)
 POSITIVE = st.floats(1e-3, 1e3)
@@ -43,8 +43,8 @@ def stretch(power_w: float, duration_s: float = 10.0, device: str = "GPU-1") -> 
     [(5, 0.1, 0.82), (10, 0.1, 0.41), (30, 0.1, 0.14), (60, 0.1, 0.07), (5, 0.02, 0.16)],
 )
 def test_a_tick_weighs_less_the_longer_the_window(duration_s, tick_s, percent):
-    power = {BOARD: 300.0}
-    standard_j = math.sqrt(tick_variance_j2(power, power, {BOARD: tick_s}))
+    power = {GPU: 300.0}
+    standard_j = math.sqrt(tick_variance_j2(power, power, {GPU: tick_s}))
     assert 100 * standard_j / (300.0 * duration_s) == pytest.approx(percent, abs=0.005)
     assert standard_j == pytest.approx(300.0 * tick_s / math.sqrt(6))
 
@@ -55,7 +55,7 @@ def test_a_counter_that_ticks_has_this_spread_and_this_lag():
     for _ in range(20_000):  # up to a tick is not yet counted at either edge
         errors.append(120 * TICK_S * random.random() - 450 * TICK_S * random.random())
     found = summarise(errors)
-    budget = window_budget(stretch(450), [stretch(120)] * 2, [BOARD], TICKS)
+    budget = window_budget(stretch(450), [stretch(120)] * 2, [GPU], TICKS)
     assert budget.gross_j == pytest.approx(found.sd, rel=0.02)
     assert budget.lag_j == pytest.approx(-found.mean, rel=0.02)
     assert budget.assumptions == ()
@@ -63,7 +63,7 @@ def test_a_counter_that_ticks_has_this_spread_and_this_lag():
 
 def test_the_baselines_add_their_ticks_and_their_drift():
     window, before, after = stretch(450, 30), stretch(118), stretch(122)
-    budget = window_budget(window, [before, after], [BOARD], TICKS)
+    budget = window_budget(window, [before, after], [GPU], TICKS)
     ticks_w2 = (118**2 + 122**2) * TICK_S**2 / 6 / 10**2 / 4
     drift_w2 = 4**2 / 4 / 3
     assert budget.drift_w == pytest.approx(4)
@@ -73,10 +73,10 @@ def test_the_baselines_add_their_ticks_and_their_drift():
 
 
 def test_what_was_not_measured_is_named():
-    one = window_budget(stretch(450), [stretch(120)], [BOARD], TICKS)
+    one = window_budget(stretch(450), [stretch(120)], [GPU], TICKS)
     assert one.drift_w is None
     assert one.assumptions == ("with one loaded-idle baseline, the idle power did not drift",)
-    none = window_budget(stretch(450), [], [BOARD], {"GPU-1": None})
+    none = window_budget(stretch(450), [], [GPU], {"GPU-1": None})
     assert none.net_j is None
     assert none.lag_j == pytest.approx(450 * 0.1 / 2)
     assert none.assumptions == (
@@ -85,7 +85,7 @@ def test_what_was_not_measured_is_named():
     )
 
 
-def test_boards_tick_on_their_own():
+def test_gpus_tick_on_their_own():
     joules = [ComponentEnergy("gpu", f"GPU-{k}", "measured", "counter", 4500.0) for k in (1, 2)]
     window = Interval("window", 0.0, 10.0, tuple(joules))
     parts = [(c.component, c.device) for c in joules]
@@ -199,7 +199,7 @@ def test_a_drift_between_two_baselines_is_uniform():
 def test_five_repeats_hold_the_truth_whatever_dominates(before_w, repeat_sd_ticks):
     """Draw cells of 100 J from an ideal counter that ticks once a second, at 100 W."""
     random = Random(f"{before_w} {repeat_sd_ticks}")
-    budget_j = math.sqrt(tick_variance_j2({BOARD: before_w}, {BOARD: 100.0}, {BOARD: 1.0}))
+    budget_j = math.sqrt(tick_variance_j2({GPU: before_w}, {GPU: 100.0}, {GPU: 1.0}))
     held = 0
     for _ in range(2000):
         shown = [

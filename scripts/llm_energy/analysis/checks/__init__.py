@@ -20,13 +20,20 @@ from llm_energy.analysis.checks.catalogue import (
     Check,
     Finding,
     Scope,
-    current_of,
+    expected_of,
     flags_of,
     of_scope,
-    trace_of,
+    summary_of,
     verdict_word,
 )
-from llm_energy.analysis.evidence import Case, Current, FileState, Key, Remaining, Trace
+from llm_energy.analysis.evidence import (
+    Expected,
+    FileState,
+    Key,
+    RepeatCounts,
+    WindowEvidence,
+    WindowSummary,
+)
 
 GROUPS = {
     "meter": meter,
@@ -50,18 +57,18 @@ __all__ = [
     "CATALOGUE",
     "EXPLAINED",
     "GROUPS",
-    "Case",
     "Check",
-    "Current",
+    "Expected",
     "FileState",
     "Finding",
     "Key",
-    "Remaining",
+    "RepeatCounts",
     "Scope",
-    "Trace",
-    "current_of",
+    "WindowEvidence",
+    "WindowSummary",
+    "expected_of",
     "flags_of",
     "of_scope",
-    "trace_of",
+    "summary_of",
     "verdict_word",
 ]

@@ -4,11 +4,11 @@ A check is one function with an id, a severity and an advice. It gets what its s
 gives a Finding, or None when all is well:
 
 - ``file``: a FileState -> Finding | None, for each measurement that the plan asks for;
-- ``window``: a Case -> Finding | None, for each window with a measured result;
-- ``host``: a sequence of Traces -> (Trace, Finding) pairs, once over all windows of a backend, also
-  those that are invalid already, since they too took up the host;
+- ``window``: a WindowEvidence -> Finding | None, for each window with a measured result;
+- ``host``: a sequence of WindowSummary -> (WindowSummary, Finding) pairs, once over all windows of
+  a backend, also those that are invalid already, since they too took up the host;
 - ``sweep``: the same without these, since what is wrong with one window says nothing of the others;
-- ``repeats``: a Remaining -> Finding | None, for each cell and workload, after all exclusions.
+- ``repeats``: a RepeatCounts -> Finding | None, for each cell and workload, after all exclusions.
 
 A check without the evidence that it needs finds nothing: older measurements hold less. A failure
 that no check can see stands in its group's EXPLAINED, with what keeps it out.
@@ -23,7 +23,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from llm_energy.analysis.energy.accounting import sums, work
-from llm_energy.analysis.evidence import Case, Current, Key, Pairs, Trace
+from llm_energy.analysis.evidence import Expected, Key, Pairs, WindowEvidence, WindowSummary
 from llm_energy.records import (
     Flag,
     Host,
@@ -36,7 +36,7 @@ from llm_energy.records import (
 
 Scope = Literal["file", "window", "host", "sweep", "repeats"]
 # What belongs to how a GPU is set up; the rest of what is recorded of it says what it did.
-BOARD_SETTINGS = (
+GPU_SETTINGS = (
     "name",
     "driver_version",
     "vbios",
@@ -116,10 +116,12 @@ def verdict_word(flags: Iterable[Flag]) -> VerdictWord:
     return "degraded" if "warning" in severities else "valid"
 
 
-def current_of(manifest: ModelManifest | None, prompts: PromptSet | None, workload: str) -> Current:
+def expected_of(
+    manifest: ModelManifest | None, prompts: PromptSet | None, workload: str
+) -> Expected:
     """Take from a model's files what a window of ``workload`` is held against, its spec aside."""
     requests = prompts.requests.get(workload) if prompts else None
-    return Current(
+    return Expected(
         weights_sha256=manifest.weights_sha256 if manifest else None,
         parameter_count=manifest.parameter_count if manifest else None,
         prompts_sha256=prompts.sha256.get(workload) if prompts else None,
@@ -127,21 +129,21 @@ def current_of(manifest: ModelManifest | None, prompts: PromptSet | None, worklo
     )
 
 
-def trace_of(case: Case) -> Trace:
+def summary_of(case: WindowEvidence) -> WindowSummary:
     """Take from a case what checks across measurements need."""
     measurement, window = case.measurement, case.window
     spec, host = measurement.spec, measurement.host
     metered = [e for e in window.interval.energy if e.component == "gpu" and e.energy_j is not None]
-    boards = tuple(sorted({str(part.device) for part in metered}))
+    gpus = tuple(sorted({str(part.device) for part in metered}))
     warm = [b.temperature_c[0] for b in window.interval.boards if b.temperature_c[0] is not None]
     measured = sums(window.interval).get("measured")
     tokens = work(window).output_tokens
-    return Trace(
+    return WindowSummary(
         key=Key(spec.cell, spec.repeat, window.workload),
         model=spec.model,
         hostname=host.hostname,
         boot_id=host.boot_id,
-        boards=boards,
+        gpus=gpus,
         weights_sha256=measurement.weights_sha256,
         prompts_sha256=measurement.prompts_sha256.get(window.workload),
         arrivals_sha256=measurement.arrivals_sha256.get(window.workload),
@@ -152,7 +154,7 @@ def trace_of(case: Case) -> Trace:
         temperature_c=max(warm, default=None),
         energy_per_output_token_j=measured.energy_j / tokens if measured and tokens else None,
         methods=_pairs(_methods(window.interval)),
-        board_state=_pairs(_board_settings(host, boards)),
+        gpu_state=_pairs(_gpu_settings(host, gpus)),
         host_settings=_pairs(host.settings),
         software=_pairs(host.packages | {"python": host.python, "linux": host.kernel}),
         git_commit=host.git_commit,
@@ -160,23 +162,23 @@ def trace_of(case: Case) -> Trace:
 
 
 def differing_pairs(
-    traces: Iterable[Trace], pairs: Callable[[Trace], Pairs]
+    summaries: Iterable[WindowSummary], pairs: Callable[[WindowSummary], Pairs]
 ) -> dict[str, list[str]]:
-    """Return the names whose values differ, with all values; a trace without pairs has no say."""
+    """Return the names whose values differ, with all values; a summary without pairs has no say."""
     values: dict[str, set[str]] = {}
-    kinds = {found for trace in traces if (found := pairs(trace))}
+    kinds = {found for summary in summaries if (found := pairs(summary))}
     for name in {name for kind in kinds for name, _ in kind}:
         values[name] = {dict(kind).get(name, "absent") for kind in kinds}
     return {name: sorted(found) for name, found in sorted(values.items()) if len(found) > 1}
 
 
-def _board_settings(host: Host, boards: tuple[str, ...]) -> dict[str, Any]:
+def _gpu_settings(host: Host, gpus: tuple[str, ...]) -> dict[str, Any]:
     """Return each setting once, with all its values where GPUs differ."""
-    known = [board for board in host.gpus if board.get("uuid") in boards]
+    known = [gpu for gpu in host.gpus if gpu.get("uuid") in gpus]
     return {
-        name: ", ".join(sorted({str(board[name]) for board in known if name in board}))
-        for name in BOARD_SETTINGS
-        if any(name in board for board in known)
+        name: ", ".join(sorted({str(gpu[name]) for gpu in known if name in gpu}))
+        for name in GPU_SETTINGS
+        if any(name in gpu for gpu in known)
     }
 
 
@@ -194,7 +196,7 @@ def _pairs(values: dict[str, Any]) -> Pairs:
 
 @functools.lru_cache(maxsize=64)
 def _one(pairs: Pairs) -> Pairs:
-    """Return one object for equal pairs: ten thousand traces hold few that differ."""
+    """Return one object for equal pairs: ten thousand summaries hold few that differ."""
     return pairs
 
 

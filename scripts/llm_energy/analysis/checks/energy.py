@@ -14,7 +14,7 @@ from llm_energy.analysis.energy.accounting import (
     powers_w,
     sums,
 )
-from llm_energy.analysis.evidence import Case, mapping, number
+from llm_energy.analysis.evidence import WindowEvidence, mapping, number
 
 # No GPU, CPU package or memory draws less while it runs, or more (1.4 kW is the most that a GPU is
 # built for so far; an estimate is of all sockets at once). A slip by a factor of a thousand, or
@@ -34,7 +34,7 @@ BASELINE_DRIFT = 0.05
     "not the engine's GPUs",
     "Let the meter see the GPUs that the engine uses (NVML, CUDA_VISIBLE_DEVICES).",
 )
-def other_board(case: Case) -> Finding | None:
+def other_gpu(case: WindowEvidence) -> Finding | None:
     """Find GPUs that the engine uses and nobody metered, and metered ones that hold no model.
 
     A GPU holds none if its memory did not grow while the model was loaded, or, where that is not
@@ -42,15 +42,15 @@ def other_board(case: Case) -> Finding | None:
     """
     interval, load = case.window.interval, case.measurement.load
     metered = {e.device for e in interval.energy if e.component == "gpu" and e.energy_j is not None}
-    if missing := sorted((_used_boards(case) or frozenset()) - metered):
+    if missing := sorted((_used_gpus(case) or frozenset()) - metered):
         return Finding({"not_metered": missing, "metered": sorted(map(str, metered))})
     grown = {b.device: _growth(b.memory_used_bytes) for b in load.boards} if load else {}
     empty = {}
-    for board in interval.boards:
-        growth = grown.get(board.device)
-        unseen = board.own_process_seen is False if growth is None else growth <= 0
-        if board.device in metered and unseen and board.own_process_seen is not True:
-            empty[board.device] = {"memory_growth_bytes": growth, "process_seen": False}
+    for gpu in interval.boards:
+        growth = grown.get(gpu.device)
+        unseen = gpu.own_process_seen is False if growth is None else growth <= 0
+        if gpu.device in metered and unseen and gpu.own_process_seen is not True:
+            empty[gpu.device] = {"memory_growth_bytes": growth, "process_seen": False}
     return Finding({"without_model": empty}) if empty else None
 
 
@@ -61,12 +61,12 @@ def other_board(case: Case) -> Finding | None:
     "GPUs in the sum that did not work",
     "Sum the GPUs that the engine reports and no other; hide the rest from it.",
 )
-def idle_board(case: Case) -> Finding | None:
+def idle_gpu(case: WindowEvidence) -> Finding | None:
     """Find metered GPUs beyond the engine's own, and one that idles while another works.
 
     A GPU idles with a utilisation below 5 %, or, without a trace, at its loaded-idle power.
     """
-    interval, used = case.window.interval, _used_boards(case)
+    interval, used = case.window.interval, _used_gpus(case)
     powers = powers_w(interval, "gpu", "measured")
     if used is not None and (strange := sorted(set(powers) - used)):
         return Finding({"not_used": strange, "used": sorted(used)})
@@ -96,7 +96,7 @@ def idle_board(case: Case) -> Finding | None:
     "energy that cannot be",
     "Look at the sensor and at what else the host did; measure this repeat again.",
 )
-def impossible_energy(case: Case) -> Finding | None:
+def impossible_energy(case: WindowEvidence) -> Finding | None:
     """Find joules that are missing, not finite, not positive, or fewer than idling would use.
 
     A negative net is invalid where both powers are measured. Where a model estimates them it says
@@ -137,7 +137,7 @@ def impossible_energy(case: Case) -> Finding | None:
     "power outside idle and limit",
     "Look which GPU the counter belongs to, and at its power limit.",
 )
-def impossible_power(case: Case) -> Finding | None:
+def impossible_power(case: WindowEvidence) -> Finding | None:
     """Find a GPU whose mean power is below 0.9 of its deep idle or above 1.05 of its limit."""
     interval = case.window.interval
     powers = powers_w(interval, "gpu", "measured")
@@ -145,9 +145,9 @@ def impossible_power(case: Case) -> Finding | None:
         return None
     idle = powers_w(baseline(case.measurement, "deep_idle"), "gpu", "measured")
     limits = {b.get("uuid"): number(b, "power_limit_w") for b in case.measurement.host.gpus}
-    for board in interval.boards:
-        known = [limit for limit in board.power_limit_w if limit is not None]
-        limits[board.device] = max(known, default=limits.get(board.device))
+    for gpu in interval.boards:
+        known = [limit for limit in gpu.power_limit_w if limit is not None]
+        limits[gpu.device] = max(known, default=limits.get(gpu.device))
     for part in interval.energy:
         if part.whole_module:
             limits.pop(part.device, None)  # the limit is the GPU's
@@ -172,7 +172,7 @@ def impossible_power(case: Case) -> Finding | None:
     "estimated energy",
     "Every table labels it. Make a sensor readable (NVML, or RAPL below /sys/class/powercap).",
 )
-def estimated_energy(case: Case) -> Finding | None:
+def estimated_energy(case: WindowEvidence) -> Finding | None:
     """Name the components whose joules come from a model and not from a sensor."""
     methods = _by_status(case, "estimated", "method")
     return Finding({"methods": methods}) if methods else None
@@ -185,7 +185,7 @@ def estimated_energy(case: Case) -> Finding | None:
     "component without energy",
     "The total leaves it out. The evidence says what the sensor lacks.",
 )
-def unavailable_component(case: Case) -> Finding | None:
+def unavailable_component(case: WindowEvidence) -> Finding | None:
     """Name the components that have neither a sensor nor an estimate."""
     reasons = _by_status(case, "unavailable", "reason")
     return Finding({"reasons": reasons}) if reasons else None
@@ -198,7 +198,7 @@ def unavailable_component(case: Case) -> Finding | None:
     "component counted twice",
     "Turn one of the two off (meter.codecarbon), or use only the measured rows.",
 )
-def counted_twice(case: Case) -> Finding | None:
+def counted_twice(case: WindowEvidence) -> Finding | None:
     """Find a component that is measured and estimated at once."""
     both = set.intersection(*(set(_by_status(case, status, "method")) for status in STATUSES))
     return Finding({"components": sorted(both)}) if both else None
@@ -211,7 +211,7 @@ def counted_twice(case: Case) -> Finding | None:
     "joules of another unit",
     "Look for mJ, uJ or kWh taken for J in the sensor of this component.",
 )
-def other_unit(case: Case) -> Finding | None:
+def other_unit(case: WindowEvidence) -> Finding | None:
     """Find a mean power that no such device has, by orders of magnitude."""
     slipped = {}
     for component, (low, high) in PLAUSIBLE_W.items():
@@ -229,7 +229,7 @@ def other_unit(case: Case) -> Finding | None:
     "energy of the whole host",
     "CPU and memory joules include every process of the host: keep it otherwise idle.",
 )
-def whole_host(case: Case) -> Finding | None:
+def whole_host(case: WindowEvidence) -> Finding | None:
     """Say which components count every process of the host, since no sensor tells them apart."""
     energies = case.window.interval.energy
     shared = {e.component for e in energies if e.component != "gpu" and e.energy_j is not None}
@@ -243,7 +243,7 @@ def whole_host(case: Case) -> Finding | None:
     "idle power drifted",
     "The net energy is as unsure: rest longer before each repeat, or look for other work.",
 )
-def drifting_baseline(case: Case) -> Finding | None:
+def drifting_baseline(case: WindowEvidence) -> Finding | None:
     """Find a measured loaded-idle power that differs by over 5 % before and after the windows."""
     before, after = (baseline(case.measurement, name) for name in LOADED_IDLE)
     if before is None or after is None:
@@ -260,7 +260,7 @@ def drifting_baseline(case: Case) -> Finding | None:
     return Finding({"before_power_w": first_w, "after_power_w": last_w})
 
 
-def _used_boards(case: Case) -> frozenset[str] | None:
+def _used_gpus(case: WindowEvidence) -> frozenset[str] | None:
     """Return the GPUs that the engine reports, None where their names say nothing here.
 
     That is where it reports none at all, or instances (MIG), or where its names are not those of
@@ -287,6 +287,6 @@ def _growth(memory_bytes: tuple[int | None, int | None]) -> int | None:
     return None if begin is None or end is None else end - begin
 
 
-def _by_status(case: Case, status: str, attribute: str) -> dict[str, str]:
+def _by_status(case: WindowEvidence, status: str, attribute: str) -> dict[str, str]:
     energies = case.window.interval.energy
     return {e.component: getattr(e, attribute) for e in energies if e.status == status}

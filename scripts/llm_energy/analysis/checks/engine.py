@@ -6,7 +6,14 @@ from typing import Any
 
 from llm_energy.analysis.checks.catalogue import Finding, check
 from llm_energy.analysis.checks.settings import generation_differences, load_differences
-from llm_energy.analysis.evidence import DTYPE_BYTES, Case, in_flight, mapping, number, some
+from llm_energy.analysis.evidence import (
+    DTYPE_BYTES,
+    WindowEvidence,
+    in_flight,
+    mapping,
+    number,
+    some,
+)
 
 FLOAT_TOLERANCE = 0.25  # buffers, padded vocabularies and tied embeddings stay well within this
 QUANTISED_AT_MOST = 0.95  # of the bytes that the same weights have in the compute precision
@@ -22,7 +29,7 @@ UNUSED_PERCENT = 1.0
     "weights offloaded to host or disk",
     "The model does not fit: use a smaller one, a lower precision, or more GPUs.",
 )
-def offloaded(case: Case) -> Finding | None:
+def offloaded(case: WindowEvidence) -> Finding | None:
     """Find weights that a GPU must fetch from the host or the disk at each use."""
     used = case.measurement.effective
     if not _on_gpu(case):
@@ -42,7 +49,7 @@ def offloaded(case: Case) -> Finding | None:
     "model on the CPU in spite of a GPU",
     "Install the backend's CUDA environment, or say device: cpu where the CPU is meant.",
 )
-def on_the_cpu(case: Case) -> Finding | None:
+def on_the_cpu(case: WindowEvidence) -> Finding | None:
     """Find a model on the CPU though a GPU was asked for, or a GPU that had nothing to do.
 
     Under ``device: auto`` a host with a GPU is only a hint that it was meant.
@@ -52,8 +59,8 @@ def on_the_cpu(case: Case) -> Finding | None:
         evidence = {"asked": asked, "used": used}
         if asked == "cuda":
             return Finding(evidence)
-        if asked == "auto" and (boards := case.measurement.host.gpus):
-            names = [str(board.get("name")) for board in boards]
+        if asked == "auto" and (gpus := case.measurement.host.gpus):
+            names = [str(gpu.get("name")) for gpu in gpus]
             return Finding(evidence | {"boards": names}, "warning")
         return None
     traced = {t.device: t.utilization_percent for t in case.window.interval.trace}
@@ -72,7 +79,7 @@ def on_the_cpu(case: Case) -> Finding | None:
     "precision differs from the one asked for",
     "Ask for a precision that this device has, or correct the backend's dtype argument.",
 )
-def other_precision(case: Case) -> Finding | None:
+def other_precision(case: WindowEvidence) -> Finding | None:
     """Find an engine that computes, or keeps its KV cache, in another dtype than asked for.
 
     A KV cache in another dtype, chosen by the engine or the checkpoint, is a warning.
@@ -97,7 +104,7 @@ def other_precision(case: Case) -> Finding | None:
     "quantisation not applied",
     "The resident weights are not as small as asked: the engine ignored the quantisation.",
 )
-def not_quantised(case: Case) -> Finding | None:
+def not_quantised(case: WindowEvidence) -> Finding | None:
     """Compare the resident bytes of the weights with what the precision promises.
 
     A quantised model keeps its embeddings in the compute precision, so it is only certain to be
@@ -106,7 +113,7 @@ def not_quantised(case: Case) -> Finding | None:
     """
     parameters = case.workload.parameters
     resident = case.measurement.effective.get("weight_bytes")
-    count, size = case.current.parameter_count, DTYPE_BYTES.get(parameters["fp_precision"])
+    count, size = case.expected.parameter_count, DTYPE_BYTES.get(parameters["fp_precision"])
     if count is None or size is None or not isinstance(resident, int):
         return None
     evidence = {
@@ -126,7 +133,7 @@ def not_quantised(case: Case) -> Finding | None:
     "8-bit products split in two",
     "LLM.int8() saves memory and often costs energy: compare it with 16 bits before choosing.",
 )
-def decomposed(case: Case) -> Finding | None:
+def decomposed(case: WindowEvidence) -> Finding | None:
     """Say that bitsandbytes computes the outlier columns of each 8-bit product in 16 bits.
 
     It splits every product, which can make 8 bits slower than 16 (Dettmers et al., LLM.int8(),
@@ -148,7 +155,7 @@ def decomposed(case: Case) -> Finding | None:
     "KV cache kept on the host",
     "Lower the batch size or the lengths, so that the cache fits on the GPU.",
 )
-def cache_on_host(case: Case) -> Finding | None:
+def cache_on_host(case: WindowEvidence) -> Finding | None:
     """Find an engine that may move parts of its KV cache to the host's memory."""
     gib = number(case.measurement.effective, "kv_offloading_gib")
     if gib:
@@ -166,7 +173,7 @@ def cache_on_host(case: Case) -> Finding | None:
     "engine used other settings than it was passed",
     "Look for the model's generation_config and the engine's own defaults, and pass the value.",
 )
-def other_settings(case: Case) -> Finding | None:
+def other_settings(case: WindowEvidence) -> Finding | None:
     """Compare what was passed to the engine with what it reports that it used.
 
     Arguments that mean the same count as equal: greedy decoding in its spellings, and a filter or
@@ -190,7 +197,7 @@ def other_settings(case: Case) -> Finding | None:
     "attention without a fused kernel",
     "Install the kernel that the other cells use, or ask for eager attention in all of them.",
 )
-def eager_attention(case: Case) -> Finding | None:
+def eager_attention(case: WindowEvidence) -> Finding | None:
     """Find an engine that fell back to unfused attention though nobody asked for it."""
     asked = case.measurement.spec.engine.get("attn_implementation")
     used = case.measurement.effective.get("attn_implementation")
@@ -206,7 +213,7 @@ def eager_attention(case: Case) -> Finding | None:
     "engine's own speed-up switched on",
     "Switch it off in the engine's arguments, or make it part of what the cell is named after.",
 )
-def unasked_speed_up(case: Case) -> Finding | None:
+def unasked_speed_up(case: WindowEvidence) -> Finding | None:
     """Find speculative decoding or chunked prefill that the spec does not ask for.
 
     More output tokens than steps and requests in flight allow are taken for the former. Chunked
@@ -231,13 +238,13 @@ def unasked_speed_up(case: Case) -> Finding | None:
     "no engine but a stand-in",
     "A stand-in shows that the pipeline works. Measure with the engine itself.",
 )
-def stand_in(case: Case) -> Finding | None:
+def stand_in(case: WindowEvidence) -> Finding | None:
     """Find an engine whose version says that it is a stand-in, as that of the tests does."""
     version = str(case.measurement.effective.get("engine_version"))
     return Finding({"engine_version": version}) if STAND_IN in version else None
 
 
-def _on_gpu(case: Case) -> bool:
+def _on_gpu(case: WindowEvidence) -> bool:
     return str(case.measurement.effective.get("device")).startswith("cuda")
 
 

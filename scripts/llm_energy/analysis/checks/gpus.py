@@ -6,7 +6,7 @@ from collections.abc import Container, Iterator
 
 from llm_energy.analysis.checks.catalogue import Finding, check
 from llm_energy.analysis.energy.accounting import baseline, powers_w
-from llm_energy.analysis.evidence import Case, number
+from llm_energy.analysis.evidence import WindowEvidence, number
 from llm_energy.records import Interval
 
 IDLE_UTILIZATION_PERCENT = 5.0
@@ -34,7 +34,7 @@ TEMPERATURE_RISE_C = 10.0
     "other processes on the GPU",
     "End them, or measure on a GPU of your own: no sensor tells whose joules they are.",
 )
-def other_processes(case: Case) -> Finding | None:
+def other_processes(case: WindowEvidence) -> Finding | None:
     """Find foreign processes on a metered GPU, or work on it before anything was loaded.
 
     Processes that were there while idling alone are a warning: they bear on the net energy only.
@@ -68,7 +68,7 @@ def other_processes(case: Case) -> Finding | None:
     "throttled by heat or power brake",
     "Cool the GPU or see its power supply; nvidia-smi -q -d PERFORMANCE names the cause.",
 )
-def throttled(case: Case) -> Finding | None:
+def throttled(case: WindowEvidence) -> Finding | None:
     """Find a GPU held down by a fault for over 1 % of the window; over 5 % is invalid."""
     shares = {
         device: {cause: shares[cause] for cause in FAULTY_CAUSES if cause in shares}
@@ -93,7 +93,7 @@ def throttled(case: Case) -> Finding | None:
     "power limit is not the default",
     "Set it back (nvidia-smi -pl), or say so: joules at another limit are another condition.",
 )
-def other_power_limit(case: Case) -> Finding | None:
+def other_power_limit(case: WindowEvidence) -> Finding | None:
     """Find a power limit other than the default; one that changed in the repeat is invalid."""
     intervals = (*case.measurement.baselines, case.window.interval)
     metered = powers_w(case.window.interval, "gpu", "measured")
@@ -102,8 +102,8 @@ def other_power_limit(case: Case) -> Finding | None:
         device, default = gpu.get("uuid"), number(gpu, "default_power_limit_w")
         if device not in metered:
             continue
-        boards = [b for i in intervals for b in i.boards if b.device == device]
-        limits = [limit for b in boards for limit in b.power_limit_w if limit is not None]
+        gpus = [b for i in intervals for b in i.boards if b.device == device]
+        limits = [limit for b in gpus for limit in b.power_limit_w if limit is not None]
         if limits and max(limits) - min(limits) > LIMIT_TOLERANCE_W:
             return Finding({"board": device, "limits_w": sorted(set(limits))}, "invalid")
         limit = limits[-1] if limits else number(gpu, "power_limit_w")
@@ -119,7 +119,7 @@ def other_power_limit(case: Case) -> Finding | None:
     "clocks set by hand or held by a limit",
     "This is how the GPU is set up: give its clocks and power limit with the result.",
 )
-def held_clocks(case: Case) -> Finding | None:
+def held_clocks(case: WindowEvidence) -> Finding | None:
     """Find clocks that an operator has set, and the share of time at the power limit."""
     found = {}
     for device, shares in _throttled_shares(case):
@@ -143,13 +143,13 @@ def held_clocks(case: Case) -> Finding | None:
     "temperature rose in the window",
     "Use protocol.thermal_policy: sustained, which begins once the temperature has settled.",
 )
-def warming_board(case: Case) -> Finding | None:
+def warming_gpu(case: WindowEvidence) -> Finding | None:
     """Find a GPU over 10 degrees warmer at the end; under a cool-down policy it is a note."""
     risen = {}
-    for board in case.window.interval.boards:
-        begin, end = board.temperature_c
+    for gpu in case.window.interval.boards:
+        begin, end = gpu.temperature_c
         if None not in (begin, end) and end - begin > TEMPERATURE_RISE_C:
-            risen[board.device] = {"begin_c": begin, "end_c": end}
+            risen[gpu.device] = {"begin_c": begin, "end_c": end}
     cool = case.measurement.spec.protocol.thermal_policy == "cooldown"
     return Finding({"boards": risen}, "note" if cool else None) if risen else None
 
@@ -161,7 +161,7 @@ def warming_board(case: Case) -> Finding | None:
     "processes of the GPU are hidden",
     "Other users of it cannot be seen: give the container the host's process ids (--pid=host).",
 )
-def hidden_processes(case: Case) -> Finding | None:
+def hidden_processes(case: WindowEvidence) -> Finding | None:
     """Find a metered GPU whose list of processes this process may not see."""
     metered = powers_w(case.window.interval, "gpu", "measured")
     blind = [
@@ -179,7 +179,7 @@ def hidden_processes(case: Case) -> Finding | None:
     "temperature had not settled",
     "Raise protocol.thermal_max_wait_s, or choose another protocol.thermal_policy.",
 )
-def not_settled(case: Case) -> Finding | None:
+def not_settled(case: WindowEvidence) -> Finding | None:
     """Find a window that began though its GPUs still warmed up or cooled down."""
     protocol, window = case.measurement.spec.protocol, case.window
     if protocol.thermal_policy != "sustained" or window.thermal_wait_s is None:
@@ -213,13 +213,13 @@ def _drawing(metered: Container[str], interval: Interval) -> dict[str, list[int]
     }
 
 
-def _throttled_shares(case: Case) -> Iterator[tuple[str, dict[str, float]]]:
+def _throttled_shares(case: WindowEvidence) -> Iterator[tuple[str, dict[str, float]]]:
     """Return, by GPU and cause, the share of the window for which its clocks were held down.
 
     The counters move in steps, of which a window can hold one more than it is long.
     """
     interval = case.window.interval
     if interval.duration_s > 0:
-        for board in interval.boards:
-            shares = {c: min(s / interval.duration_s, 1.0) for c, s in board.throttled_s.items()}
-            yield board.device, shares
+        for gpu in interval.boards:
+            shares = {c: min(s / interval.duration_s, 1.0) for c, s in gpu.throttled_s.items()}
+            yield gpu.device, shares

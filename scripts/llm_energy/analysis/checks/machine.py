@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from llm_energy.analysis.checks.catalogue import Finding, check
-from llm_energy.analysis.evidence import Case
+from llm_energy.analysis.evidence import WindowEvidence
 from llm_energy.records import HostActivity
 
 # Half a processor is what a host's own services may take; on a large one they may take more.
@@ -25,7 +25,7 @@ HARMLESS_CONDITIONS = ("disk", "board_temperature", "board_mig", "host_load")
     "processors shared with others",
     "End what else runs on this host; a virtual machine needs processors of its own.",
 )
-def contended_processors(case: Case) -> Finding | None:
+def contended_processors(case: WindowEvidence) -> Finding | None:
     """Find processor time of other processes and of the hypervisor, and tasks that had to wait."""
     host, duration_s = _host(case)
     count = case.measurement.host.cpu_count
@@ -52,7 +52,7 @@ def contended_processors(case: Case) -> Finding | None:
     "swapping",
     "Leave more memory free: pages that come from disk are waited for at full power.",
 )
-def swapping(case: Case) -> Finding | None:
+def swapping(case: WindowEvidence) -> Finding | None:
     """Find pages read back from swap, and page faults that had to read the disk."""
     host, duration_s = _host(case)
     if host is None:
@@ -71,7 +71,7 @@ def swapping(case: Case) -> Finding | None:
     "disk read in the window",
     "Something was still being loaded: end downloads and other work before measuring.",
 )
-def disk_read(case: Case) -> Finding | None:
+def disk_read(case: WindowEvidence) -> Finding | None:
     """Find over 100 MB read from disk; spread thinly over a long window it is a warning."""
     host, duration_s = _host(case)
     read = (host.disk_read_bytes or 0) if host else 0
@@ -88,7 +88,7 @@ def disk_read(case: Case) -> Finding | None:
     "host not fit when the repeat began",
     "See to the named conditions, or raise protocol.preflight_max_wait_s.",
 )
-def unfit_host(case: Case) -> Finding | None:
+def unfit_host(case: WindowEvidence) -> Finding | None:
     """Name the conditions of the preflight that did not hold; a note where none bears on joules."""
     preflight = case.measurement.preflight
     unmet = {c.name: c for c in preflight.conditions if not c.ok} if preflight else {}
@@ -100,7 +100,7 @@ def unfit_host(case: Case) -> Finding | None:
     return Finding(evidence, "note" if harmless else None)
 
 
-def _host(case: Case) -> tuple[HostActivity | None, float]:
+def _host(case: WindowEvidence) -> tuple[HostActivity | None, float]:
     """Return what the host did in the window, None where unknown, and the window's length."""
     interval = case.window.interval
     return interval.host if interval.duration_s > 0 else None, interval.duration_s

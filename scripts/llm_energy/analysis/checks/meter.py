@@ -9,7 +9,7 @@ from itertools import combinations
 from llm_energy.analysis.checks.catalogue import Finding, check, differing_pairs
 from llm_energy.analysis.energy.accounting import baseline, powers_w
 from llm_energy.analysis.energy.uncertainty import GPU_TICK_S
-from llm_energy.analysis.evidence import Case, Trace
+from llm_energy.analysis.evidence import WindowEvidence, WindowSummary
 from llm_energy.records import Protocol
 from llm_energy.records.metrics import COMPONENTS
 
@@ -41,7 +41,7 @@ EXPLAINED = {
     "counter reset or lost",
     "The driver was reloaded or the GPU reset: see the kernel log, then measure again.",
 )
-def lost_counter(case: Case) -> Finding | None:
+def lost_counter(case: WindowEvidence) -> Finding | None:
     """Find a GPU whose counter went backwards, or could be read in this repeat but not here."""
     uncounted = [
         part
@@ -64,7 +64,7 @@ def lost_counter(case: Case) -> Finding | None:
     "stuck counter",
     "This GPU's counter does not count; look for a newer driver, or measure on another GPU.",
 )
-def stuck_counter(case: Case) -> Finding | None:
+def stuck_counter(case: WindowEvidence) -> Finding | None:
     """Find a GPU whose counter did not move in the window, or hardly ever moves."""
     interval, report = case.window.interval, case.measurement.meter
     ticks = report.counter_tick_s if report else {}
@@ -88,7 +88,7 @@ def stuck_counter(case: Case) -> Finding | None:
     "short window",
     "Raise protocol.window_min_duration_s; 30 s keeps the error of a GPU's counter below 0.4 %.",
 )
-def short_window(case: Case) -> Finding | None:
+def short_window(case: WindowEvidence) -> Finding | None:
     """Find a window too short for the counter's tick: over 2 % is a warning, over 10 % invalid."""
     duration_s = case.window.interval.duration_s
     if not duration_s > 0:
@@ -110,8 +110,8 @@ def short_window(case: Case) -> Finding | None:
     "shared GPU",
     "Measure on a whole board: no sensor parts a board's energy among its instances.",
 )
-def shared_board(case: Case) -> Finding | None:
-    """Find a board under MIG, a virtual one, or a part of a card with one counter.
+def shared_gpu(case: WindowEvidence) -> Finding | None:
+    """Find a GPU under MIG, a virtual one, or a part of a card with one counter.
 
     Without its energy the window is invalid.
     """
@@ -137,7 +137,7 @@ def shared_board(case: Case) -> Finding | None:
     "counter of a whole module",
     "Say so with the result: these joules hold CPU and memory too, those of other GPUs do not.",
 )
-def module_counter(case: Case) -> Finding | None:
+def module_counter(case: WindowEvidence) -> Finding | None:
     """Find a GPU that is joined to its CPU in one module, as in GH200 and GB200: one counter."""
     modules = [str(part.device) for part in case.window.interval.energy if part.whole_module]
     return Finding({"boards": modules}) if modules else None
@@ -152,7 +152,7 @@ def module_counter(case: Case) -> Finding | None:
     "process of its own: see why that has ended, or keep windows below the limit (a minute for a "
     "counter of 65 kJ, four for one of 262 kJ).",
 )
-def missed_wrap(case: Case) -> Finding | None:
+def missed_wrap(case: WindowEvidence) -> Finding | None:
     """Find a zone below its own idle power in a window long enough for its counter to wrap.
 
     A zone that counted elsewhere in this repeat and not here is a warning: the sum lacks it, or an
@@ -187,7 +187,7 @@ def missed_wrap(case: Case) -> Finding | None:
     "Two devices show one counter: see the zones below /sys/class/powercap, or the GPUs that are "
     "parts of one card.",
 )
-def doubled_counter(case: Case) -> Finding | None:
+def doubled_counter(case: WindowEvidence) -> Finding | None:
     """Find a device that is listed twice, a platform zone beside its package, and twin counters.
 
     Twins are zones or GPUs whose joules are equal in every interval of the repeat; those of zones
@@ -222,14 +222,14 @@ def doubled_counter(case: Case) -> Finding | None:
     "joules known by unequal means",
     "Rows of two kinds of joules are no comparison: measure with the same sensors in all repeats.",
 )
-def unequal_methods(traces: Sequence[Trace]) -> Iterator[tuple[Trace, Finding]]:
+def unequal_methods(summaries: Sequence[WindowSummary]) -> Iterator[tuple[WindowSummary, Finding]]:
     """Find a component that is measured in one window and estimated in another, or otherwise.
 
     The parameters of an estimate count too, such as the power that a model takes for this CPU.
     """
-    if differing := differing_pairs(traces, lambda trace: trace.methods):
-        for trace in traces:
-            yield trace, Finding({"methods": differing})
+    if differing := differing_pairs(summaries, lambda summary: summary.methods):
+        for summary in summaries:
+            yield summary, Finding({"methods": differing})
 
 
 @check(
@@ -239,7 +239,7 @@ def unequal_methods(traces: Sequence[Trace]) -> Iterator[tuple[Trace, Finding]]:
     "times outside the window",
     "The engine's times must come from the monotonic clock that the meter uses.",
 )
-def times_outside(case: Case) -> Finding | None:
+def times_outside(case: WindowEvidence) -> Finding | None:
     """Find requests that were not served between the edges of their window, in that order.
 
     A step of the wall clock in the window is a warning: no time here is taken from it, but a
@@ -267,7 +267,7 @@ def times_outside(case: Case) -> Finding | None:
     return None
 
 
-def tick_s(case: Case) -> float:
+def tick_s(case: WindowEvidence) -> float:
     """Return the slowest measured tick of the metered GPUs' counters, else the usual one."""
     report = case.measurement.meter
     ticks = report.counter_tick_s if report else {}

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from itertools import groupby
 
 from llm_energy.analysis.checks.catalogue import Finding, check
-from llm_energy.analysis.evidence import Case, FileState, Remaining, Trace
+from llm_energy.analysis.evidence import FileState, RepeatCounts, WindowEvidence, WindowSummary
 
 # How unlikely an order must be, if it was drawn at random, to count as not random.
 CHANCE = 0.001
@@ -28,22 +28,24 @@ EXPLAINED = {
     "windows overlap on one host",
     "Something measured beside the pipeline's lock: measure one thing at a time on a host.",
 )
-def overlapping_windows(traces: Sequence[Trace]) -> Iterator[tuple[Trace, Finding]]:
+def overlapping_windows(
+    summaries: Sequence[WindowSummary],
+) -> Iterator[tuple[WindowSummary, Finding]]:
     """Find windows of one backend that were open at the same time on one host since its start.
 
     Monotonic times of one boot are comparable, also where containers give the host several names;
     a host that gives no boot id is left out. Backends are judged each by itself, so windows of two
     are not held against each other.
     """
-    for group in _by_boot(traces):
-        last: Trace | None = None
-        for trace in group:
-            if last is not None and trace.start_s < last.end_s:
-                overlap_s = min(last.end_s, trace.end_s) - trace.start_s
-                yield last, Finding({"with": list(trace.key), "overlap_s": overlap_s})
-                yield trace, Finding({"with": list(last.key), "overlap_s": overlap_s})
-            if last is None or trace.end_s > last.end_s:
-                last = trace
+    for group in _by_boot(summaries):
+        last: WindowSummary | None = None
+        for summary in group:
+            if last is not None and summary.start_s < last.end_s:
+                overlap_s = min(last.end_s, summary.end_s) - summary.start_s
+                yield last, Finding({"with": list(summary.key), "overlap_s": overlap_s})
+                yield summary, Finding({"with": list(last.key), "overlap_s": overlap_s})
+            if last is None or summary.end_s > last.end_s:
+                last = summary
 
 
 @check(
@@ -53,17 +55,17 @@ def overlapping_windows(traces: Sequence[Trace]) -> Iterator[tuple[Trace, Findin
     "order not random",
     "Let the pipeline choose the order; drift of the host cannot be told from a cell's energy.",
 )
-def ordered(traces: Sequence[Trace]) -> Iterator[tuple[Trace, Finding]]:
+def ordered(summaries: Sequence[WindowSummary]) -> Iterator[tuple[WindowSummary, Finding]]:
     """Find cells that were measured in one order in every block, or each cell in one stretch.
 
     Per boot, since only there the times say what came first. Flagged is what a random order gives
     less than once in a thousand times, so small sweeps are never flagged.
     """
-    for here in _by_boot(traces):
+    for here in _by_boot(summaries):
         runs = list(dict.fromkeys((t.key.cell, t.key.repeat) for t in here))
         for finding in (_same_order(runs), _one_stretch_each([cell for cell, _ in runs])):
             if finding is not None:
-                yield from ((trace, finding) for trace in here)
+                yield from ((summary, finding) for summary in here)
 
 
 @check(
@@ -73,7 +75,7 @@ def ordered(traces: Sequence[Trace]) -> Iterator[tuple[Trace, Finding]]:
     "few or unequal repeats",
     "Run more repeats (protocol.repeats; five or more for a publication).",
 )
-def few_repeats(remaining: Remaining) -> Finding | None:
+def few_repeats(remaining: RepeatCounts) -> Finding | None:
     """Find a cell with a single usable repeat, or with fewer than were planned."""
     usable, planned = remaining.usable, remaining.planned
     if not usable or (len(usable) > 1 and len(usable) == len(planned)):
@@ -100,15 +102,15 @@ def not_measured(state: FileState) -> Finding | None:
     "measured under another spec, model or prompts",
     "Delete the measurement and run the sweep again.",
 )
-def stale(case: Case) -> Finding | None:
+def stale(case: WindowEvidence) -> Finding | None:
     """Find a measurement that was made from another spec, model or prompts than there are now."""
-    measurement, current = case.measurement, case.current
+    measurement, expected = case.measurement, case.expected
     pairs = {
-        "spec_sha256": (measurement.spec_sha256, current.spec_sha256),
-        "weights_sha256": (measurement.weights_sha256, current.weights_sha256),
+        "spec_sha256": (measurement.spec_sha256, expected.spec_sha256),
+        "weights_sha256": (measurement.weights_sha256, expected.weights_sha256),
         "prompts_sha256": (
             measurement.prompts_sha256.get(case.window.workload),
-            current.prompts_sha256,
+            expected.prompts_sha256,
         ),
     }
     changed = {
@@ -131,9 +133,9 @@ def broken_record(state: FileState) -> Finding | None:
     return Finding({"problem": state.problem}) if state.exists and state.problem else None
 
 
-def _by_boot(traces: Sequence[Trace]) -> Iterator[list[Trace]]:
+def _by_boot(summaries: Sequence[WindowSummary]) -> Iterator[list[WindowSummary]]:
     """Return the windows of each boot of a host, by when they began."""
-    placed = [t for t in traces if t.boot_id is not None]
+    placed = [t for t in summaries if t.boot_id is not None]
     placed.sort(key=lambda t: (t.boot_id, t.start_s, t.key))
     for _, group in groupby(placed, key=lambda t: t.boot_id):
         yield list(group)

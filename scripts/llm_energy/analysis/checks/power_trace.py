@@ -5,7 +5,7 @@ from __future__ import annotations
 from llm_energy.analysis.checks.catalogue import Finding, check
 from llm_energy.analysis.checks.meter import RECOMMENDED_WINDOW_S, tick_s
 from llm_energy.analysis.energy.accounting import baseline, powers_w
-from llm_energy.analysis.evidence import Case
+from llm_energy.analysis.evidence import WindowEvidence
 from llm_energy.records import Interval, TraceSummary
 
 # A counter and a sampled power that agree do so within 1 or 2 %
@@ -24,7 +24,7 @@ GAP_PERIODS, LONG_GAP_S, LEAST_COVERAGE = 3, 1.0, 0.5
     "two sensors disagree",
     "Run scripts/doctor.py: its self-test tells whether sampling disturbs the counter.",
 )
-def sensors_disagree(case: Case) -> Finding | None:
+def sensors_disagree(case: WindowEvidence) -> Finding | None:
     """Hold each GPU's counter against the integral of its power trace.
 
     Over 5 % is a warning and over 20 % invalid; a note in a window below 30 s, whose edges weigh
@@ -52,7 +52,7 @@ def sensors_disagree(case: Case) -> Finding | None:
     "counter falls short while power is sampled",
     "Compare with meter.sampling_period_s: null, or run the self-test of scripts/doctor.py.",
 )
-def disturbed_counter(case: Case) -> Finding | None:
+def disturbed_counter(case: WindowEvidence) -> Finding | None:
     """Find a counter that misses energy of the idle GPU, whose steady power sampling gets right.
 
     That is how a counter looks that is disturbed by the sampler's readings.
@@ -77,7 +77,7 @@ def disturbed_counter(case: Case) -> Finding | None:
     "power trace missing or with gaps",
     "The sampler was kept from its work: leave it a processor, or see why it has ended.",
 )
-def starved_sampler(case: Case) -> Finding | None:
+def starved_sampler(case: WindowEvidence) -> Finding | None:
     """Find GPUs without samples, and gaps of more than three periods between samples.
 
     A single gap below one second is a note.
@@ -100,7 +100,7 @@ def starved_sampler(case: Case) -> Finding | None:
     return Finding({"boards": gaps, "period_s": period_s}, "warning" if starved else "note")
 
 
-def _integral_over_counter(case: Case, interval: Interval) -> dict[str, float]:
+def _integral_over_counter(case: WindowEvidence, interval: Interval) -> dict[str, float]:
     """Return the ratio of a GPU's two sensors, for GPUs that have both throughout.
 
     One whose counter is that of a whole module has not: what is sampled is the power of the GPU.
@@ -116,7 +116,7 @@ def _integral_over_counter(case: Case, interval: Interval) -> dict[str, float]:
     }
 
 
-def _starved(case: Case, interval: Interval, summary: TraceSummary) -> bool:
+def _starved(case: WindowEvidence, interval: Interval, summary: TraceSummary) -> bool:
     """Return whether so many samples are missing that their integral says little."""
     period_s = case.measurement.spec.meter.sampling_period_s
     if period_s is None or summary.longest_gap_s is None:

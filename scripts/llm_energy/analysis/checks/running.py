@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from itertools import pairwise
 
 from llm_energy.analysis.checks.catalogue import Finding, check
-from llm_energy.analysis.evidence import Case, finite, is_continuous, mapping, number
+from llm_energy.analysis.evidence import WindowEvidence, finite, is_continuous, mapping, number
 from llm_energy.inputs.rates import is_few, is_other_rate
 
 SLOW_PASS = 3.0  # times the median of the others
@@ -33,7 +33,7 @@ DRIFT_PASSES, DRIFT_ERRORS = 5, 6.0
     "prompts taken from a cache",
     "Switch prefix caching off, or declare it in the engine's arguments and say so.",
 )
-def cached_prompts(case: Case) -> Finding | None:
+def cached_prompts(case: WindowEvidence) -> Finding | None:
     """Find prompt tokens that the engine did not compute; where that is asked for it is a note."""
     cached = sum(case.window.requests.cached_prompt_tokens)
     cached = max(cached, number(case.window.events, "cached_prompt_tokens") or 0)
@@ -51,7 +51,7 @@ def cached_prompts(case: Case) -> Finding | None:
     "compilation inside the window",
     "Warm up with the same shapes (protocol.warmup_min_passes), so that all is compiled before.",
 )
-def compiled_inside(case: Case) -> Finding | None:
+def compiled_inside(case: WindowEvidence) -> Finding | None:
     """Find graphs that were captured inside the window, or a first pass that took far too long.
 
     The first pass is held against the others, or, where it is the only one, against the last
@@ -85,7 +85,7 @@ def compiled_inside(case: Case) -> Finding | None:
     "requests preempted",
     "The KV cache was too small: lower the batch size, or give the cache more memory.",
 )
-def preempted(case: Case) -> Finding | None:
+def preempted(case: WindowEvidence) -> Finding | None:
     """Find requests whose work was thrown away and done again; over 1 % of them is invalid."""
     count = number(case.window.events, "preempted_requests")
     if not count:
@@ -102,7 +102,7 @@ def preempted(case: Case) -> Finding | None:
     "batch not full",
     "Ask more requests, or look for what keeps the engine from taking them (its KV cache).",
 )
-def batch_not_full(case: Case) -> Finding | None:
+def batch_not_full(case: WindowEvidence) -> Finding | None:
     """Find continuous batching that ran, on average, under 80 % of the batch size.
 
     What is missing because there are few requests, or some with long answers, is a note: no engine
@@ -127,7 +127,7 @@ def batch_not_full(case: Case) -> Finding | None:
     "window opened before the model was loaded",
     "The load has its own interval; a window begins after it has ended.",
 )
-def load_inside(case: Case) -> Finding | None:
+def load_inside(case: WindowEvidence) -> Finding | None:
     """Find a load that reaches into the window."""
     load, interval = case.measurement.load, case.window.interval
     if load is None or not load.end_s > interval.start_s:
@@ -142,7 +142,7 @@ def load_inside(case: Case) -> Finding | None:
     "GPUs drew unequal power",
     "Look at how the model is spread: ranks of tensor parallelism work, or wait, together.",
 )
-def unequal_boards(case: Case) -> Finding | None:
+def unequal_gpus(case: WindowEvidence) -> Finding | None:
     """Find GPUs of one model whose powers differ by more than 30 % of their mean.
 
     Where whole layers lie on each GPU one works at a time, and this says nothing.
@@ -167,7 +167,7 @@ def unequal_boards(case: Case) -> Finding | None:
     "requests served at a lower rate than they came",
     "The engine is overloaded: its latencies grow with the horizon. Lower the rate, or say so.",
 )
-def falls_behind(case: Case) -> Finding | None:
+def falls_behind(case: WindowEvidence) -> Finding | None:
     """Find open traffic of which under 98 % of the requests that came were taken into service.
 
     As many as make a batch may be waiting for it. In a closed loop nobody asks before an answer.
@@ -195,7 +195,7 @@ def falls_behind(case: Case) -> Finding | None:
     "a trace with too few requests, or at another rate than asked for",
     "Lengthen horizon_s, let the trace begin elsewhere (start_s), or leave out its rate_per_s.",
 )
-def other_traffic(case: Case) -> Finding | None:
+def other_traffic(case: WindowEvidence) -> Finding | None:
     """Find a window of a trace with fewer than ten requests, or at another rate than asked for.
 
     That is a rate that differs by over a fifth, and by two standard deviations of a Poisson count.
@@ -223,7 +223,7 @@ def other_traffic(case: Case) -> Finding | None:
     "warm-up not converged",
     "Raise protocol.warmup_min_passes or warmup_max_passes, or find what slows single passes down.",
 )
-def not_warm(case: Case) -> Finding | None:
+def not_warm(case: WindowEvidence) -> Finding | None:
     """Find a window that began cold, or though its passes still differed, or whose passes drifted.
 
     Cold is one without a warm-up pass. The drift is the difference between the first and the last
@@ -254,7 +254,7 @@ def not_warm(case: Case) -> Finding | None:
     "GPU still in use by an earlier process",
     "End what is left of an earlier run; `nvidia-smi` lists the processes on the GPU.",
 )
-def leftovers(case: Case) -> Finding | None:
+def leftovers(case: WindowEvidence) -> Finding | None:
     """Find a GPU whose memory was not free when the repeat began."""
     preflight = case.measurement.preflight
     for condition in preflight.conditions if preflight else ():
@@ -263,7 +263,7 @@ def leftovers(case: Case) -> Finding | None:
     return None
 
 
-def _pass_durations_s(case: Case) -> list[float]:
+def _pass_durations_s(case: WindowEvidence) -> list[float]:
     """Return how long each pass of the window took, empty where that is not known."""
     ends_s = case.window.pass_ends_s
     edges_s = (case.window.interval.start_s, *ends_s)
@@ -272,7 +272,7 @@ def _pass_durations_s(case: Case) -> list[float]:
     return [b - a for a, b in pairwise(edges_s)]
 
 
-def _mean_running(case: Case) -> float | None:
+def _mean_running(case: WindowEvidence) -> float | None:
     """Estimate from the requests' times how many ran at once, while any did.
 
     A request counts from its first token, so this is too low where prefill takes long: None there,
@@ -293,7 +293,7 @@ def _mean_running(case: Case) -> float | None:
     return busy_s / span_s if prefill_s <= PREFILL_SHARE * span_s else None
 
 
-def _least_running(case: Case) -> float:
+def _least_running(case: WindowEvidence) -> float:
     """Return the mean of requests running if but one joined at each step in which a place was free.
 
     Time is counted in steps of the first pass, each of which gives every request one token; engines

@@ -7,11 +7,11 @@ from collections.abc import Iterator, Sequence
 from statistics import fmean
 
 from llm_energy.analysis.checks.catalogue import Finding, check, differing_pairs
-from llm_energy.analysis.evidence import Pairs, Trace
+from llm_energy.analysis.evidence import Pairs, WindowSummary
 from llm_energy.records.engines import REGISTRY
 
 # These name the GPUs themselves; the rest of a GPU's state is how somebody has set it up.
-BOARD_IDENTITY = ("name", "driver_version", "vbios")
+GPU_IDENTITY = ("name", "driver_version", "vbios")
 # Packages that do the work, by how their names begin, beside Python and Linux.
 AT_WORK = tuple(name for engine in REGISTRY.values() for name in engine.packages_at_work)
 # Student's t with eight degrees of freedom passes 5.04 by chance once in a thousand; and the whole
@@ -27,15 +27,15 @@ FAR = 1e12  # no time or temperature; its square would still be a number
     "GPUs set up differently",
     "Set power limit, ECC and MIG alike in all repeats, and persistence mode on.",
 )
-def other_board_state(traces: Sequence[Trace]) -> Iterator[tuple[Trace, Finding]]:
+def other_gpu_state(summaries: Sequence[WindowSummary]) -> Iterator[tuple[WindowSummary, Finding]]:
     """Find settings of the GPUs that differ between measurements; persistence off is a note."""
-    differing = differing_pairs(traces, lambda t: _without(t.board_state, BOARD_IDENTITY))
-    for trace in traces:
-        state = dict(trace.board_state)
+    differing = differing_pairs(summaries, lambda t: _without(t.gpu_state, GPU_IDENTITY))
+    for summary in summaries:
+        state = dict(summary.gpu_state)
         if differing and state:
-            yield trace, Finding(differing)
+            yield summary, Finding(differing)
         elif "False" in state.get("persistence_mode", ""):
-            yield trace, Finding({"persistence_mode": state["persistence_mode"]}, "note")
+            yield summary, Finding({"persistence_mode": state["persistence_mode"]}, "note")
 
 
 @check(
@@ -45,11 +45,11 @@ def other_board_state(traces: Sequence[Trace]) -> Iterator[tuple[Trace, Finding]
     "more than one host, set of GPUs or driver",
     "GPUs of one kind differ by several percent: measure a sweep on one host and its GPUs.",
 )
-def mixed_machines(traces: Sequence[Trace]) -> Iterator[tuple[Trace, Finding]]:
+def mixed_machines(summaries: Sequence[WindowSummary]) -> Iterator[tuple[WindowSummary, Finding]]:
     """Find measurements from different hosts, GPUs or drivers; several boots are a note."""
-    machines = sorted({(t.hostname, t.boards) for t in traces})
-    drivers = differing_pairs(traces, lambda t: _only(t.board_state, BOARD_IDENTITY))
-    boots = sorted({t.boot_id for t in traces if t.boot_id is not None})
+    machines = sorted({(t.hostname, t.gpus) for t in summaries})
+    drivers = differing_pairs(summaries, lambda t: _only(t.gpu_state, GPU_IDENTITY))
+    boots = sorted({t.boot_id for t in summaries if t.boot_id is not None})
     if len(machines) == 1 and not drivers and len(boots) < 2:
         return
     evidence = {
@@ -57,8 +57,8 @@ def mixed_machines(traces: Sequence[Trace]) -> Iterator[tuple[Trace, Finding]]:
         "boots": boots,
     }
     severity = None if len(machines) > 1 or drivers else "note"
-    for trace in traces:
-        yield trace, Finding(evidence | drivers, severity)
+    for summary in summaries:
+        yield summary, Finding(evidence | drivers, severity)
 
 
 @check(
@@ -68,12 +68,14 @@ def mixed_machines(traces: Sequence[Trace]) -> Iterator[tuple[Trace, Finding]]:
     "kernel set up differently",
     "Set governor, turbo and multithreading alike in all repeats.",
 )
-def other_kernel_settings(traces: Sequence[Trace]) -> Iterator[tuple[Trace, Finding]]:
+def other_kernel_settings(
+    summaries: Sequence[WindowSummary],
+) -> Iterator[tuple[WindowSummary, Finding]]:
     """Find kernel settings that bear on energy and differ between measurements."""
-    if differing := differing_pairs(traces, lambda t: t.host_settings):
-        for trace in traces:
-            if trace.host_settings:
-                yield trace, Finding(differing)
+    if differing := differing_pairs(summaries, lambda t: t.host_settings):
+        for summary in summaries:
+            if summary.host_settings:
+                yield summary, Finding(differing)
 
 
 @check(
@@ -83,19 +85,19 @@ def other_kernel_settings(traces: Sequence[Trace]) -> Iterator[tuple[Trace, Find
     "joules follow temperature or time",
     "Blocks no longer cancel it: let the GPUs settle, and keep the order of cells random.",
 )
-def confounded(traces: Sequence[Trace]) -> Iterator[tuple[Trace, Finding]]:
+def confounded(summaries: Sequence[WindowSummary]) -> Iterator[tuple[WindowSummary, Finding]]:
     """Find joules per token whose deviations from their cell's mean follow temperature or time.
 
     Each repeat of a cell gives one point, the mean over its workloads; at least ten are needed.
     """
     evidence = {}
     for name in ("temperature_c", "start_s"):
-        if found := _trend(list(_residuals(traces, name))):
+        if found := _trend(list(_residuals(summaries, name))):
             evidence[name] = found
     if evidence:
-        for trace in traces:
-            if trace.energy_per_output_token_j is not None:
-                yield trace, Finding(evidence)
+        for summary in summaries:
+            if summary.energy_per_output_token_j is not None:
+                yield summary, Finding(evidence)
 
 
 @check(
@@ -105,16 +107,16 @@ def confounded(traces: Sequence[Trace]) -> Iterator[tuple[Trace, Finding]]:
     "measured with other software",
     "Measure the older ones again: a new version of an engine may cost other joules.",
 )
-def other_software(traces: Sequence[Trace]) -> Iterator[tuple[Trace, Finding]]:
+def other_software(summaries: Sequence[WindowSummary]) -> Iterator[tuple[WindowSummary, Finding]]:
     """Find versions that differ between measurements; a note unless they do the work."""
-    differing = differing_pairs(traces, lambda t: t.software)
-    commits = sorted({t.git_commit for t in traces if t.git_commit is not None})
+    differing = differing_pairs(summaries, lambda t: t.software)
+    commits = sorted({t.git_commit for t in summaries if t.git_commit is not None})
     if not differing and len(commits) < 2:
         return
     names = [name.lower().replace("_", "-") for name in differing]
     works = any(name in ("python", "linux") or name.startswith(AT_WORK) for name in names)
-    for trace in traces:
-        yield trace, Finding(differing | {"git_commits": commits}, None if works else "note")
+    for summary in summaries:
+        yield summary, Finding(differing | {"git_commits": commits}, None if works else "note")
 
 
 def _only(pairs: Pairs, names: Sequence[str]) -> Pairs:
@@ -128,19 +130,19 @@ def _without(pairs: Pairs, names: Sequence[str]) -> Pairs:
 Point = tuple[float, float]
 
 
-def _residuals(traces: Sequence[Trace], name: str) -> Iterator[list[Point]]:
+def _residuals(summaries: Sequence[WindowSummary], name: str) -> Iterator[list[Point]]:
     """Return, for each cell on one machine, its repeats as points about their common mean.
 
-    A point is (what stands in a trace under ``name``, logarithm of the joules per output token).
+    A point is (what stands in a summary under ``name``, logarithm of the joules per output token).
     """
     groups: dict[tuple, dict[str, list[tuple[int, float, float]]]] = {}
-    for trace in traces:
-        x, energy_j = getattr(trace, name), trace.energy_per_output_token_j
+    for summary in summaries:
+        x, energy_j = getattr(summary, name), summary.energy_per_output_token_j
         if x is None or not abs(x) < FAR or energy_j is None or not 0 < energy_j < math.inf:
             continue
-        place = (trace.key.cell, trace.hostname, trace.boot_id, trace.boards)
-        rows = groups.setdefault(place, {}).setdefault(trace.key.workload, [])
-        rows.append((trace.key.repeat, x, math.log(energy_j)))
+        place = (summary.key.cell, summary.hostname, summary.boot_id, summary.gpus)
+        rows = groups.setdefault(place, {}).setdefault(summary.key.workload, [])
+        rows.append((summary.key.repeat, x, math.log(energy_j)))
     for workloads in groups.values():
         repeats: dict[int, list[Point]] = {}
         for rows in workloads.values():

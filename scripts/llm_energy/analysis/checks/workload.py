@@ -7,7 +7,15 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from llm_energy.analysis.checks.catalogue import Finding, check
-from llm_energy.analysis.evidence import Case, Trace, integers, is_continuous, mapping, number, some
+from llm_energy.analysis.evidence import (
+    WindowEvidence,
+    WindowSummary,
+    integers,
+    is_continuous,
+    mapping,
+    number,
+    some,
+)
 
 CUT_SHARE = 0.3
 WASTED_SHARE = 0.5
@@ -30,7 +38,7 @@ EXPLAINED = {
     "output length differs from the forced one",
     "Joules per token of unequal lengths are not the same work; see the engine's length options.",
 )
-def other_length(case: Case) -> Finding | None:
+def other_length(case: WindowEvidence) -> Finding | None:
     """Find requests whose output is not as long as minimum and maximum together force it to be."""
     forced = case.forced_output_tokens
     return _requests(case, "output_tokens", lambda n: forced is not None and n != forced)
@@ -43,7 +51,7 @@ def other_length(case: Case) -> Finding | None:
     "early stop in a forced length",
     "The engine obeyed a stop token; it must be ignored where the length is forced.",
 )
-def early_stop(case: Case) -> Finding | None:
+def early_stop(case: WindowEvidence) -> Finding | None:
     """Find requests that a stop token ended though their length is forced."""
     forced = case.forced_output_tokens is not None
     return _requests(case, "finish_reason", lambda reason: forced and reason == "stop")
@@ -56,7 +64,7 @@ def early_stop(case: Case) -> Finding | None:
     "answers cut at the longest length",
     "Raise max_output_tokens, or force a length: joules per response of cut answers say little.",
 )
-def cut_answers(case: Case) -> Finding | None:
+def cut_answers(case: WindowEvidence) -> Finding | None:
     """Find a free output length that over 30 % of the requests did not end by themselves in."""
     reasons = case.window.requests.finish_reason
     cut = reasons.count("length")
@@ -72,9 +80,9 @@ def cut_answers(case: Case) -> Finding | None:
     "prompt cut or changed",
     "The engine must get the prompt's token ids whole; look at its context length.",
 )
-def other_prompt_length(case: Case) -> Finding | None:
+def other_prompt_length(case: WindowEvidence) -> Finding | None:
     """Find requests whose prompt has not as many tokens as the prompt set gave it, or no room."""
-    wanted, table = case.current.prompt_tokens, case.window.requests
+    wanted, table = case.expected.prompt_tokens, case.window.requests
     if wanted is not None:
         pairs = zip(table.request_id, table.prompt_tokens, strict=True)
         if wrong := {name: n for name, n in pairs if n != wanted.get(name)}:
@@ -95,7 +103,9 @@ def other_prompt_length(case: Case) -> Finding | None:
     "not the same work",
     "Measure again what was measured with other prompts, arrivals or weights.",
 )
-def not_the_same_work(traces: Sequence[Trace]) -> Iterator[tuple[Trace, Finding]]:
+def not_the_same_work(
+    summaries: Sequence[WindowSummary],
+) -> Iterator[tuple[WindowSummary, Finding]]:
     """Find a model, or a workload, whose measurements differ in weights, prompt ids or arrivals."""
     for name, place in (
         ("weights_sha256", lambda t: t.model),
@@ -103,12 +113,12 @@ def not_the_same_work(traces: Sequence[Trace]) -> Iterator[tuple[Trace, Finding]
         ("arrivals_sha256", lambda t: t.key.workload),
     ):
         hashes: dict[Any, set[str | None]] = {}
-        for trace in traces:
-            hashes.setdefault(place(trace), set()).add(getattr(trace, name))
-        for trace in traces:
-            found = hashes[place(trace)]
+        for summary in summaries:
+            hashes.setdefault(place(summary), set()).add(getattr(summary, name))
+        for summary in summaries:
+            found = hashes[place(summary)]
             if len(found) > 1:
-                yield trace, Finding({name: sorted(map(str, found))})
+                yield summary, Finding({name: sorted(map(str, found))})
 
 
 @check(
@@ -118,7 +128,7 @@ def not_the_same_work(traces: Sequence[Trace]) -> Iterator[tuple[Trace, Finding]
     "padding",
     "Order prompts by length, batch them dynamically, or use a backend that does not pad.",
 )
-def padding(case: Case) -> Finding | None:
+def padding(case: WindowEvidence) -> Finding | None:
     """Find pad tokens that were counted as output, which is invalid, or that cost much of the work.
 
     The latter are more pad than prompt tokens, or static batches of which less than half the rows'
@@ -143,7 +153,7 @@ def padding(case: Case) -> Finding | None:
     "token counts without their ids",
     "Count output tokens from the ids that the engine returns.",
 )
-def counts_without_ids(case: Case) -> Finding | None:
+def counts_without_ids(case: WindowEvidence) -> Finding | None:
     """Find requests of the first pass whose count differs from the ids kept of it."""
     ids, table = case.window.output_token_ids, case.window.requests
     first: dict[str, int] = {}
@@ -161,7 +171,7 @@ def counts_without_ids(case: Case) -> Finding | None:
     "failed requests",
     "Energy was spent on requests without an answer; find out why they failed.",
 )
-def failed_requests(case: Case) -> Finding | None:
+def failed_requests(case: WindowEvidence) -> Finding | None:
     """Find requests that were aborted, or have no row, or no output."""
     table = case.window.requests
     expected = case.window.passes * case.workload.requests
@@ -181,7 +191,7 @@ def failed_requests(case: Case) -> Finding | None:
     "output that is no text",
     "Look at the answers: a broken kernel, precision or checkpoint makes such output.",
 )
-def degenerate(case: Case) -> Finding | None:
+def degenerate(case: WindowEvidence) -> Finding | None:
     """Find ids outside the vocabulary, which is invalid, and answers that are one id throughout.
 
     Repetition is usual where a small model decodes greedily, so only the extreme counts: the first
@@ -209,7 +219,7 @@ def degenerate(case: Case) -> Finding | None:
     return Finding({"count": len(same), "of": len(answers), "only_id": some(same)})
 
 
-def _requests(case: Case, column: str, wrong: Callable[[Any], bool]) -> Finding | None:
+def _requests(case: WindowEvidence, column: str, wrong: Callable[[Any], bool]) -> Finding | None:
     """Collect the requests whose value in one column is wrong."""
     values = getattr(case.window.requests, column)
     strange = set(filter(wrong, set(values)))  # most columns have few different values
@@ -220,7 +230,7 @@ def _requests(case: Case, column: str, wrong: Callable[[Any], bool]) -> Finding 
     return Finding({"count": len(found), column: some(dict(found))})
 
 
-def _pads_counted(case: Case) -> dict[str, int]:
+def _pads_counted(case: WindowEvidence) -> dict[str, int]:
     """Return, by request, how many pads follow the end of its answer; a forced length has none."""
     ends = set(integers(case.window.effective, "eos_token_ids"))
     pad = number(case.measurement.effective, "pad_token_id")
@@ -235,7 +245,7 @@ def _pads_counted(case: Case) -> dict[str, int]:
     return found
 
 
-def _batch_occupancy(case: Case) -> float | None:
+def _batch_occupancy(case: WindowEvidence) -> float | None:
     """Return the share of a static batch's output steps in which a row was still being answered."""
     strategy = case.workload.parameters["batching"]["strategy"]
     if case.window.traffic is not None:

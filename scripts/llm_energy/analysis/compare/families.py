@@ -199,6 +199,6 @@ def _notes(pair: Pair) -> Iterable[str]:
             yield f"{series.cell}: {share} ({', '.join(flags)})"
         for k in series.outliers(pair.metric):
             yield f"{series.cell}: repeat {k} is an outlier"
-    boards = {pair.reference.conditions[k].get("boards") for k in pair.logs}
-    if len(boards) > 1:
-        yield f"blocks of {len(boards)} different sets of GPUs"
+    gpus = {pair.reference.conditions[k].get("boards") for k in pair.logs}
+    if len(gpus) > 1:
+        yield f"blocks of {len(gpus)} different sets of GPUs"

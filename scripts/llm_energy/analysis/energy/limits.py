@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from llm_energy.analysis.energy import roofline
 from llm_energy.analysis.energy.accounting import work
-from llm_energy.analysis.evidence import DTYPE_BYTES, Case, in_flight, mapping, number
+from llm_energy.analysis.evidence import DTYPE_BYTES, WindowEvidence, in_flight, mapping, number
 
 COPIED = "memory copies timed on the host"
 
@@ -44,7 +44,7 @@ class WindowLimits:
         return None
 
 
-def window_limits(case: Case) -> WindowLimits | str:
+def window_limits(case: WindowEvidence) -> WindowLimits | str:
     """Return the limits of one window, or the reason why they are not known."""
     measurement, duration_s = case.measurement, case.window.interval.duration_s
     if not duration_s > 0 or not work(case.window).output_tokens:
@@ -57,16 +57,18 @@ def window_limits(case: Case) -> WindowLimits | str:
     served = served_work(case)
     gpus = [part for part in case.window.interval.energy if part.component == "gpu"]
     if measurement.effective.get("device_uuids") or any(p.energy_j is not None for p in gpus):
-        return _of_boards(case, needed, served)
+        return _of_gpus(case, needed, served)
     return _of_processor(case, needed, served)
 
 
-def _of_boards(case: Case, needed: roofline.Demand, served: roofline.Work) -> WindowLimits | str:
-    boards, unknown = _boards(case)
-    if unknown or not boards:
-        return f"no data sheet of {unknown or 'the boards'} in hardware.json"
-    kinds = list(boards.values())
-    limit_w = sum(_limit_w(case, uuid, board) for uuid, board in boards.items())
+def _of_gpus(
+    case: WindowEvidence, needed: roofline.Demand, served: roofline.Work
+) -> WindowLimits | str:
+    gpus, unknown = _gpus(case)
+    if unknown or not gpus:
+        return f"no data sheet of {unknown or 'the GPUs'} in hardware.json"
+    kinds = list(gpus.values())
+    limit_w = sum(_limit_w(case, uuid, gpu) for uuid, gpu in gpus.items())
     read = roofline.read_bytes(needed, served, len(kinds))
     flop = roofline.decode_flop(needed, served)
     all_flop = flop + roofline.prefill_flop(needed, served)
@@ -77,11 +79,13 @@ def _of_boards(case: Case, needed: roofline.Demand, served: roofline.Work) -> Wi
         roofline_j=roofline.roofline_j(read, all_flop, kinds, limit_w),
         mbu=roofline.memory_use(read, duration_s, kinds),
         mfu=roofline.compute_use(all_flop, duration_s, kinds),
-        rates="; ".join(dict.fromkeys(board.source for board in kinds)),
+        rates="; ".join(dict.fromkeys(gpu.source for gpu in kinds)),
     )
 
 
-def _of_processor(case: Case, needed: roofline.Demand, served: roofline.Work) -> WindowLimits | str:
+def _of_processor(
+    case: WindowEvidence, needed: roofline.Demand, served: roofline.Work
+) -> WindowLimits | str:
     """Return the memory's part alone; ordinary memory takes no less than that of a GPU."""
     rate = case.measurement.host.copy_bytes_per_s
     if not rate:
@@ -97,12 +101,12 @@ def _of_processor(case: Case, needed: roofline.Demand, served: roofline.Work) ->
     )
 
 
-def gpu_energy_j(case: Case) -> float | None:
+def gpu_energy_j(case: WindowEvidence) -> float | None:
     """Add the joules of the GPUs, None unless each was measured."""
     return _measured_j(case, ("gpu",))
 
 
-def _measured_j(case: Case, components: tuple[str, ...]) -> float | None:
+def _measured_j(case: WindowEvidence, components: tuple[str, ...]) -> float | None:
     parts = [part for part in case.window.interval.energy if part.component in components]
     if not parts or any(part.status != "measured" for part in parts):
         return None
@@ -110,13 +114,13 @@ def _measured_j(case: Case, components: tuple[str, ...]) -> float | None:
     return total if math.isfinite(total) else None
 
 
-def boards_of(case: Case) -> dict[str, roofline.Board]:
+def gpus_of(case: WindowEvidence) -> dict[str, roofline.Gpu]:
     """Return the metered GPUs by UUID, nothing unless each has a data sheet."""
-    found, unknown = _boards(case)
+    found, unknown = _gpus(case)
     return {} if unknown else found
 
 
-def _boards(case: Case) -> tuple[dict[str, roofline.Board], str | None]:
+def _gpus(case: WindowEvidence) -> tuple[dict[str, roofline.Gpu], str | None]:
     """Return the metered GPUs that have a data sheet, and the name of one that has none."""
     quantised = case.measurement.effective.get("quantization") is not None
     quantised = quantised or any(case.workload.parameters["quantization"].values())
@@ -125,26 +129,26 @@ def _boards(case: Case) -> tuple[dict[str, roofline.Board], str | None]:
     for part in case.window.interval.energy:
         if part.component == "gpu":
             name = described.get(part.device, {}).get("name")
-            board = roofline.board_named(name, quantised=quantised)
-            if board is None:
+            gpu = roofline.gpu_named(name, quantised=quantised)
+            if gpu is None:
                 return found, f"'{name}'"
-            found[str(part.device)] = board
+            found[str(part.device)] = gpu
     return found, None
 
 
-def _limit_w(case: Case, uuid: str, board: roofline.Board) -> float:
+def _limit_w(case: WindowEvidence, uuid: str, gpu: roofline.Gpu) -> float:
     described = {gpu.get("uuid"): gpu for gpu in case.measurement.host.gpus}
-    return number(described.get(uuid, {}), "power_limit_w") or board.power_w
+    return number(described.get(uuid, {}), "power_limit_w") or gpu.power_w
 
 
-def demand(case: Case) -> roofline.Demand | None:
+def demand(case: WindowEvidence) -> roofline.Demand | None:
     """Return the least demand of the model; None where it is not described."""
     used = case.measurement.effective
     told = mapping(used, "architecture")
     architecture = {name: told[name] for name in told if (number(told, name) or -1) > 0}
     architecture |= {k: told[k] for k in ("model_type", "tie_word_embeddings") if k in told}
     resident, size = number(used, "weight_bytes"), DTYPE_BYTES.get(str(used.get("dtype")))
-    parameters = case.current.parameter_count or case.measurement.parameter_count
+    parameters = case.expected.parameter_count or case.measurement.parameter_count
     if not (architecture and resident and size and parameters):
         return None
     cache = str(used.get("kv_cache_dtype") or "auto")
@@ -152,7 +156,7 @@ def demand(case: Case) -> roofline.Demand | None:
     return roofline.demand(architecture, parameters, int(resident), size, kv_size)
 
 
-def served_work(case: Case) -> roofline.Work:
+def served_work(case: WindowEvidence) -> roofline.Work:
     """Return what was served in the window, all requests together."""
     table = case.window.requests
     context = 0

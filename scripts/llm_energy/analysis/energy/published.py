@@ -14,12 +14,12 @@ SAME_WEIGHTS = 0.1  # how far, relatively, a model's weights may be from those o
 class Anchor:
     """GPU joules per output token of one model on GPUs of one kind, by batch size.
 
-    ``board`` is NVML's name of the GPU; weights are 16-bit.
+    ``gpu`` is NVML's name of the GPU; weights are 16-bit.
     """
 
     model: str
-    board: str
-    boards: int
+    gpu: str
+    gpus: int
     weight_bytes: float
     energy_per_output_token_j: Mapping[int, float]
 
@@ -38,11 +38,11 @@ ANCHORS = (
 )
 
 
-def anchor_of(board: str, boards: int, weight_bytes: float) -> Anchor | None:
+def anchor_of(gpu: str, gpus: int, weight_bytes: float) -> Anchor | None:
     """Return the anchor whose GPUs are the same and whose weights are about as large, or None."""
     for anchor in ANCHORS:
         size = weight_bytes / anchor.weight_bytes
-        if (anchor.board, anchor.boards) == (board, boards) and abs(size - 1) < SAME_WEIGHTS:
+        if (anchor.gpu, anchor.gpus) == (gpu, gpus) and abs(size - 1) < SAME_WEIGHTS:
             return anchor
     return None
 

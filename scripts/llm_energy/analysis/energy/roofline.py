@@ -29,7 +29,7 @@ PLAIN_ATTENTION = {"llama", "mistral", "opt", "phi3", "qwen2", "qwen3", "qwen3_m
 
 
 @dataclass(frozen=True)
-class Board:
+class Gpu:
     """The peak rates of a GPU, as its maker gives them: dense, on 16-bit numbers."""
 
     bandwidth_bytes_per_s: float
@@ -39,8 +39,8 @@ class Board:
 
 
 # By the name that NVML gives, without "NVIDIA".
-BOARDS = {
-    name: Board(
+GPUS = {
+    name: Gpu(
         bandwidth_bytes_per_s=rates["gb_per_s"] * 1e9,
         peak_flop_per_s=rates["tflop_per_s"] * 1e12,
         power_w=rates["power_w"],
@@ -51,20 +51,20 @@ BOARDS = {
 }
 
 
-def board_named(name: Any, *, quantised: bool = False) -> Board | None:
+def gpu_named(name: Any, *, quantised: bool = False) -> Gpu | None:
     """Return the GPU with NVML's ``name``, or None for one that is not known here.
 
     For quantised weights its peak rate is that of the smallest numbers it could multiply.
 
-    >>> board_named("NVIDIA H100 80GB HBM3").power_w
+    >>> gpu_named("NVIDIA H100 80GB HBM3").power_w
     700
-    >>> board_named("NVIDIA A100-SXM4-40GB MIG 1g.5gb") is None
+    >>> gpu_named("NVIDIA A100-SXM4-40GB MIG 1g.5gb") is None
     True
     """
-    board = BOARDS.get(str(name).removeprefix("NVIDIA "))
-    if board is None or not quantised:
-        return board
-    return replace(board, peak_flop_per_s=QUANTISED_SPEED_UP * board.peak_flop_per_s)
+    gpu = GPUS.get(str(name).removeprefix("NVIDIA "))
+    if gpu is None or not quantised:
+        return gpu
+    return replace(gpu, peak_flop_per_s=QUANTISED_SPEED_UP * gpu.peak_flop_per_s)
 
 
 @dataclass(frozen=True)
@@ -145,9 +145,9 @@ class Work:
         return max(0, self.output_tokens - self.requests) / self.batch_size
 
 
-def read_bytes(demand: Demand, work: Work, boards: int) -> float:
+def read_bytes(demand: Demand, work: Work, gpus: int) -> float:
     """Return the least bytes that the GPUs' memories must deliver to decode."""
-    per_step = max(0.0, demand.weight_bytes - boards * CACHE_BYTES)
+    per_step = max(0.0, demand.weight_bytes - gpus * CACHE_BYTES)
     return per_step * work.steps + demand.kv_bytes * work.context_tokens
 
 
@@ -161,30 +161,30 @@ def prefill_flop(demand: Demand, work: Work) -> float:
     return 2 * demand.body_parameters * max(0, work.prompt_tokens - work.requests)
 
 
-def floor_j(read_bytes: float, flop: float, boards: Sequence[Board], limit_w: float) -> float:
+def floor_j(read_bytes: float, flop: float, gpus: Sequence[Gpu], limit_w: float) -> float:
     """Return the least energy: memory accesses, and operations at the GPU's best rate per joule.
 
     ``limit_w`` is what the GPUs together may draw; below it their operations are as cheap as at
     their peak rate, since a limited GPU slows down to run more efficiently.
     """
-    peak = sum(board.peak_flop_per_s for board in boards)
-    power_w = min(limit_w, sum(board.power_w for board in boards))
+    peak = sum(gpu.peak_flop_per_s for gpu in gpus)
+    power_w = min(limit_w, sum(gpu.power_w for gpu in gpus))
     return 8 * read_bytes * MEMORY_ENERGY_J_PER_BIT + flop * power_w / peak
 
 
-def roofline_j(read_bytes: float, flop: float, boards: Sequence[Board], limit_w: float) -> float:
+def roofline_j(read_bytes: float, flop: float, gpus: Sequence[Gpu], limit_w: float) -> float:
     """Return the energy of GPUs that draw their limit and are held up by memory or arithmetic only.
 
     The time is that of the roofline model (Williams et al., CACM 52(4), 2009).
     """
-    return limit_w * max(memory_use(read_bytes, 1.0, boards), compute_use(flop, 1.0, boards))
+    return limit_w * max(memory_use(read_bytes, 1.0, gpus), compute_use(flop, 1.0, gpus))
 
 
-def memory_use(read_bytes: float, duration_s: float, boards: Sequence[Board]) -> float:
+def memory_use(read_bytes: float, duration_s: float, gpus: Sequence[Gpu]) -> float:
     """Return the model bandwidth utilisation (MBU): bytes per second over the peak bandwidth."""
-    return read_bytes / duration_s / sum(board.bandwidth_bytes_per_s for board in boards)
+    return read_bytes / duration_s / sum(gpu.bandwidth_bytes_per_s for gpu in gpus)
 
 
-def compute_use(flop: float, duration_s: float, boards: Sequence[Board]) -> float:
+def compute_use(flop: float, duration_s: float, gpus: Sequence[Gpu]) -> float:
     """Return the model FLOP utilisation (MFU): operations per second over the peak rate."""
-    return flop / duration_s / sum(board.peak_flop_per_s for board in boards)
+    return flop / duration_s / sum(gpu.peak_flop_per_s for gpu in gpus)

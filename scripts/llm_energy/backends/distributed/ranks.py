@@ -121,7 +121,7 @@ class Ranks:
             "LLM_ENERGY_MEETING": str(self._meeting / "store"),
         }
         if not self._together:
-            environment["CUDA_VISIBLE_DEVICES"] = own_board(
+            environment["CUDA_VISIBLE_DEVICES"] = own_gpu(
                 os.environ.get("CUDA_VISIBLE_DEVICES"), rank
             )
         cpus = share(sorted(os.sched_getaffinity(0)), rank, count)
@@ -182,10 +182,10 @@ def share(cpus: Sequence[int], rank: int, count: int) -> Sequence[int]:
     return cpus[rank * size : (rank + 1) * size] or cpus[-1:]
 
 
-def own_board(visible: str | None, rank: int) -> str:
+def own_gpu(visible: str | None, rank: int) -> str:
     """Return the one GPU that a rank may see, of those that this process may.
 
-    >>> own_board("3,5", 1), own_board(None, 1), own_board("3", 1)
+    >>> own_gpu("3,5", 1), own_gpu(None, 1), own_gpu("3", 1)
     ('5', '1', '')
     """
     if visible is None:

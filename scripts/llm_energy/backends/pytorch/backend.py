@@ -66,7 +66,7 @@ class Backend:
         self.model: Any = None
         self._requests: tuple[Request, ...] = ()
         self._batches: list[Batch] = []
-        self._boards: list[str] = []
+        self._gpus: list[str] = []
         self._compiled: CompiledSteps | None = None
         self._rule: BatchRule = lambda waiting, now_s: (len(waiting), None)
 
@@ -259,7 +259,7 @@ class Backend:
         self._compiled = None
         self.model = None
         self._requests, self._batches = (), []
-        self._boards = []
+        self._gpus = []
         leave(self._torch)
         self._release()
 
@@ -297,14 +297,14 @@ class Backend:
 
     def _effective(self) -> dict[str, Any]:
         devices = sorted({str(parameter.device) for parameter in self.model.parameters()})
-        self._boards = [device for device in devices if device.startswith("cuda")]
+        self._gpus = [device for device in devices if device.startswith("cuda")]
         sizes = weights.bytes_by_dtype(self.model)
         device_map = getattr(self.model, "hf_device_map", None)
         return {
             "device": devices[0],
             "device_uuids": [
                 f"GPU-{self._torch.cuda.get_device_properties(device).uuid}"
-                for device in self._boards
+                for device in self._gpus
             ],
             "dtype": weights.computing_dtype(self.model),
             "quantization": weights.quantized_modules(self.model),
@@ -350,8 +350,8 @@ class Backend:
         return self.model.get_input_embeddings().weight.device
 
     def _synchronise(self) -> None:
-        for board in self._boards:  # those in use: a look at another would begin to use it
-            self._torch.cuda.synchronize(board)
+        for gpu in self._gpus:  # those in use: a look at another would begin to use it
+            self._torch.cuda.synchronize(gpu)
 
     def _release(self) -> None:
         gc.collect()

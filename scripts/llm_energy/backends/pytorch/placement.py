@@ -17,7 +17,7 @@ def placement(torch: Any, spec: Spec, device: str) -> dict[str, Any]:
     """Return the arguments of ``from_pretrained`` that place the model; raises Unsupported."""
     count = spec.sharding.num_devices
     if spec.engine.get("tp_plan"):
-        _check_boards(torch, device, count)
+        _check_gpus(torch, device, count)
         _join(torch, device)
         from transformers.distributed import DistributedConfig
 
@@ -25,7 +25,7 @@ def placement(torch: Any, spec: Spec, device: str) -> dict[str, Any]:
     if spec.engine.get("device_map"):
         if device == "cpu":
             raise Unsupported("device_map spreads layers over GPUs, and the CPU is one device")
-        _check_boards(torch, device, count)
+        _check_gpus(torch, device, count)
         # Only these GPUs, and neither the host's memory nor its disk.
         free_bytes = {index: torch.cuda.mem_get_info(index)[0] for index in range(count)}
         return {"device_map": spec.engine["device_map"], "max_memory": free_bytes}
@@ -54,7 +54,7 @@ def check_spread(model: Any, device_uuids: list[str], spec: Spec) -> None:
         )
 
 
-def _check_boards(torch: Any, device: str, count: int) -> None:
+def _check_gpus(torch: Any, device: str, count: int) -> None:
     if device == "cuda" and count > torch.cuda.device_count():
         raise Unsupported(
             f"{count} GPUs were asked for and PyTorch sees {torch.cuda.device_count()}"

@@ -241,11 +241,11 @@ class Backend:
         import torch
 
         args = self._llm.args
-        cache, boards = args.kv_cache_config, _board_uuids(torch, args.tensor_parallel_size)
+        cache, gpus = args.kv_cache_config, _gpu_uuids(torch, args.tensor_parallel_size)
         self._context = args.max_seq_len or self._checkpoint.context
         return {
-            "device": "cuda:0" if boards else "cpu",
-            "device_uuids": boards,
+            "device": "cuda:0" if gpus else "cpu",
+            "device_uuids": gpus,
             "in_process": False,  # nor are its weights, of which the memory can't be asked
             "flow": "pytorch",
             "engine_version": package.__version__,
@@ -271,11 +271,11 @@ class Backend:
         }
 
 
-def _board_uuids(torch: Any, count: int) -> list[str]:
+def _gpu_uuids(torch: Any, count: int) -> list[str]:
     """Return the UUIDs, as NVML has them, of the GPUs of ``count`` ranks; none without a GPU."""
     if not torch.cuda.is_available():
         return []
-    return [f"GPU-{torch.cuda.get_device_properties(board).uuid}" for board in range(count)]
+    return [f"GPU-{torch.cuda.get_device_properties(gpu).uuid}" for gpu in range(count)]
 
 
 def _name(value: Any) -> str | None:

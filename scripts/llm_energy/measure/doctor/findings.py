@@ -47,7 +47,7 @@ def findings(seen: Examination, root: Path) -> list[Finding]:
     """Judge everything that was read; ``root`` holds the environments."""
     return [
         *_energy(seen.idle),
-        *_boards(seen),
+        *_gpus(seen),
         *_self_tests(seen.self_tests),
         *_conditions(seen.conditions),
         *_settings(seen.settings),
@@ -77,9 +77,9 @@ def _reason_and_remedy(part: ComponentEnergy) -> tuple[str, str | None]:
     return reason, f"until the next boot: {remedy}" if remedy else None
 
 
-def _boards(seen: Examination) -> Iterator[Finding]:
-    for board in seen.gpus:
-        uuid = str(board.get("uuid"))
+def _gpus(seen: Examination) -> Iterator[Finding]:
+    for gpu in seen.gpus:
+        uuid = str(gpu.get("uuid"))
         tick_s = seen.report.counter_tick_s.get(uuid)
         if tick_s is None:
             yield Finding(
@@ -96,7 +96,7 @@ def _boards(seen: Examination) -> Iterator[Finding]:
                 f"moves every {1e3 * tick_s:.0f} ms: a window of 30 s is known to "
                 f"{tick_s / 30:.2%} at worst, one of 2 s to {tick_s / 2:.1%}",
             )
-        limit_w, default_w = board.get("power_limit_w"), board.get("default_power_limit_w")
+        limit_w, default_w = gpu.get("power_limit_w"), gpu.get("default_power_limit_w")
         if limit_w and default_w and limit_w != default_w:
             yield Finding(
                 f"power limit of {uuid}",
@@ -104,7 +104,7 @@ def _boards(seen: Examination) -> Iterator[Finding]:
                 f"{limit_w:g} W, the default is {default_w:g} W",
                 f"sudo nvidia-smi -i {uuid} -pl {default_w:g}",
             )
-        if board.get("persistence_mode") is False:
+        if gpu.get("persistence_mode") is False:
             yield Finding(
                 f"persistence of {uuid}",
                 "problem",

@@ -55,12 +55,12 @@ class SelfTest:
         return all(ratio is not None and abs(ratio - 1) <= LIMIT for ratio in ratios)
 
 
-def of_boards(gpus: Iterable[dict[str, Any]], duration_s: float) -> tuple[SelfTest, ...]:
+def of_gpus(gpus: Iterable[dict[str, Any]], duration_s: float) -> tuple[SelfTest, ...]:
     """Test the GPUs that a meter's ``gpus()`` gave, one by one; each takes five durations."""
-    return tuple(_of_board(gpu["uuid"], duration_s) for gpu in gpus)
+    return tuple(_of_gpu(gpu["uuid"], duration_s) for gpu in gpus)
 
 
-def _of_board(device: str, duration_s: float) -> SelfTest:
+def _of_gpu(device: str, duration_s: float) -> SelfTest:
     with tempfile.TemporaryDirectory() as folder:
 
         def open_one(sampled: bool) -> Meter:
@@ -123,15 +123,15 @@ def _run(meter: Meter, device: str, load: Callable[[float], None], duration_s: f
 
 
 def _counter_j(interval: Interval) -> float:
-    (board,) = (part for part in interval.energy if part.component == "gpu")
-    if board.energy_j is None:
-        raise LlmEnergyError(board.reason)
-    if board.whole_module:
+    (gpu,) = (part for part in interval.energy if part.component == "gpu")
+    if gpu.energy_j is None:
+        raise LlmEnergyError(gpu.reason)
+    if gpu.whole_module:
         raise LlmEnergyError(
             "the counter is that of the whole module and the sampled power that of the GPU, so "
             "neither can be held against the other"
         )
-    return board.energy_j
+    return gpu.energy_j
 
 
 def _integral_j(interval: Interval) -> float:

@@ -20,8 +20,8 @@ def open_host(spec: Spec) -> SimulatedHost:
     """
     # Here, since the stages that prepare a simulated model need none of it.
     from llm_energy.measure.simulation.host import SimulatedHost
-    from llm_energy.measure.simulation.truth import BoardTruth, Truth
+    from llm_energy.measure.simulation.truth import GpuTruth, Truth
 
     seed = int(sha256_json([spec.cell, spec.repeat, spec.seed])[:12], 16)
-    boards = () if spec.device == "cpu" else (BoardTruth(),)
-    return SimulatedHost(Truth(boards=boards), seed, epoch_s=time.time())
+    gpus = () if spec.device == "cpu" else (GpuTruth(),)
+    return SimulatedHost(Truth(gpus=gpus), seed, epoch_s=time.time())

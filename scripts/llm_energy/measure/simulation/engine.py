@@ -68,23 +68,23 @@ class SimulatedEngine:
         worse = [nll for name, nll in WORSE_NLL.items() if parameters["quantization"].get(name)]
         self._nll_per_token = truth.nll_per_token + sum(worse)
         count = parameters.get("sharding", {}).get("num_devices", 1)
-        boards = host.boards[:count] if spec.device != "cpu" else []
-        if spec.device == "cuda" and len(boards) < count:
-            raise Unsupported(f"{count} GPUs were asked for and this host has {len(boards)}")
-        self._ranks = max(1, len(boards))
-        if boards and self._weight_bytes / len(boards) > 0.9 * boards[0].truth.memory_bytes:
+        gpus = host.gpus[:count] if spec.device != "cpu" else []
+        if spec.device == "cuda" and len(gpus) < count:
+            raise Unsupported(f"{count} GPUs were asked for and this host has {len(gpus)}")
+        self._ranks = max(1, len(gpus))
+        if gpus and self._weight_bytes / len(gpus) > 0.9 * gpus[0].truth.memory_bytes:
             raise OutOfMemory(f"{self._weight_bytes:.3g} bytes of weights are more than there is")
-        self._slowdown = (1.0 if boards else CPU_SLOWDOWN) / self._ranks
-        host.use(boards)
+        self._slowdown = (1.0 if gpus else CPU_SLOWDOWN) / self._ranks
+        host.use(gpus)
         host.enter("load")
         host.advance(START_S + self._weight_bytes / LOAD_BYTES_PER_S)
-        host.use(boards, round(self._weight_bytes / self._ranks * 1.2) + 2**30)
+        host.use(gpus, round(self._weight_bytes / self._ranks * 1.2) + 2**30)
         host.enter("idle")
         host.clock()
-        uuids = [board.uuid for board in boards]
+        uuids = [gpu.uuid for gpu in gpus]
         return {
-            "device": "cuda:0" if boards else "cpu",
-            "device_uuids": uuids if truth.board_uuids is None else list(truth.board_uuids),
+            "device": "cuda:0" if gpus else "cpu",
+            "device_uuids": uuids if truth.gpu_uuids is None else list(truth.gpu_uuids),
             "dtype": dtype,
             "weight_bytes": round(self._weight_bytes),
             "engine_version": truth.version,

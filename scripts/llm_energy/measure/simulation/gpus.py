@@ -9,7 +9,7 @@ from random import Random
 from typing import Any
 
 from llm_energy.measure.simulation.power import Fluctuation, History
-from llm_energy.measure.simulation.truth import BoardTruth
+from llm_energy.measure.simulation.truth import GpuTruth
 
 DRIVER_BYTES = 60 * 2**20
 # Power is averaged over the last quarter of each period (arXiv:2312.02741 on A100 and H100).
@@ -26,16 +26,16 @@ REASONS = {
 }
 
 
-def board_uuid(index: int) -> str:
+def gpu_uuid(index: int) -> str:
     """Name a simulated GPU.
 
-    >>> board_uuid(1)
+    >>> gpu_uuid(1)
     'GPU-51000000-0000-4000-8000-000000000001'
     """
     return f"GPU-51000000-0000-4000-8000-{index:012x}"
 
 
-class Board:
+class Gpu:
     """One simulated GPU; it is its own NVML handle, and cannot be hashed, as NVML's cannot.
 
     ``errors`` maps NVML function names to the error code that they end in. ``tenants`` are foreign
@@ -46,7 +46,7 @@ class Board:
 
     def __init__(
         self,
-        truth: BoardTruth,
+        truth: GpuTruth,
         index: int,
         random: Random,
         repeat_factor: float,
@@ -54,7 +54,7 @@ class Board:
     ):
         self.truth = truth
         self.index = index
-        self.uuid = board_uuid(index)
+        self.uuid = gpu_uuid(index)
         self.pci_bus_id = f"00000000:{index + 1:02X}:00.0"
         self.limit_w = truth.limit_w
         self.throttled_share = dict(truth.throttled_share)

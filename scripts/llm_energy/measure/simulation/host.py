@@ -18,7 +18,7 @@ from random import Random
 from typing import Any
 
 from llm_energy.core.errors import BackendUnavailable
-from llm_energy.measure.simulation.gpus import Board
+from llm_energy.measure.simulation.gpus import Gpu
 from llm_energy.measure.simulation.nvml import make_nvml
 from llm_energy.measure.simulation.power import History
 from llm_energy.measure.simulation.sampler import VirtualSampler
@@ -49,19 +49,19 @@ class SimulatedHost:
         self._loaded = False
         self._fresh_s = -1.0
         factor = 1 + self.random.gauss(0, self.truth.repeat_sd)
-        self.boards = [
-            Board(board, index, self.random, factor, self._now)
-            for index, board in enumerate(self.truth.boards)
+        self.gpus = [
+            Gpu(gpu, index, self.random, factor, self._now)
+            for index, gpu in enumerate(self.truth.gpus)
         ]
-        self.in_use: list[Board] = []
+        self.in_use: list[Gpu] = []
         self.sampler_pauses: list[tuple[float, float]] = []
-        self._used = self.boards
+        self._used = self.gpus
         self.packages = [
             Package(package, self.random, factor, START_S) for package in self.truth.packages
         ]
         self.activity = Activity(self.truth)
-        self.nvml = make_nvml(self.boards, self._now, os.getpid())
-        if not self.boards:
+        self.nvml = make_nvml(self.gpus, self._now, os.getpid())
+        if not self.gpus:
             self.nvml.init_error = 9
         folder = Path(tempfile.mkdtemp(prefix="simulated-host-"))
         self._remove = weakref.finalize(self, shutil.rmtree, folder, ignore_errors=True)
@@ -87,8 +87,8 @@ class SimulatedHost:
 
     def start_sampler(self, path: Path, period_s: float, devices: Sequence[str]) -> VirtualSampler:
         """Begin a power trace that is sampled in simulated time."""
-        boards = [board for board in self.boards if board.uuid in set(devices)]
-        return VirtualSampler(path, period_s, boards, self._now, self.sampler_pauses)
+        gpus = [gpu for gpu in self.gpus if gpu.uuid in set(devices)]
+        return VirtualSampler(path, period_s, gpus, self._now, self.sampler_pauses)
 
     def create_backend(self, name: str) -> Any:
         """Make the simulated engine, the only one that runs on a simulated host."""
@@ -142,8 +142,8 @@ class SimulatedHost:
             self._pass_until(max(time_s, self._now_s))
             action(self)
             self._enter()
-            for board in self.boards:
-                board.refresh()
+            for gpu in self.gpus:
+                gpu.refresh()
         self._pass_until(end_s)
 
     def enter(self, phase: str, batch: int = 0) -> None:
@@ -152,19 +152,19 @@ class SimulatedHost:
             self._phase = (phase, batch)
             self._enter()
 
-    def use(self, boards: Sequence[Board], bytes_each: int = 0) -> None:
+    def use(self, gpus: Sequence[Gpu], bytes_each: int = 0) -> None:
         """Let the engine run on these GPUs and hold memory on each, 0 while it only loads."""
-        for board in self.boards:
-            board.own_bytes = bytes_each if board in boards else 0
-        self.in_use, self._loaded = list(boards), bytes_each > 0
+        for gpu in self.gpus:
+            gpu.own_bytes = bytes_each if gpu in gpus else 0
+        self.in_use, self._loaded = list(gpus), bytes_each > 0
         self._used = self.in_use or self._used
         self._enter()
 
-    def let_in(self, board: Board, pid: int, power_w: float, held_bytes: int) -> None:
+    def let_in(self, gpu: Gpu, pid: int, power_w: float, held_bytes: int) -> None:
         """Let a foreign process compute on a GPU from now on."""
         self._trees.add_process(pid)
-        board.tenants[pid] = (power_w, held_bytes)
-        board.refresh()
+        gpu.tenants[pid] = (power_w, held_bytes)
+        gpu.refresh()
 
     def step_wall_clock(self, by_s: float) -> None:
         """Set the wall clock forward, as a time server may; the monotonic clock stays."""
@@ -190,15 +190,15 @@ class SimulatedHost:
     def idle_energy_j(self, begin_s: float, end_s: float) -> float:
         """Return what the engine's GPUs would have drawn with the model loaded and no request."""
         return sum(
-            board.history.energy_at_level_j(board.loaded_idle_level_w, begin_s, end_s)
-            for board in self._used
+            gpu.history.energy_at_level_j(gpu.loaded_idle_level_w, begin_s, end_s)
+            for gpu in self._used
         )
 
     def _histories(self, component: str, device: str | None) -> list[History]:
         if component == "gpu":
             if device is None:
-                return [board.history for board in self._used]
-            return [board.history for board in self.boards if board.uuid == device]
+                return [gpu.history for gpu in self._used]
+            return [gpu.history for gpu in self.gpus if gpu.uuid == device]
         chosen = [
             package
             for socket, package in enumerate(self.packages)
@@ -217,11 +217,11 @@ class SimulatedHost:
 
     def _enter(self) -> None:
         phase, batch = self._phase
-        for board in self.boards:
-            if board in self.in_use:
-                board.enter(phase, batch, self._loaded)
+        for gpu in self.gpus:
+            if gpu in self.in_use:
+                gpu.enter(phase, batch, self._loaded)
             else:
-                board.enter("idle")
+                gpu.enter("idle")
         own_cores = IDLE_CORES if phase == "idle" else BUSY_CORES
         busy_cores = own_cores + self.truth.foreign_busy_per_s
         for package in self.packages:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from types import SimpleNamespace
 from typing import Any
 
-from llm_energy.measure.simulation.gpus import POWER_SPAN_S, Board
+from llm_energy.measure.simulation.gpus import POWER_SPAN_S, Gpu
 
 DRIVER_VERSION = "simulated-1"
 
@@ -36,7 +36,7 @@ ERRORS = {
 }
 
 
-def make_nvml(boards: Sequence[Board], clock: Callable[[], float], own_pid: int) -> Any:
+def make_nvml(gpus: Sequence[Gpu], clock: Callable[[], float], own_pid: int) -> Any:
     """Build a module with the functions of ``pynvml`` that a meter may call.
 
     ``module.init_error`` is the code that ``nvmlInit`` ends in, None where there is a driver. The
@@ -59,17 +59,17 @@ def make_nvml(boards: Sequence[Board], clock: Callable[[], float], own_pid: int)
 
     module.NVMLError = NVMLError
 
-    def fields(board: Board, wanted: Sequence[int | tuple[int, int]]) -> list[SimpleNamespace]:
-        return [one_field(board, *(f if isinstance(f, tuple) else (f, 0))) for f in wanted]
+    def fields(gpu: Gpu, wanted: Sequence[int | tuple[int, int]]) -> list[SimpleNamespace]:
+        return [one_field(gpu, *(f if isinstance(f, tuple) else (f, 0))) for f in wanted]
 
-    def one_field(board: Board, field: int, scope: int) -> SimpleNamespace:
+    def one_field(gpu: Gpu, field: int, scope: int) -> SimpleNamespace:
         value: int | None = None
         if field == 83:
-            value = board.counter_mj()
+            value = gpu.counter_mj()
         elif field in (185, 186) and scope == 0:
-            value = round(board.power_w(clock(), 1.0 if field == 185 else POWER_SPAN_S) * 1e3)
+            value = round(gpu.power_w(clock(), 1.0 if field == 185 else POWER_SPAN_S) * 1e3)
         elif field in VIOLATION_FIELDS:
-            value = round(1e9 * sum(board.throttled_s(c) for c in VIOLATION_FIELDS[field]))
+            value = round(1e9 * sum(gpu.throttled_s(c) for c in VIOLATION_FIELDS[field]))
         return SimpleNamespace(
             fieldId=field,
             scopeId=scope,
@@ -80,16 +80,16 @@ def make_nvml(boards: Sequence[Board], clock: Callable[[], float], own_pid: int)
             value=SimpleNamespace(ullVal=value or 0, uiVal=value or 0, ulVal=value or 0),
         )
 
-    def by_uuid(uuid: str) -> Board:
-        for board in boards:
-            if board.uuid == uuid:
-                return board
+    def by_uuid(uuid: str) -> Gpu:
+        for gpu in gpus:
+            if gpu.uuid == uuid:
+                return gpu
         raise NVMLError(6)
 
-    def by_index(index: int) -> Board:
-        if not 0 <= index < len(boards):
+    def by_index(index: int) -> Gpu:
+        if not 0 <= index < len(gpus):
             raise NVMLError(2)
-        return boards[index]
+        return gpus[index]
 
     def not_supported(*arguments: Any) -> Any:
         raise NVMLError(NOT_SUPPORTED)
@@ -98,85 +98,83 @@ def make_nvml(boards: Sequence[Board], clock: Callable[[], float], own_pid: int)
         if module.init_error is not None:
             raise NVMLError(module.init_error)
 
-    def processes(board: Board) -> list[SimpleNamespace]:
-        if not board.truth.shows_processes:
+    def processes(gpu: Gpu) -> list[SimpleNamespace]:
+        if not gpu.truth.shows_processes:
             return []
-        used = {own_pid: board.own_bytes} if board.own_bytes else {}
-        used |= {pid: held for pid, (_, held) in board.tenants.items()}
+        used = {own_pid: gpu.own_bytes} if gpu.own_bytes else {}
+        used |= {pid: held for pid, (_, held) in gpu.tenants.items()}
         return [SimpleNamespace(pid=pid, usedGpuMemory=held) for pid, held in used.items()]
 
-    def memory(board: Board, version: Any = None) -> SimpleNamespace:
-        total, used = board.truth.memory_bytes, board.memory_used_bytes()
+    def memory(gpu: Gpu, version: Any = None) -> SimpleNamespace:
+        total, used = gpu.truth.memory_bytes, gpu.memory_used_bytes()
         return SimpleNamespace(total=total, used=used, free=total - used)
 
-    def violation(board: Board, policy: int) -> SimpleNamespace:
+    def violation(gpu: Gpu, policy: int) -> SimpleNamespace:
         causes = VIOLATION_FIELDS.get(74 + policy)
         if causes is None:
             raise NVMLError(NOT_SUPPORTED)
-        held_s = sum(board.throttled_s(cause) for cause in causes)
+        held_s = sum(gpu.throttled_s(cause) for cause in causes)
         now_us = round(clock() * 1e6)
         return SimpleNamespace(referenceTime=now_us, violationTime=round(held_s * 1e9))
 
-    def state(board: Board) -> Any:
-        return board.history.state(clock())
+    def state(gpu: Gpu) -> Any:
+        return gpu.history.state(clock())
 
-    def clock_info(board: Board, kind: int) -> int:
-        return board.truth.memory_clock_mhz if kind == 2 else state(board)[1]
+    def clock_info(gpu: Gpu, kind: int) -> int:
+        return gpu.truth.memory_clock_mhz if kind == 2 else state(gpu)[1]
 
-    def milliwatts(watts: Callable[[Board], float]) -> Callable[[Board], int]:
-        return lambda board: round(watts(board) * 1e3)
+    def milliwatts(watts: Callable[[Gpu], float]) -> Callable[[Gpu], int]:
+        return lambda gpu: round(watts(gpu) * 1e3)
 
-    def utilization(board: Board) -> SimpleNamespace:
-        return SimpleNamespace(gpu=state(board)[2], memory=state(board)[2] // 2)
+    def utilization(gpu: Gpu) -> SimpleNamespace:
+        return SimpleNamespace(gpu=state(gpu)[2], memory=state(gpu)[2] // 2)
 
     module.__dict__.update(
         nvmlInit=init,
         nvmlShutdown=lambda: None,
         nvmlSystemGetDriverVersion=lambda: DRIVER_VERSION,
-        nvmlDeviceGetCount=lambda: len(boards),
+        nvmlDeviceGetCount=lambda: len(gpus),
         nvmlDeviceGetHandleByIndex=by_index,
         nvmlDeviceGetHandleByUUID=by_uuid,
         nvmlDeviceGetDeviceHandleFromMigDeviceHandle=not_supported,
     )
-    of_a_board = {
-        "nvmlDeviceGetUUID": lambda board: board.uuid,
-        "nvmlDeviceGetName": lambda board: board.truth.name,
-        "nvmlDeviceGetPciInfo": lambda board: SimpleNamespace(busId=board.pci_bus_id),
-        "nvmlDeviceGetVbiosVersion": lambda board: "simulated",
-        "nvmlDeviceGetMigMode": lambda board: [int(board.truth.mig)] * 2,
-        "nvmlDeviceGetPersistenceMode": lambda board: int(board.truth.persistence),
-        "nvmlDeviceGetEccMode": lambda board: [int(board.truth.ecc)] * 2,
-        "nvmlDeviceGetTemperature": lambda board, sensor: round(
-            board.history.temperature_c(clock())
-        ),
+    of_a_gpu = {
+        "nvmlDeviceGetUUID": lambda gpu: gpu.uuid,
+        "nvmlDeviceGetName": lambda gpu: gpu.truth.name,
+        "nvmlDeviceGetPciInfo": lambda gpu: SimpleNamespace(busId=gpu.pci_bus_id),
+        "nvmlDeviceGetVbiosVersion": lambda gpu: "simulated",
+        "nvmlDeviceGetMigMode": lambda gpu: [int(gpu.truth.mig)] * 2,
+        "nvmlDeviceGetPersistenceMode": lambda gpu: int(gpu.truth.persistence),
+        "nvmlDeviceGetEccMode": lambda gpu: [int(gpu.truth.ecc)] * 2,
+        "nvmlDeviceGetTemperature": lambda gpu, sensor: round(gpu.history.temperature_c(clock())),
         "nvmlDeviceGetClockInfo": clock_info,
-        "nvmlDeviceGetEnforcedPowerLimit": milliwatts(lambda board: board.limit_w),
+        "nvmlDeviceGetEnforcedPowerLimit": milliwatts(lambda gpu: gpu.limit_w),
         "nvmlDeviceGetPowerManagementDefaultLimit": milliwatts(
-            lambda board: board.truth.default_limit_w
+            lambda gpu: gpu.truth.default_limit_w
         ),
-        "nvmlDeviceGetPowerUsage": milliwatts(lambda board: board.power_w(clock(), 1.0)),
-        "nvmlDeviceGetTotalEnergyConsumption": lambda board: board.counter_mj(),
+        "nvmlDeviceGetPowerUsage": milliwatts(lambda gpu: gpu.power_w(clock(), 1.0)),
+        "nvmlDeviceGetTotalEnergyConsumption": lambda gpu: gpu.counter_mj(),
         "nvmlDeviceGetFieldValues": fields,
         "nvmlDeviceGetViolationStatus": violation,
-        "nvmlDeviceGetCurrentClocksEventReasons": lambda board: state(board)[0],
-        "nvmlDeviceGetCurrentClocksThrottleReasons": lambda board: state(board)[0],
+        "nvmlDeviceGetCurrentClocksEventReasons": lambda gpu: state(gpu)[0],
+        "nvmlDeviceGetCurrentClocksThrottleReasons": lambda gpu: state(gpu)[0],
         "nvmlDeviceGetUtilizationRates": utilization,
         "nvmlDeviceGetMemoryInfo": memory,
         "nvmlDeviceGetComputeRunningProcesses": processes,
-        "nvmlDeviceGetMPSComputeRunningProcesses": lambda board: [],
-        "nvmlDeviceGetGraphicsRunningProcesses": lambda board: [],
-        "nvmlDeviceGetVirtualizationMode": lambda board: 0,
-        "nvmlDeviceGetC2cModeInfoV": lambda board: SimpleNamespace(isC2cEnabled=board.truth.c2c),
+        "nvmlDeviceGetMPSComputeRunningProcesses": lambda gpu: [],
+        "nvmlDeviceGetGraphicsRunningProcesses": lambda gpu: [],
+        "nvmlDeviceGetVirtualizationMode": lambda gpu: 0,
+        "nvmlDeviceGetC2cModeInfoV": lambda gpu: SimpleNamespace(isC2cEnabled=gpu.truth.c2c),
     }
 
     def offer(name: str, function: Callable[..., Any]) -> None:
-        def call(board: Board, *arguments: Any) -> Any:
-            if name in board.errors:
-                raise NVMLError(board.errors[name])
-            return function(board, *arguments)
+        def call(gpu: Gpu, *arguments: Any) -> Any:
+            if name in gpu.errors:
+                raise NVMLError(gpu.errors[name])
+            return function(gpu, *arguments)
 
         setattr(module, name, call)
 
-    for name, function in of_a_board.items():
+    for name, function in of_a_gpu.items():
         offer(name, function)
     return module

@@ -6,7 +6,7 @@ from bisect import bisect_left
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from llm_energy.measure.simulation.gpus import Board
+from llm_energy.measure.simulation.gpus import Gpu
 from llm_energy.records import TraceSummary, power_trace
 
 
@@ -22,20 +22,20 @@ class VirtualSampler:
         self,
         path: Path,
         period_s: float,
-        boards: Sequence[Board],
+        gpus: Sequence[Gpu],
         clock: Callable[[], float],
         pauses: Sequence[tuple[float, float]] = (),
     ):
         self._path = path
         self._period_s = period_s
-        self._boards = boards
+        self._gpus = gpus
         self._clock = clock
         self._pauses = pauses
         self._next_s = clock()
         self._samples: list[power_trace.Sample] = []
         self._times_s: list[float] = []
-        for board in boards:
-            board.poll(True)
+        for gpu in gpus:
+            gpu.poll(True)
 
     def summary(self, start_s: float, end_s: float) -> tuple[TraceSummary, ...]:
         """Summarise an interval that has ended."""
@@ -48,9 +48,9 @@ class VirtualSampler:
     def stop(self) -> Path:
         """Write the whole trace and give its path."""
         self._sample()
-        for board in self._boards:
-            board.poll(False)
-        methods = {board.uuid: "simulated" for board in self._boards}
+        for gpu in self._gpus:
+            gpu.poll(False)
+        methods = {gpu.uuid: "simulated" for gpu in self._gpus}
         self._path.parent.mkdir(parents=True, exist_ok=True)
         with open(power_trace.partial_path(self._path), "w", encoding="utf-8") as stream:
             stream.write(power_trace.header(self._period_s, methods))
@@ -62,16 +62,16 @@ class VirtualSampler:
         now_s = self._clock()
         while self._next_s <= now_s:
             paused = any(begin_s <= self._next_s < end_s for begin_s, end_s in self._pauses)
-            for board in () if paused else self._boards:
-                reasons, sm_clock_mhz, utilization = board.history.state(self._next_s)
+            for gpu in () if paused else self._gpus:
+                reasons, sm_clock_mhz, utilization = gpu.history.state(self._next_s)
                 self._samples.append(
                     power_trace.Sample(
                         self._next_s,
-                        board.uuid,
-                        round(board.power_w(self._next_s), 3),
-                        round(board.history.temperature_c(self._next_s)),
+                        gpu.uuid,
+                        round(gpu.power_w(self._next_s), 3),
+                        round(gpu.history.temperature_c(self._next_s)),
                         sm_clock_mhz,
-                        board.truth.memory_clock_mhz,
+                        gpu.truth.memory_clock_mhz,
                         utilization,
                         reasons,
                     )

@@ -13,7 +13,7 @@ from llm_energy.measure.simulation.power import Cooling
 
 
 @dataclass(frozen=True)
-class BoardTruth:
+class GpuTruth:
     """One GPU: its power by phase, its noise, and how its sensors show it.
 
     The decoding power grows from ``decode_w[0]`` (one request) towards ``decode_w[1]`` (many). The
@@ -110,7 +110,7 @@ class EngineTruth:
     never_stops: bool = False
     running_limit: int | None = None
     clock_offset_s: float = 0.0
-    board_uuids: tuple[str, ...] | None = None
+    gpu_uuids: tuple[str, ...] | None = None
 
 
 @dataclass(frozen=True)
@@ -123,7 +123,7 @@ class Truth:
     take, pages, faults and bytes read.
     """
 
-    boards: tuple[BoardTruth, ...] = (BoardTruth(),)
+    gpus: tuple[GpuTruth, ...] = (GpuTruth(),)
     packages: tuple[PackageTruth, ...] = (PackageTruth(),)
     engine: EngineTruth = EngineTruth()
     repeat_sd: float = 0.004

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 
 @dataclass(frozen=True)
-class BoardGlance:
+class GpuGlance:
     """One GPU at one moment; None for what could not be read.
 
     ``clock_event_reasons`` is NVML's bit mask. ``foreign_processes`` are those that compute on the
@@ -60,18 +60,18 @@ class Look:
 class Glance:
     """GPUs and host at one moment. ``load_per_cpu`` is the mean of the last minute."""
 
-    boards: tuple[BoardGlance, ...]
+    gpus: tuple[GpuGlance, ...]
     load_per_cpu: float | None
     memory_available_bytes: int | None
     swap_used_bytes: int | None
 
 
-def glance_at_host(procfs: Path, boards: tuple[BoardGlance, ...]) -> Glance:
+def glance_at_host(procfs: Path, gpus: tuple[GpuGlance, ...]) -> Glance:
     """Read the host's load and memory (proc(5)) and put them beside the GPUs."""
     memory = _meminfo(procfs)
     swap = [memory.get(key) for key in ("SwapTotal", "SwapFree")]
     return Glance(
-        boards=boards,
+        gpus=gpus,
         load_per_cpu=_load_per_cpu(procfs),
         memory_available_bytes=memory.get("MemAvailable"),
         swap_used_bytes=None if None in swap else swap[0] - swap[1],

@@ -8,13 +8,13 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from llm_energy.core.errors import LlmEnergyError
-from llm_energy.meter.nvidia.energy_counter import Board, NvmlSensor
+from llm_energy.meter.nvidia.energy_counter import Gpu, NvmlSensor
 from llm_energy.meter.nvidia.state import ask
 
 NVML_GPU_VIRTUALIZATION_MODE_VGPU = 2  # nvmlGpuVirtualizationMode_t
 
 
-class NvmlBoards:
+class NvmlGpus:
     """Know the GPUs of this host, each by its UUID and never by an index.
 
     Begins with the GPUs that ``CUDA_VISIBLE_DEVICES`` leaves visible; ``restrict`` then narrows
@@ -25,11 +25,11 @@ class NvmlBoards:
 
     def __init__(self, environ: Mapping[str, str] = os.environ, nvml: Any = None):
         self._nvml = nvml
-        self._known: tuple[Board, ...] = ()
-        self._boards: tuple[Board, ...] = ()
+        self._known: tuple[Gpu, ...] = ()
+        self._gpus: tuple[Gpu, ...] = ()
         self.reason = self._open()
         if not self.reason:
-            self._boards = self._visible(environ)
+            self._gpus = self._visible(environ)
             self.reason = "CUDA_VISIBLE_DEVICES hides every GPU"
 
     @property
@@ -39,7 +39,7 @@ class NvmlBoards:
 
     def sensor(self) -> NvmlSensor:
         """Return the sensor of the GPUs in use now; restricting later leaves it as it is."""
-        return NvmlSensor(self._nvml, self._boards, self.reason)
+        return NvmlSensor(self._nvml, self._gpus, self.reason)
 
     def restrict(self, device_uuids: Iterable[str]) -> None:
         """Keep only the GPUs with these UUIDs, in sensors that are asked for from now on.
@@ -49,29 +49,29 @@ class NvmlBoards:
         """
         if not self._known:
             return
-        boards = []
+        gpus = []
         for uuid in device_uuids:
-            board = self._find(uuid)
-            if board is None:
+            gpu = self._find(uuid)
+            if gpu is None:
                 known = ", ".join(b.uuid for b in self._known)
                 raise LlmEnergyError(
                     f"meter: the engine reports GPU {uuid!r}, which NVML does not know; "
                     f"GPUs on this host: {known}"
                 )
-            if board not in boards:
-                boards.append(board)
-        self._boards = tuple(boards)
+            if gpu not in gpus:
+                gpus.append(gpu)
+        self._gpus = tuple(gpus)
         self.reason = "the engine uses no GPU"
 
     def gpus(self) -> tuple[dict[str, Any], ...]:
         """Return the identity and state of the GPUs in use; what NVML cannot say is None."""
-        return tuple(self._describe(board) for board in self._boards)
+        return tuple(self._describe(gpu) for gpu in self._gpus)
 
     def close(self) -> None:
         """Release NVML."""
         if self._nvml is not None:
             self._ask(self._nvml.nvmlShutdown)
-            self._nvml, self._known, self._boards = None, (), ()
+            self._nvml, self._known, self._gpus = None, (), ()
             self.reason = "the meter is closed"
 
     def _open(self) -> str:
@@ -87,10 +87,10 @@ class NvmlBoards:
         self._nvml = module
         found = [self._identify(i) for i in range(self._ask(module.nvmlDeviceGetCount) or 0)]
         # CUDA's PCI_BUS_ID order, which indices in CUDA_VISIBLE_DEVICES may refer to.
-        self._known = tuple(sorted((b for b in found if b), key=lambda board: board.pci_bus_id))
+        self._known = tuple(sorted((b for b in found if b), key=lambda gpu: gpu.pci_bus_id))
         return "" if self._known else "NVML finds no GPU"
 
-    def _identify(self, index: int) -> Board | None:
+    def _identify(self, index: int) -> Gpu | None:
         nvml = self._nvml
         try:
             handle = nvml.nvmlDeviceGetHandleByIndex(index)
@@ -103,35 +103,35 @@ class NvmlBoards:
         virtual = mode == NVML_GPU_VIRTUALIZATION_MODE_VGPU
         shared = "mig" if mig else "vgpu" if virtual else None
         c2c = self._ask(lambda: bool(nvml.nvmlDeviceGetC2cModeInfoV(handle).isC2cEnabled))
-        return Board(index, uuid, pci_bus_id, mig, shared, bool(c2c), handle)
+        return Gpu(index, uuid, pci_bus_id, mig, shared, bool(c2c), handle)
 
-    def _visible(self, environ: Mapping[str, str]) -> tuple[Board, ...]:
+    def _visible(self, environ: Mapping[str, str]) -> tuple[Gpu, ...]:
         """Choose GPUs as CUDA does: the list ends at its first entry that is no device."""
         value = environ.get("CUDA_VISIBLE_DEVICES")
         if value is None:
             return self._known
-        chosen: list[Board] = []
+        chosen: list[Gpu] = []
         for entry in (part.strip() for part in value.split(",")):
             if entry.isdigit() and int(entry) < len(self._known):
                 if environ.get("CUDA_DEVICE_ORDER") != "PCI_BUS_ID":
                     # CUDA numbers the fastest GPU first, an order that NVML cannot tell; the
                     # engine's own report narrows the set later.
                     return self._known
-                board = self._known[int(entry)]
+                gpu = self._known[int(entry)]
             else:
-                board = self._find(entry)
-            if board is None:
+                gpu = self._find(entry)
+            if gpu is None:
                 break
-            if board not in chosen:
-                chosen.append(board)
+            if gpu not in chosen:
+                chosen.append(gpu)
         return tuple(chosen)
 
-    def _find(self, uuid: str) -> Board | None:
+    def _find(self, uuid: str) -> Gpu | None:
         """Find the GPU of a GPU's or MIG instance's UUID, or of a unique beginning of it."""
         if uuid.startswith("MIG-GPU-"):  # the old form: MIG-GPU-<GPU>/<instance>/<instance>
             uuid = uuid.removeprefix("MIG-").partition("/")[0]
         for name in (uuid, f"GPU-{uuid}"):
-            found = [board for board in self._known if uuid and board.uuid.startswith(name)]
+            found = [gpu for gpu in self._known if uuid and gpu.uuid.startswith(name)]
             if len(found) == 1:
                 return found[0]
         nvml = self._nvml
@@ -148,14 +148,14 @@ class NvmlBoards:
     def _ask(self, question: Callable[[], Any]) -> Any:
         return ask(self._nvml, question)
 
-    def _describe(self, board: Board) -> dict[str, Any]:
-        nvml, handle, ask = self._nvml, board.handle, self._ask
+    def _describe(self, gpu: Gpu) -> dict[str, Any]:
+        nvml, handle, ask = self._nvml, gpu.handle, self._ask
         limit_mw = ask(lambda: nvml.nvmlDeviceGetEnforcedPowerLimit(handle))
         default_mw = ask(lambda: nvml.nvmlDeviceGetPowerManagementDefaultLimit(handle))
         return {
-            "index": board.index,
-            "pci_bus_id": board.pci_bus_id or None,
-            "uuid": board.uuid,
+            "index": gpu.index,
+            "pci_bus_id": gpu.pci_bus_id or None,
+            "uuid": gpu.uuid,
             "name": ask(lambda: _text(nvml.nvmlDeviceGetName(handle))),
             "driver_version": ask(lambda: _text(nvml.nvmlSystemGetDriverVersion())),
             "vbios": ask(lambda: _text(nvml.nvmlDeviceGetVbiosVersion(handle))),

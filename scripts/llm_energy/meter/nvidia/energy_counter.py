@@ -15,11 +15,11 @@ from typing import Any, Literal
 from llm_energy.core.units import joules_from_millijoules
 from llm_energy.meter.counter_tick import CounterReading
 from llm_energy.meter.host.processes import Processes
-from llm_energy.meter.host.snapshot import BoardGlance, Look
+from llm_energy.meter.host.snapshot import GpuGlance, Look
 from llm_energy.meter.nvidia import state
-from llm_energy.meter.nvidia.state import BoardState, ask, field_values
+from llm_energy.meter.nvidia.state import GpuState, ask, field_values
 from llm_energy.meter.sensors import unavailable
-from llm_energy.records import BoardActivity, ComponentEnergy
+from llm_energy.records import ComponentEnergy, GpuActivity
 from llm_energy.records.window import WHOLE_MODULE
 
 METHOD = "nvml_total_energy_counter"
@@ -41,7 +41,7 @@ MODULE_REASON = (
 
 # Known by identity: NVML's handle is a pointer, which can be neither compared nor hashed.
 @dataclass(frozen=True, eq=False)
-class Board:
+class Gpu:
     """One GPU; ``shared`` says in what way it may be one of several on the same silicon.
 
     ``whole_module`` says that its counter is that of a superchip, of which it is a part.
@@ -56,8 +56,8 @@ class Board:
     handle: Any
 
 
-Reading = dict[Board, int | str]  # mJ, or the reason why the counter could not be read
-States = dict[Board, BoardState]
+Reading = dict[Gpu, int | str]  # mJ, or the reason why the counter could not be read
+States = dict[Gpu, GpuState]
 
 
 class NvmlSensor:
@@ -66,31 +66,31 @@ class NvmlSensor:
     The GPUs never change, so that what is metered stays the same from one edge to the other.
     """
 
-    def __init__(self, nvml: Any, in_use: Sequence[Board], reason: str):
+    def __init__(self, nvml: Any, in_use: Sequence[Gpu], reason: str):
         self._nvml = nvml
-        self._boards = tuple(in_use)
+        self._gpus = tuple(in_use)
         self._reason = reason
 
     @property
     def devices(self) -> tuple[str, ...]:
         """Return the UUIDs of the GPUs."""
-        return tuple(board.uuid for board in self._boards)
+        return tuple(gpu.uuid for gpu in self._gpus)
 
     def read(self) -> Reading:
         """Read the energy counter of every GPU (one NVML call each)."""
-        return {board: self._read(board) for board in self._boards}
+        return {gpu: self._read(gpu) for gpu in self._gpus}
 
     def energy(
         self, first: Reading, last: Reading, duration_s: float
     ) -> tuple[ComponentEnergy, ...]:
         """Return one component a GPU, in J; or one that says why there is none."""
-        if not self._boards:
+        if not self._gpus:
             return (unavailable("gpu", self._reason),)
-        return tuple(_difference(board, first[board], last[board]) for board in self._boards)
+        return tuple(_difference(gpu, first[gpu], last[gpu]) for gpu in self._gpus)
 
     def read_states(self) -> States:
         """Read the state of every GPU, outside what is metered."""
-        return {board: state.read_state(self._nvml, board.handle) for board in self._boards}
+        return {gpu: state.read_state(self._nvml, gpu.handle) for gpu in self._gpus}
 
     def activity(
         self,
@@ -98,7 +98,7 @@ class NvmlSensor:
         last: States,
         tables: tuple[Processes | None, Processes | None],
         looks: Sequence[Look],
-    ) -> tuple[BoardActivity, ...]:
+    ) -> tuple[GpuActivity, ...]:
         """Say what each GPU went through between two readings of its state."""
         return tuple(
             state.activity(
@@ -107,49 +107,49 @@ class NvmlSensor:
                 tables,
                 [look.tenants[b.uuid] for look in looks if b.uuid in look.tenants],
             )
-            for b in self._boards
+            for b in self._gpus
         )
 
-    def glance(self, table: Processes | None) -> tuple[BoardGlance, ...]:
+    def glance(self, table: Processes | None) -> tuple[GpuGlance, ...]:
         """Look at every GPU once."""
-        return tuple(state.glance(self._nvml, b.uuid, b.handle, b.mig, table) for b in self._boards)
+        return tuple(state.glance(self._nvml, b.uuid, b.handle, b.mig, table) for b in self._gpus)
 
     def counters(self) -> dict[str, Callable[[], CounterReading | None]]:
         """Return, by GPU, how to read its counter with the driver's time of it."""
-        return {b.uuid: lambda b=b: self._read_with_time(b) for b in self._boards}
+        return {b.uuid: lambda b=b: self._read_with_time(b) for b in self._gpus}
 
-    def _read(self, board: Board) -> int | str:
+    def _read(self, gpu: Gpu) -> int | str:
         """Return the counter in mJ, or the reason why it cannot be read."""
         try:
-            return self._nvml.nvmlDeviceGetTotalEnergyConsumption(board.handle)
+            return self._nvml.nvmlDeviceGetTotalEnergyConsumption(gpu.handle)
         except self._nvml.NVMLError as error:
             reason = f"NVML's energy counter: {error}"
-            return f"{reason}; {SHARED_REASONS['vgpu']}" if board.shared == "vgpu" else reason
+            return f"{reason}; {SHARED_REASONS['vgpu']}" if gpu.shared == "vgpu" else reason
 
-    def _read_with_time(self, board: Board) -> CounterReading | None:
-        found = field_values(self._nvml, board.handle, [TOTAL_ENERGY_FIELD])
+    def _read_with_time(self, gpu: Gpu) -> CounterReading | None:
+        found = field_values(self._nvml, gpu.handle, [TOTAL_ENERGY_FIELD])
         if TOTAL_ENERGY_FIELD in found:
             energy_mj, time_us = found[TOTAL_ENERGY_FIELD]
             return CounterReading(energy_mj, time_us / 1e6 if time_us > 0 else None)
         energy_mj = ask(
-            self._nvml, lambda: self._nvml.nvmlDeviceGetTotalEnergyConsumption(board.handle)
+            self._nvml, lambda: self._nvml.nvmlDeviceGetTotalEnergyConsumption(gpu.handle)
         )
         return None if energy_mj is None else CounterReading(energy_mj, None)
 
 
-def _difference(board: Board, first: int | str, last: int | str) -> ComponentEnergy:
+def _difference(gpu: Gpu, first: int | str, last: int | str) -> ComponentEnergy:
     for reading in (first, last):
         if isinstance(reading, str):
-            return unavailable("gpu", reading, board.uuid)
+            return unavailable("gpu", reading, gpu.uuid)
     if last < first:
         reason = (
             f"NVML's energy counter went backwards, from {first} to {last} mJ; "
             "the driver was reloaded or the GPU reset during the interval"
         )
-        return unavailable("gpu", reason, board.uuid)
+        return unavailable("gpu", reason, gpu.uuid)
     energy_j = joules_from_millijoules(last - first)
-    module = (WHOLE_MODULE, MODULE_REASON) if board.whole_module else ("", None)
-    method = METHOD + module[0] + SHARED_METHODS.get(board.shared, "")
-    reasons = [reason for reason in (module[1], SHARED_REASONS.get(board.shared)) if reason]
+    module = (WHOLE_MODULE, MODULE_REASON) if gpu.whole_module else ("", None)
+    method = METHOD + module[0] + SHARED_METHODS.get(gpu.shared, "")
+    reasons = [reason for reason in (module[1], SHARED_REASONS.get(gpu.shared)) if reason]
     reason = "; ".join(reasons) or None
-    return ComponentEnergy("gpu", board.uuid, "measured", method, energy_j, reason)
+    return ComponentEnergy("gpu", gpu.uuid, "measured", method, energy_j, reason)

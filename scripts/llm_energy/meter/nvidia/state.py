@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from llm_energy.meter.host.processes import Processes
-from llm_energy.meter.host.snapshot import BoardGlance, Tenants
-from llm_energy.records import BoardActivity
+from llm_energy.meter.host.snapshot import GpuGlance, Tenants
+from llm_energy.records import GpuActivity
 
 # The driver's violation-time counters in ns (nvmlViolationTime_t,
 # https://docs.nvidia.com/deploy/nvml-api/api/structnvmlViolationTime__t.html), by their NVML field
@@ -52,7 +52,7 @@ class Shown(NamedTuple):
 
 
 @dataclass(frozen=True)
-class BoardState:
+class GpuState:
     """What one GPU showed at one moment."""
 
     temperature_c: float | None
@@ -64,10 +64,10 @@ class BoardState:
     processes: Shown | None
 
 
-def read_state(nvml: Any, handle: Any) -> BoardState:
+def read_state(nvml: Any, handle: Any) -> GpuState:
     """Read one GPU (some milliseconds, so outside what is metered)."""
     power_limit_mw = ask(nvml, lambda: nvml.nvmlDeviceGetEnforcedPowerLimit(handle))
-    return BoardState(
+    return GpuState(
         temperature_c=_temperature_c(nvml, handle),
         sm_clock_mhz=_clock_mhz(nvml, handle, "NVML_CLOCK_SM"),
         memory_clock_mhz=_clock_mhz(nvml, handle, "NVML_CLOCK_MEM"),
@@ -80,10 +80,10 @@ def read_state(nvml: Any, handle: Any) -> BoardState:
 
 def activity(
     device: str,
-    states: tuple[BoardState, BoardState],
+    states: tuple[GpuState, GpuState],
     tables: tuple[Processes | None, Processes | None],
     seen: Iterable[Tenants] = (),
-) -> BoardActivity:
+) -> GpuActivity:
     """Return what happened between two states; ``tables`` are the host's processes at the two.
 
     ``seen`` are the processes of others that were seen on it in between.
@@ -94,7 +94,7 @@ def activity(
     foreign = sorted({pid for each in tenants for pid in each.computing})
     drawing = sorted({pid for each in tenants for pid in each.drawing}.difference(foreign))
     blind = any(user is None for user in users)
-    return BoardActivity(
+    return GpuActivity(
         device=device,
         temperature_c=(first.temperature_c, last.temperature_c),
         sm_clock_mhz=(first.sm_clock_mhz, last.sm_clock_mhz),
@@ -115,12 +115,12 @@ def activity(
 
 def glance(
     nvml: Any, device: str, handle: Any, mig: bool | None, table: Processes | None
-) -> BoardGlance:
+) -> GpuGlance:
     """Look at one GPU once."""
     state = read_state(nvml, handle)
     users = _users_at(state, table)
     default_mw = ask(nvml, lambda: nvml.nvmlDeviceGetPowerManagementDefaultLimit(handle))
-    return BoardGlance(
+    return GpuGlance(
         device=device,
         temperature_c=state.temperature_c,
         utilization_percent=ask(nvml, lambda: nvml.nvmlDeviceGetUtilizationRates(handle).gpu),
@@ -223,7 +223,7 @@ def users_of(shown: Shown | None, table: Processes | None) -> Users | None:
     return Users(shown.computing & table.own, others)
 
 
-def _users_at(state: BoardState, table: Processes | None) -> Users | None:
+def _users_at(state: GpuState, table: Processes | None) -> Users | None:
     """Part the processes at an edge; None also where none is shown although somebody holds memory.
 
     That is what a container may show.
@@ -235,7 +235,7 @@ def _users_at(state: BoardState, table: Processes | None) -> Users | None:
     return None if held_bytes > USED_MEMORY_BYTES else users
 
 
-def _drawing_bytes(state: BoardState, users: Users | None) -> int | None:
+def _drawing_bytes(state: GpuState, users: Users | None) -> int | None:
     """Return the memory of others' processes that only draw, such as a display server."""
     if users is None or state.processes is None:
         return None

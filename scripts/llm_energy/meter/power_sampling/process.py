@@ -172,7 +172,7 @@ def _end_process(process: subprocess.Popen[bytes]) -> str | None:
 # from here on: inside the sampling process
 
 
-class _Board:
+class _Gpu:
     """Read one GPU; what cannot be read is None."""
 
     def __init__(self, nvml: Any, device: str):
@@ -228,15 +228,15 @@ def main(argv: Sequence[str]) -> None:
         warnings.simplefilter("ignore", FutureWarning)
         import pynvml
     pynvml.nvmlInit()
-    boards = [_Board(pynvml, device) for device in devices]
-    methods = {device: board.method for device, board in zip(devices, boards, strict=True)}
+    gpus = [_Gpu(pynvml, device) for device in devices]
+    methods = {device: gpu.method for device, gpu in zip(devices, gpus, strict=True)}
     with open(power_trace.partial_path(Path(path)), "x", encoding="utf-8") as out:
         out.write(power_trace.header(float(period), methods))
-        _sample(out, boards, float(period), int(parent))
+        _sample(out, gpus, float(period), int(parent))
     pynvml.nvmlShutdown()
 
 
-def _sample(out: TextIO, boards: Sequence[_Board], period_s: float, parent: int) -> None:
+def _sample(out: TextIO, gpus: Sequence[_Gpu], period_s: float, parent: int) -> None:
     """Write rows, and answer on stdout, once asked, with the time of the first row since then."""
     commands = select.poll()
     commands.register(sys.stdin, select.POLLIN)
@@ -244,7 +244,7 @@ def _sample(out: TextIO, boards: Sequence[_Board], period_s: float, parent: int)
     slot, asked = 0, True
     # An orphan's input may stay open: a forked process of the engine can hold the other end.
     while os.getppid() == parent:
-        samples = [board.sample() for board in boards]
+        samples = [gpu.sample() for gpu in gpus]
         out.writelines(map(power_trace.row, samples))
         now_s = time.monotonic()
         if asked or now_s - flushed_s >= FLUSH_PERIOD_S:

@@ -79,7 +79,7 @@ def _repeat_record(measurement: Measurement, sources: Sources, most: int) -> dic
 def _provenance(measurement: Measurement) -> list[list[str]]:
     """Return what one repeat was measured with, as pairs of a title and a text."""
     host, meter = measurement.host, measurement.meter
-    boards = [
+    gpus = [
         ", ".join(
             str(part)
             for part in (
@@ -95,9 +95,9 @@ def _provenance(measurement: Measurement) -> list[list[str]]:
     pairs = [
         ("Began (UTC)", measurement.clock.utc),
         ("Host", f"{host.hostname}: {host.cpu_model}, {host.cpu_count} CPUs, {host.os}"),
-        *(("GPU", board) for board in boards),
+        *(("GPU", gpu) for gpu in gpus),
         *(("Sensor", text) for text in _sensors(measurement)),
-        *(("Counter tick", f"{board}: {tick} s") for board, tick in ticks.items() if tick),
+        *(("Counter tick", f"{gpu}: {tick} s") for gpu, tick in ticks.items() if tick),
         ("Commit", f"{host.git_commit}{' (with local changes)' if host.git_dirty else ''}"),
         ("Spec (SHA-256)", measurement.spec_sha256),
         ("Weights (SHA-256)", measurement.weights_sha256),

@@ -29,14 +29,14 @@ def software(sources: Sources) -> list[tuple[str, str]]:
     repeats = list(sources.repeats.values())
     if not repeats:
         return []
-    boards = {
+    gpus = {
         f"{gpu.get('name')} (driver {gpu.get('driver_version')}, {gpu.get('power_limit_w')} W)"
         for m in repeats
         for gpu in m.host.gpus
     }
     found = {
         "Hosts": {f"{m.host.hostname}: {m.host.cpu_model}, {m.host.os}" for m in repeats},
-        "GPUs": boards or {"none"},
+        "GPUs": gpus or {"none"},
         "Engines": {_engine(m) for m in repeats},
         "Commit of this pipeline": {_commit(m) for m in repeats},
     }

@@ -311,7 +311,7 @@
       page.append(section("Timeline",
         make("figure", { id: "timeline" },
           make("figcaption", {}, `Repeat ${cell.shown_repeat}: the mean power of all that was metered, by stretch` +
-            (cell.trace.length ? ", and the sampled power of the boards" + (cell.trace_step_s ? ` (means over ${digits(cell.trace_step_s, 2)} s).` : ".")
+            (cell.trace.length ? ", and the sampled power of the GPUs" + (cell.trace_step_s ? ` (means over ${digits(cell.trace_step_s, 2)} s).` : ".")
               : `. No sampled power: ${cell.trace_reason}.`)),
           plot)));
     }

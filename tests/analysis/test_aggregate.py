@@ -12,7 +12,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from support import builders
 
-from llm_energy.analysis.aggregate import MIXED, aggregate, planned_batch_sizes
+from llm_energy.analysis.aggregate import (
+    MIXED,
+    ONE_DRAW,
+    OTHER_PROMPTS,
+    aggregate,
+    planned_batch_sizes,
+)
 from llm_energy.core.errors import LlmEnergyError
 from llm_energy.core.files import write_json
 from llm_energy.records import Aggregate, read_record, write_record
@@ -316,3 +322,24 @@ def test_the_coefficient_of_variation_is_that_of_the_repeats():
     (row,) = summed([builders.metrics(0.4, 1), builders.metrics(0.6, 2)])
     assert row.statistics["energy_per_output_token_j"].cv == pytest.approx(0.2828, abs=1e-4)
     assert summed([builders.metrics(0.4, 1)])[0].statistics["energy_per_output_token_j"].cv is None
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ([{"arrivals_sha256": "a"}, {"arrivals_sha256": "a"}], ONE_DRAW),
+        ([{"arrivals_sha256": "a"}, {"arrivals_sha256": "b"}], None),
+        ([{"arrivals_sha256": "a"}], None),
+        ([{"traffic": "constant"}, {"traffic": "constant"}], None),
+        ([{"traffic": None, "prompts_sha256": n} for n in "ab"], OTHER_PROMPTS),
+    ],
+)
+def test_a_row_says_of_which_draws_its_interval_speaks(changes, told):
+    rows = [
+        builders.metrics(repeat=n, **{"traffic": "poisson"} | one)
+        for n, one in enumerate(changes, 1)
+    ]
+    [row] = aggregate([builders.metrics_table(rows)], ONE, SIZES).rows
+    assert [text for text in row.assumptions if text in (ONE_DRAW, OTHER_PROMPTS)] == (
+        [told] if told else []
+    )

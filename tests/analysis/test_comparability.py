@@ -127,7 +127,22 @@ def test_decoding_is_told_by_what_bears_on_the_next_token():
 
     assert decoding(top_p=0.5) == "greedy"
     assert decoding(repetition_penalty=1.1) == "greedy, repetition_penalty 1.1"
-    assert decoding(do_sample=True, top_p=0.5) == "sampled with seed 1, temperature 1.0, top_p 0.5"
+    assert decoding(do_sample=True, top_p=0.5) == "sampled, temperature 1.0, top_p 0.5"
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({}, "nothing"),
+        ({"arrivals_sha256": {"b1": "a" * 64}}, f"arrivals {'a' * 12}"),
+    ],
+)
+def test_what_a_block_has_drawn_is_held_fixed_in_its_pairs(changes, told):
+    one = found(builders.measurement(**changes))
+    assert one["draw"] == told
+    [other] = differences("precision", one, one | {"draw": "arrivals of another block"})
+    assert other.field == "draw"
+    assert differences("sweep", one, one | {"draw": "arrivals of another block"}) == []
 
 
 def test_lengths_that_are_not_the_same_do_not_read_the_same():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 import math
 from dataclasses import replace
 from pathlib import Path
@@ -434,18 +435,41 @@ def test_the_plan_freezes_the_arrivals_and_every_spec_names_them(tmp_path) -> No
     written = read_record(ArrivalSet, tmp_path / "results" / "timed" / "arrivals.json")
     assert written == made.arrivals
     hashes = {
-        workload.arrivals_sha256
+        (repeat, workload.arrivals_sha256)
         for cell in made.planned
-        for spec in cell.specs.values()
+        for repeat, spec in cell.specs.items()
         for workload in spec.workloads
     }
-    assert hashes == {sha256_json(to_dict(written.workloads["w"]))}
+    of_blocks = {(name, sha256_json(to_dict(own["w"]))) for name, own in written.blocks.items()}
+    assert hashes == of_blocks  # one draw a block, the same for both cells
+    assert len({digest for _, digest in hashes}) == sweep.repeats == 5
     [workload] = sweep.workloads
     assert workload.parameters["traffic_simulation"]["horizon_s"] == 30.0
     assert workload.requests == 3 * 32
     faster = sweep_of(tmp_path, {"traffic_simulation": asked | {"rate_per_s": 4}})
     assert planned(faster).arrivals != made.arrivals
-    assert planned(sweep_of(tmp_path, {})).arrivals.workloads == {}
+    assert not planned(sweep_of(tmp_path, {})).arrivals.timed
+
+
+@pytest.mark.parametrize(
+    "asked",
+    [{"mode": "constant", "rate_per_s": 2}, {"mode": "closed_loop", "concurrency": 3}],
+)
+def test_what_is_not_drawn_is_alike_in_every_block(tmp_path, asked) -> None:
+    made = planned(sweep_of(tmp_path, {"traffic_simulation": asked})).arrivals
+    assert made.blocks == {}
+    assert made.of_block(1) == made.of_block(2) == {"w": made.workloads["w"]}
+
+
+def test_arrivals_of_an_older_version_are_those_of_every_block(tmp_path) -> None:
+    path = tmp_path / "arrivals.json"
+    old = to_dict(ArrivalSet(1, "test", {"b8": OPEN}))
+    del old["blocks"]
+    path.write_text(json.dumps(old))
+    digest = sha256_json(to_dict(OPEN))
+    for repeat in (1, 2):
+        spec = replay_spec(replace(replay_workload(), arrivals_sha256=digest), repeat=repeat)
+        assert planned_arrivals(spec, path) == {"b8": OPEN}
 
 
 def test_a_trace_gives_each_request_its_prompt_and_its_length(tmp_path) -> None:

@@ -115,6 +115,26 @@ def test_the_measured_joules_of_earlier_repeats_count_and_no_others(tmp_path):
     }
 
 
+def test_repeats_that_differ_in_their_draw_alone_count(tmp_path):
+    """Each block has its own arrivals and its own seed of sampling."""
+
+    def drawn(spec, seed):
+        workloads = tuple(
+            replace(
+                w,
+                parameters=w.parameters | {"random_seed": seed},
+                engine=w.engine | {"seed": seed},
+                arrivals_sha256=f"{seed:064x}",
+            )
+            for w in spec.workloads
+        )
+        return replace(spec, seed=seed, engine=spec.engine | {"seed": seed}, workloads=workloads)
+
+    for repeat in (1, 2, 3):
+        write(tmp_path, repeat, spec=drawn(replace(ASKED, repeat=repeat), seed=repeat))
+    assert [len(values) for values in earlier(tmp_path, drawn(ASKED, 4)).values()] == [3, 3]
+
+
 def test_a_first_repeat_has_nothing_to_rest_on(tmp_path):
     assert earlier(tmp_path / "none", replace(ASKED, repeat=1)) == {"b1": [], "b8": []}
 

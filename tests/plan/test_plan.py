@@ -7,6 +7,7 @@ import os
 from pathlib import Path
 
 import pytest
+import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 from support.project import tiny_sweep
@@ -16,8 +17,9 @@ from llm_energy.core.files import read_json, write_json
 from llm_energy.core.serialize import to_dict
 from llm_energy.plan import freeze, plan
 from llm_energy.plan.config.load import BackendEntry, load_sweep
-from llm_energy.records import Spec, paths, read_record
+from llm_energy.records import Spec, Workload, paths, read_record
 
+CONFIG = paths.ROOT / "config" / "config.yaml"
 ENGINES = {
     "pytorch": plan.Engine("cpu", "5.23.0"),
     "vllm": plan.Engine("cpu", "0.32.0"),
@@ -78,6 +80,64 @@ def test_a_spec_of_an_older_version_stays_as_long_as_it_says_the_same(tmp_path):
         freeze.write_plan(made, tmp_path)
         assert (read_json(path) == written) is kept
         assert read_record(Spec, path) == spec
+
+
+def by_repeat(made: plan.Plan) -> dict[int, tuple[int, int, str]]:
+    """Return, by repeat, the seeds of its only cell and the key of its prompts."""
+    (cell,) = made.cells
+    return {
+        spec.repeat: (w.parameters["random_seed"], w.engine["seed"], w.prompts_key(spec.repeat))
+        for spec in cell.specs.values()
+        for w in spec.workloads[:1]
+        if spec.seed == w.parameters["random_seed"]
+    }
+
+
+SAMPLED = {"decoder": {"do_sample": True}}
+
+
+@pytest.mark.parametrize(
+    ("parameters", "prompts", "seeds", "sets"),
+    [({}, {}, 1, 1), (SAMPLED, {}, 3, 1), ({}, {"resample": True}, 1, 3)],
+    ids=["greedy", "sampled", "resampled"],
+)
+def test_each_block_has_its_own_draw_of_what_is_drawn(tmp_path, parameters, prompts, seeds, sets):
+    """Greedy decoding draws nothing, so its specs stay as they are."""
+    tiny = tiny_sweep("")
+    asked = {"protocol": tiny["protocol"] | {"repeats": 3}, "random_seed": 7} | parameters
+    asked["workloads"] = [{"id": "w"}]
+    made = make(tmp_path, **asked, prompts=tiny.get("prompts", {}) | prompts)
+    found = by_repeat(made)
+    assert [len(set(values)) for values in zip(*found.values(), strict=True)] == [
+        seeds,
+        seeds,
+        sets,
+    ]
+    if seeds == 1:
+        assert {seed for seed, _, _ in found.values()} == {7}
+    [request] = made.prompt_requests.values()
+    assert set(request["workloads"]) == {key for *_, key in found.values()}
+    drawn_from = [one["prompts"] for one in request["workloads"].values()]
+    assert len({one["seed"] for one in drawn_from}) == sets
+    assert not any("resample" in one for one in drawn_from)
+    resampled = {w.resampled for spec in made.cells[0].specs.values() for w in spec.workloads}
+    assert resampled == {sets > 1}
+
+
+def test_the_specs_of_the_default_sweep_have_its_own_seed_in_every_block():
+    made = plan.make_plan(load_sweep(yaml.safe_load(CONFIG.read_text())), engine)
+    for cell in made.planned:
+        first, *others = cell.specs.values()
+        for spec in others:
+            alike = dataclasses.replace(spec, repeat=1, workloads=first.workloads)
+            assert alike == first
+            assert sorted(spec.workloads, key=id_of) == sorted(first.workloads, key=id_of)
+            assert spec.seed == 0
+    assert not made.arrivals.timed
+
+
+def id_of(workload: Workload) -> str:
+    return workload.id
 
 
 def test_a_new_repeat_leaves_every_other_spec_as_it_was(tmp_path):

@@ -37,10 +37,17 @@ def column(spec=None, **changes) -> WindowEvidence:
 
 
 def traces(*changes: dict) -> list[WindowSummary]:
-    """Return the traces of repeats 1, 2, ... each with its changes to the measurement."""
+    """Return the traces of repeats 1, 2, ... each with its changes to the measurement.
+
+    ``repeat`` among them gives it that number, ``resampled`` prompts of its own.
+    """
     found = []
     for repeat, change in enumerate(changes, 1):
-        measured = builders.measurement(builders.spec(repeat=repeat), **change)
+        change = dict(change)
+        own = {"resample_prompts": True} if change.pop("resampled", False) else {}
+        workloads = (builders.workload(**own),)
+        spec = builders.spec(repeat=change.pop("repeat", repeat), workloads=workloads)
+        measured = builders.measurement(spec, **change)
         found.append(summary_of(WindowEvidence(measured, measured.windows[0])))
     return found
 

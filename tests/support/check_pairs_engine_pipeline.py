@@ -435,8 +435,16 @@ WORKLOAD = {
     ],
     "E15": [
         (traces({}, {"weights_sha256": "x"}), BOTH, traces({}, {})),
-        (traces({}, {"prompts_sha256": {"b1": "x"}}), BOTH, traces({"prompts_sha256": {}})),
-        (traces({}, {"arrivals_sha256": {"b1": "x"}}), BOTH, traces({}, {})),
+        (
+            traces({}, {"prompts_sha256": {"b1": "x"}}),
+            BOTH,
+            traces({"resampled": True}, {"resampled": True, "prompts_sha256": {"b1": "x"}}),
+        ),
+        (
+            traces({}, {"repeat": 1, "arrivals_sha256": {"b1": "x"}}),
+            {1: "invalid"},
+            traces({}, {"arrivals_sha256": {"b1": "x"}}),
+        ),
     ],
     "E17": [
         (column(padding_tokens=(0, 0, 0, 20)), "note", column(padding_tokens=(0, 0, 0, 2))),

@@ -218,7 +218,7 @@ def is_settled(wildcards):
 
 def arrivals(wildcards):
     """Return the file of the arrivals where a workload has timed traffic, else nothing."""
-    return str(paths.arrivals(PLAN.folder)) if PLAN.arrivals.workloads else []
+    return str(paths.arrivals(PLAN.folder)) if PLAN.arrivals.timed else []
 
 
 def measurements(wildcards):

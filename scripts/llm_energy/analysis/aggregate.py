@@ -33,6 +33,9 @@ from llm_energy.records.metrics import GROSS, METRICS, NET, SPEED, SUMMARISED
 
 SEARCHED = (GROSS, NET, SPEED)
 MIXED = "mixed_backends"
+DRAWN = ("poisson", "gamma")  # the modes of traffic whose arrivals are random
+ONE_DRAW = "the arrivals of these repeats, which are all one draw"
+OTHER_PROMPTS = "prompts of the same kind, drawn anew for each block"
 
 
 class Place(NamedTuple):
@@ -217,7 +220,9 @@ def _rows_of(
                 batching=own[0].batching if len({r.batching for r in own}) == 1 else None,
                 simulated=own[0].simulated,
                 not_needed=not_needed,
-                assumptions=tuple(dict.fromkeys(text for r in own for text in r.assumptions)),
+                assumptions=tuple(
+                    dict.fromkeys([*(text for r in own for text in r.assumptions), *_draws(own)])
+                ),
                 model_notes=tuple(dict.fromkeys(text for r in own for text in r.model_notes)),
                 traffic=own[0].traffic,
                 work=own[0].work,
@@ -226,6 +231,17 @@ def _rows_of(
             )
         )
     return result
+
+
+def _draws(rows: list[Metrics]) -> Iterator[str]:
+    """Say of which arrivals and prompts an interval over repeats speaks, where not as usual."""
+    arrivals, prompts = (
+        {getattr(row, f"{n}_sha256") for row in rows} for n in ("arrivals", "prompts")
+    )
+    if len(rows) > 1 and rows[0].traffic in DRAWN and len(arrivals) == 1:
+        yield ONE_DRAW
+    if len(prompts) > 1:
+        yield OTHER_PROMPTS
 
 
 def _latencies(rows: list[Metrics]) -> dict[str, Statistic]:

@@ -10,6 +10,7 @@ import functools
 import statistics
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import compress
 from typing import Any, NamedTuple
 
 from llm_energy.analysis.evidence import mapping, number
@@ -19,6 +20,7 @@ from llm_energy.records import (
     Interval,
     Measurement,
     Protocol,
+    RequestTable,
     Spec,
     Status,
     Window,
@@ -44,6 +46,19 @@ class Seen:
     def spec(self) -> Spec:
         """Return what the repeat was asked for."""
         return self.measurement.spec
+
+    @functools.cached_property
+    def requests(self) -> RequestTable:
+        """Return the requests; of timed traffic those that were due inside the window.
+
+        Which others were still being served at its begin depends on how fast the cell is.
+        """
+        table, traffic = self.window.requests, self.window.traffic
+        if traffic is None:
+            return table
+        inside = [traffic.begin_s <= due_s < traffic.end_s for due_s in table.arrival_s]
+        columns = vars(table).items()
+        return RequestTable(**{name: tuple(compress(column, inside)) for name, column in columns})
 
     @functools.cached_property
     def metered(self) -> list[str]:
@@ -100,16 +115,14 @@ FIELDS: dict[str, Field] = {
         _varies("model", "batch_size", "choice"),
     ),
     "requests": Field(
-        "requests in a pass", lambda w: _requests(w.window), _varies("batch_size", "choice")
+        "requests in a pass", lambda w: _requests(w), _varies("batch_size", "choice")
     ),
     "prompt_lengths": Field(
         "prompt tokens a request",
-        lambda w: lengths(w.window.requests.prompt_tokens),
+        lambda w: lengths(w.requests.prompt_tokens),
         _varies("model"),
     ),
-    "output_lengths": Field(
-        "output tokens a request", lambda w: lengths(w.window.requests.output_tokens)
-    ),
+    "output_lengths": Field("output tokens a request", lambda w: lengths(w.requests.output_tokens)),
     "token_rule": Field("rule for the output length", lambda w: _token_rule(w.workload.parameters)),
     "decoding": Field("decoding", lambda w: _decoding(w.workload.parameters)),
     "precision": Field("precision", lambda w: w.spec.precision, _varies("precision", "choice")),
@@ -121,6 +134,11 @@ FIELDS: dict[str, Field] = {
     ),
     "traffic": Field(
         "arrival of requests", lambda w: _arrivals(w.workload.parameters.get("traffic_simulation"))
+    ),
+    "draw": Field(
+        "arrivals and sampling of a block",
+        lambda w: _draw(w.measurement, w.workload),
+        _varies("sweep", "choice"),
     ),
     "sharding": Field("sharding", lambda w: _sharding(w.workload.parameters.get("sharding"))),
     "protocol": Field("protocol", lambda w: _protocol(w.spec.protocol)),
@@ -251,9 +269,9 @@ def _short(digest: str | None) -> str:
     return digest[:HASH_DIGITS] if digest else UNRECORDED
 
 
-def _requests(window: Window) -> str:
-    ids = window.requests.request_id
-    rows = len(ids) // max(1, window.passes)
+def _requests(seen: Seen) -> str:
+    ids = seen.requests.request_id
+    rows = len(ids) // max(1, seen.window.passes)
     return f"{rows} ({_short(sha256_json(sorted(set(ids))))})"
 
 
@@ -268,10 +286,19 @@ def _decoding(parameters: dict[str, Any]) -> str:
     shaping = {"repetition_penalty": 1.0, "no_repeat_ngram_size": 0}
     word = "greedy"
     if decoder and not is_greedy(parameters):
-        word = f"sampled with seed {parameters.get('random_seed')}"
+        word = "sampled"
         shaping |= {"temperature": None, "top_p": 1.0, "top_k": 0, "min_p": 0.0}
     told = [f"{n} {decoder[n]}" for n, off in shaping.items() if decoder.get(n, off) != off]
     return ", ".join([word, *told])
+
+
+def _draw(measurement: Measurement, workload: Workload) -> str:
+    """Return what was drawn for the block, the same for all of its cells."""
+    arrivals = measurement.arrivals_sha256.get(workload.id)
+    drawn = [f"arrivals {_short(arrivals)}"] if arrivals else []
+    if not is_greedy(workload.parameters):
+        drawn.append(f"sampling seed {workload.parameters.get('random_seed')}")
+    return ", ".join(drawn) or "nothing"
 
 
 def _arrivals(traffic: dict[str, Any] | None) -> str:

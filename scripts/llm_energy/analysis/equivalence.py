@@ -47,22 +47,22 @@ class Side:
 
     def __init__(self, parameters: Mapping[str, Any]) -> None:
         self.parameters = parameters
-        self.prompts: set[str | None] = set()
+        self.prompts: dict[int, str | None] = {}  # by repeat, since each may have its own
         self.weights: set[str] = set()
         self.lengths: set[int] = set()
         self.ids: dict[str, array[int]] | None = None
-        self._repeat: int | None = None
+        self.repeat: int | None = None
 
     def add(self, measurement: Mapping[str, Any], workload: str) -> None:
         """Take up a repeat: its hashes and, of the first good one, what came out."""
-        self.prompts.add(measurement["prompts_sha256"].get(workload))
-        self.weights.add(measurement["weights_sha256"])
         repeat = measurement["spec"]["repeat"]
+        self.prompts[repeat] = measurement["prompts_sha256"].get(workload)
+        self.weights.add(measurement["weights_sha256"])
         for window in measurement["windows"]:
             if (window["workload"], window["outcome"]) != (workload, "ok"):
                 continue
-            if self._repeat is None or repeat < self._repeat:
-                self._repeat = repeat
+            if self.repeat is None or repeat < self.repeat:
+                self.repeat = repeat
                 self.lengths = set(window["requests"]["output_tokens"])
                 answers = window["output_token_ids"].items()
                 self.ids = {name: array("q", ids) for name, ids in answers}
@@ -96,7 +96,7 @@ def _pair(key: tuple[str, str, str], backends: tuple[str, str], sides: Sequence[
         "precision": key[1],
         "workload": key[2],
         "backends": backends,
-        "same_prompts": len(set().union(*(side.prompts for side in sides))) == 1,
+        "same_prompts": _same_prompts(parameters, *sides),
         "same_weights": len(set().union(*(side.weights for side in sides))) == 1,
         "lengths_forced": _lengths_forced(parameters, sides),
     }
@@ -117,6 +117,14 @@ def _pair(key: tuple[str, str, str], backends: tuple[str, str], sides: Sequence[
         shortest_prefix=min(prefixes),
         median_prefix=statistics.median(prefixes),
     )
+
+
+def _same_prompts(parameters: Mapping[str, Any], first: Side, second: Side) -> bool:
+    """Return whether two sides were asked the same; in each repeat, where each has its own."""
+    if not parameters.get("resample_prompts"):
+        return len({*first.prompts.values(), *second.prompts.values()}) == 1
+    shared = first.prompts.keys() & second.prompts.keys()
+    return bool(shared) and all(first.prompts[k] == second.prompts[k] for k in shared)
 
 
 def common_prefix(first: Sequence[int], second: Sequence[int]) -> int:

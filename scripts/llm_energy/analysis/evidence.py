@@ -90,6 +90,7 @@ class WindowSummary:
     weights_sha256: str
     prompts_sha256: str | None
     arrivals_sha256: str | None
+    resampled: bool
     start_s: float
     end_s: float
     utc: str

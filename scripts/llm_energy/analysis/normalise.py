@@ -156,6 +156,8 @@ def _of_window(
         "perplexity": quality and quality.perplexity,
         "model_notes": measurement.model_notes,
         **_when(measurement),
+        "arrivals_sha256": measurement.arrivals_sha256.get(workload.id),
+        "prompts_sha256": measurement.prompts_sha256.get(workload.id),
         **_limits(measurement, window, done.output_tokens),
         **_traffic(window.traffic),
         **_kinds(workload),
@@ -215,9 +217,9 @@ def _of_joules(
 
 def _kinds(workload: Workload) -> dict[str, str]:
     """Return what tells which windows may lie on one line of energy over load."""
-    parameters = dict(workload.parameters)
-    traffic = parameters.pop("traffic_simulation", None) or {}
-    asked = [parameters, workload.engine]
+    alike = workload.without_draws()
+    traffic = alike.parameters.pop("traffic_simulation", None) or {}
+    asked = [alike.parameters, alike.engine]
     kept = {name: value for name, value in traffic.items() if name not in PLACE_ON_LINE}
     return {"work": sha256_json(asked), "series": sha256_json([*asked, kept])}
 

@@ -244,9 +244,10 @@ def _judge(planned: Planned, around: SweepFiles) -> Iterator[tuple[Verdict, Wind
         elif window.outcome != "ok":
             yield verdict(workload, window.outcome, window.reason, faults), None
         else:
-            case = WindowEvidence(
-                measurement, window, around.expected(planned.model, workload, spec_sha256)
-            )
+            asked = next(w for w in measurement.spec.workloads if w.id == workload)
+            key = asked.prompts_key(planned.repeat)
+            expected = around.expected(planned.model, key, spec_sha256)
+            case = WindowEvidence(measurement, window, expected)
             yield verdict(workload, "ok", None, flags_of("window", case)), summary_of(case)
 
 
@@ -305,13 +306,13 @@ class SweepFiles:
             return measurement.spec_sha256
         return found
 
-    def expected(self, model: str, workload: str, spec_sha256: str | None) -> Expected:
-        """Return what a window of ``workload`` is held against."""
-        if (model, workload) not in self._known:
-            self._known[model, workload] = self._read(model, workload)
-        return replace(self._known[model, workload], spec_sha256=spec_sha256)
+    def expected(self, model: str, prompts_key: str, spec_sha256: str | None) -> Expected:
+        """Return what a window is held against."""
+        if (model, prompts_key) not in self._known:
+            self._known[model, prompts_key] = self._read(model, prompts_key)
+        return replace(self._known[model, prompts_key], spec_sha256=spec_sha256)
 
-    def _read(self, model: str, workload: str) -> Expected:
+    def _read(self, model: str, prompts_key: str) -> Expected:
         if model not in self._models:
             manifest = paths.manifest(self.folder, model)
             prompts = paths.prompts(self.folder, model)
@@ -319,7 +320,7 @@ class SweepFiles:
                 read_record(ModelManifest, manifest) if manifest.is_file() else None,
                 read_record(PromptSet, prompts) if prompts.is_file() else None,
             )
-        return expected_of(*self._models[model], workload)
+        return expected_of(*self._models[model], prompts_key)
 
 
 def _judge_together(

@@ -1,4 +1,4 @@
-"""Decide when requests arrive: one vector a workload, made at plan time for all backends."""
+"""Decide when requests arrive: one vector a workload and block, made at plan time for all cells."""
 
 from __future__ import annotations
 
@@ -67,8 +67,13 @@ def takes_lengths(parameters: Mapping[str, Any], prompts: Mapping[str, Any]) -> 
     return mode == "trace" and lengths_free
 
 
-def make_arrivals(traffic: Mapping[str, Any], root: Path = Path()) -> Arrivals:
-    """Make the arrivals of a complete traffic.
+def are_drawn(traffic: Mapping[str, Any]) -> bool:
+    """Return whether arrivals are random, so that each block has a draw of its own."""
+    return "seed" in MODES[traffic["mode"]][1]
+
+
+def make_arrivals(traffic: Mapping[str, Any], root: Path = Path(), block: int = 1) -> Arrivals:
+    """Make the arrivals of a complete traffic in one block; those that are not drawn are alike.
 
     The window begins with the first arrival after the ramp and lasts for the horizon; nothing
     arrives after it. In a closed loop requests arrive as others end, so there is no vector.
@@ -79,7 +84,9 @@ def make_arrivals(traffic: Mapping[str, Any], root: Path = Path()) -> Arrivals:
         return Arrivals(mode, ramp_s, ramp_s + horizon_s, concurrency=traffic["concurrency"])
     if mode == "trace":
         return _replayed(traffic, root)
-    times_s, begin_s, end_s = _edges(itertools.accumulate(_gaps_s(traffic)), ramp_s, horizon_s)
+    times_s, begin_s, end_s = _edges(
+        itertools.accumulate(_gaps_s(traffic, block)), ramp_s, horizon_s
+    )
     return Arrivals(mode, begin_s, end_s, times_s, rate_per_s=traffic["rate_per_s"])
 
 
@@ -98,8 +105,8 @@ def gap_variation(times_s: Sequence[float]) -> float | None:
     return statistics.stdev(gaps_s) / mean_s
 
 
-def _gaps_s(traffic: Mapping[str, Any]) -> Iterator[float]:
-    """Yield gaps without end; one seed gives the same pattern at every rate, only faster or slower.
+def _gaps_s(traffic: Mapping[str, Any], block: int) -> Iterator[float]:
+    """Yield gaps without end: one pattern for a seed and block, faster or slower by the rate.
 
     Gamma gaps have shape k = burstiness and mean 1 / rate, as in vLLM's ``bench serve``
     (https://docs.vllm.ai/en/v0.11.2/cli/bench/serve/), but they are not rescaled afterwards so that
@@ -107,7 +114,7 @@ def _gaps_s(traffic: Mapping[str, Any]) -> Iterator[float]:
     """
     mean_s = 1 / traffic["rate_per_s"]
     # A stream of its own: prompts and sampling have other seeds.
-    random = Random(f"arrivals {traffic.get('seed')}")
+    random = Random(f"arrivals {traffic.get('seed')} block {block}")
     while True:
         if traffic["mode"] == "constant":
             yield mean_s

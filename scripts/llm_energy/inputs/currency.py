@@ -42,7 +42,8 @@ def is_of(
     """Return whether a measurement is of this spec, this model and these prompts.
 
     ``head`` is from ``read_head``. ``model`` has the keys ``weights_sha256`` and
-    ``tokenizer_sha256`` of the model's manifest, ``prompts_sha256`` a hash by workload. None is not
+    ``tokenizer_sha256`` of the model's manifest, ``prompts_sha256`` a hash by
+    ``Workload.prompts_key``. None is not
     yet known, and nothing speaks against the measurement then. A spec that an older version wrote
     is the same one if it says the same.
     """
@@ -50,7 +51,7 @@ def is_of(
         if model is not None and head.get(key) != model.get(key):
             return False
     if prompts_sha256 is not None:
-        asked = {w.id: prompts_sha256.get(w.id) for w in spec.workloads}
+        asked = {w.id: prompts_sha256.get(w.prompts_key(spec.repeat)) for w in spec.workloads}
         if head.get("prompts_sha256") != asked:
             return False
     try:

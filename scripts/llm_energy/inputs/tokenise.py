@@ -6,6 +6,7 @@ import contextlib
 import itertools
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,8 @@ from llm_energy.records import SCHEMA_VERSION, ModelManifest, PromptSet, Request
 CONTEXT_KEYS = ("max_position_embeddings", "n_positions", "max_sequence_length")
 # some templates print today's date, and the ids would change from day to day
 TEMPLATE_DATE = "26 Jul 2024"
+# no text that others know by its id, so that prompts of another block are other ones
+MADE_UP = ("synthetic", "trace")
 PLACEHOLDER = "THE-PROMPT-GOES-HERE"
 
 Ids = list[int]
@@ -30,10 +33,10 @@ def make_prompt_set(
 ) -> PromptSet:
     """Tokenise the prompts of every workload in ``request`` with the model's own tokenizer.
 
-    ``request`` is what the plan stage wrote: ``schema_version``, ``model`` and, by workload id,
-    ``requests`` (a count) and ``prompts`` (the config's settings), and ``tokens``, (prompt, output)
-    of each request, where a trace gives them; ``quality`` has the settings of the text to score, or
-    is None. Needs transformers.
+    ``request`` is what the plan stage wrote: ``schema_version``, ``model`` and, by the key of a
+    workload's prompts, ``requests`` (a count) and ``prompts`` (the config's settings), and
+    ``tokens``, (prompt, output) of each request, where a trace gives them; ``quality`` has the
+    settings of the text to score, or is None. Needs transformers.
     """
     _check_request(request, manifest)
     tokenizer = _load_tokenizer(model_folder)
@@ -55,6 +58,8 @@ def make_prompt_set(
             raise LlmEnergyError(
                 f"model {manifest.model}, workload {workload}, prompts: {error}"
             ) from None
+        if source["source"] in MADE_UP and (block := workload.partition("/")[2]):
+            requests = [replace(one, id=f"{one.id}-{block}") for one in requests]
         made[workload] = tuple(requests)
         sources[workload] = {**source, "chat_template": settings["chat_template"]}
     asked = request.get("quality")

@@ -59,8 +59,8 @@ def measure(
     spec = read_record(Spec, spec_path)
     manifest = read_record(ModelManifest, manifest_path)
     prompts = read_record(PromptSet, prompts_path)
-    missing = [w.id for w in spec.workloads if w.id not in prompts.requests]
-    if missing:
+    keys = {w.id: w.prompts_key(spec.repeat) for w in spec.workloads}
+    if missing := [key for key in keys.values() if key not in prompts.requests]:
         raise RecordError(f"{prompts_path}: no prompts for workload {missing[0]!r}")
     arrivals = planned_arrivals(spec, arrivals_path)
     progress = _progress(spec, plan_path, out, scored=prompts.quality is not None)
@@ -91,7 +91,7 @@ def measure(
             tokenizer_sha256=manifest.tokenizer_sha256,
             parameter_count=manifest.parameter_count,
             model_notes=manifest.notes,
-            prompts_sha256={w.id: prompts.sha256[w.id] for w in spec.workloads},
+            prompts_sha256={id: prompts.sha256[key] for id, key in keys.items()},
             effective={},
             carbon_intensity=None,
             baselines=(),
@@ -122,7 +122,7 @@ def planned_arrivals(spec: Spec, path: Path | None) -> dict[str, Arrivals]:
         return {}
     if path is None:
         raise RecordError(f"cell {spec.cell}: timed traffic needs --arrivals, none was given")
-    known = read_record(ArrivalSet, path).workloads
+    known = read_record(ArrivalSet, path).of_block(spec.repeat)
     for id, planned in timed.items():
         found = sha256_json(to_dict(known[id])) if id in known else None
         if found != planned:
@@ -243,7 +243,7 @@ def _run(
     return run_repeat(
         spec,
         model_folder,
-        prompts.requests,
+        {w.id: prompts.requests[w.prompts_key(spec.repeat)] for w in spec.workloads},
         backend,
         meter,
         quality_text=prompts.quality,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -20,6 +20,7 @@ from llm_energy.records import (
     Protocol,
     Spec,
     Window,
+    Workload,
     read_record,
 )
 
@@ -94,14 +95,14 @@ def _earlier(spec: Spec, out: Path) -> Iterator[Measurement]:
 
 
 def _same_work(then: Spec, now: Spec) -> bool:
-    """Return whether two specs differ in their repeat and the order of their workloads alone."""
-    return replace(then, repeat=now.repeat, workloads=now.workloads) == now and _by_id(
-        then.workloads
-    ) == _by_id(now.workloads)
+    """Return whether two specs differ in what is drawn for a block alone, such as seeds."""
+    return _asked(then) == _asked(now)
 
 
-def _by_id(workloads: Iterable) -> dict:
-    return {workload.id: workload for workload in workloads}
+def _asked(spec: Spec) -> tuple[Spec, dict[str, Workload]]:
+    engine = {name: value for name, value in spec.engine.items() if name != "seed"}
+    alike = replace(spec, repeat=1, seed=0, engine=engine, workloads=())
+    return alike, {workload.id: workload.without_draws() for workload in spec.workloads}
 
 
 def _usable(
@@ -111,5 +112,8 @@ def _usable(
         return False
     if not (sums(window.interval) and work(window).output_tokens):
         return False
-    case = WindowEvidence(measurement, window, expected_of(manifest, prompts, window.workload))
+    spec = measurement.spec
+    asked = next(w for w in spec.workloads if w.id == window.workload)
+    expected = expected_of(manifest, prompts, asked.prompts_key(spec.repeat))
+    case = WindowEvidence(measurement, window, expected)
     return verdict_word(flags_of("window", case)) != "invalid"

@@ -126,7 +126,7 @@ def changes(made: plan.Plan, folder: Path) -> dict[Path, Any]:
         folder / paths.prompt_request(made.folder, model): request
         for model, request in made.prompt_requests.items()
     }
-    if made.arrivals.workloads:
+    if made.arrivals.timed:
         others[folder / paths.arrivals(made.folder)] = to_dict(made.arrivals)
     others[folder / paths.plan(made.folder)] = plan.grid(made)
     return changed | {p: value for p, value in others.items() if not is_written(p, value)}

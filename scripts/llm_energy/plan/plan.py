@@ -20,7 +20,8 @@ from llm_energy.core.errors import ConfigError
 from llm_energy.core.files import read_json, sha256_json
 from llm_energy.core.serialize import to_dict
 from llm_energy.environments import registry
-from llm_energy.inputs.arrivals import make_arrivals, takes_lengths, unlike_asked
+from llm_energy.inputs.arrivals import are_drawn, make_arrivals, takes_lengths, unlike_asked
+from llm_energy.inputs.seeds import block_seed
 from llm_energy.plan.config.load import (
     BackendEntry,
     ModelEntry,
@@ -31,11 +32,13 @@ from llm_energy.plan.config.load import (
 from llm_energy.plan.duplicates import duplicates
 from llm_energy.records import (
     SCHEMA_VERSION,
+    Arrivals,
     ArrivalSet,
     Note,
     Sharding,
     Spec,
     Workload,
+    is_greedy,
     paths,
 )
 
@@ -118,7 +121,10 @@ def make_plan(sweep: Sweep, engine: Callable[[BackendEntry], Engine]) -> Plan:
     ``policy.ignore_backend_warnings`` turns those into notes.
     """
     sweep, arrivals = _with_arrivals(sweep)
-    hashes = {id: sha256_json(to_dict(one)) for id, one in arrivals.workloads.items()}
+    hashes = {
+        block: {id: sha256_json(to_dict(one)) for id, one in arrivals.of_block(block).items()}
+        for block in range(1, sweep.repeats + 1)
+    }
     conflicts: dict[str, None] = {}
     cells = []
     for backend in sweep.backends:
@@ -151,15 +157,22 @@ def make_plan(sweep: Sweep, engine: Callable[[BackendEntry], Engine]) -> Plan:
 
 def _with_arrivals(sweep: Sweep) -> tuple[Sweep, ArrivalSet]:
     """Make the arrivals of each workload with timed traffic; a trace may say how many they are."""
-    workloads, made = [], {}
+    workloads: list[WorkloadEntry] = []
+    alike: dict[str, Arrivals] = {}
+    blocks: dict[str, dict[str, Arrivals]] = {}
     for workload in sweep.workloads:
         traffic = workload.parameters["traffic_simulation"]
-        if traffic is not None:
-            made[workload.id] = make_arrivals(traffic)
+        if traffic is not None and are_drawn(traffic):
+            for block in range(1, sweep.repeats + 1):
+                drawn = make_arrivals(traffic, block=block)
+                blocks.setdefault(paths.repeat_name(block), {})[workload.id] = drawn
+        elif traffic is not None:
+            alike[workload.id] = make_arrivals(traffic)
             if takes_lengths(workload.parameters, workload.prompts):
-                workload = replace(workload, requests=len(made[workload.id].times_s))
+                workload = replace(workload, requests=len(alike[workload.id].times_s))
         workloads.append(workload)
-    return replace(sweep, workloads=tuple(workloads)), ArrivalSet(SCHEMA_VERSION, sweep.name, made)
+    made = ArrivalSet(SCHEMA_VERSION, sweep.name, alike, blocks)
+    return replace(sweep, workloads=tuple(workloads)), made
 
 
 def installed_engine(root: Path, device: str, provided: bool) -> Callable[[BackendEntry], Engine]:
@@ -228,16 +241,20 @@ def _plan_cell(
     backend: BackendEntry,
     precision: PrecisionEntry,
     how: Engine,
-    arrivals_sha256: dict[str, str],
+    arrivals_sha256: dict[int, dict[str, str]],
 ) -> tuple[Cell, list[str]]:
     """Plan one cell; also give the parameters that its backend does not support, as sentences."""
-    translations: dict[str, Translation] = {}
-    parameters: dict[str, dict[str, Any]] = {}
-    for workload in sweep.workloads:
-        parameters[workload.id] = universal_parameters(model, precision, workload.parameters)
-        translations[workload.id] = translate(
-            parameters[workload.id], backend.id, how.version, how.device, backend.flow
-        )
+
+    def translated(asked: dict[str, dict[str, Any]]) -> dict[str, Translation]:
+        return {
+            id: translate(one, backend.id, how.version, how.device, backend.flow)
+            for id, one in asked.items()
+        }
+
+    parameters = {
+        w.id: universal_parameters(model, precision, w.parameters) for w in sweep.workloads
+    }
+    translations = translated(parameters)
     conflicts = _unique(note for t in translations.values() for note in t.conflicts)
     refusals = _unique(note for t in translations.values() for note in t.refusals)
     sharding = Sharding(**sweep.workloads[0].parameters["sharding"])
@@ -249,18 +266,21 @@ def _plan_cell(
     cell_id = f"{model.id}--{backend.id}--{precision.id}"
     specs = {}
     if not reasons:
-        workloads = {
-            w.id: Workload(
-                w.id,
-                w.requests,
-                parameters[w.id],
-                translations[w.id].generate,
-                arrivals_sha256.get(w.id),
-            )
-            for w in sweep.workloads
-        }
-        load = merge_loads(list(translations.values()))
+        sampled = not all(map(is_greedy, parameters.values()))
         for number in range(1, sweep.repeats + 1):
+            if sampled:  # greedy decoding draws nothing, and its specs stay as they are
+                parameters = _seeded(sweep, parameters, number)
+                translations = translated(parameters)
+            workloads = {
+                w.id: Workload(
+                    w.id,
+                    w.requests,
+                    parameters[w.id] | ({"resample_prompts": True} if _resampled(w) else {}),
+                    translations[w.id].generate,
+                    arrivals_sha256[number].get(w.id),
+                )
+                for w in sweep.workloads
+            }
             repeat = paths.repeat_name(number)
             order = sorted(
                 workloads, key=lambda w: block_rank(sweep.order_seed, repeat, f"{cell_id}/{w}")
@@ -273,9 +293,9 @@ def _plan_cell(
                 backend=backend.id,
                 precision=precision.id,
                 repeat=number,
-                seed=sweep.workloads[0].parameters["random_seed"],
+                seed=parameters[sweep.workloads[0].id]["random_seed"],
                 device=how.device,
-                engine=load,
+                engine=merge_loads(list(translations.values())),
                 workloads=tuple(workloads[w] for w in order),
                 notes=notes,
                 protocol=sweep.protocol,
@@ -294,6 +314,20 @@ def _plan_cell(
         specs=specs,
     )
     return cell, [note.message for note in conflicts]
+
+
+def _seeded(
+    sweep: Sweep, parameters: dict[str, dict[str, Any]], block: int
+) -> dict[str, dict[str, Any]]:
+    """Return the workloads' parameters with the sampling seed of a block."""
+    return {
+        w.id: parameters[w.id] | {"random_seed": block_seed(w.parameters["random_seed"], block)}
+        for w in sweep.workloads
+    }
+
+
+def _resampled(workload: WorkloadEntry) -> bool:
+    return bool(workload.prompts.get("resample"))
 
 
 def universal_parameters(
@@ -316,19 +350,35 @@ def _prompt_request(sweep: Sweep, model: ModelEntry, arrivals: ArrivalSet) -> di
     return {
         "schema_version": SCHEMA_VERSION,
         "model": model.id,
-        "workloads": {w.id: _prompts_asked(w, arrivals) for w in sweep.workloads},
+        "workloads": {
+            key: asked
+            for w in sweep.workloads
+            for key, asked in _prompts_asked(w, arrivals, sweep.repeats).items()
+        },
         "quality": sweep.quality and to_dict(sweep.quality),
     }
 
 
-def _prompts_asked(workload: WorkloadEntry, arrivals: ArrivalSet) -> dict[str, Any]:
-    """Return what the prompts stage makes for a workload; a trace gives each request lengths."""
-    asked: dict[str, Any] = {"requests": workload.requests, "prompts": workload.prompts}
+def _prompts_asked(
+    workload: WorkloadEntry, arrivals: ArrivalSet, repeats: int
+) -> dict[str, dict[str, Any]]:
+    """Return what the prompts stage must make for a workload, by ``Workload.prompts_key``.
+
+    A trace gives each request its lengths.
+    """
+    settings = {name: value for name, value in workload.prompts.items() if name != "resample"}
+    asked: dict[str, Any] = {"requests": workload.requests, "prompts": settings}
     if takes_lengths(workload.parameters, workload.prompts):
         most = workload.parameters["max_output_tokens"]
         pairs = arrivals.workloads[workload.id].tokens
         asked["tokens"] = [[prompt, min(output, most)] for prompt, output in pairs]
-    return asked
+    if not _resampled(workload):
+        return {workload.id: asked}
+    return {
+        f"{workload.id}/{paths.repeat_name(block)}": asked
+        | {"prompts": settings | {"seed": block_seed(settings["seed"], block)}}
+        for block in range(1, repeats + 1)
+    }
 
 
 def _unique(notes: Iterable[Note]) -> tuple[Note, ...]:

@@ -57,7 +57,8 @@ class QualityText:
 class PromptSet:
     """The requests of every workload for one model, tokenised once and given to every backend.
 
-    ``sha256`` is, by workload id, the hash of the list of (id, prompt token ids). ``quality`` is
+    ``requests`` are by ``Workload.prompts_key``: the workload's id, with the block where each has
+    its own. ``sha256`` is, likewise, the hash of the list of (id, prompt token ids). ``quality`` is
     the text that is scored outside the windows, None where that is switched off.
     ``request_sha256`` is the hash of what the plan asked, None where an older version wrote it.
     """

@@ -105,9 +105,11 @@ class Metrics:
 
     ``traffic`` is the mode of timed arrivals; joules and tokens are then those between the edges of
     the window. ``work`` is the hash of what is asked apart from the traffic, ``series`` with the
-    traffic but for its rate. ``latencies_s`` are quantiles over requests (``ttft_p50`` and so on),
-    of inter-token latency over tokens, all counted from when the request was due. ``boot_id`` is
-    the boot in which the repeat ran, ``span_utc_s`` its begin and end in s since 1970.
+    traffic but for its rate. ``arrivals_sha256`` and ``prompts_sha256`` are hashes of the arrivals
+    and prompts, the same in all cells of a block. ``latencies_s`` are quantiles over
+    requests (``ttft_p50`` and so on), of inter-token latency over tokens, all counted from when the
+    request was due. ``boot_id`` is the boot in which the repeat ran, ``span_utc_s`` its begin and
+    end in s since 1970.
     """
 
     cell: str
@@ -169,6 +171,8 @@ class Metrics:
     gap_cv: float | None = None
     work: str | None = None
     series: str | None = None
+    arrivals_sha256: str | None = None
+    prompts_sha256: str | None = None
     latencies_s: dict[str, float] = field(default_factory=dict)
     energy_per_utf8_byte_j: float | None = None
     floor_energy_per_output_token_j: float | None = None

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
 
 from llm_energy.records import names
+from llm_energy.records.paths import repeat_name
 
 ThermalPolicy = Literal["sustained", "cooldown", "none"]
 
@@ -17,7 +18,7 @@ class Workload:
     ``parameters`` holds the universal parameters by their config names, all of them, defaults
     included. ``engine`` holds the native arguments of this workload's generation call.
     ``arrivals_sha256`` is the hash of the Arrivals of its requests, None where all wait from the
-    start.
+    start. Where prompts are drawn anew for each block, ``parameters`` says ``resample_prompts``.
     """
 
     id: str
@@ -30,6 +31,24 @@ class Workload:
     def batch_size(self) -> int:
         """Return the batch size: exact for static batching, a hint for continuous batching."""
         return self.parameters["batching"]["batch_size"]
+
+    @property
+    def resampled(self) -> bool:
+        """Return whether each block has prompts of its own."""
+        return bool(self.parameters.get("resample_prompts"))
+
+    def prompts_key(self, repeat: int) -> str:
+        """Return the key of a prompt set under which its prompts lie: its id, or one of a block."""
+        return f"{self.id}/{repeat_name(repeat)}" if self.resampled else self.id
+
+    def without_draws(self) -> Workload:
+        """Return what is asked in every block alike: no seed of sampling, and no arrivals."""
+        return Workload(
+            self.id,
+            self.requests,
+            {name: value for name, value in self.parameters.items() if name != "random_seed"},
+            {name: value for name, value in self.engine.items() if name != "seed"},
+        )
 
 
 @dataclass(frozen=True)
@@ -102,7 +121,7 @@ class Spec:
     """Everything one repeat needs to know, frozen at plan time.
 
     ``device`` is ``auto``, ``cpu`` or ``cuda``. ``engine`` holds the native arguments of the
-    engine's load call. ``seed`` orders the workloads and seeds the engine.
+    engine's load call. ``seed`` seeds the engine; with sampling it is that of the block.
     """
 
     schema_version: int
@@ -157,11 +176,25 @@ class Arrivals:
 
 @dataclass(frozen=True)
 class ArrivalSet:
-    """The arrivals of every workload of a sweep that has timed traffic, by workload id."""
+    """The arrivals of every workload of a sweep that has timed traffic, by workload id.
+
+    ``workloads`` has those that are alike in every block, and in files of older versions all;
+    ``blocks`` has, by the name of the repeat, those that are drawn for each block.
+    """
 
     schema_version: int
     sweep: str
     workloads: dict[str, Arrivals]
+    blocks: dict[str, dict[str, Arrivals]] = field(default_factory=dict)
+
+    @property
+    def timed(self) -> bool:
+        """Return whether any workload has timed traffic."""
+        return bool(self.workloads or self.blocks)
+
+    def of_block(self, repeat: int) -> dict[str, Arrivals]:
+        """Return the arrivals of one block, by workload id."""
+        return self.workloads | self.blocks.get(repeat_name(repeat), {})
 
 
 def is_greedy(parameters: dict[str, Any]) -> bool:

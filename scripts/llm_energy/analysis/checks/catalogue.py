@@ -117,14 +117,14 @@ def verdict_word(flags: Iterable[Flag]) -> VerdictWord:
 
 
 def expected_of(
-    manifest: ModelManifest | None, prompts: PromptSet | None, workload: str
+    manifest: ModelManifest | None, prompts: PromptSet | None, prompts_key: str
 ) -> Expected:
-    """Take from a model's files what a window of ``workload`` is held against, its spec aside."""
-    requests = prompts.requests.get(workload) if prompts else None
+    """Take from a model's files what a window is held against, its spec aside."""
+    requests = prompts.requests.get(prompts_key) if prompts else None
     return Expected(
         weights_sha256=manifest.weights_sha256 if manifest else None,
         parameter_count=manifest.parameter_count if manifest else None,
-        prompts_sha256=prompts.sha256.get(workload) if prompts else None,
+        prompts_sha256=prompts.sha256.get(prompts_key) if prompts else None,
         prompt_tokens=requests and {r.id: len(r.prompt_token_ids) for r in requests},
     )
 
@@ -147,6 +147,7 @@ def summary_of(case: WindowEvidence) -> WindowSummary:
         weights_sha256=measurement.weights_sha256,
         prompts_sha256=measurement.prompts_sha256.get(window.workload),
         arrivals_sha256=measurement.arrivals_sha256.get(window.workload),
+        resampled=case.workload.resampled,
         start_s=window.interval.start_s,
         end_s=window.interval.end_s,
         utc=measurement.clock.utc,

@@ -109,8 +109,8 @@ def not_the_same_work(
     """Find a model, or a workload, whose measurements differ in weights, prompt ids or arrivals."""
     for name, place in (
         ("weights_sha256", lambda t: t.model),
-        ("prompts_sha256", lambda t: (t.model, t.key.workload)),
-        ("arrivals_sha256", lambda t: t.key.workload),
+        ("prompts_sha256", lambda t: (t.model, t.key.workload, t.resampled and t.key.repeat)),
+        ("arrivals_sha256", lambda t: (t.key.workload, t.key.repeat)),  # each block has its own
     ):
         hashes: dict[Any, set[str | None]] = {}
         for summary in summaries:

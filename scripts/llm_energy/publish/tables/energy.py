@@ -68,7 +68,8 @@ EXPLANATION = (
     "is the meter's alone, and an estimate has none; with two it is wide because two repeats say "
     "little. Net is gross minus the power of the loaded, idle model times the window. CPU and "
     "memory joules include every process of the host. tok/s counts output tokens; TTFT is the time "
-    "to first token, queueing included. Digits follow the interval. Each backend stands by itself."
+    "to first token, queueing included. Digits follow the interval. Each backend stands by itself. "
+    "± is for the sweep's own prompts unless a note says that they were drawn anew."
 )
 BEYOND = "± is for comparisons on one GPU; energy.md has the absolute intervals."
 

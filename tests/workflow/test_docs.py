@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
+import yaml
+from support.project import ROOT
 
 import docs
 
@@ -37,3 +41,18 @@ def test_a_page_that_is_missing_is_made(copies):
     assert docs.main(["--check"]) == 1
     assert docs.main(["--write"]) == 0
     assert docs.main(["--check"]) == 0
+
+
+def test_zenodo_is_told_what_the_citation_says():
+    cited = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
+    told = json.loads((ROOT / ".zenodo.json").read_text(encoding="utf-8"))
+    assert told == {
+        "title": cited["title"],
+        "description": cited["abstract"],
+        "creators": [{"name": author["name"]} for author in cited["authors"]],
+        "keywords": cited["keywords"],
+        "license": cited["license"],
+        "version": cited["version"],
+        "upload_type": cited["type"],
+        "access_right": "open",
+    }

@@ -15,6 +15,7 @@ from llm_energy.publish.tables import TABLES, Results, make
 from llm_energy.publish.tables.latex import to_latex
 from llm_energy.publish.tables.markdown import to_markdown
 from llm_energy.records import Statistic
+from llm_energy.records.comparison import HeldFixed
 from llm_energy.records.metrics import GROSS
 
 FLOAT, INT4 = "m--pytorch--float32", "m--pytorch--int4"
@@ -184,3 +185,33 @@ def test_markup_from_elsewhere_stays_text_in_every_table():
     )
     for name, table in tables(row, comparisons=example()).items():
         assert "<script>" not in to_markdown(table.sheet), name
+
+
+def test_the_set_up_has_every_condition_the_repeats_and_the_windows():
+    lengths = (31.26, 33.44)
+    rows = [
+        builders.aggregate_row(
+            workload=f"b{n}",
+            statistics={GROSS: KNOWN, "duration_s": Statistic(n, seconds, None, None, None)},
+            n=n,
+        )
+        for n, seconds in enumerate(lengths, 2)
+    ]
+    many = HeldFixed("prompts", "prompts (SHA-256)", tuple("abcdefghij"))
+    held = (HeldFixed("engine", "engine and its version", ("vllm 0.26.0",)), many)
+    table = tables(*rows, comparisons=replace(example(), held_fixed=held))["setup"]
+    assert [(one.id, one.cells["values"]) for one in table.sheet.lines] == [
+        ("engine", "vllm 0.26.0"),
+        ("prompts", "a; b; c; d; e; f; g; h; and 2 more"),
+        ("n", "2; 3"),
+        ("duration_s", "31.3 to 33.4"),
+    ]
+    assert [row["value"] for row in spreadsheet(table) if row["condition"] == "prompts"] == [
+        *many.values
+    ]
+    assert len(table.sheet.lines[0].sources) == len(rows)
+
+
+def test_a_sweep_without_joules_has_no_set_up():
+    table = tables(builders.unusable_row(), comparisons=example())["setup"]
+    assert (table.sheet.lines, spreadsheet(table)) == ([], [])

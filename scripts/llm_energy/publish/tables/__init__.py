@@ -18,6 +18,7 @@ from llm_energy.publish.tables import (
     latency,
     load,
     quality,
+    setup,
     views,
 )
 from llm_energy.publish.tables.cell_rows import ordered
@@ -40,6 +41,7 @@ TABLES: dict[str, Callable[[Results], Table]] = {
     "limits": views.limits,
     "recommendations": views.recommendations,
     "failures": failures.table,
+    "setup": setup.table,
 }
 
 MANY_ROWS = 500  # from here on, several processes make tables faster than one

@@ -79,13 +79,21 @@ def test_constant_arrivals_are_equally_far_apart() -> None:
     st.floats(0.1, 20),
     st.integers(0, 99),
 )
-def test_a_window_begins_with_the_first_arrival_after_the_ramp(mode, rate, ramp_s, horizon_s, seed):
+def test_a_window_begins_when_the_ramp_ends(mode, rate, ramp_s, horizon_s, seed):
     asked = {"mode": mode, "rate_per_s": rate, "burstiness": 0.5, "seed": seed}
     arrivals = traffic.make_arrivals(asked | {"ramp_s": ramp_s, "horizon_s": horizon_s})
     assert list(arrivals.times_s) == sorted(arrivals.times_s)
-    assert arrivals.begin_s == next(t for t in arrivals.times_s if t >= ramp_s)
-    assert arrivals.end_s == arrivals.begin_s + horizon_s
-    assert arrivals.times_s[-1] < arrivals.end_s
+    assert (arrivals.begin_s, arrivals.end_s) == (ramp_s, ramp_s + horizon_s)
+    assert max(arrivals.times_s, default=0.0) < arrivals.end_s
+
+
+def test_a_window_holds_as_many_requests_as_its_rate_brings() -> None:
+    """Begun with an arrival, it would hold one more on average."""
+    asked = {"mode": "poisson", "rate_per_s": 0.25, "ramp_s": 30.0, "horizon_s": 30.0, "seed": 1}
+    blocks = [traffic.make_arrivals(asked, block=block) for block in range(1, 2001)]
+    counts = [sum(one.begin_s <= t < one.end_s for t in one.times_s) for one in blocks]
+    error = (7.5 / len(counts)) ** 0.5
+    assert abs(sum(counts) / len(counts) - 7.5) < 4 * error < 0.5
 
 
 def test_one_seed_is_one_pattern_at_every_rate() -> None:
@@ -123,7 +131,7 @@ def test_a_trace_gives_times_and_lengths(tmp_path, text) -> None:
     arrivals = trace(tmp_path, text)
     assert arrivals.times_s == pytest.approx((0.0, 1.5, 3.0))
     assert arrivals.tokens == ((5, 6), (7, 8), (9, 10))
-    assert (arrivals.begin_s, arrivals.end_s) == pytest.approx((1.5, 6.5))
+    assert (arrivals.begin_s, arrivals.end_s) == (1.0, 6.0)
 
 
 def test_a_trace_begins_where_it_is_asked_to(tmp_path) -> None:
@@ -151,12 +159,12 @@ SPARSE = "arrival_s,prompt_tokens,output_tokens\n" + "".join(
     [
         (
             {"ramp_s": 2.0},
-            [
-                "its window of 20 s holds only 1 of its requests",
-                "its ramp lasts 41 s instead of 2 s",
-            ],
+            ["its window of 20 s holds only 0 of its requests"],
         ),
-        ({"ramp_s": 4.0, "rate_per_s": 1.0}, ["4/s arrive in its window, where 1/s were asked"]),
+        (
+            {"ramp_s": 22.0, "rate_per_s": 1.0},
+            ["1.85/s arrive in its window, where 1/s were asked"],
+        ),
         ({"ramp_s": 2.0, "start_s": 400.0}, []),
         ({"ramp_s": 2.0, "start_s": 400.0, "rate_per_s": 1.0}, []),
     ],
@@ -172,8 +180,8 @@ def test_a_trace_that_does_not_give_what_was_asked_is_told(tmp_path, asked, says
 
 def test_a_rate_stretches_a_trace_and_keeps_its_pattern(tmp_path) -> None:
     arrivals = trace(tmp_path, OWN, rate_per_s=0.5)  # three gaps in ramp and horizon: 7 s become 6
-    assert arrivals.times_s == pytest.approx([t * 6 / 7 for t in (0.0, 1.5, 3.0, 7.0)])
-    assert arrivals.tokens == ((5, 6), (7, 8), (9, 10), (1, 2))
+    assert arrivals.times_s == pytest.approx([t * 6 / 7 for t in (0.0, 1.5, 3.0)])
+    assert arrivals.tokens == ((5, 6), (7, 8), (9, 10))
     assert arrivals.rate_per_s == 0.5
 
 
@@ -534,5 +542,7 @@ def test_rates_and_burstiness_near_zero_are_refused(key, value) -> None:
 def test_the_number_of_arrivals_is_bounded(monkeypatch) -> None:
     monkeypatch.setattr(traffic, "MOST_ARRIVALS", 100)
     asked = {"mode": "poisson", "rate_per_s": 100.0, "seed": 1, "ramp_s": 1.0, "horizon_s": 9.0}
-    with pytest.raises(LlmEnergyError, match="more than 100 requests arrive within 1 s of ramp"):
+    with pytest.raises(
+        LlmEnergyError, match="more than 100 requests arrive within the 10 s of ramp"
+    ):
         traffic.make_arrivals(asked)

@@ -59,6 +59,8 @@ def traffic(
     batch_size: int = 1,
     effective: dict | None = None,
     requested_rate_per_s: float | None = 0.25,
+    in_flight: tuple[int, int] = (0, 0),
+    ramp_s: float = 100.0,
     **window: Any,
 ) -> WindowEvidence:
     """Return a window of timed traffic; keywords replace fields of the window."""
@@ -71,10 +73,12 @@ def traffic(
         started=started,
         ended=started,
         waiting=(0, max(0, arrived - started)),
-        in_flight=(0, 0),
+        in_flight=in_flight,
         gap_cv=1.0,
     )
-    spec = builders.spec(workloads=(builders.workload(f"b{batch_size}"),))
+    asked = {"mode": mode, "ramp_s": ramp_s}
+    workload = builders.workload(f"b{batch_size}", traffic_simulation=asked)
+    spec = builders.spec(workloads=(workload,))
     table = builders.request_table(1020.0)
     table = replace(table, output_tokens_inside=table.output_tokens)
     name = f"b{batch_size}"

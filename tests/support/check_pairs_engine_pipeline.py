@@ -378,6 +378,15 @@ RUNNING = {
             traffic("poisson", arrived=101, requested_rate_per_s=1.0),
         ),
     ],
+    "E34": [
+        (traffic(ramp_s=0.1), "warning", traffic()),
+        (traffic(ramp_s=0.1), "warning", case()),
+    ],
+    "E35": [
+        (traffic(in_flight=(0, 12)), "warning", traffic(in_flight=(12, 12))),
+        (traffic(in_flight=(0, 1)), "note", traffic(in_flight=(1, 1))),
+        (traffic(in_flight=(12, 0)), "warning", case()),
+    ],
     "E30": [(memory_at_preflight(False), "invalid", memory_at_preflight(True))],
 }
 

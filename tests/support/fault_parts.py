@@ -188,6 +188,10 @@ def few_arrivals(measurement: Measurement) -> dict[str, Any]:
     return {"traffic": replace(traffic, mode="trace", arrived=5, started=5)}
 
 
+def filling(measurement: Measurement) -> dict[str, Any]:
+    return {"traffic": replace(measurement.windows[0].traffic, in_flight=(0, 99))}
+
+
 def hosted(**changes: Any) -> Callable[[Measurement], Measurement]:
     return lambda m: replace(m, host=replace(m.host, **changes))
 

@@ -29,6 +29,7 @@ from support.fault_parts import (
     edit_window,
     fan_fails,
     few_arrivals,
+    filling,
     first_pass_slow,
     gpus,
     hosted,
@@ -307,6 +308,18 @@ FAULTS: dict[str, tuple[Fault, ...]] = {
         Fault(
             suits=both(STEADY, arriving("poisson", rate_per_s=4.0)),
             record=edit_window(few_arrivals),
+        ),
+    ),
+    "E34": (
+        Fault(
+            suits=both(STEADY, arriving("poisson", rate_per_s=4.0)),
+            setting=arriving("poisson", rate_per_s=4.0, ramp_s=0.05),
+        ),
+    ),
+    "E35": (
+        Fault(
+            suits=both(STEADY, arriving("constant", rate_per_s=4.0)),
+            record=edit_window(filling),
         ),
     ),
     "P01": (Fault(sweep=one_boot),),

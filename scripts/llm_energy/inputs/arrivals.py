@@ -16,7 +16,6 @@ from llm_energy.inputs.trace_file import TraceRow, read_trace
 from llm_energy.records import Arrivals
 
 RAMP_S, BATCH_TIMEOUT_S = 10.0, 1.0
-NOTABLE_WAIT = 0.5  # of the horizon, by which a ramp may be longer than asked
 # Which keys a mode needs, and what it may have besides, with the value where none is given; a
 # horizon that is not given is the protocol's shortest window.
 EDGES = {"ramp_s": RAMP_S, "horizon_s": None, "batch_timeout_s": BATCH_TIMEOUT_S}
@@ -75,18 +74,18 @@ def are_drawn(traffic: Mapping[str, Any]) -> bool:
 def make_arrivals(traffic: Mapping[str, Any], root: Path = Path(), block: int = 1) -> Arrivals:
     """Make the arrivals of a complete traffic in one block; those that are not drawn are alike.
 
-    The window begins with the first arrival after the ramp and lasts for the horizon; nothing
-    arrives after it. In a closed loop requests arrive as others end, so there is no vector.
+    The window begins when the ramp ends, whether anybody comes then or not, and lasts for the
+    horizon: begun with an arrival, it would hold half a request or more too many. Nothing arrives
+    after it. In a closed loop requests arrive as others end, so there is no vector.
     Raises LlmEnergyError for a trace that cannot be read or ends too early.
     """
     mode, ramp_s, horizon_s = (traffic[key] for key in ("mode", "ramp_s", "horizon_s"))
+    begin_s, end_s = ramp_s, ramp_s + horizon_s
     if mode == "closed_loop":
-        return Arrivals(mode, ramp_s, ramp_s + horizon_s, concurrency=traffic["concurrency"])
+        return Arrivals(mode, begin_s, end_s, concurrency=traffic["concurrency"])
     if mode == "trace":
         return _replayed(traffic, root)
-    times_s, begin_s, end_s = _edges(
-        itertools.accumulate(_gaps_s(traffic, block)), ramp_s, horizon_s
-    )
+    times_s, _ = _before(end_s, itertools.accumulate(_gaps_s(traffic, block)))
     return Arrivals(mode, begin_s, end_s, times_s, rate_per_s=traffic["rate_per_s"])
 
 
@@ -125,27 +124,19 @@ def _gaps_s(traffic: Mapping[str, Any], block: int) -> Iterator[float]:
             yield random.gammavariate(shape, 1.0) * mean_s / shape
 
 
-def _edges(
-    times_s: Iterable[float], ramp_s: float, horizon_s: float
-) -> tuple[tuple[float, ...], float, float]:
-    """Take arrivals until the window has ended that the first one after the ramp begins.
-
-    Gives them and the window's edges; the end is infinite where the ramp was not over.
-    """
+def _before(end_s: float, times_s: Iterable[float]) -> tuple[tuple[float, ...], bool]:
+    """Return the arrivals before the end of the window, and whether any came after it."""
     taken: list[float] = []
-    begin_s = end_s = math.inf
     for time_s in times_s:
         if time_s >= end_s:
-            return tuple(taken), begin_s, end_s
-        if time_s >= ramp_s and end_s == math.inf:
-            begin_s, end_s = time_s, time_s + horizon_s
+            return tuple(taken), True
         if len(taken) == MOST_ARRIVALS:
             raise LlmEnergyError(
-                f"more than {MOST_ARRIVALS} requests arrive within {ramp_s:g} s of ramp and "
-                f"{horizon_s:g} s of window; lower rate_per_s, ramp_s or horizon_s"
+                f"more than {MOST_ARRIVALS} requests arrive within the {end_s:g} s of ramp and "
+                "window; lower rate_per_s, ramp_s or horizon_s"
             )
         taken.append(time_s)
-    return tuple(taken), begin_s, math.inf
+    return tuple(taken), False
 
 
 def _later(rows: Iterator[TraceRow], start_s: float | None) -> Iterator[TraceRow]:
@@ -170,11 +161,6 @@ def unlike_asked(traffic: Mapping[str, Any], arrivals: Arrivals) -> list[str]:
     if is_other_rate(count, arrivals.rate_per_s, end_s - begin_s):
         rate = f"{count / (end_s - begin_s):.3g}/s arrive in its window"
         found.append(f"{rate}, where {arrivals.rate_per_s:g}/s were asked for")
-    if begin_s > traffic["ramp_s"] + NOTABLE_WAIT * (end_s - begin_s):
-        found.append(
-            f"its ramp lasts {begin_s:.4g} s instead of {traffic['ramp_s']:g} s, since no request "
-            "comes before"
-        )
     return found
 
 
@@ -199,8 +185,9 @@ def _replayed(traffic: Mapping[str, Any], root: Path) -> Arrivals:
             yield (row.time_s - start_s) * factor
             tokens.append((row.prompt_tokens, row.output_tokens))
 
-    taken_s, begin_s, end_s = _edges(times_s(), ramp_s, horizon_s)
-    if end_s == math.inf:
+    begin_s, end_s = ramp_s, ramp_s + horizon_s
+    taken_s, whole = _before(end_s, times_s())
+    if not whole:
         raise LlmEnergyError(
             f"{path}: the trace reaches {taken_s[-1] if taken_s else 0.0:.6g} s, the ramp of "
             f"{ramp_s:.6g} s and the horizon of {horizon_s:.6g} s need more; shorten them, or take "

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from itertools import pairwise
 
 from llm_energy.analysis.checks.catalogue import Finding, check
+from llm_energy.analysis.energy.latency import latencies_s, quantile
 from llm_energy.analysis.evidence import WindowEvidence, finite, is_continuous, mapping, number
 from llm_energy.inputs.rates import is_few, is_other_rate
 
@@ -21,6 +22,8 @@ PREFILL_SHARE = 0.1
 UNEQUAL_POWER = 0.3
 DRIFT = 0.02
 KEPT_RATE = 0.98
+MOST_REQUESTS = 0.9
+EDGE_SHARE, CHANCE = 0.02, 3.0
 # Of five passes against five, a difference of six standard errors comes by chance in one window of
 # 3,000 (Student's t with eight degrees of freedom).
 DRIFT_PASSES, DRIFT_ERRORS = 5, 6.0
@@ -214,6 +217,56 @@ def other_traffic(case: WindowEvidence) -> Finding | None:
             "requested_rate_per_s": report.requested_rate_per_s,
         }
     )
+
+
+@check(
+    "E34",
+    "window",
+    "warning",
+    "a ramp shorter than the requests",
+    "Raise ramp_s above the time that most requests take, or shorten the answers.",
+)
+def short_ramp(case: WindowEvidence) -> Finding | None:
+    """Find timed traffic whose ramp is shorter than nine in ten requests take from end to end.
+
+    The window then begins with fewer requests under way than it has later: what they cost is in its
+    joules, and part of their tokens come after it.
+    """
+    asked = case.workload.parameters.get("traffic_simulation")
+    if case.window.traffic is None or not asked:
+        return None
+    ramp_s, latency = number(asked, "ramp_s"), sorted(latencies_s(case.window)["e2e"])
+    e2e_s = quantile(latency, MOST_REQUESTS)
+    if ramp_s is None or e2e_s is None or not e2e_s > ramp_s:
+        return None
+    return Finding({"ramp_s": ramp_s, "e2e_p90_s": e2e_s})
+
+
+@check(
+    "E35",
+    "window",
+    "warning",
+    "more requests under way at one edge of the window than at the other",
+    "Lengthen the ramp until the load is steady, and the horizon until the edges count little.",
+)
+def unbalanced_edges(case: WindowEvidence) -> Finding | None:
+    """Find a window whose edges differ by over 2 % of its tokens: so much work counts on one side.
+
+    The requests under way at the end, minus those at the begin, times the mean tokens of a request.
+    Within three standard deviations of Poisson counts that is chance, which the scatter of repeats
+    holds, and a note.
+    """
+    report, table = case.window.traffic, case.window.requests
+    inside = sum(table.output_tokens_inside)
+    if report is None or not inside:
+        return None
+    begin, end = report.in_flight
+    size = abs(end - begin) * statistics.fmean(table.output_tokens) / inside
+    if size < EDGE_SHARE:
+        return None
+    chance = abs(end - begin) <= CHANCE * math.sqrt(begin + end)
+    found = {"in_flight": [begin, end], "share_of_tokens": size}
+    return Finding(found, "note" if chance else "warning")
 
 
 @check(

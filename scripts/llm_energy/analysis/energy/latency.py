@@ -51,9 +51,13 @@ def _since(dues_s: Sequence[float], ends_s: Sequence[float | None]) -> list[floa
 def quantiles_s(window: Window, latencies: Mapping[str, Sequence[float]]) -> dict[str, float]:
     """Return the quantiles of each latency that is known, such as ``ttft_p50``.
 
-    Of ``itl``, the gaps between the tokens of a request, they are over tokens, and come from the
-    window's histogram.
+    A quantile that so few values do not reach is left out: above the p-th must lie one of them, so
+    that p50 takes 2, p90 10, p95 20 and p99 100 requests. Of ``itl``, the gaps between the
+    tokens of a request, they are over tokens, and come from the window's histogram.
     """
+    gaps = window.inter_token.bins if window.inter_token else ()
+    counts = {name: len(values) for name, values in latencies.items()}
+    counts["itl"] = sum(count for _, count in gaps)
     found = {}
     for name in QUANTITIES:
         if name == "itl":
@@ -62,9 +66,18 @@ def quantiles_s(window: Window, latencies: Mapping[str, Sequence[float]]) -> dic
             ordered = sorted(latencies[name])
             values = [quantile(ordered, percent / 100) for percent in PERCENTILES]
         for percent, value in zip(PERCENTILES, values, strict=True):
-            if value is not None:
+            if value is not None and reached(percent, counts[name]):
                 found[f"{name}_p{percent}"] = value
     return found
+
+
+def reached(percent: int, count: int) -> bool:
+    """Return whether so many values have one above their percentile, on average.
+
+    >>> reached(99, 99), reached(99, 100), reached(50, 2)
+    (False, True, True)
+    """
+    return count * (100 - percent) >= 100
 
 
 def mean(values: Sequence[float]) -> float | None:

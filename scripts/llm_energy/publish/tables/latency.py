@@ -39,8 +39,9 @@ EXPLANATION = (
     "token, end-to-end to its last one, queueing to the begin of its service. TPOT is the time "
     "from first to last token over the tokens after the first. ITL is the gap between two tokens "
     "of a request; its quantiles are over tokens, within half a percent, all others over requests. "
-    "Each repeat gives one quantile; shown is the mean over n repeats ± half its 95 % interval. Of "
-    "fewer than 100 requests p99 is little but the longest one. Offline, all requests are due at "
+    "Each repeat gives one quantile; shown is the mean over n repeats ± half its 95 % interval. A "
+    "quantile that the requests of a repeat do not reach is left out: p99 takes 100 of them, p95 "
+    "20, p90 10. Offline, all requests are due at "
     "the start of a pass; served/s counts the requests that were served in a second."
 )
 NOTHING = "Nothing to show: no engine of this sweep told when its tokens came."

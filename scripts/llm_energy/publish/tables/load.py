@@ -39,12 +39,12 @@ COLUMNS = (
     ENERGY,
 )
 EXPLANATION = (
-    "The window of timed traffic begins with the first arrival after the ramp and lasts a fixed "
-    "time. What is drawn while the engine waits is in its joules, and only tokens that came inside "
-    "count: at a low rate each token carries more of the power of waiting. Utilisation is the rate "
-    "of arrivals over the requests per second that the same cell serves when all are there "
-    "(offline). Values are means over n repeats ± half their 95 % intervals. Each repeat has its "
-    "own draw of arrivals, the same for all cells, unless a note says otherwise."
+    "The window of timed traffic begins when the ramp ends and lasts a fixed time. What is drawn "
+    "while the engine waits is in its joules, and only tokens that came inside count: at a low "
+    "rate each token carries more of the power of waiting. Utilisation is the rate of arrivals "
+    "over the requests per second that the same cell serves when all are there (offline). Values "
+    "are means over n repeats ± half their 95 % intervals. Each repeat has its own draw of "
+    "arrivals, the same for all cells, unless a note says otherwise."
 )
 FIT = (
     Column("cell", "Cell"),

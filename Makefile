@@ -13,7 +13,8 @@ TEST_TOOLS = latex chromium slurm
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .SECONDARY:
-.PHONY: help demo paper verify export doctor report envs test lint format bench locks clean tools test-envs test-tools
+.PHONY: help demo paper verify export doctor report envs test lint format bench locks clean tools test-envs test-tools \
+  test-engines test-others
 
 DEV = .venvs/dev/bin
 UV = .venvs/uv/bin/uv
@@ -62,17 +63,23 @@ doctor: envs ## say what can be measured on this host, how well, and what would 
 report: envs .venvs/pytest/.installed ## collect what an issue about BACKENDS needs, into report-*.zip
 	@for backend in $(BACKENDS); do $(PYTHON) tests/support/collect_report.py $$backend || exit 1; done
 
+# Two jobs at once, unless make was started with a number of its own.
+TWO = $(if $(filter -j%,$(MAKEFLAGS)),,-j2)
+
 envs: .venvs/uv/.installed ## build the environments of the workflow and of BACKENDS
 	@stamps=$$($(STAMPS) $(BACKENDS)) && \
-	$(MAKE) --silent --no-print-directory -j2 .venvs/workflow/.installed $$stamps
+	$(MAKE) --silent --no-print-directory $(TWO) .venvs/workflow/.installed $$stamps
+
+# Engines come one at a time: their threads wait for each other, and beside other work that takes
+# many times as long. So the tests without one run beside them, at a lower priority.
+test: envs test-envs test-tools ## run the tests (PYTEST='-k name' chooses some of those without an engine)
+	@$(MAKE) --no-print-directory $(TWO) test-engines test-others
 
 # An engine of vLLM that is closed takes down the process groups of another in its process.
 ALONE = tests/engines/test_sharding.py tests/engines/test_timed_traffic.py
 
-# What needs an engine's packages runs inside that engine's environment. Engines come one at a time:
-# their threads wait for each other, and beside other work that takes many times as long.
-test: envs test-envs test-tools ## run the tests (PYTEST='-k name' chooses some of the first part)
-	$(DEV)/python -m pytest -n 2 --dist loadfile --ignore tests/engines -m 'not engine' $(PYTEST)
+# What needs an engine's packages runs inside that engine's environment.
+test-engines:
 	@for stamp in $$($(STAMPS) $(BACKENDS)); do \
 	  place=$${stamp%/.installed}; \
 	  $(PYTHON) tests/support/in_environment.py $$place -q tests/engines $(ALONE:%=--ignore %) \
@@ -80,6 +87,9 @@ test: envs test-envs test-tools ## run the tests (PYTEST='-k name' chooses some 
 	  for file in $(ALONE); do $(PYTHON) tests/support/in_environment.py $$place -q $$file || exit 1; done; \
 	done
 	$(DEV)/python -m pytest -m engine --ignore tests/engines
+
+test-others:
+	nice -n 5 $(DEV)/python -m pytest -n 2 --dist loadfile --ignore tests/engines -m 'not engine' $(PYTEST)
 
 # snakefmt looks for its shell formatter on the PATH.
 lint format: export PATH := $(CURDIR)/$(DEV):$(PATH)
@@ -128,7 +138,7 @@ test-tools:
 
 # An environment is made anew only when the content of its lock changes: its stamp, written last,
 # holds the lock's SHA-256. Nothing is resolved, since the lock is complete, and every file is hashed.
-# Its Python is the 3.11 that the lock is for; uv fetches one where there is none.
+# Its Python is the 3.11 that the lock is for.
 .venvs/%/.installed: envs/%.txt | .venvs/uv/.installed
 	@lock=$$(sha256sum < $< | cut -d ' ' -f 1); \
 	if [ "$$lock" = "$$(cat $@ 2> /dev/null)" ]; then touch $@; exit; fi; \
@@ -149,5 +159,8 @@ test-tools:
 	{ echo "error: $(PYTHON) must be Python 3.11 or newer with its venv module" \
 	       "(Debian: apt-get install python3-venv), or name another: make PYTHON=..." >&2; exit 1; }
 	@$(PYTHON) -m venv .venvs/uv && \
-	.venvs/uv/bin/python -m pip install -qq --require-hashes -r $< && \
-	sha256sum < $< | cut -d ' ' -f 1 > $@
+	.venvs/uv/bin/python -m pip install -qq --require-hashes -r $<
+	@$(UV) python find 3.11 > /dev/null 2>&1 || $(UV) python install --quiet 3.11 2> /dev/null || \
+	{ echo "error: there is no Python 3.11 here, for which the environments are locked, and uv cannot" \
+	       "download one: install it (Debian: apt-get install python3.11), then run make again" >&2; exit 1; }
+	@sha256sum < $< | cut -d ' ' -f 1 > $@

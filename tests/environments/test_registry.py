@@ -259,9 +259,10 @@ def test_make_help_lists_every_command() -> None:
         assert re.search(rf"^  {target}\t\w", done.stdout, re.MULTILINE)
 
 
-def test_make_envs_has_nothing_to_do_a_second_time() -> None:
+@pytest.mark.parametrize("jobs", [(), ("-j4",)], ids=["", "-j4"])
+def test_make_envs_has_nothing_to_do_or_say_a_second_time(jobs) -> None:
     need("uv", "workflow", registry.environment_name("pytorch", registry.variant()))
-    done = make("envs", "BACKENDS=pytorch")
+    done = make(*jobs, "envs", "BACKENDS=pytorch")
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
 
 
@@ -273,6 +274,23 @@ def test_make_envs_says_in_one_line_which_python_it_needs(tmp_path: Path) -> Non
     first, *rest = done.stderr.splitlines()
     assert first.startswith("error: /no/such/python3 must be Python 3.11 or newer")
     assert all(line.startswith("make") for line in rest)
+
+
+def test_make_envs_says_in_one_line_that_the_python_of_the_locks_cannot_be_had(tmp_path) -> None:
+    (tmp_path / "envs").mkdir()
+    (tmp_path / "envs" / "uv.txt").touch()
+    places = tmp_path / ".venvs" / "uv" / "bin"
+    places.mkdir(parents=True)
+    for name, status in {"python": 0, "uv": 2}.items():
+        (places / name).write_text(f"#!/bin/sh\necho no network >&2\nexit {status}\n")
+        (places / name).chmod(0o755)
+    python = f"PYTHON={places / 'python'}"
+    done = make("-f", str(ROOT / "Makefile"), "envs", python, cwd=tmp_path)
+    assert done.returncode != 0
+    [line] = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
+    assert line.startswith("error: there is no Python 3.11 here")
+    assert "apt-get install python3.11" in line
+    assert not (places.parent / ".installed").exists()
 
 
 def test_make_envs_refuses_an_unknown_backend() -> None:

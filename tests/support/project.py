@@ -2,18 +2,67 @@
 
 from __future__ import annotations
 
+import atexit
+import functools
 import json
 import os
 import re
 import shutil
 import subprocess
 import sys
+import tempfile
+import threading
 from pathlib import Path
 
 import yaml
 
 ROOT = Path(__file__).resolve().parents[2]
 PARTS = ("Snakefile", "workflow", "scripts", "config", "envs", "profiles")
+
+# Most of what a start of Snakemake costs are its imports. So one process has imported it, and each
+# run is a fork of that: the real command line, output and exit, with a copy's own modules.
+IMPORTED = """
+import json, os, sys
+import jsonschema, requests, smart_open, snakemake.cli
+snakemake.cli.get_argument_parser()  # imports the plugins
+
+for line in sys.stdin:
+    folder, arguments, environment, output = json.loads(line)
+    if (child := os.fork()) == 0:
+        os.chdir(folder)
+        os.environ.clear()
+        os.environ.update(environment)
+        os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+        os.dup2(os.open(output, os.O_WRONLY | os.O_APPEND), 1)
+        os.dup2(1, 2)
+        snakemake.cli.main(arguments)
+        sys.exit()
+    print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
+"""
+
+
+ONE_ANSWER = threading.Lock()
+
+
+@functools.cache
+def _imported() -> subprocess.Popen:
+    """Start the process that has Snakemake imported; it ends with this one."""
+    process = subprocess.Popen(
+        [sys.executable, "-c", IMPORTED], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    atexit.register(process.communicate)
+    return process
+
+
+def _run_imported(
+    arguments: list[str], cwd: Path, env: dict[str, str]
+) -> subprocess.CompletedProcess:
+    with ONE_ANSWER, tempfile.NamedTemporaryFile("r", errors="replace") as output:
+        asked = [str(cwd), arguments, env, output.name]
+        process = _imported()
+        print(json.dumps(asked), file=process.stdin, flush=True)
+        status = int(process.stdout.readline())
+        return subprocess.CompletedProcess(arguments, status, output.read())
 
 
 class Project:
@@ -40,17 +89,26 @@ class Project:
     def snakemake(
         self, *arguments: str, check: bool = True, **environment: str
     ) -> subprocess.CompletedProcess:
-        """Run ``snakemake --cores 1`` with ``arguments``; stdout and stderr come as one text."""
-        result = subprocess.run(
-            [sys.executable, "-m", "snakemake", "--cores", "1", *arguments],
-            cwd=self.folder,
-            text=True,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            stdin=subprocess.DEVNULL,
-            # Threads that spin while they wait take each other's time where other work goes on.
-            env=os.environ | {"OMP_WAIT_POLICY": "PASSIVE"} | environment,
-        )
+        """Run ``snakemake --cores 1`` with ``arguments``; stdout and stderr come as one text.
+
+        With variables of the ``environment``, some of which only a start of Python reads, the
+        interpreter is started anew.
+        """
+        arguments = ["--cores", "1", *arguments]
+        # Threads that spin while they wait take each other's time where other work goes on.
+        env = os.environ | {"OMP_WAIT_POLICY": "PASSIVE"} | environment
+        if environment:
+            result = subprocess.run(
+                [sys.executable, "-m", "snakemake", *arguments],
+                cwd=self.folder,
+                text=True,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                stdin=subprocess.DEVNULL,
+                env=env,
+            )
+        else:
+            result = _run_imported(arguments, self.folder, env)
         if check:
             assert result.returncode == 0, result.stdout
         return result

@@ -16,22 +16,28 @@ import yaml
 from support import system_tools
 from support.project import ROOT, Project
 
+from llm_energy.core import locks
+
 CLUSTER = ROOT / "tests" / "support" / "slurm_cluster.py"
 LIMIT_S = 280  # how long a test waits for what must come
 
 
 @contextlib.contextmanager
 def running_cluster() -> Iterator[None]:
-    """Start the cluster and stop it; skip the calling test where that cannot be, or fail in CI."""
+    """Start the cluster and stop it, once no other test process has it.
+
+    The calling test is skipped where that cannot be, and fails in CI.
+    """
     system_tools.need("slurm")
     if os.geteuid():
         reason = "SLURM's daemons need root: run the tests as root"
         pytest.fail(reason) if os.environ.get("CI") == "true" else pytest.skip(reason)
-    subprocess.run([sys.executable, CLUSTER, "start"], check=True)
-    try:
-        yield
-    finally:
-        subprocess.run([sys.executable, CLUSTER, "stop"], check=True)
+    with locks.exclusive_host("llm-energy-test-slurm"):
+        subprocess.run([sys.executable, CLUSTER, "start"], check=True)
+        try:
+            yield
+        finally:
+            subprocess.run([sys.executable, CLUSTER, "stop"], check=True)
 
 
 class ClusterProject(Project):

@@ -17,8 +17,8 @@ from support.slurm_project import (
     wait_until,
 )
 
-pytestmark = pytest.mark.engine
-
+# Of most sweeps only what is measured is looked at.
+MEASURE = ("--until", "measure")
 # Measuring processes wait here as long as the file hold-<repeat> is there.
 HOLD = """
 import os, sys, time
@@ -59,7 +59,7 @@ def cluster():
         yield
 
 
-def begin(folder, sweep, code="", held=(), arguments=(), **measure):
+def begin(folder, sweep, code="", held=(), arguments=MEASURE, **measure):
     """Begin a sweep whose measuring processes first run ``code``, which may hold some repeats."""
     project = ClusterProject(folder, **measure)
     project.insert(code)
@@ -130,7 +130,7 @@ def restarted(begun):
     path = project.folder / "results/head/replay/measurements/sim--replay--bfloat16/r01.json"
     wait_until(path.exists, "the measurement of the job that went on")
     first = project.records("head")
-    head = project.start("--configfile", "sweep.yaml")
+    head = project.start("--configfile", "sweep.yaml", *MEASURE)
     wait_until(lambda: _all(jobs(project.folder, "RUNNING"), 2), "the second job of r02")
     (project.folder / "hold-r02").unlink()
     finished(head)
@@ -145,9 +145,12 @@ def test_a_head_that_is_killed_and_started_again_loses_and_repeats_nothing(resta
     by = {name[-3:]: record["host"]["batch_job"]["job_id"] for name, record in records.items()}
     assert by["r01"] in {job.id for job in old}
     assert len((project.folder / "starts").read_text().splitlines()) == 2
-    ended = [job.repeat for job in jobs(project.folder, "COMPLETED")]
-    assert ended.count("r02") == 2  # of which one found the other's measurement
-    assert "Nothing to be done" in project.submit("--configfile", "sweep.yaml")
+
+    def ended():
+        return _all([job for job in jobs(project.folder, "COMPLETED") if job.repeat == "r02"], 2)
+
+    wait_until(ended, "the end of both jobs of r02, of which one found the other's measurement")
+    assert "Nothing to be done" in project.submit("--configfile", "sweep.yaml", *MEASURE)
 
 
 def test_a_job_gets_its_gpus_for_itself_and_starts_one_measuring_process(restarted):
@@ -208,7 +211,7 @@ def test_jobs_that_run_out_of_time_or_are_cancelled_cost_no_other_and_are_made_u
 
     for hold in project.folder.glob("hold-*"):
         hold.unlink()
-    project.submit("--configfile", "sweep.yaml")
+    project.submit("--configfile", "sweep.yaml", *MEASURE)
     later = project.records("slow")
     assert [name[-3:] for name in later] == ["r01", "r02", "r03"]
     assert later["sim--replay--bfloat16/r03"] == records["sim--replay--bfloat16/r03"]

@@ -76,13 +76,13 @@ class Metrics:
     ``output_tokens`` are all of the window, and padding is never counted. ``hostname`` is the host
     that measured. ``measurement`` is the path of the raw record, ``measurement_sha256`` its hash.
 
-    ``energy_status`` says which of the two the row is; ``components`` which parts it sums (``gpu``,
-    ``cpu``, ``dram``). ``gross_energy_j`` are the joules over the window, ``net_energy_j`` those
-    minus the loaded-idle power times the window, null with ``net_reason`` where that baseline is
-    missing. Energies per token, request and byte are gross unless their name says net. ``ttft_s``
-    (time to first token, queueing included), ``tpot_s`` (time per output token after the first) and
-    ``e2e_latency_s`` (arrival to last token) are means over requests. ``flags`` are the ids of the
-    window's flags. ``simulated`` joules were never drawn.
+    ``energy_status`` says how a row's joules are known; ``components`` which parts it sums
+    (``gpu``, ``cpu``, ``dram``). ``gross_energy_j`` are the joules over the window,
+    ``net_energy_j`` those minus the loaded-idle power times the window, null with ``net_reason``
+    where that baseline is missing. Energies per token, request and byte are gross unless their name
+    says net. ``ttft_s`` (time to first token, queueing included), ``tpot_s`` (time per output token
+    after the first) and ``e2e_latency_s`` (arrival to last token) are means over requests.
+    ``flags`` are the ids of the window's flags. ``simulated`` joules were never drawn.
 
     Standard uncertainties are of the counters' ticks and of the subtracted baseline (see
     ``uncertainty.py``); an estimate has none, with ``uncertainty_reason``. By ``counter_lag_j`` the

@@ -61,6 +61,8 @@ def test_numbers_are_those_of_the_records(folder, sweep):
     rows = [row for table in sweep.metrics for row in table.rows]
     assert [*windows["gross_energy_j"].dropna()] == [row.gross_energy_j for row in rows]
     assert [*windows["ttft_p50_s"].dropna()] == [row.latencies_s["ttft_p50"] for row in rows]
+    ends = windows[["repeat_begin_utc_s", "repeat_end_utc_s"]].dropna()
+    assert [*map(tuple, ends.to_numpy())] == [row.span_utc_s for row in rows if row.span_utc_s]
     assert {*windows["condition_engine"].dropna()} == {
         one["engine"] for table in sweep.metrics for one in table.conditions.values()
     }
@@ -136,7 +138,7 @@ def test_every_column_is_explained_on_the_page_and_in_the_package(folder, sweep)
     names = {c for name in TABLES for c in frame(folder, name).columns}
     patterns = [re.escape(name).replace(r"\*", r"[a-z_]+") for name in named]
     assert [n for n in names if not any(re.fullmatch(p, n) for p in patterns)] == []
-    assert "| `gross_energy_j` | number | J | Gross energy." in page
+    assert "| `gross_energy_j` | number | J | gross energy." in page
 
 
 @pytest.mark.parametrize("language", ["pandas", "polars", "DuckDB"])

@@ -108,7 +108,7 @@ def meaning(record: type, name: str) -> str:
     What a record says nothing of, such as its cell, is as in a window's metrics.
     """
     known = METRICS.get(name)
-    words = [f"{known.label[0].upper()}{known.label[1:]}."] if known else []
+    words = [f"{known.label}."] if known else []
     told = [[s for s, names in _sentences(r) if _names(names, name)] for r in (record, Metrics)]
     return " ".join([*words, *next(filter(None, told), [])])
 

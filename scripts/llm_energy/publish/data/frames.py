@@ -43,7 +43,8 @@ JUDGED = (
 )
 # The first columns of a request; what follows is of the window's table.
 OF_REQUEST = ("cell", *AXES, "workload", "repeat", "verdict")
-NESTED = ("latencies_s", "conditions", "statistics", "reference", "other")
+NESTED = ("latencies_s", "conditions", "statistics", "reference", "other", "span_utc_s")
+ENDS = ("repeat_begin_utc_s", "repeat_end_utc_s")
 SIDES = ("reference", "other")
 NO_QUANTITY = ("n", "degrees_of_freedom")  # of a statistic: they have no unit
 TYPES = {"string": "string", "integer": "Int64", "number": "Float64", "boolean": "boolean"}
@@ -133,6 +134,7 @@ def _windows(sweep: Sweep) -> Tidy:
         "that gave no metrics has its verdict and reason, and null for what there is not",
         [
             *(*first, *known.values()),
+            *(Column(name, "number", meaning(Metrics, "span_utc_s"), "s") for name in ENDS),
             *_quantiles(),
             *(
                 Column(f"condition_{name}", "string", f"What was held fixed: {field.title}.")
@@ -161,6 +163,7 @@ def _window_rows(sweep: Sweep) -> Iterator[Row]:
             conditions = table.conditions.get(row.conditions, {})
             found.setdefault((row.cell, row.repeat, row.workload), []).append(
                 _fields(row)
+                | dict(zip(ENDS, row.span_utc_s or (None, None), strict=True))
                 | {f"{name}_s": value for name, value in row.latencies_s.items()}
                 | {f"condition_{name}": value for name, value in conditions.items()}
             )

@@ -263,22 +263,24 @@ def _summarise(rows: list[Metrics], name: str) -> Statistic:
     if kind == "gross":
         scales = [getattr(row, name) / row.gross_energy_j for row in rows]
         standards_j = [row.gross_energy_standard_uncertainty_j for row in rows]
-        drifts_j = [0.0] * len(rows)
+        drifts_j = excesses_j = [0.0] * len(rows)
     elif kind == "net":
         scales = [1.0 if name == "net_energy_j" else 1 / row.output_tokens for row in rows]
         drifts_j = [(row.loaded_idle_drift_w or 0.0) * row.duration_s for row in rows]
+        excesses_j = [(row.loaded_idle_excess_w or 0.0) * row.duration_s for row in rows]
         standards_j = [
             without_drift(row.net_energy_standard_uncertainty_j, drift_j)
             for row, drift_j in zip(rows, drifts_j, strict=True)
         ]
     else:
         return found
+    lag = _mean_of([row.counter_lag_j for row in rows], scales)
     scaled = [standard_j * scale for standard_j, scale in zip(standards_j, scales, strict=True)]
     return with_intervals(
         found,
         window=math.hypot(*scaled) / math.sqrt(len(rows)),
         drift=drift_standard(_mean_of(drifts_j, scales)),
-        lag=_mean_of([row.counter_lag_j for row in rows], scales),
+        bias=lag - _mean_of(excesses_j, scales),  # a counter too small, an idle power too small
         sensor_relative=SENSOR_RELATIVE,
     )
 

@@ -211,6 +211,7 @@ def _of_joules(
         "net_energy_standard_uncertainty_j": None if net_j is None else budget.net_j,
         "counter_lag_j": budget.lag_j,
         "loaded_idle_drift_w": budget.drift_w,
+        "loaded_idle_excess_w": budget.excess_w,
         "assumptions": budget.assumptions,
     }
 

@@ -140,6 +140,7 @@ METRICS: dict[str, Metric] = {
         ),
         Metric("counter_lag_j", "lag of the counters", "lag", "J", "window"),
         Metric("loaded_idle_drift_w", "drift of loaded-idle power", "drift", "W", "window"),
+        Metric("loaded_idle_excess_w", "excess of warm idle power", "excess", "W", "window"),
     )
 }
 SUMMARISED = tuple(name for name, metric in METRICS.items() if metric.kind != "window")

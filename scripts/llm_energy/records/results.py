@@ -87,9 +87,10 @@ class Metrics:
     Standard uncertainties are of the counters' ticks and of the subtracted baseline (see
     ``uncertainty.py``); an estimate has none, with ``uncertainty_reason``. By ``counter_lag_j`` the
     counters are expected to show too little, ``loaded_idle_drift_w`` is the loaded-idle power after
-    minus before, and ``assumptions`` name what was taken for granted. Facility energy is gross
-    times the site's PUE. The steady state is that of continuous batching. Gross energy is split by
-    component as far as the row has it.
+    minus before, less what temperature explains, ``loaded_idle_excess_w`` by how much that at the
+    window's temperature is expected to be above the one that was subtracted, and ``assumptions``
+    name what was taken for granted. Facility energy is gross times the site's PUE. The steady state
+    is that of continuous batching. Gross energy is split by component as far as the row has it.
 
     ``nll_per_token`` (nats) and ``perplexity``, its exponential, are of the quality text.
     ``agreement_with_float32`` is the mean share of an output up to the first token that differs
@@ -152,6 +153,7 @@ class Metrics:
     uncertainty_reason: str | None = None
     counter_lag_j: float | None = None
     loaded_idle_drift_w: float | None = None
+    loaded_idle_excess_w: float | None = None
     assumptions: tuple[str, ...] = ()
     facility_energy_per_output_token_j: float | None = None
     steady_state_energy_per_output_token_j: float | None = None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 
 import compare as script
@@ -157,6 +158,45 @@ def test_a_repeat_that_was_measured_anew_later_is_left_out_of_its_block():
     one = next(c for c in of(said(change=again), "precision") if c.other.precision == "int4")
     assert one.blocks == (1, 3, 4, 5)
     assert one.left_out[0].reason.startswith("session: begun 2001-09-09")
+
+
+NET = "net_energy_per_output_token_j"
+
+
+def test_the_ratio_of_net_energies_holds_the_drift_of_the_idle_power():
+    share = 0.5 * 0.1 * 2 * 3**0.5  # of a drift whose standard uncertainty is 5 % of the net energy
+
+    def drifting(table):
+        rows = [
+            replace(row, loaded_idle_drift_w=share * row.net_energy_j / row.duration_s)
+            for row in table.rows
+        ]
+        return replace(table, rows=tuple(rows))
+
+    plain, found = (of(said(change=change), "precision", NET)[0] for change in (None, drifting))
+    assert found.ratio == plain.ratio
+    assert math.log(found.ci_high / found.ratio) >= 1.96 * 0.05 * 2**0.5
+    assert found.p_adjusted > plain.p_adjusted
+    assert found.smallest_detectable_percent > plain.smallest_detectable_percent
+    gross = [of(said(change=change), "precision") for change in (None, drifting)]
+    assert gross[0] == gross[1]
+
+
+@pytest.mark.parametrize(("int4", "wider"), [(0.1, True), (0.0, True), (0.05, False)])
+def test_cold_baselines_widen_a_ratio_by_that_alone_in_which_they_differ(int4, wider):
+    def warm(table):
+        rows = []
+        for row in table.rows:
+            share = int4 if row.precision == "int4" else 0.05
+            excess_w = share * row.net_energy_j / row.duration_s
+            rows.append(replace(row, loaded_idle_excess_w=excess_w))
+        return replace(table, rows=tuple(rows))
+
+    plain, found = (
+        next(c for c in of(said(change=change), "precision", NET) if c.other.precision == "int4")
+        for change in (None, warm)
+    )
+    assert (found.ci_high / found.ratio > 1.02 * plain.ci_high / plain.ratio) is wider
 
 
 def test_a_sweep_split_over_two_hosts_is_paired_within_each():

@@ -23,6 +23,7 @@ from llm_energy.analysis.statistics.paired import (
     ratio_of,
 )
 
+NONE = paired.Shared()
 ALONE = family_noise([])
 
 
@@ -34,7 +35,7 @@ def drawn(seed: int, sd: float = 0.02, n: int = 5, mean: float = 0.0) -> list[fl
 @pytest.mark.parametrize("seed", range(3))
 def test_a_pair_by_itself_gets_the_t_test_of_its_log_ratios(seed):
     logs = drawn(seed, mean=0.02)
-    found = paired.tested(ratio_of(logs), ALONE)
+    found = paired.tested(ratio_of(logs), ALONE, NONE)
     expected = stats.ttest_1samp(logs, 0)
     assert found.p == pytest.approx(expected.pvalue)
     low, high = expected.confidence_interval(0.95)
@@ -43,30 +44,30 @@ def test_a_pair_by_itself_gets_the_t_test_of_its_log_ratios(seed):
 
 
 def test_one_pair_or_pairs_without_scatter_have_no_interval():
-    assert paired.tested(ratio_of([0.3]), ALONE) is None
-    assert paired.tested(ratio_of([0.3, 0.3]), ALONE) is None
+    assert paired.tested(ratio_of([0.3]), ALONE, NONE) is None
+    assert paired.tested(ratio_of([0.3, 0.3]), ALONE, NONE) is None
 
 
 def test_equally_noisy_pairs_lend_each_other_all_their_degrees_of_freedom():
     ratios = [Ratio(5, 0.0, 4e-4 * factor) for factor in (0.8, 0.9, 1.0, 1.1, 1.2)]
     noise = family_noise(ratios)
     assert (noise.degrees, noise.most) == (math.inf, 20)
-    assert paired.tested(ratios[0], noise).variance == pytest.approx(4e-4)
-    assert paired.tested(ratios[0], noise).degrees == 20
+    assert paired.tested(ratios[0], noise, NONE).variance == pytest.approx(4e-4)
+    assert paired.tested(ratios[0], noise, NONE).degrees == 20
 
 
 def test_pairs_of_very_unlike_noise_lend_each_other_little():
     ratios = [Ratio(5, 0.0, variance) for variance in (1e-6, 1e-5, 1e-4, 1e-3, 1e-2)]
     noise = family_noise(ratios)
     assert noise.degrees < 2
-    loud, quiet = (paired.tested(ratios[k], noise) for k in (-1, 0))
+    loud, quiet = (paired.tested(ratios[k], noise, NONE) for k in (-1, 0))
     assert loud.variance > 100 * quiet.variance
 
 
 def test_a_pair_that_is_noisier_than_its_family_keeps_its_own_noise():
     ratios = [Ratio(5, 0.0, 4e-4) for _ in range(10)]
     loud = Ratio(5, 0.0, 4e-3)
-    found = paired.tested(loud, family_noise([*ratios, loud]))
+    found = paired.tested(loud, family_noise([*ratios, loud]), NONE)
     assert (found.variance, found.degrees) == (4e-3, 4)
 
 

@@ -62,7 +62,10 @@ def family_id(pair: Pair) -> str:
 def _family(id: str, members: Sequence[Pair]) -> tuple[list[Comparison], Family]:
     ratios = [ratio_of(list(pair.logs.values())) if pair.logs else None for pair in members]
     noise = family_noise(_independent(members, ratios))
-    tests = [ratio and tested(ratio, noise) for ratio in ratios]
+    tests = [
+        ratio and tested(ratio, noise, pair.shared)
+        for pair, ratio in zip(members, ratios, strict=True)
+    ]
     values = [test.p for test in tests if test]
     adjusted = iter(holm(values))
     comparisons = [

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from llm_energy.analysis.comparability import differences, in_words
+from llm_energy.analysis.energy.uncertainty import drift_standard
 from llm_energy.analysis.sessions import sessions, utc
 from llm_energy.analysis.statistics.outliers import outlying
+from llm_energy.analysis.statistics.paired import Shared
 from llm_energy.records import Metrics, MetricsTable, Status
 from llm_energy.records.comparison import Contrast, Difference, LeftOut, Side
 from llm_energy.records.metrics import Metric
@@ -54,6 +56,20 @@ class Series:
             self._outliers[metric.name] = outlying(self.values(metric))
         return self._outliers[metric.name]
 
+    def shared(self, metric: Metric, repeats: Iterable[int]) -> tuple[float, float]:
+        """Return what so many repeats share in net energy, relative to it: its error and its bias.
+
+        The error is that of the idle power's drift, the bias that of idle baselines which were
+        taken colder than the windows.
+        """
+        rows = [self.rows[repeat] for repeat in repeats]
+        if metric.kind != "net" or not rows:
+            return 0.0, 0.0
+        net_j = math.fsum(row.net_energy_j for row in rows)
+        drift_j = math.fsum((row.loaded_idle_drift_w or 0.0) * row.duration_s for row in rows)
+        excess_j = math.fsum((row.loaded_idle_excess_w or 0.0) * row.duration_s for row in rows)
+        return drift_standard(drift_j / net_j), excess_j / net_j
+
     def side(self, metric: Metric) -> Side:
         """Describe the series as one side of a comparison."""
         values = self.values(metric)
@@ -84,6 +100,25 @@ class Pair:
     logs: dict[int, float]
     left_out: tuple[LeftOut, ...]
     differs: tuple[Difference, ...]
+
+    @property
+    def shared(self) -> Shared:
+        """Return what its blocks have in common."""
+        return shared_by(self.reference, self.other, self.metric, self.logs)
+
+
+def shared_by(
+    reference: Series, other: Series, metric: Metric, blocks: Collection[int] | None = None
+) -> Shared:
+    """Return what the repeats of a ratio share: those of ``blocks``, or else all of each side.
+
+    Two cells whose net energy is too large by the same share have the right ratio.
+    """
+    (first, low), (second, high) = (
+        side.shared(metric, side.values(metric) if blocks is None else blocks)
+        for side in (reference, other)
+    )
+    return Shared(math.hypot(first, second), abs(high - low))
 
 
 def collect(tables: Iterable[MetricsTable]) -> list[Series]:

@@ -8,15 +8,10 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
 from llm_energy.analysis.comparability import FIELDS, UNRECORDED, differences, in_words
-from llm_energy.analysis.compare.series import Series, collect
-from llm_energy.analysis.energy.uncertainty import SENSOR_RELATIVE, drift_standard
-from llm_energy.analysis.statistics.intervals import (
-    Term,
-    combined,
-    effective_degrees_of_freedom,
-    t_test,
-)
-from llm_energy.analysis.statistics.paired import ALPHA, holm
+from llm_energy.analysis.compare.series import Series, collect, shared_by
+from llm_energy.analysis.energy.uncertainty import SENSOR_RELATIVE
+from llm_energy.analysis.statistics.intervals import Term
+from llm_energy.analysis.statistics.paired import ALPHA, holm, t_test_with
 from llm_energy.core.errors import LlmEnergyError
 from llm_energy.records import MetricsTable
 from llm_energy.records.metrics import GROSS, METRICS, NET, SPEED, Metric
@@ -90,9 +85,11 @@ def _changed(first: Series, second: Series, metric: Metric) -> tuple[Changed, fl
         few = "an interval takes two repeats that differ in each sweep"
         return replace(row, remarks=(few, *row.remarks)), None
     repeats = [_of_repeats(side) for side in logs]
-    shared = [(_drift(side, metric), math.inf) for side in (first, second)]
-    shared += [(SENSOR_RELATIVE, math.inf)] * 2 if sensors else []
-    half, p = _tested(log_ratio, repeats, shared)
+    shared = shared_by(first, second, metric)
+    if sensors:
+        error = math.hypot(shared.standard, SENSOR_RELATIVE, SENSOR_RELATIVE)
+        shared = replace(shared, standard=error)
+    half, p = t_test_with(log_ratio, repeats, shared)
     ends = {"ci_low": math.exp(log_ratio - half), "ci_high": math.exp(log_ratio + half)}
     return replace(row, **ends), p
 
@@ -100,33 +97,6 @@ def _changed(first: Series, second: Series, metric: Metric) -> tuple[Changed, fl
 def _of_repeats(logs: Sequence[float]) -> Term:
     """Return the standard uncertainty of the mean of logarithms, and its degrees of freedom."""
     return statistics.stdev(logs) / math.sqrt(len(logs)), len(logs) - 1
-
-
-def _drift(side: Series, metric: Metric) -> float:
-    """Return the relative uncertainty that the idle power's mean drift leaves in net energy."""
-    if metric.name != NET:
-        return 0.0
-    rows = [side.rows[repeat] for repeat in side.values(metric)]
-    drift_j = math.fsum((row.loaded_idle_drift_w or 0.0) * row.duration_s for row in rows)
-    return drift_standard(drift_j / math.fsum(row.net_energy_j for row in rows))
-
-
-def _tested(
-    log_ratio: float, repeats: Sequence[Term], shared: Sequence[Term]
-) -> tuple[float, float]:
-    """Return the half-width of the 95 % interval and the p-value of no difference.
-
-    By the repeats alone (which is Welch's test) and with what they share, whichever is more
-    cautious: Welch and Satterthwaite take a well-known term as more degrees of freedom.
-    """
-    halves, p_values = zip(
-        *(
-            t_test(log_ratio, combined(terms), effective_degrees_of_freedom(terms))
-            for terms in (repeats, [*repeats, *shared])
-        ),
-        strict=True,
-    )
-    return max(halves), max(p_values)
 
 
 def _concluded(row: Changed, adjusted: float | None) -> Changed:

@@ -25,6 +25,11 @@ RAPL_TICK_S = 0.001
 # The GPU's own sensor is off by a factor that differs from GPU to GPU, by about 5 % (the same
 # paper). Taken as a standard uncertainty, which is the cautious reading of a plain "5 %".
 SENSOR_RELATIVE = 0.05
+# By which the idle power of an H100 rises with its temperature, between the baselines of the sweeps
+# in docs/measurements: 0.66 (vLLM), 0.80 (PyTorch, eager) and 1.33 W per degC (compiled).
+IDLE_SLOPE_W_PER_C = 0.7
+LEAST_RISE_C = 5.0  # between two baselines, that a slope may be taken from them
+SLOPE_ASSUMED = f"the idle power of a GPU rises by {IDLE_SLOPE_W_PER_C:g} W per degC (not measured)"
 SENSOR_ASSUMED = "the sensors of CPU and memory were taken to be as true as a GPU's, to 5 %"
 
 
@@ -33,13 +38,16 @@ class Budget:
     """What its counters leave open about the energy of one window, in J.
 
     ``gross_j`` and ``net_j`` are standard uncertainties, ``lag_j`` is by how much the counters are
-    expected to show too little. ``drift_w`` is the loaded-idle power after minus before.
+    expected to show too little. ``drift_w`` is the loaded-idle power after minus before, less
+    what temperature explains, ``excess_w`` what the loaded engine is expected to draw more when it
+    waits at the window's temperature than at that of the baselines.
     """
 
     gross_j: float
     net_j: float | None
     lag_j: float
     drift_w: float | None
+    excess_w: float | None
     assumptions: tuple[str, ...]
 
 
@@ -65,7 +73,7 @@ def window_budget(
     }
     variance_j2 = tick_variance_j2(before_w, inside_w, ticks_s)
     lag_j = math.fsum((inside_w[p] - before_w[p]) * ticks_s[p] / 2 for p in parts)
-    net_j = drift_w = None
+    net_j = drift_w = excess_w = None
     if baselines:
         idle_w2 = (
             math.fsum(
@@ -74,14 +82,57 @@ def window_budget(
             )
             / len(baselines) ** 2
         )
+        excess_w, warmed_w, assumed = by_temperature_w(window, baselines, idles_w)
+        assumptions += assumed
         if len(baselines) == 2:
             first_w, last_w = (math.fsum(idle.values()) for idle in idles_w)
-            drift_w = last_w - first_w
+            drift_w = last_w - first_w - warmed_w
             idle_w2 += drift_standard(drift_w) ** 2
         else:
             assumptions.append("with one loaded-idle baseline, the idle power did not drift")
         net_j = math.sqrt(variance_j2 + window.duration_s**2 * idle_w2)
-    return Budget(math.sqrt(variance_j2), net_j, lag_j, drift_w, tuple(assumptions))
+    return Budget(math.sqrt(variance_j2), net_j, lag_j, drift_w, excess_w, tuple(assumptions))
+
+
+def by_temperature_w(
+    window: Interval, baselines: Sequence[Interval], idles_w: Sequence[Mapping[Part, float]]
+) -> tuple[float, float, list[str]]:
+    """Return what temperature alone changes in the power of the waiting engine, in W.
+
+    The first is how much more it draws when it is as warm as in the window than it drew in the
+    baselines, the second how much more in the last baseline than in the first. The slope of each
+    GPU is that between its two baselines where they are far enough apart, else
+    ``IDLE_SLOPE_W_PER_C``, which is then named as an assumption. Where no temperature was recorded
+    both are 0.
+    """
+    inside_c, idles_c = _temperatures_c(window), [_temperatures_c(one) for one in baselines]
+    excess_w, warmed_w, assumed = 0.0, 0.0, []
+    for component, device in idles_w[0]:
+        warm_c = [idle_c.get(device) for idle_c in idles_c]
+        if component != "gpu" or device not in inside_c or None in warm_c:
+            continue
+        slope_w_per_c = IDLE_SLOPE_W_PER_C
+        rise_c, between_c = (
+            inside_c[device] - math.fsum(warm_c) / len(warm_c),
+            warm_c[-1] - warm_c[0],
+        )
+        if between_c >= LEAST_RISE_C:
+            first_w, last_w = (idle_w[component, device] for idle_w in idles_w)
+            slope_w_per_c = max(0.0, (last_w - first_w) / between_c)
+        elif rise_c:
+            assumed = [SLOPE_ASSUMED]
+        excess_w += rise_c * slope_w_per_c
+        warmed_w += between_c * slope_w_per_c
+    return excess_w, warmed_w, assumed
+
+
+def _temperatures_c(interval: Interval) -> dict[str, float]:
+    """Return the mean of the temperatures of each GPU at the two edges."""
+    return {
+        gpu.device: math.fsum(gpu.temperature_c) / 2
+        for gpu in interval.boards
+        if None not in gpu.temperature_c
+    }
 
 
 def tick_variance_j2(
@@ -119,7 +170,7 @@ def with_intervals(
     *,
     window: float | None = None,
     drift: float = 0.0,
-    lag: float = 0.0,
+    bias: float = 0.0,
     sensor_relative: float | None = None,
 ) -> Statistic:
     """Put the intervals of a mean of energies over repeats, all in the unit of the mean.
@@ -127,7 +178,7 @@ def with_intervals(
     ``window`` is the standard uncertainty of one repeat's value, its drift aside. It stands for a
     single repeat. The ticks of several scatter with all else that differs between them, so they are
     in the standard deviation and not added to it. What the repeats share does not average out:
-    ``drift`` is a standard uncertainty, ``lag`` by how much the mean is expected to be too small.
+    ``drift`` is a standard uncertainty, ``bias`` by how much the mean is expected to be off.
     With ``sensor_relative`` there is an absolute interval as well.
     """
     n, mean = statistic.n, statistic.mean
@@ -138,7 +189,7 @@ def with_intervals(
     else:
         return statistic
     terms = [own, (drift, math.inf)] if drift else [own]
-    half = widest(terms, lag)
+    half = widest(terms, bias)
     degrees = effective_degrees_of_freedom(terms)
     found = {
         "ci_low": mean - half,
@@ -147,7 +198,7 @@ def with_intervals(
         "degrees_of_freedom": degrees if math.isfinite(degrees) else None,
     }
     if sensor_relative is not None:
-        half = widest([*terms, (sensor_relative * mean, math.inf)], lag)
+        half = widest([*terms, (sensor_relative * mean, math.inf)], bias)
         found |= {"absolute_ci_low": mean - half, "absolute_ci_high": mean + half}
     return replace(statistic, **found)
 

@@ -15,9 +15,16 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
-from llm_energy.analysis.statistics.intervals import CONFIDENCE, t_test
+from llm_energy.analysis.statistics.intervals import (
+    CONFIDENCE,
+    Term,
+    combined,
+    effective_degrees_of_freedom,
+    half_width,
+    t_test,
+)
 
 ALPHA = 1 - CONFIDENCE
 POWER = 0.8
@@ -72,6 +79,18 @@ class Noise:
 
 
 @dataclass(frozen=True)
+class Shared:
+    """What the repeats of a ratio have in common, so that it is in none of their scatter.
+
+    ``standard`` is a standard uncertainty, by ``bias`` the ratio is expected to be off, one way or
+    the other (both on the log scale).
+    """
+
+    standard: float = 0.0
+    bias: float = 0.0
+
+
+@dataclass(frozen=True)
 class Tested:
     """A ratio with its 95 % interval and the p-value of no difference (all on the log scale)."""
 
@@ -79,6 +98,7 @@ class Tested:
     p: float
     variance: float
     degrees: float
+    shared: Shared = field(default_factory=Shared)
 
 
 def ratio_of(logs: Sequence[float]) -> Ratio:
@@ -120,18 +140,34 @@ def family_noise(ratios: Sequence[Ratio]) -> Noise:
     return Noise(math.exp(centre + float(digamma(half)) - math.log(half)), 2 * half, most)
 
 
-def tested(ratio: Ratio, noise: Noise) -> Tested | None:
+def tested(ratio: Ratio, noise: Noise, shared: Shared) -> Tested | None:
     """Test a ratio against 1 with a t distribution; None for one pair, which has no noise.
 
-    Pairs without any scatter, in a family that knows nothing either, have no interval.
+    Pairs without any scatter, in a family that knows nothing either, have no interval. What the
+    repeats share never makes one narrower.
     """
     if ratio.degrees < 1:
         return None
     variance, degrees = noise.combined(ratio)
     if variance <= 0:
         return None
-    half_width, p = t_test(ratio.mean, math.sqrt(variance / ratio.n), degrees)
-    return Tested(half_width, p, variance, degrees)
+    half, p = t_test_with(ratio.mean, [(math.sqrt(variance / ratio.n), degrees)], shared)
+    return Tested(half, p, variance, degrees, shared)
+
+
+def t_test_with(estimate: float, repeats: Sequence[Term], shared: Shared) -> tuple[float, float]:
+    """Return half the interval of an estimate, and the p-value of its being 0 but for the bias.
+
+    By the repeats alone and with what they share, whichever is more cautious: Welch and
+    Satterthwaite take a well-known term as more degrees of freedom.
+    """
+    beyond = max(0.0, abs(estimate) - shared.bias)
+    halves, p_values = [], []
+    for terms in (repeats, [*repeats, (shared.standard, math.inf)]):
+        degrees = effective_degrees_of_freedom(terms)
+        halves.append(half_width(terms, shared.bias))
+        p_values.append(t_test(beyond, combined(terms), degrees)[1])
+    return max(halves), max(p_values)
 
 
 def holm(values: Sequence[float]) -> list[float]:
@@ -159,7 +195,8 @@ def smallest_detectable_percent(found: Tested, n: int, comparisons: int) -> floa
     inverse fails for few degrees of freedom.
     """
     effect = _detectable_effect(round(found.degrees, 1), comparisons)
-    return 100 * math.expm1(min(MOST_SEEN, effect * math.sqrt(found.variance / n)))
+    error = math.hypot(math.sqrt(found.variance / n), found.shared.standard)
+    return 100 * math.expm1(min(MOST_SEEN, effect * error + found.shared.bias))
 
 
 @functools.cache

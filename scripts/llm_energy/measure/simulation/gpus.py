@@ -77,7 +77,15 @@ class Gpu:
         self._since_s = clock()
         fluctuation = Fluctuation(random, truth.noise_sd, truth.noise_time_s, truth.drift_per_s)
         level_w, state = self._level()
-        self.history = History(fluctuation, truth.cooling, clock(), level_w, state)
+        self.history = History(
+            fluctuation,
+            truth.cooling,
+            clock(),
+            level_w,
+            state,
+            truth.slope_w_per_c,
+            self.loaded_idle_level_w,
+        )
 
     # what the host does to it
 

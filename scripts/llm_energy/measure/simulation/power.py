@@ -64,6 +64,7 @@ class _Piece(NamedTuple):
     level_w: float
     integral_s: float
     energy_j: float
+    leak_j: float
     temperature_c: float
     cooling: Cooling
     state: Any
@@ -72,16 +73,26 @@ class _Piece(NamedTuple):
 class History:
     """The power of one device: pieces, each with a level about which the power fluctuates.
 
+    To that comes what it leaks, ``slope_w_per_c`` for each degree above that which the level
+    ``leakless_w`` ends at. What leaks does not warm it further.
     ``state`` is whatever the owner wants to remember of a piece. Times only grow in ``set``; every
     question may be about any time since the start.
     """
 
     def __init__(
-        self, fluctuation: Fluctuation, cooling: Cooling, start_s: float, level_w: float, state: Any
+        self,
+        fluctuation: Fluctuation,
+        cooling: Cooling,
+        start_s: float,
+        level_w: float,
+        state: Any,
+        slope_w_per_c: float = 0.0,
+        leakless_w: float = 0.0,
     ):
         self._fluctuation = fluctuation
+        self._slope_w_per_c, self._leakless_c = slope_w_per_c, cooling.steady_c(leakless_w)
         integral_s, steady_c = fluctuation.integral(start_s), cooling.steady_c(level_w)
-        self._pieces = [_Piece(start_s, level_w, integral_s, 0.0, steady_c, cooling, state)]
+        self._pieces = [_Piece(start_s, level_w, integral_s, 0.0, 0.0, steady_c, cooling, state)]
         self._starts = [start_s]
 
     def set(self, time_s: float, level_w: float, state: Any) -> None:
@@ -104,6 +115,7 @@ class History:
             level_w,
             integral_s,
             last.energy_j + last.level_w * (integral_s - last.integral_s),
+            self._leak_j(last, time_s),
             self._temperature_c(last, time_s),
             cooling,
             state,
@@ -116,14 +128,15 @@ class History:
 
     def power_w(self, time_s: float) -> float:
         """Return the power at one instant."""
-        return self._at(time_s).level_w * self._fluctuation.at(time_s)
+        piece = self._at(time_s)
+        leak_w = self._slope_w_per_c * (self._temperature_c(piece, time_s) - self._leakless_c)
+        return piece.level_w * self._fluctuation.at(time_s) + leak_w
 
     def energy_j(self, time_s: float) -> float:
         """Return the energy since the start."""
         piece = self._at(time_s)
-        return piece.energy_j + piece.level_w * (
-            self._fluctuation.integral(time_s) - piece.integral_s
-        )
+        lasted_s = self._fluctuation.integral(time_s) - piece.integral_s
+        return piece.energy_j + piece.level_w * lasted_s + self._leak_j(piece, time_s)
 
     def mean_power_w(self, begin_s: float, end_s: float) -> float:
         """Return the mean power between two times."""
@@ -133,8 +146,11 @@ class History:
         return self.energy_at_level_j(piece.level_w, begin_s, end_s) / (end_s - begin_s)
 
     def energy_at_level_j(self, level_w: float, begin_s: float, end_s: float) -> float:
-        """Return what the device would have used at one level throughout, fluctuating as it did."""
-        return level_w * (self._fluctuation.integral(end_s) - self._fluctuation.integral(begin_s))
+        """Return what it would have used at one level, as warm and fluctuating as it was."""
+        lasted_s = self._fluctuation.integral(end_s) - self._fluctuation.integral(begin_s)
+        first, last = self._at(begin_s), self._at(end_s)
+        leaked_j = self._leak_j(last, end_s) - self._leak_j(first, begin_s)
+        return level_w * lasted_s + leaked_j
 
     def temperature_c(self, time_s: float) -> float:
         """Return the temperature at one instant."""
@@ -146,6 +162,14 @@ class History:
 
     def _at(self, time_s: float) -> _Piece:
         return self._pieces[max(0, bisect_right(self._starts, time_s) - 1)]
+
+    def _leak_j(self, piece: _Piece, time_s: float) -> float:
+        """Return what has leaked since the start."""
+        end_c = piece.cooling.steady_c(piece.level_w)
+        begin_c, lasted_s = piece.temperature_c, time_s - piece.start_s
+        warmed = -math.expm1(-lasted_s / piece.cooling.time_s) * piece.cooling.time_s
+        degree_s = (end_c - self._leakless_c) * lasted_s + (begin_c - end_c) * warmed
+        return piece.leak_j + self._slope_w_per_c * degree_s
 
     def _temperature_c(self, piece: _Piece, time_s: float) -> float:
         end_c = piece.cooling.steady_c(piece.level_w)

@@ -16,6 +16,7 @@ from llm_energy.measure.simulation.power import Cooling
 class GpuTruth:
     """One GPU: its power by phase, its noise, and how its sensors show it.
 
+    In every phase it draws ``slope_w_per_c`` more for each degree above that of the loaded idle.
     The decoding power grows from ``decode_w[0]`` (one request) towards ``decode_w[1]`` (many). The
     energy counter moves every ``tick_s``. After each reading of it ``read_blind_s`` of energy is
     never counted, and while a sampler polls power ``poll_blind_share`` of it: readings that disturb
@@ -25,6 +26,7 @@ class GpuTruth:
 
     name: str = "Simulated GPU"
     deep_idle_w: float = 70.0
+    slope_w_per_c: float = 0.7
     loaded_idle_w: float = 120.0
     load_w: float = 160.0
     prefill_w: float = 640.0

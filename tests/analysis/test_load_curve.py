@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import math
 from dataclasses import replace
 from random import Random
 
@@ -34,7 +35,7 @@ def window(workload: str, repeat: int = 1, noise_w: float = 0.0, **changes):
         requested_rate_per_s=float(workload[1:]),
         output_tokens_per_s=tokens_per_s,
         mean_power_w=P_LOADED_W + PER_TOKEN_J * tokens_per_s + noise_w,
-        loaded_idle_power_w=100.0,
+        loaded_idle_power_w=None,
     )
     return replace(on_line, **changes)
 
@@ -50,13 +51,15 @@ def fit_sheet(rows):
 
 
 def test_the_line_finds_the_floor_and_the_marginal_joule() -> None:
-    [fit] = lines([window(workload, repeat) for workload in RATES for repeat in (1, 2)])
+    idle = {"loaded_idle_power_w": P_LOADED_W}
+    [fit] = lines([window(workload, repeat, **idle) for workload in RATES for repeat in (1, 2)])
     assert fit.loaded_power_w.value == pytest.approx(P_LOADED_W)
     assert fit.marginal_energy_per_output_token_j.value == pytest.approx(PER_TOKEN_J)
     assert (fit.windows, fit.workloads, fit.repeats) == (6, tuple(RATES), (1, 2))
     assert fit.r_squared == pytest.approx(1.0)
     assert fit.worst_residual == pytest.approx(0.0, abs=1e-9)
-    assert fit.loaded_idle_power_w == pytest.approx(100.0)
+    assert fit.loaded_idle_power_w == pytest.approx(P_LOADED_W)
+    assert fit.reason is None
 
 
 def share_held(rates: int, repeats: int, missing: int = 0, draws: int = 1000) -> dict[str, float]:
@@ -159,6 +162,47 @@ def test_a_curve_shows_in_the_residual() -> None:
     assert fit.worst_residual > 0.005
 
 
+E2E_S, IDLE_W, AWAKE_W = 1.0, 100.0, 90.0
+
+
+def overlapping(repeat: int, noise_w: float = 0.0):
+    """Return the windows of an engine whose requests overlap, at four rates."""
+    for rate in (0.5, 1.0, 2.0, 4.0):
+        power_w = IDLE_W + AWAKE_W * (1 - math.exp(-rate * E2E_S)) + 0.1 * 50 * rate
+        yield replace(
+            window("r1", repeat),
+            workload=f"r{rate:g}",
+            requested_rate_per_s=rate,
+            arrival_rate_per_s=rate,
+            e2e_latency_s=E2E_S,
+            output_tokens_per_s=50 * rate,
+            mean_power_w=power_w + noise_w,
+            loaded_idle_power_w=IDLE_W + noise_w,
+        )
+
+
+def test_where_requests_overlap_there_is_no_line_but_a_curve_from_the_idle_power() -> None:
+    [fit] = lines([row for n in (1, 2, 3) for row in overlapping(n, noise_w=n - 2.0)])
+    assert (fit.loaded_power_w, fit.marginal_energy_per_output_token_j) == (None, None)
+    assert "do not lie on a line" in fit.reason
+    assert fit.worst_residual > 0.02
+    assert fit.awake_power_w == pytest.approx(AWAKE_W)
+    assert fit.awake_marginal_energy_per_output_token_j == pytest.approx(0.1)
+    assert fit.awake_worst_residual == pytest.approx(0.0, abs=1e-9)
+    sheet = fit_sheet([row for n in (1, 2, 3) for row in overlapping(n, noise_w=n - 2.0)])
+    [row] = sheet.lines
+    assert (row.cells["loaded"], row.cells["awake"]) == ("\u2013", "90.0")
+
+
+@pytest.mark.parametrize(("idle_w", "held"), [(119.0, True), (100.0, False), (140.0, True)])
+def test_a_power_of_waiting_that_the_idle_baseline_contradicts_is_none(idle_w, held) -> None:
+    rows = [window(w, n, n - 2.0, loaded_idle_power_w=idle_w) for w in RATES for n in (1, 2, 3)]
+    [fit] = lines(rows)
+    assert (fit.loaded_power_w is not None) is held
+    if not held:
+        assert "was measured to wait at 100 W" in fit.reason
+
+
 def test_a_power_that_never_changes_is_all_floor() -> None:
     [fit] = lines([replace(window(w), mean_power_w=28.0) for w in RATES])
     assert fit.loaded_power_w.value == pytest.approx(28.0)
@@ -248,5 +292,5 @@ def test_a_simulated_host_lies_between_its_idle_and_its_busy_power() -> None:
         verdict = builders.verdict(measurement)
         rows += [r for r in builders.window_metrics(measurement, verdict) if r.components]
     [fit] = lines(rows)
-    assert 100 < fit.loaded_power_w.value < 500
-    assert fit.marginal_energy_per_output_token_j.low > 0
+    assert fit.awake_power_w > 0
+    assert fit.awake_worst_residual < fit.worst_residual

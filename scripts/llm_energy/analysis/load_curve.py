@@ -3,8 +3,11 @@
 A service that is on pays for being ready, and pays more for each token. Over a window of length T
 with k output tokens, E = P_loaded T + e k; so its mean power is P_loaded + e k / T, a straight line
 over the tokens per second. Its intercept is the power of an engine that waits, its slope the joules
-that one more token costs, its share of a prompt included. As far as tokens of larger batches take
-less energy, the line bends, which the largest residual tells.
+that one more token costs, its share of a prompt included. As soon as requests overlap, the line
+bends: its intercept then lies above what a waiting engine draws. So it is dropped where its
+residuals exceed its interval or its intercept contradicts the measured idle power, and a curve that
+begins there stands beside it: a window is busy for a share 1 - exp(-rate * e2e) of its time, as a
+queue with a place for all is (M/G/infinity), so P = P_idle + P_awake * share + e k / T.
 
 The windows of one repeat share a process and the state of its GPU, so they are not independent:
 each repeat gives one line, and the intervals come from how far the lines of repeats lie apart. A
@@ -15,6 +18,7 @@ they have fewer windows (R. Ibragimov and U. K. Müller, Journal of Business & E
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator, Sequence
 from statistics import fmean
 from typing import Any
@@ -31,6 +35,8 @@ from llm_energy.records import (
 from llm_energy.records.load_curve import Estimate, LoadCurves, LoadFit, LoadPoint
 
 LEAST_WINDOWS, LEAST_RATES = 3, 2
+SIGMAS = 3.0
+ROUNDING = 1e-9
 RATES = ("requested_rate_per_s", "output_tokens_per_s")
 BEHIND = "E28"  # the check of engines that fall behind their traffic
 
@@ -111,15 +117,94 @@ def _fit(
     power_w, per_token_j = _estimates(found)
     r_squared, worst = _straightness(found)
     idle_w = {r.repeat: w for r in used if (w := r.loaded_idle_power_w) is not None}
+    reason = _misfit(found, power_w) or _contradiction(power_w, [*idle_w.values()], found)
     return LoadFit(
         *common,
         without_line=tuple(sorted(by_repeat.keys() - lying.keys())),
-        loaded_power_w=power_w,
-        marginal_energy_per_output_token_j=per_token_j,
+        loaded_power_w=None if reason else power_w,
+        marginal_energy_per_output_token_j=None if reason else per_token_j,
         r_squared=r_squared,
         worst_residual=worst,
         loaded_idle_power_w=fmean(idle_w.values()) if idle_w else None,
+        reason=reason,
+        **_awake(lying.values()),
     )
+
+
+def _misfit(found: Sequence[tuple[Sequence[Metrics], Any]], power_w: Estimate) -> str | None:
+    """Say that windows lie off the lines further than the interval of P_loaded is wide, or None.
+
+    Of one rate over all repeats: what scatters about a straight line averages out, a bend does not.
+    """
+    left_w: dict[str, list[float]] = {}
+    for rows, line in found:
+        for row in rows if len(rows) >= LEAST_WINDOWS else ():
+            on_line_w = line.intercept + line.slope * row.output_tokens_per_s
+            left_w.setdefault(row.workload, []).append(row.mean_power_w - on_line_w)
+    worst_w = max((abs(fmean(values)) for values in left_w.values()), default=0.0)
+    half_w = (power_w.high - power_w.low) / 2
+    if not worst_w > half_w + ROUNDING * abs(power_w.value):
+        return None
+    return (
+        f"the windows do not lie on a line: one rate is {worst_w:.3g} W off, the interval of "
+        f"P_loaded would be ± {half_w:.3g} W"
+    )
+
+
+def _contradiction(
+    power_w: Estimate, idle_w: Sequence[float], found: Sequence[tuple[Sequence[Metrics], Any]]
+) -> str | None:
+    """Say that an engine that waits draws less than the intercept, beyond what both leave open."""
+    if not idle_w:
+        return None
+    degrees = len(found) - 1 if len(found) > 1 else len(found[0][0]) - 2
+    standard_w = (power_w.high - power_w.low) / 2 / t_quantile(degrees)
+    idle_standard_w = summarise(idle_w).sd or 0.0
+    allowed_w = SIGMAS * math.hypot(standard_w, idle_standard_w / math.sqrt(len(idle_w)))
+    above_w = power_w.value - fmean(idle_w)
+    if not above_w > allowed_w + ROUNDING * abs(power_w.value):
+        return None
+    return (
+        f"the line would begin at {power_w.value:.4g} W, which is no power of waiting: the loaded "
+        f"engine was measured to wait at {fmean(idle_w):.4g} W, and {SIGMAS:g} standard "
+        f"uncertainties are {allowed_w:.3g} W"
+    )
+
+
+def _awake(repeats: Iterable[Sequence[Metrics]]) -> dict[str, float]:
+    """Return the curve from the measured idle power, as the mean of the repeats' curves.
+
+    Least squares with no negative part (scipy's nnls). It takes three rates in a repeat, the
+    baseline and the latency of requests.
+    """
+    from scipy.optimize import nnls
+
+    curves, shares = [], []
+    for rows in repeats:
+        known = [
+            row
+            for row in rows
+            if None not in (row.loaded_idle_power_w, row.arrival_rate_per_s, row.e2e_latency_s)
+        ]
+        if len(known) < LEAST_WINDOWS or _rates(known) < LEAST_WINDOWS:
+            continue
+        parts = [
+            [-math.expm1(-row.arrival_rate_per_s * row.e2e_latency_s), row.output_tokens_per_s]
+            for row in known
+        ]
+        curve, _ = nnls(parts, [row.mean_power_w - row.loaded_idle_power_w for row in known])
+        curves.append(curve)
+        for row, (share, tokens_per_s) in zip(known, parts, strict=True):
+            on_curve_w = row.loaded_idle_power_w + curve[0] * share + curve[1] * tokens_per_s
+            shares.append(abs(row.mean_power_w - on_curve_w) / row.mean_power_w)
+    if not curves:
+        return {}
+    awake_w, per_token_j = (float(fmean(values)) for values in zip(*curves, strict=True))
+    return {
+        "awake_power_w": awake_w,
+        "awake_marginal_energy_per_output_token_j": per_token_j,
+        "awake_worst_residual": float(max(shares)),
+    }
 
 
 def _rates(rows: Sequence[Metrics]) -> int:

@@ -40,7 +40,12 @@ class LoadFit:
     line of its repeat, as a share of that power; both are None where no repeat has more than two
     windows. ``loaded_power_w`` is the intercept, the power of an engine that waits;
     ``marginal_energy_per_output_token_j`` the slope, the joules of one more output token.
-    ``loaded_idle_power_w`` is what the baselines of the same repeats measured.
+    ``loaded_idle_power_w`` is what the baselines of the same repeats measured. Where the line does
+    not fit, or its intercept contradicts that baseline, ``reason`` says so and there is no line.
+
+    ``awake_power_w`` and ``awake_marginal_energy_per_output_token_j`` are of the curve that begins
+    at the measured idle power: what is drawn on top of it while any request is being served, and
+    the joules of one more output token then. ``awake_worst_residual`` is its largest residual.
     """
 
     backend: str
@@ -58,6 +63,9 @@ class LoadFit:
     worst_residual: float | None = None
     loaded_idle_power_w: float | None = None
     reason: str | None = None
+    awake_power_w: float | None = None
+    awake_marginal_energy_per_output_token_j: float | None = None
+    awake_worst_residual: float | None = None
 
 
 @dataclass(frozen=True)

@@ -54,6 +54,9 @@ FIT = (
     Column("marginal", f"e ({METRICS[GROSS].unit})", "number"),
     Column("marginal_range", "95 %", "number"),
     Column("idle", METRICS["loaded_idle_power_w"].head, "number"),
+    Column("awake", "P_awake (W)", "number"),
+    Column("awake_marginal", f"e awake ({METRICS[GROSS].unit})", "number"),
+    Column("awake_residual", "Residual of it", "number"),
     N,
     Column("windows", "Windows", "number"),
     Column("r_squared", "R²", "number"),
@@ -68,8 +71,17 @@ FIT_EXPLANATION = (
     "these lengths, its share of the prompt included. R² is the share of the variance inside "
     "repeats that their lines explain. Residual is the largest distance of a window from the line "
     "of its repeat: where it is large, a token's cost depends on the load and one e does not "
-    "describe it. Two windows in a repeat show neither. Windows that fell behind their traffic "
-    "(E28) are left out."
+    "describe it. Two windows in a repeat show neither. Where one rate lies further off the lines "
+    "than the interval of P_loaded is wide, or P_loaded lies above the measured idle power by more "
+    "than three standard uncertainties, there is no line. P_awake and its e are of the curve that "
+    "begins at the measured idle power: what is drawn on top of it while any request is served, "
+    "and what one more token costs then; they have no interval. Windows that fell behind their "
+    "traffic (E28) are left out."
+)
+AWAKE = (
+    "awake_power_w",
+    "awake_marginal_energy_per_output_token_j",
+    "awake_worst_residual",
 )
 ONE_REPEAT = (
     "Of one repeat: the intervals say how well its windows lie on a line, and nothing of what "
@@ -118,7 +130,7 @@ def fits(results: Results) -> Table:
     heads += ["n", "windows", "excluded"]
     for name in ("loaded_power_w", "marginal_energy_per_output_token_j"):
         heads += [f"{name}_{part}" for part in ("value", "low", "high")]
-    heads += ["r_squared", "worst_residual", "loaded_idle_power_w", "reason"]
+    heads += ["r_squared", "worst_residual", "loaded_idle_power_w", "reason", *AWAKE]
     told = "The power of waiting and the joules of one more token."
     subject = "The idle floor and the marginal joule"
     frame = Frame("load-fit", subject, told, FIT_EXPLANATION, FIT, NOTHING)
@@ -167,10 +179,13 @@ def _fit(fit: LoadFit, notes: Footnotes) -> Line:
         ),
         "marginal_range": _range(fit.marginal_energy_per_output_token_j),
         "idle": three_digits(fit.loaded_idle_power_w),
+        "awake": three_digits(fit.awake_power_w),
+        "awake_marginal": three_digits(fit.awake_marginal_energy_per_output_token_j),
+        "awake_residual": _percent(fit.awake_worst_residual),
         "n": str(len(fit.repeats)),
         "windows": str(fit.windows),
         "r_squared": three_digits(fit.r_squared),
-        "residual": ABSENT if fit.worst_residual is None else f"{fit.worst_residual:.1%}",
+        "residual": _percent(fit.worst_residual),
         "energy": f"{fit.energy_status}: {', '.join(fit.components)}",
     }
     sources = tuple((fit.cell, workload) for workload in fit.workloads)
@@ -179,6 +194,10 @@ def _fit(fit: LoadFit, notes: Footnotes) -> Line:
         told.append(ONE_REPEAT)
     told += [f"Repeat {repeat} left out: {TOO_FEW_RATES}" for repeat in fit.without_line]
     return Line(f"{fit.cell} {fit.traffic}", cells, sources, notes.marks(told))
+
+
+def _percent(share: float | None) -> str:
+    return ABSENT if share is None else f"{share:.1%}"
 
 
 def _range(found: Estimate | None) -> str:
@@ -193,4 +212,5 @@ def _fit_values(fit: LoadFit) -> list[object]:
         "; ".join(f"{repeat}: {TOO_FEW_RATES}" for repeat in fit.without_line),
         *(one and getattr(one, part) for one in estimates for part in ("value", "low", "high")),
         *(fit.r_squared, fit.worst_residual, fit.loaded_idle_power_w, fit.reason),
+        *(getattr(fit, name) for name in AWAKE),
     ]

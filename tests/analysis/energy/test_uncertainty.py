@@ -261,7 +261,7 @@ def test_an_estimate_has_no_such_interval():
 
 
 def idle_at(name, power_w, temperature_c, duration_s=10.0):
-    gpu = builders.board(temperature_c=(temperature_c, temperature_c))
+    gpu = builders.gpu_activity(temperature_c=(temperature_c, temperature_c))
     parts = builders.energy(duration_s, gpu_w=power_w)
     return builders.interval(name, 0.0, duration_s, energy=parts, boards=(gpu,))
 

@@ -72,7 +72,8 @@ envs: .venvs/uv/.installed ## build the environments of the workflow and of BACK
 
 # Engines are tested one at a time: beside another, threads that wait for each other take many times
 # as long. Sweeps run beside that, at a lower priority; of these one at a time measures.
-test: envs test-envs test-tools ## run the tests (PYTEST='-k name' chooses some of those without a sweep)
+test: ## run the tests (PYTEST='-k name' chooses some of those without a sweep)
+	@$(MAKE) --no-print-directory $(TWO) envs test-envs test-tools
 	@$(MAKE) --no-print-directory $(TWO) test-engines-and-parts test-sweeps
 
 # An engine of vLLM that is closed takes down the process groups of another in its process.

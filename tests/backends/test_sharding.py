@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 
 import pytest
-from support import replay_runs
+from support import simulated_runs
 
 from llm_energy.backends.sharding import heads_problem
 from llm_energy.core.errors import ConfigError
@@ -138,8 +138,8 @@ def test_all_workloads_of_a_sweep_are_spread_alike():
 def test_the_energy_is_that_of_the_gpus_in_use_each_once_and_of_no_other():
     host = SimulatedHost(Truth(gpus=(GpuTruth(),) * 4), seed=3)
     sharding = {"strategy": "tensor_parallel", "num_devices": 2}
-    workload = replay_runs.replay_workload(sharding=sharding)
-    measured = replay_runs.run(host, replay_runs.replay_spec(workload))
+    workload = simulated_runs.simulated_workload(sharding=sharding)
+    measured = simulated_runs.run(host, simulated_runs.simulated_spec(workload))
     (window,) = measured.windows
     gpus = [part for part in window.interval.energy if part.component == "gpu"]
     assert [part.device for part in gpus] == measured.effective["device_uuids"]

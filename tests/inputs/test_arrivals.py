@@ -12,8 +12,8 @@ import pytest
 import scipy.stats
 from hypothesis import given
 from hypothesis import strategies as st
-from support import builders, replay_runs, simulated
-from support.replay_runs import replay_spec, replay_workload
+from support import builders, simulated, simulated_runs
+from support.simulated_runs import simulated_spec, simulated_workload
 
 from llm_energy.analysis.energy.accounting import work
 from llm_energy.analysis.energy.latency import latencies_s, quantiles_s
@@ -295,11 +295,11 @@ def measured_on_host(
     given = traffic.complete({"ramp_s": 2.0} | asked, 20.0)
     arrivals = traffic.make_arrivals(given)
     digest = sha256_json(to_dict(arrivals))
-    workload = replay_workload(batch, requests, tokens, strategy, traffic_simulation=given)
+    workload = simulated_workload(batch, requests, tokens, strategy, traffic_simulation=given)
     workload = replace(workload, id=id or batch, arrivals_sha256=digest)
-    spec = replay_spec(workload, deep_idle_duration_s=1.0)
+    spec = simulated_spec(workload, deep_idle_duration_s=1.0)
     host = SimulatedHost(truth or Truth(gpus=(QUIET,)), 3)
-    measurement = replay_runs.run(host, spec, arrivals={workload.id: arrivals})
+    measurement = simulated_runs.run(host, spec, arrivals={workload.id: arrivals})
     assert measurement.outcome == "ok", measurement.reason
     [window] = measurement.windows
     assert window.outcome == "ok", window.reason
@@ -424,7 +424,7 @@ def sweep_of(tmp_path: Path, workload: dict, **changes):
     config = {
         "name": "timed",
         "models": [{"id": "m", "model_name": "m", "source": model}],
-        "backends": ["replay"],
+        "backends": ["simulated"],
         "workloads": [{"id": "w"} | workload],
         "parameters": {"max_output_tokens": 9},
     }
@@ -476,7 +476,7 @@ def test_arrivals_of_an_older_version_are_those_of_every_block(tmp_path) -> None
     path.write_text(json.dumps(old))
     digest = sha256_json(to_dict(OPEN))
     for repeat in (1, 2):
-        spec = replay_spec(replace(replay_workload(), arrivals_sha256=digest), repeat=repeat)
+        spec = simulated_spec(replace(simulated_workload(), arrivals_sha256=digest), repeat=repeat)
         assert planned_arrivals(spec, path) == {"b8": OPEN}
 
 
@@ -520,7 +520,7 @@ def test_a_trace_of_lengths_leaves_no_other_say(tmp_path, workload, says) -> Non
 
 
 def test_other_arrivals_than_the_planned_ones_are_refused(tmp_path) -> None:
-    spec = replay_spec(replace(replay_workload(), arrivals_sha256="a" * 64))
+    spec = simulated_spec(replace(simulated_workload(), arrivals_sha256="a" * 64))
     path = tmp_path / "arrivals.json"
     write_record(path, ArrivalSet(1, "test", {"b8": OPEN}))
     for given_path, says in ((path, "planned with aaaa"), (None, "needs --arrivals")):

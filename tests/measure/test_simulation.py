@@ -12,8 +12,8 @@ from random import Random
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from support import replay_runs
-from support.replay_runs import prompts_of, replay_spec, replay_workload
+from support import simulated_runs
+from support.simulated_runs import prompts_of, simulated_spec, simulated_workload
 
 from llm_energy.backends.base import STEADY_BEGIN, STEADY_END
 from llm_energy.core.errors import BackendUnavailable, OutOfMemory, Unsupported
@@ -61,8 +61,8 @@ def joules(interval, component: str) -> list[float]:
 
 
 def engine_on(host: SimulatedHost, *workloads, **changes):
-    spec = replace(replay_spec(*(workloads or (replay_workload(),))), **changes)
-    engine = host.create_backend("replay")
+    spec = replace(simulated_spec(*(workloads or (simulated_workload(),))), **changes)
+    engine = host.create_backend("simulated")
     effective = engine.load(spec, Path("/nonexistent"))
     engine.prepare(spec.workloads[0], prompts_of(spec)[spec.workloads[0].id])
     return engine, effective
@@ -290,7 +290,9 @@ def test_a_reset_a_stuck_and_a_failing_counter() -> None:
 
 def test_one_seed_gives_one_history() -> None:
     def found(seed: int):
-        return replay_runs.run(SimulatedHost(replay_runs.draw_truth(7), seed), replay_spec())
+        return simulated_runs.run(
+            SimulatedHost(simulated_runs.draw_truth(7), seed), simulated_spec()
+        )
 
     assert found(1) == found(1)
     assert found(1).windows[0].interval.energy != found(2).windows[0].interval.energy
@@ -347,7 +349,7 @@ def test_every_request_is_answered_in_order(
 ) -> None:
     host = SimulatedHost()
     least = tokens if forced else 1
-    workload = replay_workload(f"b{batch}", requests, tokens, strategy, min_output_tokens=least)
+    workload = simulated_workload(f"b{batch}", requests, tokens, strategy, min_output_tokens=least)
     engine, _ = engine_on(host, workload)
     begin_s = host.clock()
     first, second = engine.generate(), engine.generate()
@@ -368,7 +370,7 @@ def test_every_request_is_answered_in_order(
 def test_larger_batches_take_longer_and_less_energy_a_token() -> None:
     def of(batch: int) -> tuple[float, float]:
         host = SimulatedHost(Truth(gpus=(QUIET,), repeat_sd=0.0))
-        engine, _ = engine_on(host, replay_workload(f"b{batch}", batch))
+        engine, _ = engine_on(host, simulated_workload(f"b{batch}", batch))
         begin_s = host.clock()
         engine.generate()
         duration_s = host.clock() - begin_s
@@ -382,7 +384,7 @@ def test_larger_batches_take_longer_and_less_energy_a_token() -> None:
 
 def test_continuous_batching_marks_where_the_batch_is_full() -> None:
     host = SimulatedHost()
-    engine, _ = engine_on(host, replay_workload("b4", 12, 16, "dynamic"))
+    engine, _ = engine_on(host, simulated_workload("b4", 12, 16, "dynamic"))
     marks = []
     completions = engine.generate(lambda label, tokens: marks.append((label, host.clock(), tokens)))
     (begin, begin_s, _), (end, end_s, _) = marks
@@ -396,7 +398,7 @@ def test_continuous_batching_marks_where_the_batch_is_full() -> None:
 @pytest.mark.parametrize(("requests", "strategy"), [(16, "static"), (5, "dynamic")])
 def test_no_steady_state_is_marked_where_there_is_none(requests: int, strategy: str) -> None:
     host = SimulatedHost()
-    engine, _ = engine_on(host, replay_workload("b4", requests, 16, strategy))
+    engine, _ = engine_on(host, simulated_workload("b4", requests, 16, strategy))
     marks = []
     engine.generate(lambda label, tokens: marks.append(label))
     assert STEADY_END not in marks
@@ -440,8 +442,8 @@ def test_memory_and_processes_come_and_go_with_the_model() -> None:
 
 @pytest.mark.parametrize("seed", range(6))
 def test_a_whole_repeat_finds_the_truth(seed: int) -> None:
-    host = SimulatedHost(replay_runs.draw_truth(seed), seed)
-    measurement = replay_runs.run(host, replay_spec())
+    host = SimulatedHost(simulated_runs.draw_truth(seed), seed)
+    measurement = simulated_runs.run(host, simulated_spec())
     assert measurement.outcome == "ok"
     [window] = measurement.windows
     assert window.warmup_converged is True
@@ -456,7 +458,7 @@ def test_a_whole_repeat_finds_the_truth(seed: int) -> None:
 
 
 def test_the_example_of_the_docs_finds_the_truth(capsys: pytest.CaptureFixture) -> None:
-    page = (METER.parents[2] / "docs" / "replay.md").read_text(encoding="utf-8")
+    page = (METER.parents[2] / "docs" / "simulated.md").read_text(encoding="utf-8")
     [example] = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
     exec(example, {})
     found_j, truth_j = map(float, capsys.readouterr().out.split())

@@ -13,7 +13,7 @@ from support.documented_backend import PAGE, code
 from support.project import ROOT, Project, tiny_sweep
 
 from llm_energy.backends.compatibility import matrix
-from llm_energy.records.engines import REGISTRY, SIMULATED
+from llm_energy.records.engines import REGISTRY, SIMULATED_IDS
 
 SCHEMA = ROOT / "workflow" / "schemas" / "config.schema.yaml"
 ENTRY = """
@@ -39,7 +39,7 @@ print(json.dumps([[c.id, c.outcome, c.reason, base.MODULES[c.backend]] for c in 
 def test_the_schema_of_the_config_has_each_engine_and_its_environments():
     schema = yaml.safe_load(SCHEMA.read_text("utf-8"))
     found = re.findall(r"enum: \[(pytorch, [^]]+)\]", SCHEMA.read_text("utf-8"))
-    assert found == [", ".join((*REGISTRY, SIMULATED))]
+    assert found == [", ".join((*REGISTRY, *SIMULATED_IDS))]
     images = set(schema["properties"]["containers"]["properties"])
     assert images == {"workflow", *(name for e in REGISTRY.values() for name in e.environments)}
 
@@ -63,7 +63,7 @@ def test_a_new_engine_is_planned_after_the_steps_of_the_page(tmp_path: Path):
         registry.replace("\n}\n# The simulated", ENTRY), "utf-8"
     )
     schema = copy / SCHEMA.relative_to(ROOT)
-    listed = f"[{', '.join((*REGISTRY, SIMULATED))}]"
+    listed = f"[{', '.join((*REGISTRY, *SIMULATED_IDS))}]"
     schema.write_text(schema.read_text("utf-8").replace(listed, f"{listed[:-1]}, toy]"), "utf-8")
     data = json.loads(json.dumps(matrix()))
     data["backends"]["toy"] = data["backends"]["pytorch"]

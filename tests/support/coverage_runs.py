@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from random import Random
 
-from support import builders, replay_runs
+from support import builders, simulated_runs
 
 from llm_energy.analysis.aggregate import aggregate
 from llm_energy.measure.protocol import run_repeat
@@ -28,8 +28,8 @@ COUNTER_DOMINATES = Truth(
 REPEATS_DOMINATE = Truth(
     gpus=(GpuTruth(tick_s=TICK_S, noise_sd=0.02),), packages=(), repeat_sd=0.03
 )
-SPEC = replay_runs.replay_spec(
-    replay_runs.replay_workload("b8", requests=8, output_tokens=256),
+SPEC = simulated_runs.simulated_spec(
+    simulated_runs.simulated_workload("b8", requests=8, output_tokens=256),
     window_min_duration_s=6.0,  # amid a pass, so that all windows have as many passes
     warmup_min_passes=1,
     warmup_max_passes=1,
@@ -87,9 +87,9 @@ def _repeat(truth: Truth, seed: int) -> Known:
     )
     found = run_repeat(
         SPEC,
-        replay_runs.NOWHERE,
-        replay_runs.prompts_of(SPEC),
-        host.create_backend("replay"),
+        simulated_runs.NOWHERE,
+        simulated_runs.prompts_of(SPEC),
+        host.create_backend("simulated"),
         meter,
         clock=host.clock,
         sleep=host.sleep,

@@ -214,7 +214,7 @@ def cells_in_order(shuffled: bool) -> Callable[[Sweep, Random], Sweep]:
     def arrange(sweep: Sweep, random: Random) -> Sweep:
         made, now_s = [], 10_000.0
         for repeat in range(1, 6):
-            cells = [f"m--replay--{name}" for name in ("a", "b", "c")]
+            cells = [f"m--simulated--{name}" for name in ("a", "b", "c")]
             if shuffled:
                 random.shuffle(cells)
             for cell in cells:

@@ -8,7 +8,7 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
-from support import builders, replay_runs
+from support import builders, simulated_runs
 
 from llm_energy.analysis.validate import validate
 from llm_energy.core.files import sha256_json, write_json
@@ -79,7 +79,7 @@ class Setting:
 
     def spec(self, repeat: int) -> Spec:
         """Return the spec of one repeat."""
-        workload = replay_runs.replay_workload(
+        workload = simulated_runs.simulated_workload(
             f"b{self.batch_size}",
             self.requests,
             self.output_tokens,
@@ -90,7 +90,7 @@ class Setting:
             traffic_simulation=self.traffic,
         )
         workload = replace(workload, arrivals_sha256=self.arrivals() and "a" * 64)
-        spec = replay_runs.replay_spec(workload, repeat=repeat, **self.protocol)
+        spec = simulated_runs.simulated_spec(workload, repeat=repeat, **self.protocol)
         return replace(spec, meter=replace(spec.meter, sampling_period_s=SAMPLING_PERIOD_S))
 
     def arrivals(self) -> Arrivals | None:
@@ -109,7 +109,7 @@ class Setting:
 def healthy_setting(seed: int) -> Setting:
     """Draw a setting in which nothing is wrong."""
     random = Random(f"setting {seed}")
-    truth = replay_runs.draw_truth(seed)
+    truth = simulated_runs.draw_truth(seed)
     batch_size = random.choice((1, 4, 8, 16, 32))
     strategy = random.choice(("static", "dynamic"))
     output_tokens = random.choice((32, 64, 128, 256))
@@ -147,7 +147,7 @@ def measure(
         requests = {spec.workloads[0].id: setting.prompts()}
         arrivals = setting.arrivals()
         timed = {spec.workloads[0].id: arrivals} if arrivals else None
-        return replay_runs.run(host, spec, requests, arrivals=timed)
+        return simulated_runs.run(host, spec, requests, arrivals=timed)
     finally:
         host.close()
 
@@ -159,7 +159,7 @@ def write_sweep(
     sweep, paths = folder / "results" / "test", []
     for one in measurements:
         place = f"{one.spec.cell}/r{one.spec.repeat:02d}.json"
-        paths.append(sweep / "replay" / "measurements" / place)
+        paths.append(sweep / "simulated" / "measurements" / place)
         write_record(sweep / "specs" / place, one.spec)
         write_record(paths[-1], one)
     manifest = builders.manifest(parameter_count=PARAMETERS)
@@ -187,7 +187,7 @@ def _plan(measurements: Sequence[Measurement], workload: str, sweep: Path) -> di
             {
                 "cell": cell,
                 "model": "m",
-                "backend": "replay",
+                "backend": "simulated",
                 "precision": "bfloat16",
                 "outcome": "planned",
                 "reason": None,
@@ -195,7 +195,8 @@ def _plan(measurements: Sequence[Measurement], workload: str, sweep: Path) -> di
                 "repeats": names,
                 "specs": [str(sweep / "specs" / cell / f"{name}.json") for name in names],
                 "measurements": [
-                    str(sweep / "replay" / "measurements" / cell / f"{name}.json") for name in names
+                    str(sweep / "simulated" / "measurements" / cell / f"{name}.json")
+                    for name in names
                 ],
                 "notes": [],
             }
@@ -206,7 +207,7 @@ def _plan(measurements: Sequence[Measurement], workload: str, sweep: Path) -> di
 def judge(plan_path: Path) -> dict[str, set[Severity]]:
     """Return the ids of all flags that the validate stage raises, each with its severities."""
     found: dict[str, set[Severity]] = {}
-    for verdict in validate("test", "replay", plan_path).verdicts:
+    for verdict in validate("test", "simulated", plan_path).verdicts:
         for flag in verdict.flags:
             found.setdefault(flag.id, set()).add(flag.severity)
     return found

@@ -134,7 +134,7 @@ def simulated_sweep(name: str, repeats: int = 1, **changes) -> dict:
     return {
         "name": name,
         "models": [{"id": "sim", "model_name": "simulated", "source": source}],
-        "backends": ["replay"],
+        "backends": ["simulated"],
         "workloads": [{"id": "b8", "requests": 8, "batching": {"batch_size": 8}}],
         "parameters": {"max_output_tokens": 16, "min_output_tokens": 16},
         "protocol": {"repeats": repeats, **settings},

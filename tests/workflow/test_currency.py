@@ -24,7 +24,7 @@ from llm_energy.inputs import currency
 from llm_energy.plan import freeze
 from llm_energy.records import paths
 
-MEASURED = "results/sim/replay/measurements/sim--replay--bfloat16/r01.json"
+MEASURED = "results/sim/simulated/measurements/sim--simulated--bfloat16/r01.json"
 LOCKS = ".snakemake/locks"
 # Most tests look at what is measured, and not at what is made of it.
 MEASURE = ("--until", "measure")
@@ -150,10 +150,10 @@ def test_prompts_asked_otherwise_are_made_and_measured_also_after_a_kill(project
 
 def test_a_second_run_with_another_config_is_refused_and_changes_nothing(project):
     with waiting_run(project, "other.yaml"):
-        specs = project.read("results/sim/specs/sim--replay--bfloat16/r01.json")
+        specs = project.read("results/sim/specs/sim--simulated--bfloat16/r01.json")
         project.snakemake("--configfile", "sim.yaml", "--dry-run")
         refused = project.snakemake("--configfile", "sim.yaml", check=False)
-        assert project.read("results/sim/specs/sim--replay--bfloat16/r01.json") == specs
+        assert project.read("results/sim/specs/sim--simulated--bfloat16/r01.json") == specs
     assert refused.returncode == 1
     [line] = [line for line in refused.stdout.splitlines() if line.startswith("error: ")]
     assert "sweep sim: another run has it (process " in line

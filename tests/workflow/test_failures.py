@@ -30,11 +30,11 @@ import os, signal, sys
 if os.path.exists("fault") and any("{model}" in argument for argument in sys.argv):
     {fault}
 """
-WELL = "well--replay--bfloat16"
+WELL = "well--simulated--bfloat16"
 
 
 def run(project: Project, status: int, *arguments: str) -> str:
-    done = project.snakemake("--configfile", "replay.yaml", *arguments, check=False)
+    done = project.snakemake("--configfile", "simulated.yaml", *arguments, check=False)
     assert done.returncode == status, done.stdout
     return done.stdout
 
@@ -51,7 +51,7 @@ def failed(tmp_path_factory):
         script.write_text(
             script.read_text().replace("\n\nif __name__", f"\n\n{code}\n\nif __name__")
         )
-    base = example("replay")
+    base = example("simulated")
     one = base["models"][0]
     sweep = base | {
         "models": [one | {"id": id, "model_name": f"simulated/{id}"} for id in models],
@@ -59,30 +59,30 @@ def failed(tmp_path_factory):
         "workloads": base["workloads"][:1],
         "protocol": {"repeats": 2},
     }
-    project.write_config("replay", sweep)
+    project.write_config("simulated", sweep)
     (project.folder / "fault").touch()
     project.output = run(project, 1)
     return project
 
 
 REASONS = {
-    "killed": ("oom", "signal 9 (SIGKILL)", "replay/measure/killed--replay--bfloat16/r01"),
+    "killed": ("oom", "signal 9 (SIGKILL)", "simulated/measure/killed--simulated--bfloat16/r01"),
     "unfetched": ("failed", "huggingface.co cannot be reached", "models/unfetched"),
-    "untokenised": ("failed", "TypeError: the template raises", "replay/prompts/untokenised"),
+    "untokenised": ("failed", "TypeError: the template raises", "simulated/prompts/untokenised"),
 }
 
 
 @pytest.mark.parametrize("model", REASONS)
 def test_a_failed_cell_is_a_row_with_its_reason_beside_those_that_went_well(failed, model):
     outcome, reason, log = REASONS[model]
-    with open(failed.folder / "results/replay/tables/failures.csv", newline="") as stream:
+    with open(failed.folder / "results/simulated/tables/failures.csv", newline="") as stream:
         [row] = [row for row in csv.DictReader(stream) if row["model"] == model]
     assert row["outcome"] == outcome
     assert reason in row["reason"]
-    rows = failed.read("results/replay/replay/aggregate.json")["rows"]
+    rows = failed.read("results/simulated/simulated/aggregate.json")["rows"]
     assert {row["n"] for row in rows if row["model"] == "well"} == {2}
     kept = failed.read(
-        f"results/replay/replay/measurements/{model}--replay--bfloat16/r01.failed.json"
+        f"results/simulated/simulated/measurements/{model}--simulated--bfloat16/r01.failed.json"
     )
     assert kept["log"] == f"logs/{log}.log"
     assert (
@@ -94,7 +94,7 @@ def test_the_last_lines_name_each_failed_cell_its_reason_and_its_log(failed):
     last = failed.output[failed.output.index("No usable result:") :]
     for model, (outcome, reason, log) in REASONS.items():
         told = re.sub(r"\s+", " ", last)
-        assert f"{model}--replay--bfloat16 r01 r02: {outcome}: " in told
+        assert f"{model}--simulated--bfloat16 r01 r02: {outcome}: " in told
         assert reason in told
         assert f"see logs/{log}.log" in last
     assert "The same command tries again" in last
@@ -105,20 +105,22 @@ def test_the_last_lines_name_each_failed_cell_its_reason_and_its_log(failed):
 
 def test_the_same_command_measures_what_failed_and_nothing_else(failed):
     (failed.folder / "fault").unlink()
-    assert failed.jobs("--configfile", "replay.yaml")["measure"] == 6
-    well = failed.folder / f"results/replay/replay/measurements/{WELL}/r01.json"
+    assert failed.jobs("--configfile", "simulated.yaml")["measure"] == 6
+    well = failed.folder / f"results/simulated/simulated/measurements/{WELL}/r01.json"
     before = well.read_bytes()
     said = run(failed, 0)
     assert "No usable result" not in said
     assert well.read_bytes() == before
-    assert {row["n"] for row in failed.read("results/replay/replay/aggregate.json")["rows"]} == {2}
+    assert {
+        row["n"] for row in failed.read("results/simulated/simulated/aggregate.json")["rows"]
+    } == {2}
     assert not list(failed.folder.rglob("*.failed.json"))
     assert "Nothing to be done" in run(failed, 0)
 
 
 def test_what_came_to_nothing_is_measured_again_where_the_policy_says_so(failed):
-    path = failed.folder / "results/replay/replay/verdicts.json"
-    judged = failed.read("results/replay/replay/verdicts.json")
+    path = failed.folder / "results/simulated/simulated/verdicts.json"
+    judged = failed.read("results/simulated/simulated/verdicts.json")
     judged["verdicts"][0]["verdict"] = "invalid"
     judged["verdicts"][1]["outcome"] = "failed"
     write_json(path, judged)
@@ -126,21 +128,21 @@ def test_what_came_to_nothing_is_measured_again_where_the_policy_says_so(failed)
     before = first.read_bytes()
     invalid = ("--config", "policy={measure_again: [invalid]}")
     both = ("--config", "policy={measure_again: [invalid, failed]}")
-    assert "measure" not in failed.jobs("--configfile", "replay.yaml")
-    assert failed.jobs("--configfile", "replay.yaml", *both)["measure"] == 2
-    assert failed.jobs("--configfile", "replay.yaml", *invalid)["measure"] == 1
+    assert "measure" not in failed.jobs("--configfile", "simulated.yaml")
+    assert failed.jobs("--configfile", "simulated.yaml", *both)["measure"] == 2
+    assert failed.jobs("--configfile", "simulated.yaml", *invalid)["measure"] == 1
     assert "1 of its measurements are taken again" in run(failed, 0, *invalid)
     assert first.with_name("r01.superseded-1.json").read_bytes() == before
     assert "Nothing to be done" in run(failed, 0, *invalid)
 
 
 def test_an_interrupted_run_makes_no_tables_and_says_how_to_go_on(failed):
-    (failed.folder / "results/replay/replay/measurements" / WELL / "r01.json").unlink()
+    (failed.folder / "results/simulated/simulated/measurements" / WELL / "r01.json").unlink()
     script = failed.folder / "scripts" / "measure.py"
     text = script.read_text()
     code = "import time\nopen('begun', 'w').close()\ntime.sleep(600)"
     script.write_text(text.replace("\n\nif __name__", f"\n\n{code}\n\nif __name__"))
-    command = [sys.executable, "-m", "snakemake", "--cores", "1", "--configfile", "replay.yaml"]
+    command = [sys.executable, "-m", "snakemake", "--cores", "1", "--configfile", "simulated.yaml"]
     with subprocess.Popen(
         command,
         cwd=failed.folder,
@@ -158,7 +160,7 @@ def test_an_interrupted_run_makes_no_tables_and_says_how_to_go_on(failed):
         said = process.communicate()[0]
     assert process.returncode == 1
     assert said.endswith(
-        "Not measured: 1 of 8 repeats. The same command goes on with sweep replay.\n"
+        "Not measured: 1 of 8 repeats. The same command goes on with sweep simulated.\n"
     )
     assert not list(failed.folder.rglob("*.failed.json"))
     script.write_text(text)
@@ -167,9 +169,9 @@ def test_an_interrupted_run_makes_no_tables_and_says_how_to_go_on(failed):
 def test_a_failure_is_told_also_where_an_older_measurement_stands(failed):
     (failed.folder / "fault").touch()
     told = re.sub(r"\s+", " ", run(failed, 1, "--config", "random_seed=7"))
-    assert "killed--replay--bfloat16 r01 r02: oom: " in told
+    assert "killed--simulated--bfloat16 r01 r02: oom: " in told
     assert "what was measured before is of another config" in told
-    rows = failed.read("results/replay/replay/aggregate.json")["rows"]
+    rows = failed.read("results/simulated/simulated/aggregate.json")["rows"]
     assert {row["model"]: row["n"] for row in rows}["well"] == 2
     assert {row["model"]: row["n"] for row in rows}["killed"] == 0
 

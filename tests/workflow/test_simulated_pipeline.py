@@ -10,22 +10,25 @@ import sys
 from pathlib import Path
 
 import pytest
-from support import replay_runs
+from support import simulated_runs
 from support.project import ROOT, Project, example
 
 from llm_energy.core.errors import ConfigError
 from llm_energy.environments import registry
 from llm_energy.inputs.models import fetch
 from llm_energy.inputs.tokenise import make_prompt_set
+from llm_energy.measure.run import machine_for
 from llm_energy.measure.simulation import open_host
+from llm_energy.measure.simulation.host import SimulatedHost
 from llm_energy.measure.simulation.truth import EngineTruth
 from llm_energy.plan import plan
 from llm_energy.plan.config.load import load_sweep
 from llm_energy.records import Measurement, PromptSet, Spec, parse_record, read_record
+from llm_energy.records.engines import SIMULATED_IDS
 
-EXAMPLE = example("replay")
-MEASUREMENTS = "results/replay/replay/measurements"
-CELL = "simulated-8b--replay--bfloat16"
+EXAMPLE = example("simulated")
+MEASUREMENTS = "results/simulated/simulated/measurements"
+CELL = "simulated-8b--simulated--bfloat16"
 
 
 def sweep(**changes) -> dict:
@@ -45,12 +48,14 @@ def swept(tmp_path_factory):
     """Run a small sweep once; tests only look at it."""
     project = Project(tmp_path_factory.mktemp("project") / "copy")
     small = sweep(precisions=["bfloat16"], protocol={"repeats": 2})
-    project.output = project.snakemake("--configfile", project.write_config("replay", small)).stdout
+    project.output = project.snakemake(
+        "--configfile", project.write_config("simulated", small)
+    ).stdout
     return project
 
 
 def test_every_table_says_first_that_it_is_simulated(swept) -> None:
-    tables = swept.folder / "results" / "replay" / "tables"
+    tables = swept.folder / "results" / "simulated" / "tables"
     for kind in ("txt", "md", "tex"):
         first = (tables / f"energy.{kind}").read_text("utf-8").splitlines()[0]
         assert "SIMULATED" in first
@@ -67,18 +72,18 @@ def test_every_record_says_that_it_is_simulated_and_is_valid(swept) -> None:
         assert "torch" not in record["host"]["packages"]
         tokens, total_nll = (record["quality"][key] for key in ("tokens", "total_nll"))
         assert total_nll == pytest.approx(EngineTruth().nll_per_token * tokens)
-    verdicts = swept.read("results/replay/replay/verdicts.json")["verdicts"]
+    verdicts = swept.read("results/simulated/simulated/verdicts.json")["verdicts"]
     assert len(verdicts) == 6
     assert {verdict["verdict"] for verdict in verdicts} == {"valid"}
 
 
 def test_the_pipeline_finds_the_truth(swept) -> None:
     """Live through the same repeat again: the same joules, and within a tick those drawn."""
-    folder = swept.folder / "results" / "replay"
+    folder = swept.folder / "results" / "simulated"
     spec = read_record(Spec, folder / "specs" / CELL / "r02.json")
     prompts = read_record(PromptSet, folder / "prompts" / "simulated-8b.json")
     host = open_host(spec)
-    again = replay_runs.run(host, spec, prompts.requests, folder / "again.trace.csv.gz")
+    again = simulated_runs.run(host, spec, prompts.requests, folder / "again.trace.csv.gz")
     path = f"{MEASUREMENTS}/{CELL}/r02.json"
     written = parse_record(Measurement, swept.read(path), path)
     assert again.windows == written.windows
@@ -90,7 +95,7 @@ def test_the_pipeline_finds_the_truth(swept) -> None:
 
 
 def test_a_second_run_does_nothing(swept) -> None:
-    assert "Nothing to be done" in swept.snakemake("--configfile", "replay.yaml").stdout
+    assert "Nothing to be done" in swept.snakemake("--configfile", "simulated.yaml").stdout
 
 
 OTHERS = {
@@ -105,7 +110,7 @@ OTHERS = {
 def test_a_sweep_with_results_keeps_its_plan_until_a_job_starts(swept, arguments) -> None:
     before = files_of(swept)
     assert before
-    shown = swept.snakemake("--configfile", "replay.yaml", *arguments).stdout
+    shown = swept.snakemake("--configfile", "simulated.yaml", *arguments).stdout
     assert files_of(swept) == before
     if "--dry-run" in arguments:
         assert re.search(r"^measure +[12]$", shown, re.MULTILINE)
@@ -118,12 +123,13 @@ def test_a_sweep_with_results_keeps_its_plan_until_a_job_starts(swept, arguments
 @pytest.mark.parametrize("hooks", [(), ("--no-hooks",)], ids=["hooks", "no hooks"])
 def test_a_run_that_starts_jobs_keeps_the_plan_that_they_obeyed(swept, tmp_path, hooks) -> None:
     project = Project(tmp_path / "copy")
-    for part in ("results", ".snakemake", "replay.yaml"):
+    for part in ("results", ".snakemake", "simulated.yaml"):
         subprocess.run(["cp", "-a", swept.folder / part, project.folder], check=True)
     bounds = f"recommendation={{max_ttft_s: {len(hooks) + 2}}}"
-    project.snakemake("--configfile", "replay.yaml", *hooks, "--config", bounds)
+    project.snakemake("--configfile", "simulated.yaml", *hooks, "--config", bounds)
     assert (
-        project.read("results/replay/plan.json")["recommendation"]["max_ttft_s"] == len(hooks) + 2
+        project.read("results/simulated/plan.json")["recommendation"]["max_ttft_s"]
+        == len(hooks) + 2
     )
     verified(project)
 
@@ -138,21 +144,21 @@ def files_of(project: Project) -> dict[Path, tuple[bytes, int] | None]:
 
 def verified(project: Project) -> None:
     """Verify the sweep as a user does."""
-    command = [sys.executable, "scripts/lineage.py", "results/replay", "--verify"]
+    command = [sys.executable, "scripts/lineage.py", "results/simulated", "--verify"]
     subprocess.run(command, cwd=project.folder, check=True)
 
 
 def test_the_page_of_the_sweep_is_there_and_named_at_the_end(swept) -> None:
-    page = (swept.folder / "results" / "replay" / "report.html").read_text("utf-8")
+    page = (swept.folder / "results" / "simulated" / "report.html").read_text("utf-8")
     assert "What does a token cost?" in page
     assert "Simulated." in page
-    assert "Report: results/replay/report.html" in swept.output
-    index = swept.read("results/replay/figures/index.json")
+    assert "Report: results/simulated/report.html" in swept.output
+    index = swept.read("results/simulated/figures/index.json")
     assert "energy_by_backend" in [one["name"] for one in index if one["reason"]]
 
 
 def test_the_report_of_snakemake_has_figures_tables_and_page_with_captions(swept) -> None:
-    swept.snakemake("--configfile", "replay.yaml", "--report", "snakemake.html")
+    swept.snakemake("--configfile", "simulated.yaml", "--report", "snakemake.html")
     report = (swept.folder / "snakemake.html").read_text("utf-8")
     for category in ("Figures", "Tables", "Report"):
         assert f'"{category}": {{' in report
@@ -166,18 +172,29 @@ def test_the_report_of_snakemake_has_figures_tables_and_page_with_captions(swept
 
 
 def test_it_runs_in_the_workflow_environment_and_needs_no_other(tmp_path: Path) -> None:
-    assert registry.environment_name("replay", "cpu") == "workflow"
-    assert registry.preparing_name(["replay"], "auto") == "workflow"
+    assert registry.environment_name("simulated", "cpu") == "workflow"
+    assert registry.preparing_name(["simulated"], "auto") == "workflow"
     made = planned(tmp_path)
     assert [cell.outcome for cell in made.cells] == ["planned"] * 2
     assert {s.device for cell in made.cells for s in cell.specs.values()} == {"cuda"}
+
+
+@pytest.mark.parametrize("id", SIMULATED_IDS)
+def test_a_sweep_keeps_the_id_by_which_it_calls_the_simulated_backend(tmp_path, id) -> None:
+    made = planned(tmp_path, backends=[id], precisions=["bfloat16"])
+    spec = made.spec(f"simulated-8b--{id}--bfloat16", "r01")
+    assert (spec.backend, plan.gpus_needed(spec)) == (id, 0)
+    assert registry.preparing_name([id], "auto") == "workflow"
+    assert isinstance(machine_for(spec), SimulatedHost)
+    with pytest.raises(ConfigError, match=f"found '{id}' beside"):
+        planned(tmp_path, backends=["pytorch", id])
 
 
 def test_a_simulated_host_may_have_no_gpus(tmp_path: Path) -> None:
     spec = planned(tmp_path, device="cpu").spec(CELL, "r01")
     assert spec.device == "cpu"
     host = open_host(spec)
-    engine = host.create_backend("replay")
+    engine = host.create_backend("simulated")
     assert engine.load(spec, tmp_path)["device_uuids"] == []
     assert host.gpus == []
 
@@ -192,9 +209,9 @@ def test_repeats_and_cells_differ_in_noise_and_not_in_hardware(tmp_path: Path) -
 @pytest.mark.parametrize("others", [["pytorch"], ["vllm", "pytorch"]])
 def test_simulated_and_real_backends_are_never_in_one_sweep(tmp_path, others) -> None:
     with pytest.raises(ConfigError) as caught:
-        planned(tmp_path, backends=[*others, "replay"])
+        planned(tmp_path, backends=[*others, "simulated"])
     [line] = caught.value.problems
-    assert "found 'replay' beside" in line
+    assert "found 'simulated' beside" in line
     assert "allowed alone" in line
 
 

@@ -105,7 +105,7 @@ def begun(cluster, tmp_path_factory):
 def cut_short(begun):
     """Cancel one of the held jobs of the sweep `slow`, and let the other's time be over soon."""
     project, _ = begun["slow"]
-    logs = project.folder / "logs/slow/measure/sim--replay--bfloat16"
+    logs = project.folder / "logs/slow/measure/sim--simulated--bfloat16"
     for repeat in ("r01", "r02"):
         wait_until((logs / f"{repeat}.log").exists, f"the measuring process of {repeat}")
     ids = {job.repeat: job.id for job in jobs(project.folder)}
@@ -127,7 +127,7 @@ def restarted(begun):
     finished(head, -signal.SIGKILL)
 
     (project.folder / "hold-r01").unlink()
-    path = project.folder / "results/head/replay/measurements/sim--replay--bfloat16/r01.json"
+    path = project.folder / "results/head/simulated/measurements/sim--simulated--bfloat16/r01.json"
     wait_until(path.exists, "the measurement of the job that went on")
     first = project.records("head")
     head = project.start("--configfile", "sweep.yaml", *MEASURE)
@@ -204,7 +204,7 @@ def test_jobs_that_run_out_of_time_or_are_cancelled_cost_no_other_and_are_made_u
     told = output[output.index("No usable result:") :]
     assert all(repeat in told for repeat in ("r01", "r02"))
     assert "What the batch system said of its jobs is in logs/slurm/." in told
-    [row] = project.read("results/slow/replay/aggregate.json")["rows"]
+    [row] = project.read("results/slow/simulated/aggregate.json")["rows"]
     assert (row["n"], len(row["excluded"])) == (1, 2)
     records = project.records("slow")
     assert [name[-3:] for name in records] == ["r03"]
@@ -214,7 +214,7 @@ def test_jobs_that_run_out_of_time_or_are_cancelled_cost_no_other_and_are_made_u
     project.submit("--configfile", "sweep.yaml", *MEASURE)
     later = project.records("slow")
     assert [name[-3:] for name in later] == ["r01", "r02", "r03"]
-    assert later["sim--replay--bfloat16/r03"] == records["sim--replay--bfloat16/r03"]
+    assert later["sim--simulated--bfloat16/r03"] == records["sim--simulated--bfloat16/r03"]
 
 
 def _all(found: list, number: int) -> list:

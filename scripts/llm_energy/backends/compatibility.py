@@ -18,7 +18,7 @@ from packaging.version import InvalidVersion, Version
 from llm_energy.core.errors import ConfigError
 from llm_energy.core.files import read_yaml
 from llm_energy.records import Note, is_greedy
-from llm_energy.records.engines import SIMULATED
+from llm_energy.records.engines import is_simulated
 
 MATRIX_PATH = Path(__file__).with_name("compatibility.yaml")
 STATUSES = ("supported", "mapped", "hint", "implicit", "unsupported")
@@ -74,7 +74,7 @@ def translate(
     A backend that the matrix does not know raises a ConfigError. The simulated backend takes the
     universal parameters as they are.
     """
-    if backend == SIMULATED:
+    if is_simulated(backend):
         return Translation({"dtype": parameters["fp_precision"]}, {}, (), (), ())
     known = matrix()["backends"]
     if backend not in known:

@@ -17,7 +17,7 @@ from pathlib import Path
 from llm_energy.core.errors import LlmEnergyError
 from llm_energy.core.files import sha256_file
 from llm_energy.environments import tools
-from llm_energy.records.engines import REGISTRY, SIMULATED
+from llm_energy.records.engines import REGISTRY, SIMULATED, is_simulated
 
 NVIDIA_DRIVER = Path("/proc/driver/nvidia/version")
 
@@ -51,10 +51,10 @@ def environment_name(backend: str, variant: str) -> str:
 
     >>> environment_name("pytorch", "cpu"), environment_name("pytorch", "cuda")
     ('pytorch-cpu', 'pytorch')
-    >>> environment_name("replay", "cuda"), environment_name("tensorrt", "cpu")
+    >>> environment_name("simulated", "cuda"), environment_name("tensorrt", "cpu")
     ('workflow', 'tensorrt')
     """
-    if backend == SIMULATED:
+    if is_simulated(backend):
         return WORKFLOW
     one_build = variant == "cuda" or backend in CUDA_ONLY
     name = backend if one_build else f"{backend}-{variant}"
@@ -67,10 +67,10 @@ def environment_name(backend: str, variant: str) -> str:
 def preparing_name(backends: list[str], device: str) -> str:
     """Name the environment that converts models and tokenises prompts for a sweep's backends.
 
-    >>> preparing_name(["vllm"], "cpu"), preparing_name(["replay"], "cpu")
+    >>> preparing_name(["vllm"], "cpu"), preparing_name(["simulated"], "cpu")
     ('pytorch-cpu', 'workflow')
     """
-    backend = SIMULATED if backends == [SIMULATED] else "pytorch"
+    backend = SIMULATED if all(map(is_simulated, backends)) else "pytorch"
     return environment_name(backend, variant(device))
 
 

@@ -33,6 +33,7 @@ from llm_energy.records import (
     write_record,
 )
 from llm_energy.records.attempts import put_aside
+from llm_energy.records.engines import is_simulated
 
 RECENT_REPEATS = 20  # how many finished repeats the estimate of the time left looks at
 
@@ -135,7 +136,7 @@ def planned_arrivals(spec: Spec, path: Path | None) -> dict[str, Arrivals]:
 
 def machine_for(spec: Spec) -> Machine:
     """Return the machine that a spec is measured on: this one, or a simulated host."""
-    if spec.backend == "replay":
+    if is_simulated(spec.backend):
         from llm_energy.measure import simulation
 
         return simulation.open_host(spec)

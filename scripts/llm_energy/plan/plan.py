@@ -41,6 +41,7 @@ from llm_energy.records import (
     is_greedy,
     paths,
 )
+from llm_energy.records.engines import is_simulated
 
 
 @dataclass(frozen=True)
@@ -182,7 +183,7 @@ def installed_engine(root: Path, device: str, provided: bool) -> Callable[[Backe
     """
 
     def engine(backend: BackendEntry) -> Engine:
-        if backend.id == registry.SIMULATED:
+        if is_simulated(backend.id):
             return Engine("cpu" if device == "cpu" else "cuda", None)  # of the simulated host
         variant = registry.variant(device, backend.environment)
         if backend.id not in registry.ENGINES:
@@ -208,7 +209,7 @@ def with_device(sweep: Sweep, planned_below: Path | None = None) -> Sweep:
     A job gives the folder with the written plan, and obeys that, whatever its node has. A
     simulated host has what the config says.
     """
-    if all(backend.id == registry.SIMULATED for backend in sweep.backends):
+    if all(is_simulated(backend.id) for backend in sweep.backends):
         return sweep
     if planned_below is None:
         return replace(sweep, device=registry.variant(sweep.device))
@@ -220,7 +221,7 @@ def with_device(sweep: Sweep, planned_below: Path | None = None) -> Sweep:
 
 def gpus_needed(spec: Spec) -> int:
     """Return how many GPUs a repeat occupies: none on a CPU or on a simulated host."""
-    if spec.device == "cpu" or spec.backend == registry.SIMULATED:
+    if spec.device == "cpu" or is_simulated(spec.backend):
         return 0
     return max(w.parameters["sharding"]["num_devices"] for w in spec.workloads)
 

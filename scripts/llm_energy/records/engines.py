@@ -50,5 +50,17 @@ REGISTRY = {
         cuda_only=True,
     ),
 }
-# The simulated backend needs no engine, so it runs where the workflow's own stages run.
-SIMULATED = "replay"
+# The simulated backend needs no engine, so it runs where the workflow's own stages run. Its older
+# id is replay. A sweep keeps the id that its config gives, in cells, paths and hashes, so that what
+# was simulated under that id is still read, and goes on.
+SIMULATED = "simulated"
+SIMULATED_IDS = (SIMULATED, "replay")
+
+
+def is_simulated(backend: str) -> bool:
+    """Return whether a backend is the simulated one.
+
+    >>> is_simulated("simulated"), is_simulated("replay"), is_simulated("vllm")
+    (True, True, False)
+    """
+    return backend in SIMULATED_IDS

@@ -144,8 +144,11 @@ def test_simulated_tables_say_so_in_their_first_line():
 
 
 def test_simulated_and_real_joules_share_no_table():
-    other = builders.aggregate_row(backend="replay", simulated=True)
-    both = [builders.aggregate([builders.aggregate_row()]), builders.aggregate([other], "replay")]
+    other = builders.aggregate_row(backend="simulated", simulated=True)
+    both = [
+        builders.aggregate([builders.aggregate_row()]),
+        builders.aggregate([other], "simulated"),
+    ]
     with pytest.raises(LlmEnergyError, match="they are never shown in one table"):
         files(both)
 

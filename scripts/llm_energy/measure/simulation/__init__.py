@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 def open_host(spec: Spec) -> SimulatedHost:
-    """Open the host that a spec of the backend ``replay`` runs on.
+    """Open the host that a spec of the backend ``simulated`` runs on.
 
     All repeats of all cells get the same hardware; its noise depends on the cell and the repeat.
     Its calendar begins now, so that the order of the repeats is the real one.

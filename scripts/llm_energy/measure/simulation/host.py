@@ -25,6 +25,7 @@ from llm_energy.measure.simulation.sampler import VirtualSampler
 from llm_energy.measure.simulation.sysfs import Activity, Package, Trees
 from llm_energy.measure.simulation.truth import Truth
 from llm_energy.records import Host
+from llm_energy.records.engines import is_simulated
 
 START_S = 1000.0  # of the monotonic clock: a host that has been up for a while
 EPOCH_S = 1_767_225_600.0  # 2026-01-01, unless the caller gives another beginning
@@ -94,8 +95,8 @@ class SimulatedHost:
         """Make the simulated engine, the only one that runs on a simulated host."""
         from llm_energy.measure.simulation.engine import SimulatedEngine
 
-        if name != "replay":
-            raise BackendUnavailable(f"a simulated host runs the backend 'replay', not '{name}'")
+        if not is_simulated(name):
+            raise BackendUnavailable(f"a simulated host runs the backend 'simulated', not '{name}'")
         return SimulatedEngine(self)
 
     def describe(self, repository: Path, gpus: tuple[dict[str, Any], ...]) -> Host:

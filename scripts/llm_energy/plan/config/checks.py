@@ -10,7 +10,7 @@ from typing import Any
 from llm_energy.backends.compatibility import flows, removed_flow
 from llm_energy.inputs.arrivals import MODES, MOST_ARRIVALS, expected_requests, takes_lengths
 from llm_energy.plan.config.messages import Key, Problem, did_you_mean, dotted, found
-from llm_energy.records.engines import SIMULATED
+from llm_energy.records.engines import SIMULATED, is_simulated
 
 # https://huggingface.co/docs/huggingface_hub: validate_repo_id
 HUB_NAME = re.compile(
@@ -125,13 +125,13 @@ def _flows(config: dict[str, Any]) -> Iterator[Problem]:
 
 def _simulation(config: dict[str, Any]) -> Iterator[Problem]:
     """Keep simulated and real apart: no sweep may hold both, of backends or of models."""
-    simulated = [b for b in config["backends"] if b["id"] == SIMULATED]
-    others = ", ".join(b["id"] for b in config["backends"] if b["id"] != SIMULATED)
+    simulated = [b for b in config["backends"] if is_simulated(b["id"])]
+    others = ", ".join(b["id"] for b in config["backends"] if not is_simulated(b["id"]))
     if simulated and others:
         yield (
             simulated[0]["at"],
-            f"found '{SIMULATED}' beside {others}, allowed alone, since no table may mix simulated "
-            "joules with measured ones; give it a sweep of its own",
+            f"found '{simulated[0]['id']}' beside {others}, allowed alone, since no table may mix "
+            "simulated joules with measured ones; give it a sweep of its own",
         )
         return
     for model in config["models"]:

@@ -32,7 +32,7 @@ from llm_energy.records import (
 NOWHERE = Path("/nonexistent")
 
 
-def replay_workload(
+def simulated_workload(
     id: str = "b8", requests: int = 16, output_tokens: int = 64, strategy: str = "static", **more
 ) -> Workload:
     """Return a workload of forced length; the batch size is the number in its id."""
@@ -43,13 +43,13 @@ def replay_workload(
     return Workload(id, requests, parameters | more, {})
 
 
-def replay_spec(*workloads: Workload, repeat: int = 1, seed: int = 1, **protocol) -> Spec:
+def simulated_spec(*workloads: Workload, repeat: int = 1, seed: int = 1, **protocol) -> Spec:
     """Return the spec of one repeat on a simulated host; keywords set the protocol's values."""
     return builders.spec(
         precision="bfloat16",
         repeat=repeat,
-        backend="replay",
-        workloads=workloads or (replay_workload(),),
+        backend="simulated",
+        workloads=workloads or (simulated_workload(),),
         seed=seed,
         device="cuda",
         engine={"dtype": "bfloat16"},
@@ -103,7 +103,7 @@ def run(
         start_sampler=host.start_sampler if trace_path else partial(_sample_unwritten, host),
     )
     gpus = meter.gpus()
-    backend = host.create_backend("replay")
+    backend = host.create_backend("simulated")
     timed = arrivals or {}
     repeat = run_repeat(
         spec,

@@ -1,8 +1,8 @@
 """Write the pages that are made from data and code, or check that they say what those say.
 
-docs/checks.md comes from the catalogue of checks, docs/compatibility.md from compatibility.yaml,
-docs/parameter-coverage.md from tests/backends/parameter_rows.yaml, and the tables of
-config/README.md from the schema of the config.
+docs/architecture.md comes from the packages, docs/checks.md from the catalogue of checks,
+docs/compatibility.md from compatibility.yaml, docs/parameter-coverage.md from
+tests/backends/parameter_rows.yaml, and the tables of config/README.md from the config's schema.
 """
 
 from __future__ import annotations
@@ -14,6 +14,8 @@ import re
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
+
+import architecture
 
 from llm_energy.analysis.checks import CATALOGUE, EXPLAINED, GROUPS, Check
 from llm_energy.backends.compatibility import matrix
@@ -76,7 +78,7 @@ The severity below is the usual one; what a check finds may be milder or worse w
 check sees one window, one file, all windows of a backend that are not invalid already (sweep) or
 those as well (host), or what is left of a cell (repeats). One that lacks its evidence, as in an
 older measurement, finds nothing. Each has at least one fault that it must find and one healthy twin
-that it must pass, in `tests/check_pairs_*.py`.
+that it must pass, in `tests/support/check_pairs_*.py`.
 """
 NOT_CHECKED = """\
 ## Not checked, and why
@@ -315,6 +317,7 @@ def render_config(text: str) -> str:
 
 
 PAGES: dict[str, Callable[[str], str]] = {
+    "docs/architecture.md": lambda before: architecture.render(),
     "docs/checks.md": lambda before: render_checks(),
     "docs/compatibility.md": lambda before: render_matrix(matrix()),
     "docs/parameter-coverage.md": lambda before: render_coverage(

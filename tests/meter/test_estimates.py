@@ -90,14 +90,14 @@ def test_the_logger_is_quiet_and_no_file_is_written(tmp_path, monkeypatch, capfd
 
 PROGRAM = """
     import json, pathlib, signal, sys
-    from support.fake_nvml import FakeBoard, FakeClock, make_nvml
+    from support.fake_nvml import FakeGpu, FakeClock, make_nvml
     from llm_energy.meter.meter import open_meter
     from llm_energy.core.serialize import to_dict
     from llm_energy.records import MeterSettings
 
     clock = FakeClock()
-    GPUs = [FakeBoard("GPU-aaaa-1"), FakeBoard("GPU-bbbb-2", pci_bus_id="00000000:81:00.0")]
-    sys.modules["pynvml"] = make_nvml(GPUs, clock)
+    gpus = [FakeGpu("GPU-aaaa-1"), FakeGpu("GPU-bbbb-2", pci_bus_id="00000000:81:00.0")]
+    sys.modules["pynvml"] = make_nvml(gpus, clock)
     before = signal.getsignal(signal.SIGTERM)
     meter = open_meter(MeterSettings(), clock=clock, sysfs=pathlib.Path(sys.argv[1]))
     with meter.interval("window") as interval:

@@ -1,6 +1,6 @@
 """A fault and its healthy twin for each check of sensors, joules, GPUs, host and sessions.
 
-The form of a pair stands in ``test_checks.py``.
+The form of a pair stands in ``test_catalogue.py``.
 """
 
 from __future__ import annotations

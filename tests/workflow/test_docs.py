@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import ast
 import json
+import re
 
+import architecture
 import pytest
 import yaml
 from support.project import ROOT
@@ -56,3 +59,23 @@ def test_zenodo_is_told_what_the_citation_says():
         "upload_type": cited["type"],
         "access_right": "open",
     }
+
+
+@pytest.mark.parametrize(("asked", "path", "name"), architecture.QUESTIONS)
+def test_the_answer_to_each_question_is_where_the_page_says(asked, path, name):
+    text = (docs.ROOT / architecture.place(path)).read_text(encoding="utf-8")
+    if path.endswith(".py"):
+        named = (ast.FunctionDef, ast.ClassDef)
+        assert name in {node.name for node in ast.walk(ast.parse(text)) if isinstance(node, named)}
+    else:
+        assert re.search(rf"^## {name}$" if path.endswith(".md") else rf"\b{name}\b", text, re.M)
+
+
+def test_no_package_imports_one_that_does_not_lie_below_it():
+    seen = []
+    for layer in reversed(architecture.layers()):
+        for package in layer:
+            assert architecture.imported(package) <= set(seen), package
+        seen += layer
+    packages = (docs.ROOT / "scripts" / architecture.PACKAGE).glob("*/__init__.py")
+    assert sorted(seen) == sorted(path.parent.name for path in packages)

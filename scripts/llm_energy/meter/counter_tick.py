@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 READ_PERIOD_S = 0.01
 LIMIT_S = 3.0
-# Ten periods are enough; reading on would only load the counter (see ``nvml_sensor.py``).
+# Ten periods are enough; reading on would only load the counter (see ``energy_counter.py``).
 CHANGES = 11
 
 

@@ -172,7 +172,7 @@ def open_meter(
 
     ``clock`` gives seconds and must be the one that completions are stamped with. ``nvml`` is the
     module of a simulated host, used instead of ``pynvml``. The trace goes to ``trace_path``, by
-    ``start_sampler``, which is that of ``sampler.py`` unless given. Raises LlmEnergyError for a
+    ``start_sampler``, which is that of ``process.py`` unless given. Raises LlmEnergyError for a
     country that has no grid factor.
     """
     gpus = _open_gpus(nvml, clock, sleep)

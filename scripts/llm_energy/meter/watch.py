@@ -4,7 +4,7 @@ Two things can pass unseen between two edges: a RAPL counter that goes round mor
 process that comes to a GPU and leaves again. Reading them in the measured process would take time
 from it. One look is a few files and three driver calls a GPU, on the last core, at low priority. On
 an H200 the calls took 0.4 ms, and neither the speed of a full load nor its power differed with it.
-Times are comparable as those of the sampler are (see ``sampler.py``).
+Times are comparable as those of the sampler are (see ``process.py``).
 """
 
 from __future__ import annotations

@@ -106,7 +106,7 @@ class Gpu:
         self.history.set(now_s, level_w, state)
 
     def alter(self, **changes: Any) -> None:
-        """Change what is true of it from now on; the keys are those of BoardTruth."""
+        """Change what is true of it from now on; the keys are those of GpuTruth."""
         self.truth = dataclasses.replace(self.truth, **changes)
         self.loaded_idle_level_w = self.truth.loaded_idle_w * self._factor
         self.history.cool(self._clock(), self.truth.cooling)

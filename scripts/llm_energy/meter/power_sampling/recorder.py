@@ -11,7 +11,7 @@ from llm_energy.records import TraceSummary
 
 
 class RunningSampler(Protocol):
-    """Sample GPUs from outside the measuring process (see ``sampler.py``).
+    """Sample GPUs from outside the measuring process (see ``process.py``).
 
     ``problem`` says why there are no samples any more, None while all is well.
     """

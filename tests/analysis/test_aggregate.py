@@ -343,3 +343,39 @@ def test_a_row_says_of_which_draws_its_interval_speaks(changes, told):
     assert [text for text in row.assumptions if text in (ONE_DRAW, OTHER_PROMPTS)] == (
         [told] if told else []
     )
+
+
+@pytest.mark.parametrize(
+    "unlike",
+    [
+        {"boards": "GPU-2"},
+        {"host": "node2"},
+        {"driver": "600"},
+        {"engine": "vllm 0.27"},
+        {"configuration": "enforce_eager True"},
+    ],
+    ids=lambda changes: next(iter(changes)),
+)
+def test_repeats_of_unlike_machines_have_a_mean_and_no_interval(unlike):
+    like = {"boards": "GPU-1", "host": "node1", "driver": "580", "engine": "vllm 0.26"}
+    rows = [
+        builders.metrics(value, k, conditions="b" if k == 3 else "a", latencies_s={"ttft_p50": 1.0})
+        for k, value in enumerate((0.5, 0.51, 0.52), 1)
+    ]
+
+    def summarised(second):
+        table = builders.metrics_table(rows, conditions={"a": like, "b": like | second})
+        plan = builders.plan([("pytorch", "float32")], 3)
+        (row,) = aggregate([table], plan, {}).rows
+        return row
+
+    row, plain = summarised(unlike), summarised({})
+    name = "energy_per_output_token_j"
+    assert plain.statistics[name].ci_low is not None
+    assert plain.assumptions == ()
+    assert (row.n, row.statistics[name].mean) == (3, plain.statistics[name].mean)
+    summaries = [*row.statistics.values(), *row.latencies_s.values()]
+    assert {(one.ci_low, one.absolute_ci_low, one.standard_uncertainty) for one in summaries} == {
+        (None, None, None)
+    }
+    assert next(iter(unlike.values())) in row.assumptions[0]

@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from llm_energy.analysis.comparability import FIELDS, UNRECORDED
 from llm_energy.analysis.energy.uncertainty import (
     SENSOR_RELATIVE,
     drift_standard,
@@ -33,6 +34,8 @@ from llm_energy.records.metrics import GROSS, METRICS, NET, SPEED, SUMMARISED
 
 SEARCHED = (GROSS, NET, SPEED)
 MIXED = "mixed_backends"
+# The conditions that all repeats of a row share, or else it has no interval.
+ONE_MACHINE = ("boards", "host", "driver", "hardware", "power_limit_w", "engine", "configuration")
 DRAWN = ("poisson", "gamma")  # the modes of traffic whose arrivals are random
 ONE_DRAW = "the arrivals of these repeats, which are all one draw"
 OTHER_PROMPTS = "prompts of the same kind, drawn anew for each block"
@@ -99,7 +102,16 @@ def aggregate(
             without.get(place, []),
         )
     ]
-    if mixed:
+    if not mixed:
+        held = {
+            (table_row.measurement, table_row.workload): table.conditions.get(
+                table_row.conditions or "", {}
+            )
+            for table in tables
+            for table_row in table.rows
+        }
+        result = [_like(row, held) for row in result]
+    if mixed:  # unlike on purpose, and marked
         result = [replace(row, flags=(*row.flags, MIXED)) for row in result]
     return Aggregate(
         SCHEMA_VERSION, plan["sweep"], pooled, tuple(result), tuple(backends) if mixed else ()
@@ -231,6 +243,33 @@ def _rows_of(
             )
         )
     return result
+
+
+def _like(row: AggregateRow, held: dict[tuple[str, str], dict[str, str]]) -> AggregateRow:
+    """Take the intervals off a row whose repeats are of unlike machines, and say which.
+
+    How far such repeats lie apart says how unlike the machines are, not what another repeat gives.
+    """
+    conditions = [held.get((name, row.workload), {}) for name in row.measurements]
+    unlike = []
+    for name in ONE_MACHINE:
+        values = dict.fromkeys(known.get(name, UNRECORDED) for known in conditions)
+        if len(values) > 1:
+            unlike.append(f"{FIELDS[name].title}: {' and '.join(values)}")
+    if not unlike or row.n < 2:
+        return row
+    told = f"no interval, since the repeats differ in {'; '.join(unlike)}; measure all on one"
+    return replace(
+        row,
+        statistics={name: _bare(one) for name, one in row.statistics.items()},
+        latencies_s={name: _bare(one) for name, one in row.latencies_s.items()},
+        outliers=tuple(replace(one, without=_bare(one.without)) for one in row.outliers),
+        assumptions=(told, *row.assumptions),
+    )
+
+
+def _bare(one: Statistic) -> Statistic:
+    return Statistic(one.n, one.mean, one.sd, None, None)
 
 
 def _draws(rows: list[Metrics]) -> Iterator[str]:

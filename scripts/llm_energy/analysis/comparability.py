@@ -32,6 +32,21 @@ from llm_energy.records.comparison import Contrast, Difference
 Conditions = Mapping[str, str]
 UNRECORDED = "not recorded"
 HASH_DIGITS = 12
+CONFIGURATION = (
+    "attn_implementation",
+    "attention_backend",
+    "flow",
+    "enforce_eager",
+    "compilation_mode",
+    "cudagraph_mode",
+    "async_scheduling",
+    "enable_chunked_prefill",
+    "enable_prefix_caching",
+    "max_num_batched_tokens",
+    "max_num_seqs",
+    "kv_cache_dtype",
+    "num_threads",
+)
 
 
 @dataclass(frozen=True)
@@ -146,6 +161,11 @@ FIELDS: dict[str, Field] = {
         "engine and its version",
         lambda w: _engine(w.spec.backend, w.measurement.effective),
         _varies("backend", "sweep"),
+    ),
+    "configuration": Field(
+        "configuration of the engine",
+        lambda w: _configuration(w.measurement.effective),
+        _varies("precision", "batch_size", "model", "backend", "choice", "sweep"),
     ),
     "device": Field(
         "device", lambda w: str(w.measurement.effective.get("device", UNRECORDED)).partition(":")[0]
@@ -263,6 +283,12 @@ def lengths(tokens: Sequence[int]) -> str:
         return "none"
     low, high = min(tokens), max(tokens)
     return str(low) if low == high else f"{low} to {high}, mean {statistics.fmean(tokens):.6g}"
+
+
+def _configuration(used: dict[str, Any]) -> str:
+    """Name what an engine reports of the settings that it chooses by itself."""
+    told = [f"{name} {used[name]}" for name in CONFIGURATION if used.get(name) is not None]
+    return ", ".join(told) or UNRECORDED
 
 
 def _short(digest: str | None) -> str:

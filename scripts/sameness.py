@@ -6,12 +6,12 @@ import argparse
 import sys
 from pathlib import Path
 
-from llm_energy.analysis.equivalence import compare
+from llm_energy.analysis.sameness import compare
 from llm_energy.core.cli import run_stage
 from llm_energy.core.errors import LlmEnergyError
 from llm_energy.core.files import read_json, write_text
 from llm_energy.publish.tables import files
-from llm_energy.publish.tables.equivalence import table
+from llm_energy.publish.tables.sameness import table
 from llm_energy.records import Measurement, read_record
 
 

@@ -11,8 +11,8 @@ from support import builders
 from support.simulated import Clock, SimulatedBackend, SimulatedMeter, spec
 
 from llm_energy.analysis.aggregate import aggregate
-from llm_energy.analysis.equivalence import reference_outputs
 from llm_energy.analysis.normalise import normalise
+from llm_energy.analysis.sameness import reference_outputs
 from llm_energy.core.errors import LlmEnergyError, OutOfMemory
 from llm_energy.core.files import sha256_file
 from llm_energy.inputs import prompts

@@ -60,7 +60,7 @@ def test_what_a_script_imports_is_found_however_far_with_its_data(tree: Path) ->
 @pytest.mark.parametrize(
     ("script", "needed"),
     [
-        ("normalise.py", "llm_energy/analysis/equivalence.py"),
+        ("normalise.py", "llm_energy/analysis/sameness.py"),
         ("figures.py", "llm_energy/records/power_trace.py"),
         ("validate.py", "llm_energy/analysis/energy/hardware.json"),
         ("validate.py", "llm_energy/analysis/checks/sessions.py"),

@@ -21,8 +21,8 @@ from llm_energy.analysis.energy.accounting import (
 from llm_energy.analysis.energy.latency import latencies_s, mean, quantiles_s
 from llm_energy.analysis.energy.limits import window_limits
 from llm_energy.analysis.energy.uncertainty import Budget, window_budget
-from llm_energy.analysis.equivalence import Outputs, agreement, reference_outputs
 from llm_energy.analysis.evidence import WindowEvidence
+from llm_energy.analysis.sameness import Outputs, agreement, reference_outputs
 from llm_energy.core.errors import LlmEnergyError
 from llm_energy.core.files import parse_json, sha256_bytes, sha256_json
 from llm_energy.core.parallel import each

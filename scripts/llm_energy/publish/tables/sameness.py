@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import fields
 
-from llm_energy.analysis.equivalence import Sameness
+from llm_energy.analysis.sameness import Sameness
 from llm_energy.analysis.statistics.format import ABSENT
 from llm_energy.publish.csv_text import csv_text
 from llm_energy.publish.tables.table import Column, Footnotes, Line, Sheet, Table, row_id, title

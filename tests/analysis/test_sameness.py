@@ -13,10 +13,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from support import builders
 
-from llm_energy.analysis.equivalence import SAMPLED, common_prefix, compare
+from llm_energy.analysis.sameness import SAMPLED, common_prefix, compare
 from llm_energy.core.serialize import to_dict
 from llm_energy.publish.tables import files
-from llm_energy.publish.tables.equivalence import NOTHING, table
+from llm_energy.publish.tables.sameness import NOTHING, table
 
 GREEDY = {"decoder": {"do_sample": False, "temperature": 1.0}}
 IDS = tuple(range(builders.OUTPUT_TOKENS))

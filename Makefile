@@ -13,7 +13,7 @@ TEST_TOOLS = latex chromium slurm
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .SECONDARY:
-.PHONY: help demo paper verify export doctor report envs test lint format bench locks clean tools test-envs test-tools \
+.PHONY: help demo paper audit verify export doctor report envs test lint format bench locks clean tools test-envs test-tools \
   test-engines-and-parts test-sweeps
 
 DEV = .venvs/dev/bin
@@ -53,6 +53,10 @@ paper: .venvs/workflow/.installed ## tables and figures from measurements alone:
 
 verify: .venvs/workflow/.installed ## verify that nothing which the tables of SWEEP rest on has changed
 	@.venvs/workflow/bin/python scripts/lineage.py 'results/$(or $(SWEEP),demo)' --verify
+
+audit: .venvs/workflow/.installed ## prove from the files alone that nothing was changed or lost: SWEEP=name or ARCHIVE=path
+	@.venvs/workflow/bin/python scripts/audit.py \
+	  $(if $(ARCHIVE),--archive "$$ARCHIVE",--sweep '$(or $(SWEEP),demo)')
 
 export: .venvs/workflow/.installed ## pack SWEEP as an RO-Crate zip file (EXPORT='--author ... --license ...')
 	@.venvs/workflow/bin/python scripts/export.py 'results/$(or $(SWEEP),demo)' $(EXPORT)

@@ -5,7 +5,7 @@
 # results/<sweep>/prompts/<model>.json          the token ids that every backend gets
 # results/<sweep>/arrivals.json                 when requests come, where traffic is timed
 # results/<sweep>/<backend>/measurements/       raw measurements, <cell>/<repeat>.json
-# results/<sweep>/<backend>/{verdicts,metrics,aggregate}.json
+# results/<sweep>/<backend>/{audit,verdicts,metrics,aggregate}.json
 # results/<sweep>/{tables,figures}/             what a paper prints
 # results/<sweep>/data/                         the same as tidy tables
 # results/<sweep>/report.html                   all of it on one page
@@ -35,6 +35,7 @@ if not MEASURED:
     include: "workflow/rules/measure.smk"
 
 
+include: "workflow/rules/audit.smk"
 include: "workflow/rules/validate.smk"
 include: "workflow/rules/normalise.smk"
 include: "workflow/rules/aggregate.smk"

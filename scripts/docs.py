@@ -66,7 +66,7 @@ CHECKS = """\
 
 This page is made from `scripts/llm_energy/analysis/checks/` by `python scripts/docs.py --write`;
 change the code, not the page. Ids begin with M for the meter, H for the host and its GPUs, E for
-the engine and its work, P for the pipeline.
+the engine and its work, P for the pipeline, A for the audit (`docs/audit.md`).
 
 The validate stage gives every window a verdict, and its worst flag decides:
 
@@ -76,14 +76,25 @@ The validate stage gives every window a verdict, and its worst flag decides:
 
 The severity below is the usual one; what a check finds may be milder or worse where it says so. A
 check sees one window, one file, all windows of a backend that are not invalid already (sweep) or
-those as well (host), or what is left of a cell (repeats). One that lacks its evidence, as in an
-older measurement, finds nothing. Each has at least one fault that it must find and one healthy twin
-that it must pass, in `tests/support/check_pairs_*.py`.
+those as well (host), or what is left of a cell (repeats). The audit's see a repeat's files, read
+anew (files), and the windows of all backends of the sweep (spans). One that lacks its evidence, as
+in an older measurement, finds nothing. Each has at least one fault that it must find and one
+healthy twin that it must pass, in `tests/support/check_pairs_*.py` or `tests/recorded/edits.yaml`.
 """
 NOT_CHECKED = """\
 ## Not checked, and why
 
 These can go wrong in a measurement of this kind, and no check looks for them here.
+"""
+
+
+EDITS = "tests/recorded/edits.yaml"
+SCORE = """\
+## Edits that were tried
+
+Each line of `tests/recorded/edits.yaml` makes a whole sweep lie, an archived one of an H100 or a
+simulated one; a test applies it and audits and judges the sweep. {found} No window of an
+archived sweep is accused without an edit. What is `unseen` leaves no trace in any file.
 """
 
 
@@ -98,8 +109,19 @@ def render_checks() -> str:
             *_table(("id", "sees", "severity", "what it finds", "advice"), map(_check_row, found)),
             "",
         ]
-    lines += [NOT_CHECKED, *_table(("id", "why"), sorted(EXPLAINED.items()))]
+    lines += [NOT_CHECKED, *_table(("id", "why"), sorted(EXPLAINED.items())), ""]
+    lines += _score(read_yaml(ROOT / EDITS))
     return "\n".join(lines) + "\n"
+
+
+def _score(edits: list[dict[str, Any]]) -> list[str]:
+    """Return how many faulty edits of whole sweeps are caught, and which."""
+    unseen = [edit for edit in edits if edit["wanted"] == "unseen"]
+    rows = [
+        (edit["id"], edit["what"], edit["wanted"], edit.get("by") or edit["why"]) for edit in edits
+    ]
+    found = f"{len(edits) - len(unseen)} of {len(edits)} edits get the verdict that they must get."
+    return [SCORE.format(found=found), *_table(("id", "edit", "verdict", "by"), rows)]
 
 
 def _check_row(check: Check) -> tuple[str, ...]:

@@ -15,6 +15,7 @@ from llm_energy.records.storage import schema
 RECORDS = {
     "aggregate": records.Aggregate,
     "arrivals": records.ArrivalSet,
+    "audit": records.Audit,
     "comparisons": Comparisons,
     "failure": records.Failure,
     "load": LoadCurves,

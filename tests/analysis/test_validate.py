@@ -7,6 +7,7 @@ import tarfile
 from dataclasses import replace
 from pathlib import Path
 
+import audit
 import pytest
 import validate as script
 from hypothesis import given, settings
@@ -17,7 +18,7 @@ from support.project import ROOT
 from llm_energy.analysis.validate import validate
 from llm_energy.core.errors import LlmEnergyError
 from llm_energy.core.files import read_json, sha256_file, sha256_json, write_json
-from llm_energy.records import Verdicts, read_record, write_record
+from llm_energy.records import SCHEMA_VERSION, Audit, Verdicts, read_record, write_record
 
 
 def repeats(*changes: dict, **spec) -> list:
@@ -379,6 +380,9 @@ def test_the_command_line(tmp_path, capsys):
     plan = builders.write_sweep(tmp_path, repeats({}, {}))
     out = tmp_path / "results/test/pytorch/verdicts.json"
     arguments = ["--sweep", "test", "--backend", "pytorch", "--plan", str(plan)]
+    audited = str(tmp_path / "audit.json")
+    assert audit.main([*arguments, "--out", audited]) == 0
+    arguments += ["--audit", audited]
     assert script.main([*arguments, "--out", str(out)]) == 0
     assert len(read_record(Verdicts, out).verdicts) == 2
     first = out.read_bytes()
@@ -389,6 +393,8 @@ def test_the_command_line(tmp_path, capsys):
 
 def test_the_command_line_tells_a_missing_plan_in_one_line(tmp_path, capsys):
     arguments = ["--sweep", "s", "--backend", "pytorch", "--plan", str(tmp_path / "plan.json")]
+    write_record(tmp_path / "audit.json", Audit(SCHEMA_VERSION, "s", "pytorch", ()))
+    arguments += ["--audit", str(tmp_path / "audit.json")]
     assert script.main([*arguments, "--out", str(tmp_path / "out.json")]) == 1
     assert capsys.readouterr().err == f"error: {tmp_path}/plan.json: no such file\n"
     assert not (tmp_path / "out.json").exists()

@@ -122,7 +122,9 @@ def rounds() -> Iterator[list[tuple[str, list[object]]]]:
     of_each = [(FOLDER / backend, backend) for backend in BACKENDS]
     for out, backend in of_each:
         asked = ["--sweep", "test", "--backend", backend, *plan, "--jobs", CORES]
-        yield [("validate", [*asked, "--out", out / "verdicts.json"])]
+        yield [("audit", [*asked, "--out", out / "audit.json"])]
+        audited = ["--audit", out / "audit.json"]
+        yield [("validate", [*asked, *audited, "--out", out / "verdicts.json"])]
     for out, _ in of_each:
         asked = ["--verdicts", out / "verdicts.json", "--jobs", CORES]
         yield [("normalise", [*asked, "--out", out / "metrics.json"])]

@@ -62,6 +62,7 @@ def test_what_a_script_imports_is_found_however_far_with_its_data(tree: Path) ->
     [
         ("normalise.py", "llm_energy/analysis/sameness.py"),
         ("figures.py", "llm_energy/records/power_trace.py"),
+        ("audit.py", "llm_energy/records/power_trace.py"),
         ("validate.py", "llm_energy/analysis/energy/hardware.json"),
         ("validate.py", "llm_energy/analysis/checks/sessions.py"),
         ("validate.py", "llm_energy/records/measurement.py"),

@@ -18,6 +18,7 @@ from llm_energy.core.serialize import to_dict
 from llm_energy.plan import freeze, plan
 from llm_energy.plan.config.load import BackendEntry, load_sweep
 from llm_energy.records import Spec, Workload, paths, read_record
+from llm_energy.records.order import block_rank
 
 CONFIG = paths.ROOT / "config" / "config.yaml"
 ENGINES = {
@@ -220,7 +221,7 @@ def test_a_parameter_that_a_backend_does_not_know_is_an_error_with_the_remedy(tm
 
 def test_blocks_follow_each_other_and_each_has_its_own_order():
     cells = [f"m--pytorch--{i}" for i in range(8)]
-    ranks = {(r, c): plan.block_rank(0, r, c) for r in ("r01", "r02") for c in cells}
+    ranks = {(r, c): block_rank(0, r, c) for r in ("r01", "r02") for c in cells}
     assert max(ranks["r01", c] for c in cells) < min(ranks["r02", c] for c in cells)
     first, second = (sorted(cells, key=lambda c: ranks[r, c]) for r in ("r01", "r02"))
     assert first != second
@@ -229,7 +230,7 @@ def test_blocks_follow_each_other_and_each_has_its_own_order():
 
 @given(st.integers(0, 2**31), st.integers(0, 50))
 def test_every_cell_is_equally_likely_to_come_first(seed, repeat):
-    ranks = [plan.block_rank(seed, paths.repeat_name(repeat + 1), f"cell-{i}") for i in range(40)]
+    ranks = [block_rank(seed, paths.repeat_name(repeat + 1), f"cell-{i}") for i in range(40)]
     assert len(set(ranks)) == 40
     assert {rank // 2**32 for rank in ranks} == {repeat + 1}
 

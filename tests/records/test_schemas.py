@@ -33,6 +33,17 @@ EXAMPLES = {
     "arrivals": ArrivalSet(
         1, "test", {"b1": Arrivals("trace", 1.0, 2.0, (0.5, 1.0), 2.0, 3, ((4, 5),))}
     ),
+    "audit": records.Audit(
+        1,
+        "test",
+        "pytorch",
+        (
+            records.AuditedWindow(
+                *("c", 1, "w", "f" * 64, None, 4),
+                (Flag("A04", "invalid", {"a": 1}, "Wait.", "passes"),),
+            ),
+        ),
+    ),
     "measurement": builders.measurement(),
     "failure": records.Failure(1, "oom", "killed", 137, "logs/test/measure/c/r01.log"),
     "model-manifest": builders.manifest(),

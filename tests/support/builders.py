@@ -277,7 +277,7 @@ def prompt_set(model: str = "m", workloads: Sequence[str] = ("b1",)) -> PromptSe
         tokenizer_sha256="t" * 64,
         source={"kind": "builtin"},
         requests=dict.fromkeys(workloads, requests),
-        sha256=dict.fromkeys(workloads, sha256_json(to_dict(requests))),
+        sha256=dict.fromkeys(workloads, sha256_json([r.identity() for r in requests])),
     )
 
 

@@ -14,7 +14,7 @@ from support.project import ROOT, Project, example, tiny_sweep
 from llm_energy.environments import registry
 
 PRECISIONS = example("precisions")["precisions"]
-STAGES = ("validate", "normalise", "aggregate", "compare", "load", "sameness")
+STAGES = ("audit", "validate", "normalise", "aggregate", "compare", "load", "sameness")
 SHOWN = ("tables", "data", "figures", "report", "provenance")
 CHEAP = dict.fromkeys((*STAGES, *SHOWN, "all"), 1)
 
@@ -105,7 +105,7 @@ def test_a_changed_parameter_measures_every_cell_again(swept):
     assert swept.jobs("--configfile", config) == {"plan": 1, "measure": 5, **CHEAP}
 
 
-AFTER_METRICS = dict.fromkeys((*STAGES[1:5], *SHOWN, "all"), 1)
+AFTER_METRICS = dict.fromkeys((*STAGES[2:6], *SHOWN, "all"), 1)
 
 
 @pytest.mark.parametrize(

@@ -25,6 +25,7 @@ from llm_energy.core.errors import LlmEnergyError
 from llm_energy.core.files import require_room
 from llm_energy.plan.imports import modules_behind
 from llm_energy.records import paths
+from llm_energy.records.order import block_rank
 
 # With conda or containers Snakemake provides the environments, else they are the venvs that
 # `make envs` builds.
@@ -118,7 +119,7 @@ def workflow_python(wildcards, resources):
 def measuring_priority(wildcards):
     """Order measurements: block after block, each in its own seeded random order."""
     cell = f"{wildcards.model}--{wildcards.backend}--{wildcards.precision}"
-    return -plan.block_rank(SWEEP.order_seed, wildcards.repeat, cell)
+    return -block_rank(SWEEP.order_seed, wildcards.repeat, cell)
 
 
 def outputs(rule, **wildcards):
@@ -251,7 +252,7 @@ def after_failure():
     if unmade:
         print("Making the tables of what was measured.", file=sys.stderr)
         provided = ["--software-deployment-method", "conda"] if "conda" in PROVIDERS else []
-        options = ("--nolock", "--forcerun", "validate", "--quiet", "all", *provided)
+        options = ("--nolock", "--forcerun", "audit", "--quiet", "all", *provided)
         archive.make_paper(PLAN.sweep, Path(), *options)
     batch_logs = "logs/slurm" if workflow.executor_plugin.name == "slurm" else None
     return closing.closing_message(PLAN.sweep, PLAN.backends, failed_jobs(), batch_logs)

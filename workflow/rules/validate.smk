@@ -1,6 +1,6 @@
 """Judge every window of a backend.
 
-INPUT  results/<sweep>/plan.json, results/<sweep>/<backend>/measurements/
+INPUT  results/<sweep>/plan.json, results/<sweep>/<backend>/{audit.json,measurements/}
 OUTPUT results/<sweep>/<backend>/verdicts.json
 """
 
@@ -11,6 +11,7 @@ rule validate:
         script=f"{SCRIPTS}/validate.py",
         modules=modules_behind("validate.py"),
         plan="results/{sweep}/plan.json",
+        audit="results/{sweep}/{backend}/audit.json",
         measurements=measurements,
     output:
         "results/{sweep}/{backend}/verdicts.json",
@@ -29,6 +30,7 @@ rule validate:
             --sweep {wildcards.sweep:q} \
             --backend {wildcards.backend:q} \
             --plan {input.plan:q} \
+            --audit {input.audit:q} \
             --jobs {threads:q} \
             --out {output:q} 2>{log:q}
         """

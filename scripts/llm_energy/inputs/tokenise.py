@@ -69,16 +69,10 @@ def make_prompt_set(
         tokenizer_sha256=manifest.tokenizer_sha256,
         source=sources,
         requests=made,
-        sha256={w: sha256_json([_identity(r) for r in rs]) for w, rs in made.items()},
+        sha256={w: sha256_json([r.identity() for r in rs]) for w, rs in made.items()},
         quality=quality.make_text(tokenizer, asked, limit, base) if asked else None,
         request_sha256=sha256_json(request),
     )
-
-
-def _identity(request: Request) -> list[Any]:
-    """Return what makes a request another one: its prompt's ids, and a length of its own."""
-    own = [] if request.output_tokens is None else [request.output_tokens]
-    return [request.id, request.prompt_token_ids, *own]
 
 
 def encode(tokenizer: Any, chosen: Sequence[prompts.Prompt], chat_template: bool) -> list[Request]:

@@ -6,7 +6,6 @@ loaded or written: ``freeze`` does that.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -42,6 +41,7 @@ from llm_energy.records import (
     paths,
 )
 from llm_energy.records.engines import is_simulated
+from llm_energy.records.order import block_rank
 
 
 @dataclass(frozen=True)
@@ -224,16 +224,6 @@ def gpus_needed(spec: Spec) -> int:
     if spec.device == "cpu" or is_simulated(spec.backend):
         return 0
     return max(w.parameters["sharding"]["num_devices"] for w in spec.workloads)
-
-
-def block_rank(order_seed: int, repeat: str, cell: str) -> int:
-    """Return a cell's place in its block: a seeded random number that no other cell influences.
-
-    Blocks come one after the other, and the cells of one block in the order of a hash, so a cell
-    added later joins each block without reordering the rest.
-    """
-    digest = hashlib.sha256(f"{order_seed}/{repeat}/{cell}".encode()).digest()
-    return int(repeat[1:]) * 2**32 + int.from_bytes(digest[:4], "big")
 
 
 def _plan_cell(

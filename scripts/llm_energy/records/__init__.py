@@ -7,6 +7,7 @@ is ``None`` with a reason beside it, never 0.
 
 from __future__ import annotations
 
+from llm_energy.records.audit import Audit, AuditedWindow
 from llm_energy.records.inputs import ModelManifest, PromptSet, QualityText, Request
 from llm_energy.records.measurement import (
     Clock,
@@ -76,6 +77,8 @@ __all__ = [
     "AggregateRow",
     "ArrivalSet",
     "Arrivals",
+    "Audit",
+    "AuditedWindow",
     "Clock",
     "Completion",
     "ComponentEnergy",

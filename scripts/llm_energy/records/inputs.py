@@ -39,6 +39,11 @@ class Request:
     prompt_token_ids: tuple[int, ...]
     output_tokens: int | None = None
 
+    def identity(self) -> list[Any]:
+        """Return what makes a request another one: its prompt's ids, and a length of its own."""
+        own = [] if self.output_tokens is None else [self.output_tokens]
+        return [self.id, self.prompt_token_ids, *own]
+
 
 @dataclass(frozen=True)
 class QualityText:

@@ -237,6 +237,15 @@ def is_unread(path: Path) -> bool:
 # what stages make of them
 
 
+def audit(folder: Path, backend: str) -> Path:
+    """Return the path of what the files themselves prove of each window.
+
+    >>> str(audit(Path("results/demo"), "vllm"))
+    'results/demo/vllm/audit.json'
+    """
+    return folder / backend / "audit.json"
+
+
 def verdicts(folder: Path, backend: str) -> Path:
     """Return the path of the verdict on each window.
 
@@ -359,7 +368,8 @@ MEASURED = tuple(
 MADE = tuple(
     str(path)
     for path in (
-        *(verdicts(_HERE, ANY), metrics(_HERE, ANY), aggregate(_HERE, ANY)),
+        *(audit(_HERE, ANY), verdicts(_HERE, ANY)),
+        *(metrics(_HERE, ANY), aggregate(_HERE, ANY)),
         *(comparisons(_HERE), load(_HERE), table(_HERE, ANY, ANY), figure(_HERE, ANY, ANY)),
         data(_HERE, ANY, ANY),
     )

@@ -45,7 +45,9 @@ def pairs(together: bool) -> list:
 
 
 def test_every_check_has_a_fault_and_a_healthy_twin():
-    assert CATALOGUE.keys() == PAIRS.keys()
+    # Those of the audit have theirs in tests/recorded/edits.yaml.
+    audits = {id for id, check in CATALOGUE.items() if check.scope in ("files", "spans")}
+    assert CATALOGUE.keys() - audits == PAIRS.keys()
 
 
 @pytest.mark.parametrize(("check", "faulty", "severity", "healthy"), pairs(together=False))
@@ -65,7 +67,7 @@ def test_a_fault_of_a_sweep_is_found_and_its_twin_is_not(check, faulty, expected
 
 
 def test_every_explanation_is_a_sentence():
-    assert {id[0] for id in [*CATALOGUE, *EXPLAINED]} == set("MHEP")
+    assert {id[0] for id in [*CATALOGUE, *EXPLAINED]} == set("MHEPA")
     assert all(why.endswith(".") for why in EXPLAINED.values())
 
 

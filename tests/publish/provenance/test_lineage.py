@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import os
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import aggregate
+import audit
 import compare
 import data
 import lineage
@@ -30,8 +32,11 @@ FLOAT, INT4 = "m--pytorch--float32", "m--pytorch--int4"
 def run_stages(root: Path) -> None:
     """Run what the workflow runs after measuring, as its rules do."""
     plan, out = f"{FOLDER}/plan.json", f"{FOLDER}/pytorch"
-    place = ["--sweep", "test", "--backend", "pytorch"]
-    assert validate.main([*place, "--plan", plan, "--out", f"{out}/verdicts.json"]) == 0
+    place = ["--sweep", "test", "--backend", "pytorch", "--plan", plan]
+    audited = f"{out}/audit.json"
+    assert audit.main([*place, "--out", audited]) == 0
+    judged = [*place, "--audit", audited, "--out", f"{out}/verdicts.json"]
+    assert validate.main(judged) == 0
     judged = ["--verdicts", f"{out}/verdicts.json", "--out", f"{out}/metrics.json"]
     assert normalise.main(judged) == 0
     metrics = ["--metrics", f"{out}/metrics.json", "--plan", plan]
@@ -45,6 +50,19 @@ def run_stages(root: Path) -> None:
     assert provenance.main(["--sweep", "test", "--out", f"{FOLDER}/provenance.json"]) == 0
 
 
+def alone(spec, start_s: float):
+    """Return a repeat from ``start_s`` on whose joules and durations no other one has."""
+    windows = []
+    for number, workload in enumerate(spec.workloads):
+        window = builders.window(workload.id, start_s + 20 + 60 * number, order=number)
+        parts = builders.energy(builders.WINDOW_S, builders.GPU_W + start_s / 1e5 + number)
+        end_s = window.interval.end_s + start_s / 1e9
+        windows.append(
+            replace(window, interval=replace(window.interval, energy=parts, end_s=end_s))
+        )
+    return builders.measurement(spec, start_s, windows=tuple(windows))
+
+
 @pytest.fixture(scope="module")
 def original(tmp_path_factory):
     """Make a sweep of two cells with two workloads and two repeats, up to its provenance."""
@@ -55,9 +73,10 @@ def original(tmp_path_factory):
         workloads = [builders.workload(name) for name in ("b1", "b4")]
         cells = [("pytorch", "float32"), ("pytorch", "int4"), ("pytorch", "int8!")]
         measured = [
-            builders.measurement(builders.spec(precision, repeat, workloads=workloads))
-            for precision in ("float32", "int4")
-            for repeat in (1, 2)
+            alone(builders.spec(precision, repeat, workloads=workloads), 1000.0 * number)
+            for number, (precision, repeat) in enumerate(
+                [("float32", 1), ("int4", 1), ("float32", 2), ("int4", 2)], 1
+            )
         ]
         grid = builders.plan(cells, 2, ("b1", "b4"), f"{FOLDER}/")
         builders.write_sweep(Path(), measured, grid)
@@ -103,7 +122,7 @@ def test_one_altered_byte_names_the_file_and_the_rows_that_it_feeds(sweep, capsy
     assert f"{path}: its SHA-256 is " in said
     for row in (f"{INT4}/b1", f"{INT4}/b4"):
         assert f"feeds energy: {row}" in said
-    assert FLOAT not in said
+    assert f"feeds energy: {FLOAT}" not in said
     assert "int8" not in said
 
 
@@ -165,7 +184,7 @@ def test_a_row_leads_to_its_measurements_specs_environment_and_commit(sweep, cap
     assert f"environment pytorch: envs/pytorch.txt sha256 {lock.sha256}" in said
     assert f"by commit {'0' * 40}" in said
     assert "J/output token: " in said
-    assert FLOAT not in said
+    assert f"feeds energy: {FLOAT}" not in said
 
 
 def test_a_cell_that_could_not_run_leads_to_its_reason(sweep, capsys):

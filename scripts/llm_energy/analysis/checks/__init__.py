@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from llm_energy.analysis.checks import (
+    comparison,
+    conservation,
     energy,
     engine,
+    files,
     gpus,
     machine,
     meter,
@@ -47,6 +50,9 @@ GROUPS = {
     "running": running,
     "physics": physics,
     "pipeline": pipeline,
+    "files": files,
+    "conservation": conservation,
+    "comparison": comparison,
 }
 # By id: a failure that needs no check, or that no check could see, and what keeps it out.
 EXPLAINED: dict[str, str] = {

@@ -8,7 +8,10 @@ gives a Finding, or None when all is well:
 - ``host``: a sequence of WindowSummary -> (WindowSummary, Finding) pairs, once over all windows of
   a backend, also those that are invalid already, since they too took up the host;
 - ``sweep``: the same without these, since what is wrong with one window says nothing of the others;
-- ``repeats``: a RepeatCounts -> Finding | None, for each cell and workload, after all exclusions.
+- ``repeats``: a RepeatCounts -> Finding | None, for each cell and workload, after all exclusions;
+- ``files``: a Repeat -> (workload, Finding) pairs, for what the audit reads anew of one repeat,
+  with None for all of its windows;
+- ``spans``: a sequence of Spans -> (Span, Finding) pairs, for what the audit compares of a sweep.
 
 A check without the evidence that it needs finds nothing: older measurements hold less. A failure
 that no check can see stands in its group's EXPLAINED, with what keeps it out.
@@ -34,7 +37,7 @@ from llm_energy.records import (
     VerdictWord,
 )
 
-Scope = Literal["file", "window", "host", "sweep", "repeats"]
+Scope = Literal["file", "window", "host", "sweep", "repeats", "files", "spans"]
 # What belongs to how a GPU is set up; the rest of what is recorded of it says what it did.
 GPU_SETTINGS = (
     "name",
@@ -166,8 +169,13 @@ def differing_pairs(
     summaries: Iterable[WindowSummary], pairs: Callable[[WindowSummary], Pairs]
 ) -> dict[str, list[str]]:
     """Return the names whose values differ, with all values; a summary without pairs has no say."""
+    return differing_values(map(pairs, summaries))
+
+
+def differing_values(found: Iterable[Pairs]) -> dict[str, list[str]]:
+    """Return the names whose values differ, with all values; empty pairs have no say."""
     values: dict[str, set[str]] = {}
-    kinds = {found for summary in summaries if (found := pairs(summary))}
+    kinds = {pairs for pairs in found if pairs}
     for name in {name for kind in kinds for name, _ in kind}:
         values[name] = {dict(kind).get(name, "absent") for kind in kinds}
     return {name: sorted(found) for name, found in sorted(values.items()) if len(found) > 1}

@@ -66,7 +66,7 @@ class VirtualSampler:
                 reasons, sm_clock_mhz, utilization = gpu.history.state(self._next_s)
                 self._samples.append(
                     power_trace.Sample(
-                        self._next_s,
+                        round(self._next_s, 6),  # as it stands in the file
                         gpu.uuid,
                         round(gpu.power_w(self._next_s), 3),
                         round(gpu.history.temperature_c(self._next_s)),

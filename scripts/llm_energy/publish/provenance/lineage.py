@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from llm_energy.analysis.aggregate import aggregate, planned_batch_sizes
+from llm_energy.analysis.audit import audit, findings
 from llm_energy.analysis.compare.stage import comparisons
 from llm_energy.analysis.load_curve import load_curves
 from llm_energy.analysis.normalise import normalise
@@ -42,7 +43,7 @@ from llm_energy.records.comparison import Comparisons
 from llm_energy.records.load_curve import LoadCurves
 
 ROWS_SHOWN = 10
-STAGES = (paths.verdicts, paths.metrics, paths.aggregate)
+STAGES = (paths.audit, paths.verdicts, paths.metrics, paths.aggregate)
 
 
 @dataclass(frozen=True)
@@ -191,14 +192,14 @@ def _results(folder: Path, plan: dict[str, Any]) -> Results:
 
 
 def verify(provenance: Provenance) -> list[Fault]:
-    """Verify every file's hash, every link between files, and that each stage gives what is there.
+    """Verify every file's hash, every link between files, the audit, and what each stage gives.
 
     The stages run again only where all files are as they were, so what they find then is that a
     result was not made by this software from these measurements.
     """
     plan = read_json(paths.plan(provenance.folder))
     found = dict(_changed(provenance)) or dict(_broken_links(provenance, plan))
-    found = found or dict(_not_reproduced(provenance, plan))
+    found = found or dict(_refuted(provenance, plan)) or dict(_not_reproduced(provenance, plan))
     return [Fault(path, what, fed_by(provenance, plan, path)) for path, what in found.items()]
 
 
@@ -229,6 +230,16 @@ def _broken_links(provenance: Provenance, plan: dict[str, Any]) -> Iterator[tupl
                 yield spec, f"{path} obeyed a spec with the SHA-256 {obeyed}"
 
 
+def _refuted(provenance: Provenance, plan: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    """Audit the measurements, and yield those of each backend that contradict themselves."""
+    for backend in backends(plan):
+        found = audit(provenance.sweep, backend, paths.plan(provenance.folder))
+        wrong = [text for severity, text in findings([found]) if severity == "invalid"]
+        if wrong:
+            place = str(paths.audit(provenance.folder, backend))
+            yield place, "\n".join(["measurements do not prove their numbers", *wrong])
+
+
 def _not_reproduced(provenance: Provenance, plan: dict[str, Any]) -> Iterator[tuple[str, str]]:
     """Run each stage on what the one before it wrote, and compare."""
     folder = provenance.folder
@@ -237,7 +248,9 @@ def _not_reproduced(provenance: Provenance, plan: dict[str, Any]) -> Iterator[tu
     for backend in backends(plan):
         verdicts = read_record(Verdicts, paths.verdicts(folder, backend))
         metrics = read_record(MetricsTable, paths.metrics(folder, backend))
-        judged = validate(provenance.sweep, backend, paths.plan(folder))
+        audited = audit(provenance.sweep, backend, paths.plan(folder))
+        judged = validate(provenance.sweep, backend, paths.plan(folder), audit=audited)
+        again[paths.audit(folder, backend)] = audited
         again[paths.verdicts(folder, backend)] = judged
         again[paths.metrics(folder, backend)] = normalise(verdicts)
         sizes = planned_batch_sizes(plan, [metrics])

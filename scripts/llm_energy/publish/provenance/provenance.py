@@ -141,7 +141,7 @@ def _feeds(place: Path, cell: dict[str, Any], folder: Path) -> bool:
             return name == cell["cell"]
         case ("prompts", name):
             return name.partition(".")[0] == cell["model"]
-        case (backend, "verdicts.json" | "metrics.json" | "aggregate.json"):
+        case (backend, "audit.json" | "verdicts.json" | "metrics.json" | "aggregate.json"):
             return backend == cell["backend"]
     return place.parent == folder  # the plan, the config, the arrivals, the comparisons
 

@@ -110,6 +110,23 @@ def test_latencies_skip_requests_without_the_times_they_need():
     assert means(**without) == (None, None, None)
 
 
+def test_the_place_in_the_queue_is_no_part_of_service():
+    """Of requests that are all there at the start, the last ones wait for all others."""
+    due_s, starts_s = (1020.0,) * 4, (1020.0, 1030.0, 1040.0, 1050.0)
+    firsts_s = tuple(start_s + 0.5 for start_s in starts_s)
+    table = builders.request_table(
+        1020.0,
+        arrival_s=due_s,
+        service_start_s=starts_s,
+        first_token_s=firsts_s,
+        last_token_s=tuple(first_s + 5 for first_s in firsts_s),
+    )
+    [measured, _] = rows({"requests": table})
+    assert measured.ttft_s == pytest.approx(15.5)
+    assert measured.service_ttft_s == pytest.approx(0.5)
+    assert measured.queueing_s == pytest.approx(15.0)
+
+
 def test_one_output_token_has_no_time_per_output_token():
     table = builders.request_table(1020.0, output_tokens=(1,) * 4)
     [measured, _] = rows({"requests": table})

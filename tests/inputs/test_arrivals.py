@@ -405,7 +405,7 @@ def test_latencies_add_up_and_the_histogram_agrees_with_the_tokens() -> None:
     quantiles = quantiles_s(window, found)
     assert list(quantiles) == [
         f"{name}_p{p}"
-        for name in ("ttft", "tpot", "itl", "e2e", "queueing")
+        for name in ("ttft", "service_ttft", "tpot", "itl", "e2e", "queueing")
         for p in (50, 90, 95, 99)
     ]
     gaps = sum(count for _, count in window.inter_token.bins)

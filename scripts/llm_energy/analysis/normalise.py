@@ -144,6 +144,8 @@ def _of_window(
         "output_tokens_per_s": done.output_tokens / duration_s,
         "requests_per_s": done.requests / duration_s,
         "ttft_s": mean(latency["ttft"]),
+        "service_ttft_s": mean(latency["service_ttft"]),
+        "queueing_s": mean(latency["queueing"]),
         "tpot_s": mean(latency["tpot"]),
         "e2e_latency_s": mean(latency["e2e"]),
         "latencies_s": quantiles_s(window, latency),

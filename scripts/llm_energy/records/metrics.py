@@ -18,6 +18,7 @@ PER_TOTAL_TOKEN = "energy_per_total_token_j"
 PER_REQUEST = "energy_per_request_j"
 PER_BYTE = "energy_per_utf8_byte_j"
 SPEED = "output_tokens_per_s"
+TTFT, SERVICE_TTFT = "ttft_s", "service_ttft_s"
 OF_COMPONENT = {name: f"{name}_{GROSS}" for name in COMPONENTS}
 DENOMINATORS = (GROSS, PER_TOTAL_TOKEN, PER_REQUEST, PER_BYTE, NET)
 
@@ -78,6 +79,15 @@ class Metric:
         return f"{text} ({self.unit})" if self.unit and "/" not in self.unit else text
 
 
+def ttft_of(traffic: str | None) -> str:
+    """Return which time to first token says how fast a cell answers.
+
+    Where all requests are there at the start, that from the begin of service: the other is the
+    place in the queue. Where they come at their times, that from when they were due.
+    """
+    return SERVICE_TTFT if traffic is None else TTFT
+
+
 def _per_output_token(name: str, kind: Kind, word: str = "") -> Metric:
     before = f"{word} " if word else ""
     words = f"{before}J per output token", f"{before}J/output token"
@@ -115,6 +125,12 @@ METRICS: dict[str, Metric] = {
         Metric("arrival_rate_per_s", "arriving requests/s", "arrivals/s", "requests/s"),
         Metric("achieved_rate_per_s", "started requests/s", "started/s", "requests/s"),
         Metric("ttft_s", "time to first token", "TTFT", "s", better="less"),
+        Metric(
+            SERVICE_TTFT,
+            *("time from the begin of service to the first token", "service TTFT", "s"),
+            better="less",
+        ),
+        Metric("queueing_s", "time in the queue", "queueing", "s", better="less"),
         Metric("tpot_s", "time per output token", "TPOT", "s", better="less"),
         Metric("e2e_latency_s", "end-to-end latency", "end-to-end", "s", better="less"),
         Metric("nll_per_token", "NLL per token", "NLL per token", "nat", better="less"),

@@ -80,8 +80,10 @@ class Metrics:
     (``gpu``, ``cpu``, ``dram``). ``gross_energy_j`` are the joules over the window,
     ``net_energy_j`` those minus the loaded-idle power times the window, null with ``net_reason``
     where that baseline is missing. Energies per token, request and byte are gross unless their name
-    says net. ``ttft_s`` (time to first token, queueing included), ``tpot_s`` (time per output token
-    after the first) and ``e2e_latency_s`` (arrival to last token) are means over requests.
+    says net. ``ttft_s`` (from when a request was due to its first token, queueing included),
+    ``service_ttft_s`` (from the begin of its service), ``queueing_s`` (until then), ``tpot_s``
+    (time per output token after the first) and ``e2e_latency_s`` (arrival to last token) are means
+    over requests.
     ``flags`` are the ids of the window's flags. ``simulated`` joules were never drawn.
 
     Standard uncertainties are of the counters' ticks and of the subtracted baseline (see
@@ -175,6 +177,8 @@ class Metrics:
     series: str | None = None
     arrivals_sha256: str | None = None
     prompts_sha256: str | None = None
+    service_ttft_s: float | None = None
+    queueing_s: float | None = None
     latencies_s: dict[str, float] = field(default_factory=dict)
     energy_per_utf8_byte_j: float | None = None
     floor_energy_per_output_token_j: float | None = None

@@ -7,16 +7,18 @@ from dataclasses import replace
 
 import compare as script
 import pytest
-from support import simulated_sweeps
+from support import builders, simulated_sweeps
 from support.simulated_sweeps import Sweep
 
 from llm_energy.analysis.aggregate import aggregate
 from llm_energy.analysis.compare.crossovers import where
+from llm_energy.analysis.compare.rankings import fronts
+from llm_energy.analysis.compare.recommend import _candidate
 from llm_energy.analysis.compare.stage import comparisons
 from llm_energy.core.errors import LlmEnergyError
 from llm_energy.core.files import write_json
 from llm_energy.core.serialize import to_dict
-from llm_energy.records import read_record, storage, write_record
+from llm_energy.records import Statistic, read_record, storage, write_record
 from llm_energy.records.comparison import Comparisons
 
 GROSS = "energy_per_output_token_j"
@@ -278,6 +280,30 @@ def test_bounds_refuse_what_is_lower_and_say_why():
     assert "within the bounds" not in lowest.statement
     nobody = said(bounds={"max_e2e_latency_s": 0.001}).recommendations[0]
     assert (nobody.best, nobody.statement) == (None, "On pytorch no cell of m keeps the bounds")
+
+
+@pytest.mark.parametrize(("traffic", "metric"), [(None, "service_ttft_s"), ("poisson", "ttft_s")])
+def test_where_all_requests_wait_from_the_start_the_queue_decides_nothing(traffic, metric):
+    """Batches of 8 leave others in the queue for longer than batches of 128, and answer sooner."""
+    rows = [
+        builders.aggregate_row(
+            workload=f"b{size}",
+            batch_size=size,
+            traffic=traffic,
+            statistics={
+                GROSS: Statistic(3, 1.0 / size, None, None, None),
+                "ttft_s": Statistic(3, 100.0 / size, None, None, None),
+                "service_ttft_s": Statistic(3, 0.001 * size, None, None, None),
+            },
+        )
+        for size in (8, 128)
+    ]
+    [front] = fronts([("work", rows)])
+    assert front.against == metric
+    on_it = {point.workload for point in front.points if point.dominated_by is None}
+    assert on_it == ({"b8", "b128"} if traffic is None else {"b128"})
+    kept = [row.workload for row in rows if not _candidate(row, None, {"max_ttft_s": 0.05}).refused]
+    assert kept == (["b8"] if traffic is None else [])
 
 
 def test_a_front_has_what_nothing_beats_in_both():

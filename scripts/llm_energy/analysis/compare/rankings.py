@@ -6,9 +6,9 @@ from collections.abc import Iterable, Iterator, Sequence
 
 from llm_energy.records import AggregateRow, Statistic
 from llm_energy.records.comparison import ParetoFront, ParetoPoint, RankChange, RankedRow, Ranking
-from llm_energy.records.metrics import DENOMINATORS, GROSS, METRICS, SPEED
+from llm_energy.records.metrics import DENOMINATORS, GROSS, METRICS, SPEED, TTFT, ttft_of
 
-AGAINST = ("e2e_latency_s", "ttft_s", "tpot_s", SPEED)
+AGAINST = ("e2e_latency_s", TTFT, "tpot_s", SPEED)
 SHOWN = 10  # changes of places
 NEAR = 20  # places by the headline, beyond which two rows are not looked at for a change
 
@@ -89,7 +89,8 @@ def fronts(groups: Iterable[tuple[str, Sequence[AggregateRow]]]) -> list[ParetoF
     """
     found = []
     for work, rows in groups:
-        for against in AGAINST:
+        for name in AGAINST:
+            against = ttft_of(rows[0].traffic) if name == TTFT else name
             known = [row for row in rows if _mean(row, against) is not None]
             if len(known) > 1:
                 found.append(_front(work, known, against))

@@ -12,13 +12,13 @@ from llm_energy.analysis.rows import Place, place
 from llm_energy.analysis.statistics.format import significant, with_interval
 from llm_energy.records import AggregateRow
 from llm_energy.records.comparison import UNTOLD, Candidate, Comparison, Lowest, Recommendation
-from llm_energy.records.metrics import GROSS, METRICS
+from llm_energy.records.metrics import GROSS, METRICS, TTFT, ttft_of
 
 QUALITY = "nll_per_token"
 MAX_DROP = "max_quality_drop_percent"
 # The bounds on latencies, by the names of the config and of the metrics.
 LATENCIES = {
-    "max_ttft_s": "ttft_s",
+    "max_ttft_s": TTFT,
     "max_tpot_s": "tpot_s",
     "max_e2e_latency_s": "e2e_latency_s",
 }
@@ -160,8 +160,9 @@ def _candidate(row: AggregateRow, least: float | None, bounds: Mapping[str, floa
     if drop is not None and drop > bounds.get(MAX_DROP, drop):
         allowed = significant(bounds[MAX_DROP])
         refused.append(f"its quality drop of {significant(drop)} % is above {allowed} %")
-    latencies = {name: m for name in LATENCIES.values() if (m := _mean(row, name)) is not None}
-    for bound, name in LATENCIES.items():
+    names = LATENCIES | {"max_ttft_s": ttft_of(row.traffic)}
+    latencies = {name: m for name in names.values() if (m := _mean(row, name)) is not None}
+    for bound, name in names.items():
         words = METRICS[name].label
         if bound in bounds and name not in latencies:
             refused.append(f"its {words} is not known")

@@ -10,13 +10,14 @@ from collections.abc import Mapping, Sequence
 from llm_energy.records import Histogram, Window
 
 PERCENTILES = (50, 90, 95, 99)
-QUANTITIES = ("ttft", "tpot", "itl", "e2e", "queueing")
+QUANTITIES = ("ttft", "service_ttft", "tpot", "itl", "e2e", "queueing")
 
 
 def latencies_s(window: Window) -> dict[str, list[float]]:
     """Return, by quantity, the latencies of a window's requests in seconds.
 
-    ``ttft`` is first token minus arrival, ``tpot`` the time from first to last token over the
+    ``ttft`` is first token minus arrival, ``service_ttft`` first token minus begin of service,
+    ``tpot`` the time from first to last token over the
     tokens after the first, ``e2e`` last token minus arrival, ``queueing`` begin of service minus
     arrival. Arrival is when a request was due, so what delays the engine is in the latency of each
     request that it delays. Of timed traffic, requests that were due between the window's edges
@@ -33,6 +34,7 @@ def latencies_s(window: Window) -> dict[str, list[float]]:
     dues_s, starts_s, firsts_s, lasts_s, tokens = columns
     return {
         "ttft": _since(dues_s, firsts_s),
+        "service_ttft": _since(starts_s, firsts_s),
         "tpot": [
             (last - first) / (n - 1)
             for first, last, n in zip(firsts_s, lasts_s, tokens, strict=True)
@@ -43,9 +45,10 @@ def latencies_s(window: Window) -> dict[str, list[float]]:
     }
 
 
-def _since(dues_s: Sequence[float], ends_s: Sequence[float | None]) -> list[float]:
-    """Return how long after it was due each request came as far, those left out that never did."""
-    return [end - due for due, end in zip(dues_s, ends_s, strict=True) if end is not None]
+def _since(begins_s: Sequence[float | None], ends_s: Sequence[float | None]) -> list[float]:
+    """Return how long each request took from one point to another, where both are known."""
+    pairs = zip(begins_s, ends_s, strict=True)
+    return [end - begin for begin, end in pairs if begin is not None and end is not None]
 
 
 def quantiles_s(window: Window, latencies: Mapping[str, Sequence[float]]) -> dict[str, float]:

@@ -14,7 +14,15 @@ from llm_energy.publish.plots import Plot
 from llm_energy.publish.report.sources import Sources, listed
 from llm_energy.records import AggregateRow, Metrics, Statistic, Verdict
 from llm_energy.records.comparison import Comparison, Limits
-from llm_energy.records.metrics import GROSS, METRICS, NET, OF_COMPONENT, PER_REQUEST, SPEED
+from llm_energy.records.metrics import (
+    GROSS,
+    METRICS,
+    NET,
+    OF_COMPONENT,
+    PER_REQUEST,
+    SERVICE_TTFT,
+    SPEED,
+)
 
 DRAWN_FLOOR = 20  # an interval that reaches below zero is drawn down to a twentieth of its mean
 
@@ -83,8 +91,8 @@ def row_record(row: AggregateRow) -> dict[str, Any]:
         "request_j": short(statistic(PER_REQUEST).mean),
         "rate": mean_only(statistic(SPEED)),
         "tps": short(statistic(SPEED).mean),
-        "ttft_text": mean_only(statistic("ttft_s")),
-        "ttft": short(statistic("ttft_s").mean),
+        "ttft_text": mean_only(statistic(SERVICE_TTFT)),
+        "ttft": short(statistic(SERVICE_TTFT).mean),
         "e2e_text": mean_only(statistic("e2e_latency_s")),
         "e2e": short(statistic("e2e_latency_s").mean),
         **{part: short(statistic(name).mean) for part, name in OF_COMPONENT.items()},

@@ -133,7 +133,7 @@
     { head: data.heads.net_energy_per_output_token_j, number: true, value: (r) => r.net_j, show: (r) => r.net },
     { head: data.heads.energy_per_request_j, number: true, value: (r) => r.request_j, show: (r) => r.request },
     { head: data.heads.output_tokens_per_s, number: true, value: (r) => r.tps, show: (r) => r.rate },
-    { head: data.heads.ttft_s, number: true, value: (r) => r.ttft, show: (r) => r.ttft_text },
+    { head: data.heads.service_ttft_s, number: true, value: (r) => r.ttft, show: (r) => r.ttft_text },
     { head: data.heads.e2e_latency_s, number: true, value: (r) => r.e2e, show: (r) => r.e2e_text },
     { head: "n", number: true, value: (r) => r.n },
     { head: "Energy", value: (r) => r.status, show: parts },

@@ -30,7 +30,15 @@ from llm_energy.publish.tables.table import (
     title,
 )
 from llm_energy.records import AggregateRow
-from llm_energy.records.metrics import FACILITY, GROSS, NET, SPEED, STEADY_STATE
+from llm_energy.records.metrics import (
+    FACILITY,
+    GROSS,
+    NET,
+    SERVICE_TTFT,
+    SPEED,
+    STEADY_STATE,
+    TTFT,
+)
 
 MEASURES = (
     Measure("gross", GROSS, brief=True),
@@ -59,7 +67,9 @@ MEASURES = (
         meaning="Facility is gross times the site's power usage effectiveness (PUE).",
     ),
     Measure("tokens_per_s", SPEED, mean_only, brief=True),
-    Measure("ttft", "ttft_s", mean_only, brief=True),
+    Measure("service_ttft", SERVICE_TTFT, mean_only, brief=True, optional=True),
+    Measure("ttft", TTFT, mean_only),
+    Measure("queueing", "queueing_s", mean_only, optional=True),
 )
 STATUS = Column("status", None, brief="Energy")
 EXPLANATION = (
@@ -67,9 +77,11 @@ EXPLANATION = (
     "repeats ± half its 95 % interval, for comparisons on one GPU. With one repeat the interval "
     "is the meter's alone, and an estimate has none; with two it is wide because two repeats say "
     "little. Net is gross minus the power of the loaded, idle model times the window. CPU and "
-    "memory joules include every process of the host. tok/s counts output tokens; TTFT is the time "
-    "to first token, queueing included. Digits follow the interval. Each backend stands by itself. "
-    "± is for the sweep's own prompts unless a note says that they were drawn anew."
+    "memory joules include every process of the host. tok/s counts output tokens; service TTFT is "
+    "the time from the begin of service to the first token; TTFT is from when a request was due, "
+    "offline from the start of the pass, with its time in the queue. Digits follow the "
+    "interval. Each backend stands by itself. ± is for the sweep's own prompts unless a note says "
+    "that they were drawn anew."
 )
 BEYOND = "± is for comparisons on one GPU; energy.md has the absolute intervals."
 

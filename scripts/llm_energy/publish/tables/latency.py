@@ -22,8 +22,14 @@ from llm_energy.publish.tables.table import Column, Footnotes, Line, Results, Ta
 from llm_energy.records import Aggregate, AggregateRow
 from llm_energy.records.metrics import METRICS
 
-MEANS = {"ttft": "ttft_s", "tpot": "tpot_s", "e2e": "e2e_latency_s"}
-NAMES = {"itl": "ITL", "queueing": "queueing"}
+MEANS = {
+    "ttft": "ttft_s",
+    "service_ttft": "service_ttft_s",
+    "tpot": "tpot_s",
+    "e2e": "e2e_latency_s",
+    "queueing": "queueing_s",
+}
+NAMES = {"itl": "ITL"}
 NAMES |= {quantity: METRICS[name].short for quantity, name in MEANS.items()}
 COLUMNS = (
     *CELL,
@@ -36,12 +42,12 @@ COLUMNS = (
 )
 EXPLANATION = (
     "Latencies count from when a request was due, so what it waited is inside: TTFT to its first "
-    "token, end-to-end to its last one, queueing to the begin of its service. TPOT is the time "
-    "from first to last token over the tokens after the first. ITL is the gap between two tokens "
-    "of a request; its quantiles are over tokens, within half a percent, all others over requests. "
-    "Each repeat gives one quantile; shown is the mean over n repeats ± half its 95 % interval. A "
-    "quantile that the requests of a repeat do not reach is left out: p99 takes 100 of them, p95 "
-    "20, p90 10. Offline, all requests are due at "
+    "token, end-to-end to its last one, queueing to the begin of its service. Service TTFT is from "
+    "there to the first token. TPOT is the time from first to last token over the tokens after the "
+    "first. ITL is the gap between two tokens of a request; its quantiles are over tokens, within "
+    "half a percent, all others over requests. Each repeat gives one quantile; shown is the mean "
+    "over n repeats ± half its 95 % interval. A quantile that the requests of a repeat do not "
+    "reach is left out: p99 takes 100 of them, p95 20, p90 10. Offline, all requests are due at "
     "the start of a pass; served/s counts the requests that were served in a second."
 )
 NOTHING = "Nothing to show: no engine of this sweep told when its tokens came."
@@ -109,6 +115,8 @@ def _values(aggregates: Sequence[Aggregate]) -> Iterator[list[object]]:
             for name in MEANS
             if MEANS[name] in row.statistics
         }
-        found |= {tuple(key.split("_")): statistic for key, statistic in row.latencies_s.items()}
+        found |= {
+            tuple(key.rsplit("_", 1)): statistic for key, statistic in row.latencies_s.items()
+        }
         for (name, statistic), value in sorted(found.items()):
             yield [*own, name, statistic, *parts_of(value)]

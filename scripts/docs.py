@@ -74,6 +74,10 @@ The validate stage gives every window a verdict, and its worst flag decides:
 - **warning**: the window is `degraded`: it counts, and is marked.
 - **note**: what a reader should know; the window stays `valid`.
 
+A warning says by how many percent the gross energy of the window may be off for it, where that can
+be told (`bias_bound_percent` in `verdicts.json`; the verdict has their sum, or else `bias_reason`).
+Tables and report print the largest of a row.
+
 The severity below is the usual one; what a check finds may be milder or worse where it says so. A
 check sees one window, one file, all windows of a backend that are not invalid already (sweep) or
 those as well (host), or what is left of a cell (repeats). The audit's see a repeat's files, read

@@ -346,6 +346,22 @@ def test_a_row_says_of_which_draws_its_interval_speaks(changes, told):
 
 
 @pytest.mark.parametrize(
+    ("bounds", "largest"), [((0.5, 2.0), 2.0), ((0.5, None), None), ((0.0, 0.0), 0.0)]
+)
+def test_a_row_has_the_largest_bias_of_its_repeats(bounds, largest):
+    rows = [
+        builders.metrics(0.5, 1),
+        *(
+            builders.metrics(0.5, k, verdict="degraded", bias_bound_percent=bound)
+            for k, bound in enumerate(bounds, 2)
+        ),
+    ]
+    plan = builders.plan([("pytorch", "float32")], 3)
+    (row,) = aggregate([builders.metrics_table(rows)], plan, {}).rows
+    assert row.bias_bound_percent == largest
+
+
+@pytest.mark.parametrize(
     "unlike",
     [
         {"boards": "GPU-2"},

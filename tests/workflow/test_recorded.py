@@ -126,6 +126,17 @@ def test_no_window_of_a_sweep_is_called_invalid(archived, monkeypatch):
     assert all(share <= 1 for gpus in held for shares in gpus.values() for share in shares.values())
 
 
+def test_a_healthy_window_tells_how_large_its_bias_may_be(archived, monkeypatch):
+    sweep, folder = archived
+    monkeypatch.chdir(folder)
+    found = validate(sweep.name, sweep.backend, Path(f"results/{sweep.name}/plan.json")).verdicts
+    measured = [verdict for verdict in found if verdict.outcome == "ok"]
+    unknown = [v for v in measured if v.bias_bound_percent is None]
+    assert [v.bias_reason for v in unknown if not v.bias_reason] == []
+    quiet = [v for v in measured if not {"E29", "E22", "E05"} & {f.id for f in v.flags}]
+    assert all(v.bias_bound_percent < 3.5 for v in quiet)  # passes that scatter bound nothing well
+
+
 def test_what_was_measured_in_one_session_is_paired(archived, monkeypatch):
     sweep, folder = archived
     monkeypatch.chdir(folder)

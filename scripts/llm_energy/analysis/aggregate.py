@@ -239,6 +239,7 @@ def _rows_of(
                 traffic=own[0].traffic,
                 work=own[0].work,
                 latencies_s=_latencies(own),
+                bias_bound_percent=_bias_bound_percent(own),
                 outliers=tuple(_outliers(own)),
             )
         )
@@ -270,6 +271,12 @@ def _like(row: AggregateRow, held: dict[tuple[str, str], dict[str, str]]) -> Agg
 
 def _bare(one: Statistic) -> Statistic:
     return Statistic(one.n, one.mean, one.sd, None, None)
+
+
+def _bias_bound_percent(rows: list[Metrics]) -> float | None:
+    """Return the largest bound of any repeat, None where one has none."""
+    bounds = [0.0 if row.verdict == "valid" else row.bias_bound_percent for row in rows]
+    return None if None in bounds else max(bounds)
 
 
 def _draws(rows: list[Metrics]) -> Iterator[str]:

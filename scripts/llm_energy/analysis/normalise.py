@@ -136,6 +136,7 @@ def _of_window(
         "repeat": spec.repeat,
         "verdict": verdict.verdict,
         "flags": tuple(dict.fromkeys(flag.id for flag in verdict.flags)),
+        "bias_bound_percent": verdict.bias_bound_percent,
         "duration_s": duration_s,
         "passes": window.passes,
         "requests": done.requests,

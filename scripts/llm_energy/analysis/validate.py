@@ -16,6 +16,7 @@ from llm_energy.analysis.checks import (
     Scope,
     WindowEvidence,
     WindowSummary,
+    bias_bound,
     expected_of,
     flags_of,
     of_scope,
@@ -233,8 +234,11 @@ def _conclude(verdict: Verdict) -> Verdict:
     if verdict.outcome != "ok":
         return verdict
     found = {flag.id: flag.title for flag in verdict.flags if flag.severity == "invalid"}
+    bound_percent, reason = bias_bound(verdict.flags)
     return replace(
         verdict,
+        bias_bound_percent=bound_percent,
+        bias_reason=reason,
         verdict=verdict_word(verdict.flags),
         reason="; ".join(f"{id} {title}" for id, title in found.items()) or None,
     )

@@ -156,6 +156,7 @@ METRICS: dict[str, Metric] = {
         ),
         Metric("counter_lag_j", "lag of the counters", "lag", "J", "window"),
         Metric("loaded_idle_drift_w", "drift of loaded-idle power", "drift", "W", "window"),
+        Metric("bias_bound_percent", "largest bias of gross energy", "bias", "%", "window"),
         Metric("loaded_idle_excess_w", "excess of warm idle power", "excess", "W", "window"),
     )
 }

@@ -17,8 +17,9 @@ class Flag:
     """What one named check found, with the evidence for it and what to do about it.
 
     Of ``severity``, ``note`` changes nothing, ``warning`` makes the window degraded, ``invalid``
-    excludes it. ``title`` is that of the check as it was when it judged; empty in verdicts of older
-    versions.
+    excludes it. By ``bias_bound_percent`` the gross energy of the window may be off for it, None
+    where nobody can tell. ``title`` is that of the check as it was when it judged; empty in
+    verdicts of older versions.
     """
 
     id: str
@@ -26,6 +27,7 @@ class Flag:
     evidence: dict[str, Any]
     advice: str
     title: str = ""
+    bias_bound_percent: float | None = None
 
 
 @dataclass(frozen=True)
@@ -34,7 +36,8 @@ class Verdict:
 
     A cell or window without a measured result has ``outcome`` other than ``ok``, ``verdict``
     ``invalid`` and its ``reason``. ``measurement`` is the path of the file, None where none exists.
-    ``repeat`` counts from 1 and is 0 for a cell that was not planned.
+    ``repeat`` counts from 1 and is 0 for a cell that was not planned. ``bias_bound_percent`` is the
+    sum of what the warnings may do to the gross energy, None with a ``bias_reason``.
     """
 
     cell: str
@@ -46,6 +49,8 @@ class Verdict:
     measurement_sha256: str | None
     verdict: VerdictWord
     flags: tuple[Flag, ...]
+    bias_bound_percent: float | None = None
+    bias_reason: str | None = None
 
 
 @dataclass(frozen=True)
@@ -190,6 +195,7 @@ class Metrics:
     limits_reason: str | None = None
     limits_fault: str | None = None
     boot_id: str | None = None
+    bias_bound_percent: float | None = None
     span_utc_s: tuple[float, float] | None = None
 
 
@@ -259,7 +265,8 @@ class AggregateRow:
     enter, as (repeat, reason). A row whose cell gave no usable window at all has ``n`` 0,
     ``outcome`` and ``reason``. ``flags`` and ``assumptions`` are those of any repeat.
     ``not_needed`` repeats were left out on purpose, the interval being narrow enough without them.
-    ``outliers`` are repeats far from the others, by metric.
+    ``outliers`` are repeats far from the others, by metric. ``bias_bound_percent`` is the largest
+    of any repeat's verdict.
     """
 
     cell: str
@@ -288,6 +295,7 @@ class AggregateRow:
     work: str | None = None
     latencies_s: dict[str, Statistic] = field(default_factory=dict)
     outliers: tuple[Outlier, ...] = ()
+    bias_bound_percent: float | None = None
 
 
 @dataclass(frozen=True)

@@ -20,6 +20,7 @@ from llm_energy.analysis.checks import (
     GROUPS,
     Finding,
     WindowEvidence,
+    bias_bound,
     flags_of,
     of_scope,
     summary_of,
@@ -42,6 +43,16 @@ def pairs(together: bool) -> list:
         if (CATALOGUE[id].scope in TOGETHER) is together
         for k, pair in enumerate(found)
     ]
+
+
+def test_the_bound_of_a_bias_is_the_sum_of_the_warnings_and_unknown_where_one_is():
+    def flag(id, severity, bound):
+        return Flag(id, severity, {}, "", "", bound)
+
+    note, small, large = flag("A", "note", None), flag("B", "warning", 0.5), flag("C", "warning", 2)
+    assert bias_bound([]) == (0.0, None)
+    assert bias_bound([note, small, large]) == (2.5, None)
+    assert bias_bound([small, flag("D", "warning", None)]) == (None, "no bound is known for D")
 
 
 def test_every_check_has_a_fault_and_a_healthy_twin():

@@ -54,11 +54,13 @@ GPU_SETTINGS = (
 class Finding:
     """What a check found; ``severity`` stands where this case is milder or worse than usual.
 
-    ``evidence`` holds what JSON can, and numbers that are not finite.
+    ``evidence`` holds what JSON can, and numbers that are not finite. By ``bias_bound_percent`` the
+    gross energy of the window may be off for it, None where that is not known.
     """
 
     evidence: dict[str, Any]
     severity: Severity | None = None
+    bias_bound_percent: float | None = None
 
 
 @dataclass(frozen=True)
@@ -77,7 +79,8 @@ class Check:
         """Turn a finding into the flag that a verdict carries; what is not finite becomes text."""
         evidence = _finite(finding.evidence)
         severity = finding.severity or self.severity
-        return Flag(self.id, severity, evidence, self.advice, self.title)
+        bound_percent = finding.bias_bound_percent
+        return Flag(self.id, severity, evidence, self.advice, self.title, bound_percent)
 
 
 CATALOGUE: dict[str, Check] = {}
@@ -117,6 +120,17 @@ def verdict_word(flags: Iterable[Flag]) -> VerdictWord:
     if "invalid" in severities:
         return "invalid"
     return "degraded" if "warning" in severities else "valid"
+
+
+def bias_bound(flags: Iterable[Flag]) -> tuple[float | None, str | None]:
+    """Return by how many percent the gross energy may be off for all warnings, or why not.
+
+    Notes change nothing.
+    """
+    flags = [flag for flag in flags if flag.severity != "note"]
+    if unknown := dict.fromkeys(f.id for f in flags if f.bias_bound_percent is None):
+        return None, f"no bound is known for {', '.join(unknown)}"
+    return math.fsum(flag.bias_bound_percent for flag in flags), None
 
 
 def expected_of(

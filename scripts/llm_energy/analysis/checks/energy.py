@@ -257,7 +257,8 @@ def drifting_baseline(case: WindowEvidence) -> Finding | None:
     first_w, last_w = (t.energy_j / d for t, d in zip(totals, durations_s, strict=True))
     if not abs(last_w / first_w - 1) > BASELINE_DRIFT:
         return None
-    return Finding({"before_power_w": first_w, "after_power_w": last_w})
+    evidence = {"before_power_w": first_w, "after_power_w": last_w}
+    return Finding(evidence, bias_bound_percent=0.0)  # of gross; the interval of net holds it
 
 
 def _used_gpus(case: WindowEvidence) -> frozenset[str] | None:

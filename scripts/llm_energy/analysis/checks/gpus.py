@@ -25,6 +25,7 @@ FAULTY_REASONS = {
 CLOCKS_SET_REASON = 0x2
 LIMIT_TOLERANCE_W = 0.5
 TEMPERATURE_RISE_C = 10.0
+STEEPEST_W_PER_C = 1.33  # of the idle power of an H100, in the sweeps of docs/measurements
 
 
 @check(
@@ -151,7 +152,11 @@ def warming_gpu(case: WindowEvidence) -> Finding | None:
         if None not in (begin, end) and end - begin > TEMPERATURE_RISE_C:
             risen[gpu.device] = {"begin_c": begin, "end_c": end}
     cool = case.measurement.spec.protocol.thermal_policy == "cooldown"
-    return Finding({"boards": risen}, "note" if cool else None) if risen else None
+    if not risen:
+        return None
+    rise_c = max(gpu["end_c"] - gpu["begin_c"] for gpu in risen.values())
+    bound_percent = _bias_of_rise_percent(case, rise_c)
+    return Finding({"boards": risen}, "note" if cool else None, bound_percent)
 
 
 @check(
@@ -192,7 +197,20 @@ def not_settled(case: WindowEvidence) -> Finding | None:
         gave_up = abs(slope) >= protocol.thermal_slope_c_per_10s
     if not gave_up:
         return None
-    return Finding({"wait_s": window.thermal_wait_s, "slope_c_per_10s": slope})
+    evidence = {"wait_s": window.thermal_wait_s, "slope_c_per_10s": slope}
+    rise_c = None if slope is None else abs(slope) / 10 * window.interval.duration_s
+    return Finding(evidence, bias_bound_percent=_bias_of_rise_percent(case, rise_c))
+
+
+def _bias_of_rise_percent(case: WindowEvidence, rise_c: float | None) -> float | None:
+    """Return by how much a GPU that gets so much warmer draws less than a settled one, in percent.
+
+    A rise only slows down, so that the slope at the begin of a window bounds it.
+    """
+    powers_of_gpus_w = powers_w(case.window.interval, "gpu", "measured").values()
+    if rise_c is None or not powers_of_gpus_w:
+        return None
+    return 100 * STEEPEST_W_PER_C * rise_c / min(powers_of_gpus_w)
 
 
 def _foreign(metered: Container[str], interval: Interval) -> dict[str, list[int]]:

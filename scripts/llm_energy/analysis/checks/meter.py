@@ -99,7 +99,7 @@ def short_window(case: WindowEvidence) -> Finding | None:
         error = tick_s(case) / duration_s
         evidence |= {"counter_tick_s": tick_s(case), "worst_relative_error": error}
     if error > 0.02:
-        return Finding(evidence, "invalid" if error > 0.1 else "warning")
+        return Finding(evidence, "invalid" if error > 0.1 else "warning", 100 * error)
     return Finding(evidence) if duration_s < RECOMMENDED_WINDOW_S else None
 
 

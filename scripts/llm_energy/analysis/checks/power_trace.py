@@ -42,7 +42,8 @@ def sensors_disagree(case: WindowEvidence) -> Finding | None:
     if interval.duration_s < RECOMMENDED_WINDOW_S:
         return Finding(evidence, "note")
     contradict = any(abs(ratio - 1) > SENSORS_CONTRADICT for ratio in ratios.values())
-    return Finding(evidence, "invalid" if contradict else "warning")
+    bound_percent = 100 * max(abs(ratio - 1) for ratio in ratios.values())
+    return Finding(evidence, "invalid" if contradict else "warning", bound_percent)
 
 
 @check(

@@ -284,9 +284,10 @@ def not_warm(case: WindowEvidence) -> Finding | None:
     """
     window = case.window
     if not window.warmup_durations_s:
-        return Finding({"warmup_passes": 0})
+        return Finding({"warmup_passes": 0}, bias_bound_percent=_bias_of_passes_percent(case))
     if window.warmup_converged is False:
-        return Finding({"warmup_durations_s": [str(d) for d in window.warmup_durations_s]})
+        evidence = {"warmup_durations_s": [str(d) for d in window.warmup_durations_s]}
+        return Finding(evidence, bias_bound_percent=_bias_of_passes_percent(case))
     durations_s = _pass_durations_s(case)
     third = len(durations_s) // 3
     if third < DRIFT_PASSES:
@@ -297,7 +298,8 @@ def not_warm(case: WindowEvidence) -> Finding | None:
     drift_s = abs(last_s - first_s)
     if drift_s <= DRIFT * first_s or drift_s <= DRIFT_ERRORS * error_s:
         return None
-    return Finding({"first_third_s": first_s, "last_third_s": last_s, "passes": len(durations_s)})
+    evidence = {"first_third_s": first_s, "last_third_s": last_s, "passes": len(durations_s)}
+    return Finding(evidence, bias_bound_percent=_bias_of_passes_percent(case))
 
 
 @check(
@@ -323,6 +325,22 @@ def _pass_durations_s(case: WindowEvidence) -> list[float]:
     if not ends_s or not finite(edges_s):
         return []
     return [b - a for a, b in pairwise(edges_s)]
+
+
+def _bias_of_passes_percent(case: WindowEvidence) -> float | None:
+    """Return by how much a window may differ from one of passes like its last third, in percent.
+
+    That is the difference of their mean durations and twice its standard error, joules following
+    time. None with fewer than three passes.
+    """
+    durations_s = _pass_durations_s(case)
+    third = len(durations_s) // 3
+    if not third:
+        return None
+    last_s = statistics.fmean(durations_s[-third:])
+    error_s = statistics.stdev(durations_s) * math.sqrt(1 / third - 1 / len(durations_s))
+    differ_s = abs(statistics.fmean(durations_s) - last_s)
+    return 100 * (differ_s + 2 * error_s) / last_s if last_s > 0 else None
 
 
 def _mean_running(case: WindowEvidence) -> float | None:

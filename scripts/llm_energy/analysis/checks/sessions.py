@@ -58,7 +58,7 @@ def mixed_machines(summaries: Sequence[WindowSummary]) -> Iterator[tuple[WindowS
     }
     severity = None if len(machines) > 1 or drivers else "note"
     for summary in summaries:
-        yield summary, Finding(evidence | drivers, severity)
+        yield summary, Finding(evidence | drivers, severity, 0.0)  # each is as good as it was
 
 
 @check(

@@ -9,6 +9,7 @@ from itertools import compress, zip_longest
 
 from llm_energy.analysis.statistics.format import absolute_quantity, significant
 from llm_energy.publish.report.sources import Sources, counted, listed
+from llm_energy.publish.tables.cell_rows import bias
 from llm_energy.records import AggregateRow, Flag, Statistic
 from llm_energy.records.comparison import Lowest
 from llm_energy.records.metrics import COMPONENTS, GROSS
@@ -170,7 +171,8 @@ def _doubts(row: AggregateRow) -> list[str]:
         )
     if row.degraded:
         told.append(
-            f"A warning is on {row.degraded} of its {counted(row.n, 'repeat')} (see below)."
+            f"A warning is on {row.degraded} of its {counted(row.n, 'repeat')} (see below). "
+            f"{bias(row.bias_bound_percent)}"
         )
     if statistic.n == 2:
         told.append("Two repeats say little: measure five for a result to publish.")

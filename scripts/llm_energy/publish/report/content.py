@@ -12,6 +12,7 @@ from llm_energy.analysis.statistics.format import mean_only, quantity
 from llm_energy.core.files import canonical_json
 from llm_energy.publish.plots import Plot
 from llm_energy.publish.report.sources import Sources, listed
+from llm_energy.publish.tables.cell_rows import bias
 from llm_energy.records import AggregateRow, Metrics, Statistic, Verdict
 from llm_energy.records.comparison import Comparison, Limits
 from llm_energy.records.metrics import (
@@ -72,7 +73,7 @@ def row_record(row: AggregateRow) -> dict[str, Any]:
         "status": row.energy_status,
         "components": " + ".join(row.components),
         "n": row.n,
-        "degraded": row.degraded,
+        "degraded": bias(row.bias_bound_percent) if row.degraded else "",
         "flags": list(row.flags),
         "excluded": len(row.excluded),
         "outliers": [

@@ -147,7 +147,7 @@
   function remarks(row) {
     const told = [];
     if (row.reason) told.push(row.reason);
-    if (row.degraded) told.push(`${row.degraded} of ${row.n} degraded`);
+    if (row.degraded) told.push(row.degraded);
     if (row.excluded) told.push(`${row.excluded} left out`);
     told.push(...row.outliers);
     if (row.flags.length) told.push(row.flags.join(" "));

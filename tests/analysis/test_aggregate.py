@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import random
+import statistics
 from dataclasses import replace
 
 import aggregate as script
@@ -22,7 +23,7 @@ from llm_energy.analysis.aggregate import (
 from llm_energy.core.errors import LlmEnergyError
 from llm_energy.core.files import write_json
 from llm_energy.records import Aggregate, read_record, write_record
-from llm_energy.records.metrics import METRICS, SUMMARISED
+from llm_energy.records.metrics import GROSS, METRICS, SUMMARISED
 
 SIZES = {"b1": 1, "b8": 8}
 ONE = builders.plan([("pytorch", "float32")])
@@ -395,3 +396,24 @@ def test_repeats_of_unlike_machines_have_a_mean_and_no_interval(unlike):
         (None, None, None)
     }
     assert next(iter(unlike.values())) in row.assumptions[0]
+
+
+def test_the_joules_per_token_of_timed_traffic_are_all_joules_over_all_tokens():
+    """A window with few tokens must not weigh as much as the others."""
+    tokens = (100, 400, 1000)
+    rows = [
+        builders.metrics(
+            repeat=n,
+            traffic="poisson",
+            output_tokens=count,
+            gross_energy_j=1000.0 + count,
+            energy_per_output_token_j=(1000.0 + count) / count,
+        )
+        for n, count in enumerate(tokens, 1)
+    ]
+    [timed] = summed(rows)
+    assert timed.statistics[GROSS].mean == pytest.approx(4500 / 1500)
+    residuals = [1000.0 + count - 3.0 * count for count in tokens]
+    assert timed.statistics[GROSS].sd == pytest.approx(statistics.stdev(residuals) / 500)
+    [offline] = summed([replace(row, traffic=None) for row in rows])
+    assert offline.statistics[GROSS].mean == pytest.approx((11 + 3.5 + 2) / 3)

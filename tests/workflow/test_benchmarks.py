@@ -6,7 +6,7 @@ import sys
 from importlib import import_module
 
 import pytest
-from support import coverage_runs, simulated_sweeps
+from support import builders, coverage_runs, simulated_sweeps
 from support.project import ROOT
 from support.simulated_sweeps import Score
 
@@ -34,6 +34,16 @@ def test_intervals_that_hold_the_truth_too_seldom_or_too_often_are_missed(
     monkeypatch.setattr(coverage_runs, "share_of_windows_held", lambda known: {"gross": single})
     monkeypatch.setattr(coverage_runs, "share_of_cells_held", lambda known, draws: {"gross": five})
     assert benchmark("coverage").main([]) == status
+
+
+@pytest.mark.parametrize(("held", "status"), [(475, 0), (450, 1), (500, 1)])
+def test_intervals_of_traffic_that_hold_its_long_run_cost_too_seldom_or_too_often_are_missed(
+    benchmark, monkeypatch, held, status
+) -> None:
+    module = benchmark("traffic_coverage")
+    monkeypatch.setattr(module, "measured", lambda rate_per_s, block: builders.metrics())
+    monkeypatch.setattr(module, "held", lambda rows, truth_j: held)
+    assert module.main(["--sweeps", "500"]) == status
 
 
 HARD = Score(0.94, 0.11, 0.09)  # what noise may do that the method does not assume

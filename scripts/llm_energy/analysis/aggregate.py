@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -30,10 +30,26 @@ from llm_energy.records import (
     Verdict,
     read_record,
 )
-from llm_energy.records.metrics import GROSS, METRICS, NET, SPEED, SUMMARISED
+from llm_energy.records.metrics import (
+    FACILITY,
+    GROSS,
+    METRICS,
+    NET,
+    OF_COMPONENT,
+    PER_REQUEST,
+    PER_TOTAL_TOKEN,
+    SPEED,
+    SUMMARISED,
+)
 
 SEARCHED = (GROSS, NET, SPEED)
 MIXED = "mixed_backends"
+# What the joules of a window are divided by.
+COUNTS: dict[str, Callable[[Metrics], int]] = {
+    **dict.fromkeys([GROSS, NET, FACILITY, *OF_COMPONENT.values()], lambda row: row.output_tokens),
+    PER_TOTAL_TOKEN: lambda row: row.prompt_tokens + row.output_tokens,
+    PER_REQUEST: lambda row: row.requests,
+}
 # The conditions that all repeats of a row share, or else it has no interval.
 ONE_MACHINE = ("boards", "host", "driver", "hardware", "power_limit_w", "engine", "configuration")
 DRAWN = ("poisson", "gamma")  # the modes of traffic whose arrivals are random
@@ -300,7 +316,7 @@ def _latencies(rows: list[Metrics]) -> dict[str, Statistic]:
 def _summarise(rows: list[Metrics], name: str) -> Statistic:
     """Summarise one metric over repeats; measured energies get what their counters leave open."""
     rows = [row for row in rows if getattr(row, name) is not None]
-    found = summarise([getattr(row, name) for row in rows])
+    found = summarise(_values(rows, name))
     if not rows or any(row.counter_lag_j is None or not row.gross_energy_j for row in rows):
         return found
     kind = METRICS[name].kind
@@ -329,6 +345,25 @@ def _summarise(rows: list[Metrics], name: str) -> Statistic:
         bias=lag - _mean_of(excesses_j, scales),  # a counter too small, an idle power too small
         sensor_relative=SENSOR_RELATIVE,
     )
+
+
+def _values(rows: list[Metrics], name: str) -> list[float]:
+    """Return one value a repeat, whose mean is the cell's.
+
+    Windows of timed traffic hold unequal numbers of tokens, and the mean of their quotients is more
+    than what traffic of the kind takes in the long run: the one with few tokens weighs as much as
+    the others. There the mean is all joules over all tokens, and a repeat's value is that mean plus
+    what its joules are above it, over the mean tokens, so that their scatter is that of the ratio
+    (W. G. Cochran, Sampling Techniques, 3rd ed. 1977, section 6.4).
+    """
+    values = [getattr(row, name) for row in rows]
+    counts = COUNTS.get(name)
+    if counts is None or not rows or rows[0].traffic is None:
+        return values
+    weights = [counts(row) for row in rows]
+    mean_count = math.fsum(weights) / len(weights)
+    ratio = math.fsum(v * n for v, n in zip(values, weights, strict=True)) / math.fsum(weights)
+    return [ratio + (v - ratio) * n / mean_count for v, n in zip(values, weights, strict=True)]
 
 
 def _outliers(rows: list[Metrics]) -> Iterator[Outlier]:

@@ -184,6 +184,17 @@ def test_the_ratio_of_net_energies_holds_the_drift_of_the_idle_power():
     assert gross[0] == gross[1]
 
 
+@pytest.mark.parametrize("value_j", [0.0, -0.01])
+def test_net_energy_of_zero_or_less_is_kept_and_has_no_ratio(value_j):
+    low = rows_changed(
+        lambda row: row.precision == "int4" and row.repeat == 2,
+        net_energy_per_output_token_j=value_j,
+    )
+    one = next(c for c in of(said(change=low), "precision", NET) if c.other.precision == "int4")
+    assert (one.outcome, one.ratio, one.other.n) == ("not_comparable", None, 5)
+    assert "is 0 or less in repeat 2" in one.verdict
+
+
 @pytest.mark.parametrize(("int4", "wider"), [(0.1, True), (0.0, True), (0.05, False)])
 def test_cold_baselines_widen_a_ratio_by_that_alone_in_which_they_differ(int4, wider):
     def warm(table):

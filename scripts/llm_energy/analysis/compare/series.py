@@ -42,12 +42,10 @@ class Series:
         return self.status, self.components
 
     def values(self, metric: Metric) -> dict[int, float]:
-        """Return one metric by repeat; what is absent, or has no logarithm, is left out."""
+        """Return one metric by repeat; what is absent is left out, and nothing for its size."""
         if metric.name not in self._values:  # a series stands in many pairs
             found = {k: getattr(row, metric.name) for k, row in self.rows.items()}
-            self._values[metric.name] = {
-                k: value for k, value in found.items() if value is not None and value > 0
-            }
+            self._values[metric.name] = {k: v for k, v in found.items() if v is not None}
         return self._values[metric.name]
 
     def outliers(self, metric: Metric) -> tuple[int, ...]:
@@ -69,6 +67,17 @@ class Series:
         drift_j = math.fsum((row.loaded_idle_drift_w or 0.0) * row.duration_s for row in rows)
         excess_j = math.fsum((row.loaded_idle_excess_w or 0.0) * row.duration_s for row in rows)
         return drift_standard(drift_j / net_j), excess_j / net_j
+
+    def without_logarithm(self, metric: Metric) -> list[Difference]:
+        """Name the repeats whose value is 0 or less, such as net energy near that of waiting.
+
+        Without them the mean of the others' logarithms would be too large, so there is none.
+        """
+        low = [str(k) for k, value in self.values(metric).items() if not value > 0]
+        if not low:
+            return []
+        told = f"{metric.label} of {self.cell} is 0 or less in repeat {', '.join(low)}"
+        return [Difference("ratio", "undefined", told)]
 
     def side(self, metric: Metric) -> Side:
         """Describe the series as one side of a comparison."""
@@ -175,6 +184,8 @@ def pair(contrast: Contrast, metric: Metric, reference: Series, other: Series) -
     first, second = reference.values(metric), other.values(metric)
     if not first or not second:
         return None
+    if undefined := reference.without_logarithm(metric) or other.without_logarithm(metric):
+        return Pair(contrast, metric, reference, other, {}, (), tuple(undefined))
     logs: dict[int, float] = {}
     refused: dict[int, tuple[Difference, ...]] = {}
     known: dict[tuple[int, int], list[Difference]] = {}  # most blocks share their conditions

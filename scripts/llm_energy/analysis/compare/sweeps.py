@@ -70,10 +70,12 @@ def compare_sweeps(earlier: Sequence[MetricsTable], later: Sequence[MetricsTable
 
 def _changed(first: Series, second: Series, metric: Metric) -> tuple[Changed, float | None]:
     """Return a row without its verdict, and its p-value."""
-    logs = [[math.log(v) for v in side.values(metric).values()] for side in (first, second)]
     status = first.status if metric.energy else ""
-    counts = (len(logs[0]), len(logs[1]))
+    counts = (len(first.values(metric)), len(second.values(metric)))
     row = Changed(first.cell, first.workload, metric.name, status, counts)
+    if undefined := first.without_logarithm(metric) or second.without_logarithm(metric):
+        return replace(row, remarks=(in_words(undefined[0]),)), None
+    logs = [[math.log(v) for v in side.values(metric).values()] for side in (first, second)]
     if names := list(_differing(first, second, metric)):
         return replace(row, remarks=(f"not comparable: {'; '.join(names)}",)), None
     if not all(logs):

@@ -22,7 +22,7 @@ from llm_energy.publish.tables.table import (
     title,
 )
 from llm_energy.records import Aggregate, AggregateRow, Statistic
-from llm_energy.records.metrics import METRICS
+from llm_energy.records.metrics import METRICS, NET
 
 TOLD_ELSEWHERE = {"M11", "M12", "M22"}  # by the label of the row, its components and the caption
 MEANINGS = {
@@ -154,6 +154,9 @@ def remarks(row: AggregateRow, titles: Mapping[str, str]) -> list[str]:
     if row.not_needed:
         found.append(f"Stopped early at n = {row.n}: the interval was narrow enough.")
     found += [f"Repeat {repeat} left out: {reason}" for repeat, reason in row.excluded]
+    net = row.statistics.get(NET)
+    if net and 0 < net.n < row.n:
+        found.append(f"Net energy is of {net.n} of {row.n} repeats; the others lack a baseline.")
     if row.assumptions:
         found.append(f"Intervals assume: {'; '.join(row.assumptions)}.")
     return found

@@ -20,17 +20,11 @@ from llm_energy.core.files import read_json
 from llm_energy.publish.data import Sweep, render
 from llm_energy.publish.provenance.archive import unpack
 from llm_energy.publish.tables import Results, make
+from llm_energy.publish.tables.energy import MEASURES
 from llm_energy.publish.tables.table import Table
 from llm_energy.records import paths
 
-SHOWN = {
-    "gross": "energy_per_output_token_j",
-    "net": "net_energy_per_output_token_j",
-    "steady_state": "steady_state_energy_per_output_token_j",
-    "facility": "facility_energy_per_output_token_j",
-    "tokens_per_s": "output_tokens_per_s",
-    "ttft": "ttft_s",
-}
+SHOWN = {one.name: one.statistic for one in MEASURES if one.name != "absolute"}
 
 
 @pytest.fixture(params=["h100-llama-3.1-8b-vllm", "h100-llama-3.1-8b-quantised"])

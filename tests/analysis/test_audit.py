@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
+import audit as command
 import pytest
 from support.corpus import ARCHIVES, EDITS, Sweep, lay_out
 from support.project import ROOT
@@ -120,3 +121,36 @@ def test_the_page_scores_the_edits():
     page = (ROOT / "docs" / "checks.md").read_text(encoding="utf-8")
     seen = sum(edit["wanted"] != "unseen" for edit in EDITS)
     assert f"{seen} of {len(EDITS)} edits" in page
+
+
+COMMAND = {"08b": "A02", "04e": "A09", "13f": "A04"}
+
+
+@pytest.mark.parametrize("id", COMMAND)
+def test_the_command_refuses_an_archive_that_lies(id, bases, tmp_path, monkeypatch, capsys):
+    (edit,) = (one for one in EDITS if one["id"] == id)
+    plan, _ = bases(edit["base"])
+    shutil.copytree(plan.parents[2], tmp_path / "copy")
+    monkeypatch.chdir(tmp_path / "copy")
+    sweep = Sweep(plan.relative_to(plan.parents[2]))
+    for operation in edit["edit"]:
+        sweep.apply(operation)
+    assert command.main(["--archive", str(tmp_path / "copy")]) == 1
+    said = capsys.readouterr().err
+    assert "does not prove its numbers" in said
+    assert f"invalid {COMMAND[id]} " in said
+    assert " r02/" in said
+
+
+def test_the_command_says_how_much_it_proved(bases, monkeypatch, capsys):
+    plan, _ = bases("compiled")
+    monkeypatch.chdir(plan.parents[2])
+    assert command.main(["--sweep", "h100-compiled"]) == 0
+    said = capsys.readouterr().out
+    assert "Audited: 12 windows, 3 power traces integrated anew; none contradicts itself." in said
+
+
+def test_the_command_needs_all_that_the_stage_needs(capsys):
+    with pytest.raises(SystemExit):
+        command.main(["--sweep", "demo", "--out", "audit.json"])
+    assert "--out needs --sweep, --backend and --plan" in capsys.readouterr().err

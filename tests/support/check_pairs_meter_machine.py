@@ -221,7 +221,10 @@ POWER_TRACE = {
     "M04": [
         (traced(energy_j=4240.0), "warning", traced(energy_j=4160.0)),
         (traced(energy_j=3160.0), "invalid", traced(energy_j=None)),
-        (traced(20.0, energy_j=2500.0), "note", traced(20.0, energy_j=2050.0)),
+        # The edges of a short window weigh more, but not by a factor.
+        (traced(20.0, energy_j=2110.0), "note", traced(20.0, energy_j=2050.0)),
+        (traced(20.0, energy_j=2250.0), "warning", traced(20.0, energy_j=2050.0)),
+        (traced(20.0, energy_j=4000.0), "invalid", traced(20.0, energy_j=2050.0)),
         # What is sampled is the GPU's power, and not that of the module it is a part of.
         (traced(energy_j=3000.0), "invalid", traced(module=True, energy_j=3000.0)),
         # A trace with a long gap is no evidence against the counter.

@@ -43,7 +43,9 @@ def _simulate(folder: Path, free: bool) -> None:
     setting = fault_sweeps.healthy_setting(7)
     changes = {"batch_size": 8, "requests": 48, "output_tokens": 128, "least_tokens": 128}
     changes |= {"least_tokens": 1} if free else {}
-    setting = fault_sweeps.replace(setting, strategy="dynamic", devices=1, **changes)
+    setting = fault_sweeps.replace(
+        setting, strategy="dynamic", devices=1, protocol={"window_min_duration_s": 45.0}, **changes
+    )
     repeats = []
     for repeat in (1, 2, 3):
         host = SimulatedHost(setting.truth, 70 + repeat)
@@ -88,6 +90,11 @@ class Sweep:
                 holder[key] = _changed(holder, key, edit, data)
         if "lose_pass" in edit:
             _lose_pass(data, edit)
+        if "first_part" in edit:
+            for holder, key in _places(data, edit["first_part"].split(".")):
+                steady = holder[key]
+                steady["output_tokens"] //= len(steady["intervals"])
+                steady["intervals"] = steady["intervals"][:1]
         if "joules_of" in edit:
             other = read_json(self.path(edit["joules_of"]))
             joules = {w["workload"]: w["interval"]["energy"] for w in other["windows"]}

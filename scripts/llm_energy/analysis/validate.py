@@ -23,6 +23,7 @@ from llm_energy.analysis.checks import (
     summary_of,
     verdict_word,
 )
+from llm_energy.analysis.checks.steady_state import steady_flags
 from llm_energy.analysis.failures import known_failure
 from llm_energy.analysis.reading import Planned, planned_cells, planned_of, read_measurement
 from llm_energy.core.errors import LlmEnergyError
@@ -134,7 +135,8 @@ def _judge(planned: Planned, around: SweepFiles) -> Iterator[tuple[Verdict, Wind
             key = asked.prompts_key(planned.repeat)
             expected = around.expected(planned.model, key, spec_sha256)
             case = WindowEvidence(measurement, window, expected)
-            yield verdict(workload, "ok", None, flags_of("window", case)), summary_of(case)
+            flags = (*flags_of("window", case), *steady_flags(case))
+            yield verdict(workload, "ok", None, flags), summary_of(case)
 
 
 def _absent(path: str) -> tuple[str, str]:

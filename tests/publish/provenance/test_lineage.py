@@ -262,3 +262,29 @@ def test_a_plan_edited_by_hand_is_named_and_feeds_every_row(sweep, capsys):
     said = verdict_of(capsys)[1]
     assert f"{FOLDER}/plan.json: its SHA-256" in said
     assert f"energy: {FLOAT}/b1" in said
+
+
+def stretch(measurement):
+    """Let a window last longer than its passes."""
+    window = measurement["windows"][0]
+    window["interval"]["end_s"] += 5.0
+
+
+def copy_joules(measurement):
+    """Give the windows the joules and durations of the first repeat."""
+    other = read_json(f"{FOLDER}/pytorch/measurements/{FLOAT}/r01.json")
+    for window, copied in zip(measurement["windows"], other["windows"], strict=True):
+        window["interval"]["energy"] = copied["interval"]["energy"]
+
+
+@pytest.mark.parametrize(("edit", "id"), [(stretch, "A04"), (copy_joules, "A09")])
+def test_a_lie_that_all_hashes_agree_with_is_refused(sweep, capsys, edit, id):
+    path = Path(f"{FOLDER}/pytorch/measurements/{FLOAT}/r02.json")
+    measurement = read_json(path)
+    edit(measurement)
+    write_json(path, measurement)
+    run_stages(sweep)  # all that is made, and all hashes, follow the edited file
+    status, said = verdict_of(capsys)
+    assert status == 1
+    assert "measurements do not prove their numbers" in said
+    assert f"invalid {id} " in said

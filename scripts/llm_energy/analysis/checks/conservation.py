@@ -8,6 +8,7 @@ from itertools import pairwise
 
 from llm_energy.analysis.audit_evidence import Repeat, steady_place
 from llm_energy.analysis.checks.catalogue import Finding, check
+from llm_energy.analysis.checks.meter import RECOMMENDED_WINDOW_S
 from llm_energy.analysis.checks.power_trace import SENSORS_CONTRADICT, SENSORS_DIFFER
 from llm_energy.analysis.energy.uncertainty import GPU_TICK_S
 from llm_energy.analysis.evidence import integers
@@ -136,6 +137,23 @@ def steady_sensors_disagree(repeat: Repeat) -> Iterator[tuple[str | None, Findin
             evidence = {"integral_over_counter": {d: ratio for d, (ratio, _) in off.items()}}
             severe = beyond > SENSORS_CONTRADICT
             yield window.workload, Finding(evidence, "invalid" if severe else None)
+
+
+@check(
+    "A15",
+    "files",
+    "note",
+    "short steady state",
+    "Ask for more requests or a longer window: 30 s keep the error of a GPU's counter below 0.4 %.",
+)
+def short_steady_state(repeat: Repeat) -> Iterator[tuple[str | None, Finding]]:
+    """Find a steady state of below 30 s, all passes together."""
+    for window in repeat.windows:
+        parts = window.steady_state.intervals if window.steady_state else ()
+        duration_s = math.fsum(part.duration_s for part in parts)
+        if parts and duration_s < RECOMMENDED_WINDOW_S:
+            evidence = {"duration_s": duration_s, "recommended_s": RECOMMENDED_WINDOW_S}
+            yield window.workload, Finding(evidence)
 
 
 @check(

@@ -27,8 +27,8 @@ GAP_PERIODS, LONG_GAP_S, LEAST_COVERAGE = 3, 1.0, 0.5
 def sensors_disagree(case: WindowEvidence) -> Finding | None:
     """Hold each GPU's counter against the integral of its power trace.
 
-    Over 5 % is a warning and over 20 % invalid; a note in a window below 30 s, whose edges weigh
-    more. A trace with gaps is no second sensor.
+    Over 5 % is a warning and over 20 % invalid; in a window below 30 s, beyond what a tick and a
+    sample at its edges are worth, else a note. A trace with gaps is no second sensor.
     """
     interval = case.window.interval
     ratios = {
@@ -39,11 +39,14 @@ def sensors_disagree(case: WindowEvidence) -> Finding | None:
     if not ratios:
         return None
     evidence = {"integral_over_counter": ratios, "duration_s": interval.duration_s}
+    beyond = max(abs(ratio - 1) for ratio in ratios.values())
     if interval.duration_s < RECOMMENDED_WINDOW_S:
+        period_s = case.measurement.spec.meter.sampling_period_s or 0.0
+        beyond -= (tick_s(case) + period_s) / interval.duration_s
+    if not beyond > SENSORS_DIFFER:
         return Finding(evidence, "note")
-    contradict = any(abs(ratio - 1) > SENSORS_CONTRADICT for ratio in ratios.values())
-    bound_percent = 100 * max(abs(ratio - 1) for ratio in ratios.values())
-    return Finding(evidence, "invalid" if contradict else "warning", bound_percent)
+    severity = "invalid" if beyond > SENSORS_CONTRADICT else "warning"
+    return Finding(evidence, severity, 100 * max(abs(ratio - 1) for ratio in ratios.values()))
 
 
 @check(

@@ -91,7 +91,7 @@ def _lines(row: AggregateRow, notes: Footnotes, titles: Mapping[str, str]) -> It
     for name in QUANTITIES:
         quantiles = {f"p{p}": row.latencies_s.get(f"{name}_p{p}") for p in PERCENTILES}
         if any(quantiles.values()):
-            cells = {key: quantity(found) for key, found in quantiles.items() if found}
+            cells = {key: quantity(found) if found else ABSENT for key, found in quantiles.items()}
             cells |= {"latency": NAMES[name], "mean": _quantity(row, MEANS.get(name))}
             yield Line(f"{row_id(source)} {NAMES[name]}", common | cells, (source,), marks)
 

@@ -41,7 +41,7 @@ QUESTIONS = (
     ("How is a check added?", "docs/extending.md", "A check"),
     ("How is an engine added?", "docs/extending.md", "An engine"),
     ("How is a table added?", "docs/extending.md", "A table"),
-    ("Where is the order of a plan drawn by lot?", "plan/plan.py", "block_rank"),
+    ("Where is the order of a plan drawn by lot?", "records/order.py", "block_rank"),
     ("Where is a path below `results/` decided?", "records/paths.py", "measurement"),
 )
 

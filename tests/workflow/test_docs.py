@@ -21,7 +21,8 @@ def test_the_pages_say_what_code_and_data_say(capsys):
 @pytest.fixture
 def copies(tmp_path, monkeypatch):
     """Return a folder with copies of the pages and of their data, of which the script writes."""
-    for name in (*docs.PAGES, "tests/backends/parameter_rows.yaml"):
+    data = ("tests/backends/parameter_rows.yaml", "tests/recorded/edits.yaml")
+    for name in (*docs.PAGES, *data):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_bytes((docs.ROOT / name).read_bytes())
     monkeypatch.setattr(docs, "ROOT", tmp_path)

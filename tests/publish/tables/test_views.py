@@ -215,3 +215,10 @@ def test_the_set_up_has_every_condition_the_repeats_and_the_windows():
 def test_a_sweep_without_joules_has_no_set_up():
     table = tables(builders.unusable_row(), comparisons=example())["setup"]
     assert (table.sheet.lines, spreadsheet(table)) == ([], [])
+
+
+def test_a_quantile_that_no_repeat_reaches_is_left_empty():
+    row = builders.aggregate_row(latencies_s={"ttft_p50": KNOWN})
+    page = to_markdown(tables(row)["latency"].sheet)
+    [shown] = [line for line in page.splitlines() if " TTFT |" in line]
+    assert f"| {quantity(KNOWN)} | \N{EN DASH} | \N{EN DASH} | \N{EN DASH} | 5 |" in shown

@@ -70,6 +70,8 @@ def main(argv: list[str] | None = None) -> int:
         for name, truth in TRUTHS.items():
             score = show(f"{noise}, {name}", simulated.Sweep(truth=truth, cv=cv), count)
             hold.append(holds(score, assumed=noise == ASSUMED))
+    # What the method doesn't assume; told, and no floor, since five repeats show no correlation.
+    show("repeats correlated by 0.3", simulated.Sweep(correlation=0.3), count)
     paired.LEAST_PAIRS = sys.maxsize  # no family is large enough: each pair by its own variance
     score = show("own variance alone, joules as engines give them", simulated.Sweep(), count)
     hold.append(holds(score, assumed=False))

@@ -60,6 +60,7 @@ class Sweep:
     precisions: Sequence[str] = PRECISIONS
     batch_sizes: Sequence[int] = BATCH_SIZES
     n: int = N
+    correlation: float = 0.0  # of a cell's noise with that of its repeat before
     conditions: Mapping[str, str] = field(default_factory=dict)
 
     def plan(self) -> dict:
@@ -78,11 +79,16 @@ class Sweep:
     ) -> MetricsTable:
         rows: list[Metrics] = []
         conditions: dict[str, dict[str, str]] = {}
+        before: dict[Cell, float] = {}
+        fresh = math.sqrt(1 - self.correlation**2)
         for repeat, block in blocks.items():
             for precision in self.precisions:
                 for batch_size in self.batch_sizes:
                     cell = (backend, precision, batch_size)
                     spread = draw.gauss(0, self.cv(cell))
+                    if cell in before:
+                        spread = self.correlation * before[cell] + fresh * spread
+                    before[cell] = spread
                     value_j = self.truth(cell) * math.exp(block + spread)
                     speed = batch_size * 30 * math.exp(draw.gauss(0, 0.005))
                     key = f"c{len(conditions) + 1}"

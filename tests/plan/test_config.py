@@ -436,7 +436,7 @@ def test_no_more_mistakes_are_listed_than_one_reads(tmp_path):
 
 @pytest.mark.parametrize(
     "name",
-    ["a b", "a/b/c", "/a", "a/", "-a/b", "a--b/c", "a/b..c", "a/b.git", "\ud800", "a" * 97, "ö"],
+    ["a b", "a/b/c", "/a", "a/", "-a/b", "a--b/c", "a/b..c", "a/b.git", "a" * 97, "ö"],
 )
 def test_a_name_that_no_repository_can_have_is_refused(name):
     with pytest.raises(ConfigError, match=r"models\[0\]\.model_name: found .* owner/name") as error:
@@ -457,3 +457,24 @@ def test_an_image_has_no_wildcard_in_its_name(image):
         ConfigError, match=r"containers\.vllm: found .*, allowed the name of an image"
     ):
         load_sweep({"models": [{"id": "m", "model_name": "m"}], "containers": {"vllm": image}})
+
+
+def nested(level: str) -> str:
+    """Return YAML in which each of eight lines names the line before it nine times."""
+    lines = ["a0: &a0 [x, x, x, x, x, x, x, x, x]"]
+    lines += [f"a{n}: &a{n} {level % ', '.join([f'*a{n - 1}'] * 9)}" for n in range(1, 9)]
+    return "\n".join(lines)
+
+
+@pytest.mark.parametrize("text", [nested("[%s]"), "name: &a [*a]", "models: &a [{id: *a}]"])
+def test_aliases_of_aliases_are_bounded(text):
+    with pytest.raises(ConfigError, match="instead of aliases"):
+        load_sweep(yaml.safe_load(text))
+
+
+def test_a_lone_surrogate_is_told_wherever_it_stands():
+    wrong = {"prompts": {"path": "\ud800"}, "models": ["a\udfff"], "x\ud800": 1}
+    with pytest.raises(ConfigError) as told:
+        sweep_of(**wrong)
+    places = {line.split(": ")[1] for line in told.value.problems}
+    assert places == {"prompts.path", "models[0]", "'x\\ud800'"}

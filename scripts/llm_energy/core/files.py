@@ -113,6 +113,14 @@ def read_json(path: str | Path) -> Any:
         raise RecordError(f"{path}: cannot be read ({error.strerror})") from None
 
 
+def read_object(path: str | Path) -> dict[str, Any]:
+    """Read a JSON file that must hold a mapping, or raise as ``read_json`` does."""
+    found = read_json(path)
+    if not isinstance(found, dict):
+        raise RecordError(f"{path}: found {type(found).__name__}, allowed a mapping")
+    return found
+
+
 def parse_json(content: bytes, path: str | Path) -> Any:
     """Return the JSON value that was read from ``path``, or raise as ``read_json`` does.
 
@@ -155,7 +163,7 @@ def _refused(value: Any, place: str) -> Iterator[str]:
     if isinstance(value, _Refused):
         yield f"{place}: found {value!s:.40}, allowed a finite number of at most 308 digits"
     elif isinstance(value, str):
-        if not value.isascii() and _SURROGATE.search(value):
+        if not value.isascii() and SURROGATE.search(value):
             yield f"{place}: found {value!a:.80}, allowed Unicode text without lone surrogates"
     elif isinstance(value, list):
         for number, one in enumerate(value):
@@ -167,7 +175,7 @@ def _refused(value: Any, place: str) -> Iterator[str]:
             yield from _refused(one, f"{place}.{key}")
 
 
-_SURROGATE = re.compile("[\ud800-\udfff]")
+SURROGATE = re.compile("[\ud800-\udfff]")
 _DIGITS = bytes.maketrans(b"123456789E", b"000000000e")
 _HUGE = re.compile(rb"[\s:,\[][-]?[0-9]+(?:\.[0-9]+)?[eE][+]?[0-9]{3}")
 

@@ -7,21 +7,30 @@ from __future__ import annotations
 
 import copy
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from llm_energy import records
 from llm_energy.core.errors import ConfigError
+from llm_energy.core.files import SURROGATE
 from llm_energy.core.serialize import from_dict
 from llm_energy.inputs import arrivals
 from llm_energy.plan.config.checks import copies_of, semantic_problems
-from llm_energy.plan.config.messages import Key, Places, Problem, found, schema_problems
+from llm_energy.plan.config.messages import (
+    Key,
+    Places,
+    Problem,
+    found,
+    schema_problems,
+)
 from llm_energy.plan.config.schema import coerce, fill_defaults, schema
 
 AXES = ("models", "backends", "precisions", "workloads")
 PARAMETERS = tuple(schema()["properties"]["parameters"]["properties"])
+MOST_VALUES = 1_000_000  # of a config; a sweep of ten thousand cells needs a tenth
+MOST_LEVELS = 50
 LEAST_REQUESTS = 8  # prompts of a workload that names no number
 
 
@@ -120,9 +129,10 @@ def load_sweep(
         raise ConfigError(
             [f"config: found {found(config)}, allowed a mapping; write keys such as 'models:'"]
         )
+    problems = list(_unsound(config))
     places = Places(config, files)
     written = coerce(schema(), config)
-    problems = schema_problems(written)
+    problems += schema_problems(written)
     usable, broken = _without_mistakes(written, problems)
     complete = complete_config(usable)
     problems += semantic_problems(complete, written, broken, Path(root))
@@ -130,6 +140,33 @@ def load_sweep(
     if lines:
         raise ConfigError(lines)
     return _sweep(complete)
+
+
+def _unsound(config: dict[str, Any]) -> Iterator[Problem]:
+    """Find lone surrogates, which YAML and JSON can write and no UTF-8 file holds.
+
+    Raises ConfigError where aliases of aliases (``*name``) multiply a few lines into more values
+    than there is memory for.
+    """
+    todo: list[tuple[Key, Any]] = [((), config)]
+    count = 0
+    while todo:
+        path, value = todo.pop()
+        count += 1
+        if count > MOST_VALUES or len(path) > MOST_LEVELS:
+            raise ConfigError(
+                [
+                    f"config: found more than {MOST_VALUES} values or {MOST_LEVELS} levels, "
+                    "allowed fewer; write values out instead of aliases (*name) of aliases"
+                ]
+            )
+        if isinstance(value, str) and not value.isascii() and SURROGATE.search(value):
+            yield path, f"found {value!a:.80}, allowed Unicode text without lone surrogates"
+        elif isinstance(value, dict):
+            todo += [((*path, key), key) for key in value if isinstance(key, str)]
+            todo += [((*path, key), one) for key, one in value.items()]
+        elif isinstance(value, list):
+            todo += [((*path, number), one) for number, one in enumerate(value)]
 
 
 def _without_mistakes(

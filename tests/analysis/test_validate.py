@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from support import builders
 from support.project import ROOT
 
+from llm_energy.analysis import validate as validate_module
 from llm_energy.analysis.validate import validate
 from llm_energy.core.errors import LlmEnergyError
 from llm_energy.core.files import read_json, sha256_file, sha256_json, write_json
@@ -398,3 +399,26 @@ def test_the_command_line_tells_a_missing_plan_in_one_line(tmp_path, capsys):
     assert script.main([*arguments, "--out", str(tmp_path / "out.json")]) == 1
     assert capsys.readouterr().err == f"error: {tmp_path}/plan.json: no such file\n"
     assert not (tmp_path / "out.json").exists()
+
+
+def test_what_no_check_foresaw_costs_one_measurement_and_no_other(tmp_path, monkeypatch):
+    def flags_of(scope, case):
+        if scope == "window" and case.measurement.spec.repeat == 1:
+            raise ZeroDivisionError("division by zero")
+        return ()
+
+    monkeypatch.setattr(validate_module, "flags_of", flags_of)
+    first, second = judge(tmp_path, repeats({}, {}))
+    assert (first.outcome, second.outcome) == ("failed", "ok")
+    assert first.reason.startswith("it could not be judged (ZeroDivisionError: division by zero)")
+    assert first.measurement_sha256 == sha256_file(path_of(tmp_path))
+
+
+@pytest.mark.parametrize("name", ["models/m/manifest.json", "test/prompts/m.json"])
+@pytest.mark.parametrize("content", ["[]", "{", "{}"])
+def test_a_broken_file_of_the_model_is_the_reason_of_its_rows(tmp_path, name, content):
+    plan = builders.write_sweep(tmp_path, repeats({}, {}))
+    (tmp_path / "results" / name).write_text(content)
+    found = validate("test", "pytorch", plan).verdicts
+    assert [verdict.outcome for verdict in found] == ["failed"] * 2
+    assert all(f"results/{name}: " in verdict.reason for verdict in found)

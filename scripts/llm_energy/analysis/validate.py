@@ -27,7 +27,7 @@ from llm_energy.analysis.checks.steady_state import steady_flags
 from llm_energy.analysis.failures import known_failure
 from llm_energy.analysis.reading import Planned, planned_cells, planned_of, read_measurement
 from llm_energy.core.errors import LlmEnergyError
-from llm_energy.core.files import parse_json, sha256_bytes, sha256_json
+from llm_energy.core.files import parse_json, sha256_bytes, sha256_file, sha256_json
 from llm_energy.core.parallel import each
 from llm_energy.records import (
     SCHEMA_VERSION,
@@ -63,7 +63,7 @@ def validate(
     found = {Key(w.cell, w.repeat, w.workload): w for w in audit.windows} if audit else {}
     around = SweepFiles(plan_path.parent)
     wanted = [planned for cell in cells for planned in planned_of(cell)]
-    judged = each(lambda planned: list(_judge(planned, around)), wanted, jobs)
+    judged = each(lambda planned: _judge(planned, around), wanted, jobs)
     for cell in cells:
         if cell["outcome"] != "planned":
             verdicts.update(_not_planned(cell))
@@ -96,7 +96,27 @@ def _not_planned(cell: dict[str, Any]) -> dict[Key, Verdict]:
     }
 
 
-def _judge(planned: Planned, around: SweepFiles) -> Iterator[tuple[Verdict, WindowSummary | None]]:
+def _judge(planned: Planned, around: SweepFiles) -> list[tuple[Verdict, WindowSummary | None]]:
+    """Judge one measurement; what nobody foresaw, or is broken around it, costs it and no other."""
+    try:
+        return list(_judge_windows(planned, around))
+    except LlmEnergyError as error:
+        problem = str(error)
+    except Exception as error:
+        problem = f"it could not be judged ({type(error).__name__}: {error}); please report this"
+    path, sha256 = planned.path, None
+    try:
+        sha256 = sha256_file(path)
+    except OSError:  # a measurement that nobody may read
+        path = None
+    faults = flags_of("file", FileState(planned.path, True, problem))
+    place = ("failed", problem, path, sha256, "invalid", faults)
+    return [(Verdict(planned.cell, planned.repeat, w, *place), None) for w in planned.workloads]
+
+
+def _judge_windows(
+    planned: Planned, around: SweepFiles
+) -> Iterator[tuple[Verdict, WindowSummary | None]]:
     """Judge the windows of one measurement by the file and window checks."""
     measurement, sha256, problem = None, None, None
     if exists := os.path.isfile(planned.path):

@@ -15,7 +15,7 @@ from support import builders
 from llm_energy.analysis import cost
 from llm_energy.analysis.statistics.summary import summarise
 from llm_energy.core.files import write_json
-from llm_energy.records import write_record
+from llm_energy.records import Spec, read_record, write_record
 
 CELL = builders.spec().cell
 HEALTHY = builders.measurement()
@@ -82,8 +82,8 @@ def test_a_repeat_without_a_result_says_nothing_of_the_time(sweep):
 
 def test_a_finished_sweep_says_so(sweep):
     for cell in sweep["cells"]:
-        for path in cell["measurements"]:
-            write_record(path, HEALTHY)
+        for path, spec in zip(cell["measurements"], cell["specs"], strict=True):
+            write_record(path, replace(HEALTHY, spec=read_record(Spec, spec)))
     assert cost.report(cost.sweep_costs(sweep), "test") == "Sweep test: every repeat is there."
 
 
@@ -126,3 +126,17 @@ def test_the_command_prints_what_is_left_and_what_is_needed(sweep, capsys):
 def test_a_missing_plan_is_one_message(tmp_path, capsys):
     assert script.main(["--plan", str(tmp_path / "plan.json")]) == 1
     assert capsys.readouterr().err.startswith("error: ")
+
+
+@pytest.mark.parametrize(
+    "stale",
+    [{"spec": replace(HEALTHY.spec, seed=9)}, {"weights_sha256": "0" * 64}, {"prompts_sha256": {}}],
+)
+def test_what_is_to_be_measured_anew_is_not_done(sweep, stale):
+    path = sweep["cells"][0]["measurements"][0]
+    write_record("results/models/m/manifest.json", builders.manifest())
+    write_record("results/test/prompts/m.json", builders.prompt_set("m", ["b1"]))
+    write_record(path, HEALTHY)
+    assert cost.sweep_costs(sweep)[0].done == 1
+    write_record(path, replace(HEALTHY, **stale))
+    assert cost.sweep_costs(sweep)[0].done == 0

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from llm_energy.core.errors import LlmEnergyError, RecordError
-from llm_energy.core.files import parse_json
-from llm_energy.records import Spec, parse_record
+from llm_energy.core.files import parse_json, read_object
+from llm_energy.records import Spec, parse_record, paths, read_record
 
 # A measurement's file begins with what it was made of. The rest is most of it, and not read.
 HEAD_ENDS = b',\n "effective": '
@@ -58,6 +58,21 @@ def is_of(
         return parse_record(Spec, head.get("spec"), "spec") == spec
     except LlmEnergyError:
         return False
+
+
+def is_current(measurement: Path, spec_path: Path) -> bool:
+    """Return whether a measurement is there, and of the spec, model and prompts there now."""
+    try:
+        head, spec = read_head(measurement), read_record(Spec, spec_path)
+    except RecordError:  # not measured, or damaged
+        return False
+    folder = paths.sweep_folder(spec.sweep)
+    prompts = read_prompts_ends(paths.prompts(folder, spec.model)) or {}
+    try:
+        manifest = read_object(paths.manifest(folder, spec.model))
+    except RecordError:
+        manifest = None
+    return is_of(head, spec, manifest, prompts.get("sha256"))
 
 
 def read_prompts_ends(path: Path) -> dict[str, Any] | None:

@@ -8,7 +8,8 @@ import pytest
 from support import simulated_runs
 
 from llm_energy.backends.sharding import heads_problem
-from llm_energy.core.errors import ConfigError
+from llm_energy.core.errors import ConfigError, RecordError
+from llm_energy.inputs.tokenise import context_length
 from llm_energy.measure.simulation.host import SimulatedHost
 from llm_energy.measure.simulation.truth import GpuTruth, Truth
 from llm_energy.plan.config.load import load_sweep
@@ -148,3 +149,12 @@ def test_the_energy_is_that_of_the_gpus_in_use_each_once_and_of_no_other():
     assert sum(part.energy_j for part in gpus) == pytest.approx(
         host.truth_energy_j("gpu", begin_s, end_s), rel=0.1 / (end_s - begin_s)
     )
+
+
+@pytest.mark.parametrize("content", ["[]", '"text"', "5"])
+def test_a_models_config_that_is_no_mapping_is_one_message(tmp_path, content):
+    (tmp_path / "config.json").write_text(content)
+    with pytest.raises(RecordError, match=r"config\.json: found .*, allowed a mapping"):
+        planned("tensor_parallel", folder=tmp_path)
+    with pytest.raises(RecordError, match=r"config\.json: found .*, allowed a mapping"):
+        context_length(tmp_path)

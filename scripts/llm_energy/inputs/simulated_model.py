@@ -7,7 +7,7 @@ import zlib
 from pathlib import Path
 from typing import Any
 
-from llm_energy.core.files import read_json, sha256_file, sha256_json, write_json
+from llm_energy.core.files import read_object, sha256_file, sha256_json, write_json
 from llm_energy.records import SCHEMA_VERSION, ModelManifest
 
 CONFIG = "config.json"
@@ -39,7 +39,7 @@ def describe(model: dict[str, Any], source: dict[str, Any], folder: Path) -> Mod
         weights_sha256=config,
         tokenizer_sha256=sha256_json([Tokenizer.__name__, VOCABULARY]),
         weight_bytes=0,
-        parameter_count=read_json(folder / CONFIG)["parameter_count"],
+        parameter_count=read_object(folder / CONFIG)["parameter_count"],
         dtype=None,
         converted_by=None,
         notes=("simulated: there are no weights",),
@@ -49,14 +49,14 @@ def describe(model: dict[str, Any], source: dict[str, Any], folder: Path) -> Mod
 def is_simulated(folder: Path) -> bool:
     """Return whether a model's folder holds a simulated model."""
     config = folder / CONFIG
-    return config.is_file() and read_json(config).get("model_type") == "simulated"
+    return config.is_file() and read_object(config).get("model_type") == "simulated"
 
 
 def parameter_count(folder: Path, otherwise: int) -> int:
     """Read the size of a simulated model; ``otherwise`` where the folder holds none."""
     if not is_simulated(folder):
         return otherwise
-    return read_json(folder / CONFIG)["parameter_count"]
+    return read_object(folder / CONFIG)["parameter_count"]
 
 
 class Tokenizer:

@@ -13,7 +13,7 @@ from typing import Any
 from unittest import mock
 
 from llm_energy.core.errors import LlmEnergyError, RecordError
-from llm_energy.core.files import read_json, sha256_json
+from llm_energy.core.files import read_object, sha256_json
 from llm_energy.inputs import prompts, quality
 from llm_energy.inputs import simulated_model as simulated
 from llm_energy.records import SCHEMA_VERSION, ModelManifest, PromptSet, Request
@@ -180,8 +180,9 @@ def _builtin_stream(tokenizer: Any, seed: int) -> tuple[Ids, list[int]]:
 
 def context_length(model_folder: Path) -> int | None:
     """Return the most tokens the model can attend to, as its config.json says, or None."""
-    config = read_json(model_folder / "config.json")
-    config = {**config, **(config.get("text_config") or {})}
+    config = read_object(model_folder / "config.json")
+    if isinstance(inner := config.get("text_config"), dict):
+        config = {**config, **inner}
     return next((config[key] for key in CONTEXT_KEYS if isinstance(config.get(key), int)), None)
 
 

@@ -15,7 +15,7 @@ from llm_energy.backends.batching import static_batches
 from llm_energy.backends.distributed.ranks import Ranks
 from llm_energy.backends.sharding import heads_problem
 from llm_energy.core.errors import LlmEnergyError, Unsupported
-from llm_energy.core.files import read_json
+from llm_energy.core.files import read_object
 from llm_energy.records import Completion, Request, Spec, Workload
 
 # What must be the same of all processes before their tokens may be added up, and how to call it.
@@ -58,7 +58,7 @@ class Spread:
     def load(self, spec: Spec, model_folder: Path) -> dict[str, Any]:
         """Start the processes, load the model in each, and merge what they report."""
         if self._together:  # what fails deep inside the engine is said before it starts
-            config = read_json(model_folder / "config.json")
+            config = read_object(model_folder / "config.json")
             if problem := heads_problem(config, self._count):
                 raise Unsupported(problem)
         self._ranks = Ranks(MODULES[self._name], self._count, self._together)

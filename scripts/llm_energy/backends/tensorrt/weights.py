@@ -11,7 +11,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from llm_energy.core.files import read_json
+from llm_energy.core.files import read_object
 from llm_energy.inputs.model_files import read_safetensors_header
 
 # Names of types in safetensors files, and their bytes.
@@ -53,4 +53,4 @@ class Checkpoint:
 
     def _read(self, name: str) -> dict[str, Any]:
         path = self._folder / name
-        return read_json(path) if path.exists() else {}
+        return read_object(path) if path.exists() else {}

@@ -143,3 +143,16 @@ def _decimals(value: float, digits: int) -> int:
 
 def _fixed(value: float, decimals: int) -> str:
     return f"{round(value, decimals) + 0.0:.{max(0, decimals)}f}"  # + 0.0 turns -0.0 into 0.0
+
+
+def bias(bound_percent: float | None) -> str:
+    """Say how far warnings may have moved the gross energy of a row.
+
+    >>> bias(1.26), bias(0.0)
+    ('Bias of a repeat at most 1.3 %; see verdicts.json.', 'No warning biases its gross energy.')
+    """
+    if bound_percent is None:
+        return "Degraded: a repeat carries a warning of unknown effect; see verdicts.json."
+    if bound_percent == 0:
+        return "No warning biases its gross energy."
+    return f"Bias of a repeat at most {significant(bound_percent)} %; see verdicts.json."

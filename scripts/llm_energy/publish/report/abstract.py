@@ -7,9 +7,8 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import compress, zip_longest
 
-from llm_energy.analysis.statistics.format import absolute_quantity, significant
+from llm_energy.analysis.statistics.format import absolute_quantity, bias, significant
 from llm_energy.publish.report.sources import Sources, counted, listed
-from llm_energy.publish.tables.cell_rows import bias
 from llm_energy.records import AggregateRow, Flag, Statistic
 from llm_energy.records.comparison import Lowest
 from llm_energy.records.metrics import COMPONENTS, GROSS

@@ -8,11 +8,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from llm_energy.analysis.rows import key, place
-from llm_energy.analysis.statistics.format import mean_only, quantity
+from llm_energy.analysis.statistics.format import bias, mean_only, quantity
 from llm_energy.core.files import canonical_json
 from llm_energy.publish.plots import Plot
 from llm_energy.publish.report.sources import Sources, listed
-from llm_energy.publish.tables.cell_rows import bias
 from llm_energy.records import AggregateRow, Metrics, Statistic, Verdict
 from llm_energy.records.comparison import Comparison, Limits
 from llm_energy.records.metrics import (

@@ -8,7 +8,7 @@ from itertools import chain
 from operator import attrgetter
 from typing import NamedTuple
 
-from llm_energy.analysis.statistics.format import ABSENT, quantity, significant
+from llm_energy.analysis.statistics.format import ABSENT, bias, quantity
 from llm_energy.core.errors import LlmEnergyError
 from llm_energy.publish.csv_text import csv_text
 from llm_energy.publish.tables.table import (
@@ -160,19 +160,6 @@ def remarks(row: AggregateRow, titles: Mapping[str, str]) -> list[str]:
     if row.assumptions:
         found.append(f"Intervals assume: {'; '.join(row.assumptions)}.")
     return found
-
-
-def bias(bound_percent: float | None) -> str:
-    """Say how far warnings may have moved the gross energy of a row.
-
-    >>> bias(1.26), bias(0.0)
-    ('Bias of a repeat at most 1.3 %; see verdicts.json.', 'No warning biases its gross energy.')
-    """
-    if bound_percent is None:
-        return "Degraded: a repeat carries a warning of unknown effect; see verdicts.json."
-    if bound_percent == 0:
-        return "No warning biases its gross energy."
-    return f"Bias of a repeat at most {significant(bound_percent)} %; see verdicts.json."
 
 
 def meaning(flag: str, titles: Mapping[str, str]) -> str:

@@ -3,8 +3,15 @@
 from __future__ import annotations
 
 import io
+from dataclasses import replace
 
+import pytest
+from support import builders
+
+from llm_energy.core.files import write_json
+from llm_energy.measure import run
 from llm_energy.measure.progress import Progress, estimate_left_s
+from llm_energy.records import write_record
 
 
 class Terminal(io.StringIO):
@@ -40,3 +47,20 @@ def test_a_terminal_shows_each_step_on_one_line():
 
 def test_without_a_finished_repeat_no_time_is_promised():
     assert estimate_left_s([], 5) is None
+
+
+def test_the_time_left_learns_from_each_backends_own_repeats(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    plan = builders.plan([("pytorch", "float32"), ("vllm", "float32")], 3, folder="results/test/")
+    write_json("plan.json", plan)
+    assert run._time_left_s("plan.json") is None
+    for cell, lasts_s in zip(plan["cells"], (10.0, 100.0), strict=True):
+        spec = builders.spec(backend=cell["backend"])
+        found = builders.measurement(spec)
+        write_record(cell["specs"][0], spec)
+        end_s = found.clock.monotonic_s + lasts_s
+        write_record(cell["measurements"][0], replace(found, end_s=end_s))
+    assert run._time_left_s("plan.json") == pytest.approx(2 * 10 + 2 * 100)
+    stale = plan["cells"][0]["specs"][0]
+    write_record(stale, replace(builders.spec(), seed=9))  # the measurement is of another
+    assert run._time_left_s("plan.json") == pytest.approx(3 * 100 + 2 * 100)

@@ -68,7 +68,7 @@ def write_repeat(folder: Path, repeat: int = 1, **protocol) -> tuple[list[str], 
     write_record(paths["spec"], spec)
     write_record(paths["manifest"], builders.manifest())
     write_record(paths["prompts"], builders.prompt_set("m", ["b1", "b8"]))
-    cell = {"specs": [str(paths["spec"])], "measurements": [str(out)]}
+    cell = {"backend": "pytorch", "specs": [str(paths["spec"])], "measurements": [str(out)]}
     write_json(paths["plan"], {"cells": [cell]})
     named = [part for name, path in paths.items() for part in (f"--{name}", str(path))]
     return [*named, "--out", str(out)], out

@@ -16,7 +16,7 @@ from typing import Any
 from llm_energy.analysis.energy.accounting import sums
 from llm_energy.analysis.statistics.intervals import t_quantile
 from llm_energy.core.units import kilowatt_hours_from_joules, readable_duration
-from llm_energy.inputs.currency import is_current
+from llm_energy.inputs.currency import current
 from llm_energy.records import (
     Measurement,
     MetricsTable,
@@ -77,14 +77,7 @@ def sweep_costs(plan: Mapping[str, Any], power_w: float | None = None) -> list[C
     the other cells on its backend. ``power_w``, if given, replaces the power that they had.
     """
     cells = [cell for cell in plan["cells"] if cell["specs"]]
-    done: dict[str, list[Path]] = {
-        cell["cell"]: [
-            Path(path)
-            for path, spec in zip(cell["measurements"], cell["specs"], strict=True)
-            if is_current(Path(path), Path(spec))
-        ]
-        for cell in cells
-    }
+    done = {c["cell"]: current(zip(c["measurements"], c["specs"], strict=True)) for c in cells}
     latest = {cell: [_read(path) for path in paths[-LATEST:]] for cell, paths in done.items()}
     return [
         _cell_cost(

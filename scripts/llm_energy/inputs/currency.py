@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -60,19 +60,34 @@ def is_of(
         return False
 
 
-def is_current(measurement: Path, spec_path: Path) -> bool:
-    """Return whether a measurement is there, and of the spec, model and prompts there now."""
+def current(pairs: Iterable[tuple[str, str]]) -> list[Path]:
+    """Return the measurements, given with their specs, that are what a run would measure now.
+
+    They are of the spec, the model and the prompts that lie there.
+    """
+    known: dict[str, tuple[dict[str, Any] | None, dict[str, str] | None]] = {}
+    found = []
+    for path, spec_path in pairs:
+        try:
+            head, spec = read_head(Path(path)), read_record(Spec, spec_path)
+        except RecordError:  # not measured, or damaged
+            continue
+        if spec.model not in known:
+            known[spec.model] = _model_and_prompts(paths.sweep_folder(spec.sweep), spec.model)
+        if is_of(head, spec, *known[spec.model]):
+            found.append(Path(path))
+    return found
+
+
+def _model_and_prompts(
+    folder: Path, model: str
+) -> tuple[dict[str, Any] | None, dict[str, str] | None]:
+    prompts = read_prompts_ends(paths.prompts(folder, model)) or {}
     try:
-        head, spec = read_head(measurement), read_record(Spec, spec_path)
-    except RecordError:  # not measured, or damaged
-        return False
-    folder = paths.sweep_folder(spec.sweep)
-    prompts = read_prompts_ends(paths.prompts(folder, spec.model)) or {}
-    try:
-        manifest = read_object(paths.manifest(folder, spec.model))
+        manifest = read_object(paths.manifest(folder, model))
     except RecordError:
         manifest = None
-    return is_of(head, spec, manifest, prompts.get("sha256"))
+    return manifest, prompts.get("sha256")
 
 
 def read_prompts_ends(path: Path) -> dict[str, Any] | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -35,7 +35,7 @@ from llm_energy.records import (
 from llm_energy.records.attempts import put_aside
 from llm_energy.records.engines import is_simulated
 
-RECENT_REPEATS = 20  # how many finished repeats the estimate of the time left looks at
+RECENT_REPEATS = 20  # of a backend, that the estimate of the time left looks at
 
 
 def measure(
@@ -266,36 +266,41 @@ def _summary(result: Measurement) -> str:
 
 
 def _progress(spec: Spec, plan_path: Path, out: Path, scored: bool) -> Progress:
-    done, total = _finished(plan_path)
-    others = len(set(done) - {out})
+    done, asked = _finished(plan_path)
+    others = len({path for found in done.values() for path in found} - {out})
     settings = spec.protocol
     steps = 2 + sum(1 + settings.warmup_min_passes for _ in spec.workloads)
     steps += (settings.deep_idle_duration_s > 0) + 2 * (settings.loaded_idle_duration_s > 0)
     steps += scored
     title = f"{spec.cell} r{spec.repeat:02d}"
-    return Progress(title, others + 1, total, steps)
+    return Progress(title, others + 1, sum(asked.values()), steps)
 
 
-def _finished(plan_path: Path) -> tuple[list[Path], int]:
-    """Return the measurements of the present specs, newest last, and how many the plan asks for."""
-    cells = read_json(plan_path)["cells"]
-    wanted = [
-        (Path(p), Path(s))
-        for c in cells
-        for p, s in zip(c["measurements"], c["specs"], strict=True)
-    ]
-    done = [path for path, spec in wanted if path.exists() and _mtime(path) >= _mtime(spec)]
-    return sorted(done, key=_mtime), len(wanted)
+def _finished(plan_path: Path) -> tuple[dict[str, list[Path]], dict[str, int]]:
+    """Return by backend the measurements that stay, newest last, and how many the plan asks for."""
+    done: dict[str, list[Path]] = {}
+    asked: dict[str, int] = {}
+    for cell in read_json(plan_path)["cells"]:
+        backend, pairs = cell["backend"], zip(cell["measurements"], cell["specs"], strict=True)
+        done[backend] = done.get(backend, []) + currency.current(pairs)
+        asked[backend] = asked.get(backend, 0) + len(cell["specs"])
+    return {backend: sorted(found, key=_mtime) for backend, found in done.items()}, asked
 
 
 def _mtime(path: Path) -> float:
-    return path.stat().st_mtime if path.exists() else 0.0
+    return path.stat().st_mtime
 
 
 def _time_left_s(plan_path: Path) -> float | None:
-    done, total = _finished(plan_path)
-    durations = []
-    for path in done[-RECENT_REPEATS:]:
-        data = read_json(path)
-        durations.append(data["end_s"] - data["clock"]["monotonic_s"])
-    return estimate_left_s(durations, total - len(done))
+    """Estimate the time for what is left by the latest repeats of its backend, or else by all."""
+    done, asked = _finished(plan_path)
+    known = {backend: _durations_s(found[-RECENT_REPEATS:]) for backend, found in done.items()}
+    every = [duration_s for durations_s in known.values() for duration_s in durations_s]
+    left = {backend: count - len(done[backend]) for backend, count in asked.items()}
+    times = [estimate_left_s(known[one] or every, count) for one, count in left.items() if count]
+    return None if None in times else sum(times)
+
+
+def _durations_s(measurements: Sequence[Path]) -> list[float]:
+    found = map(read_json, measurements)
+    return [data["end_s"] - data["clock"]["monotonic_s"] for data in found]

@@ -121,6 +121,12 @@ ENGINE = {
     "E04": [
         (quantised(4000), "invalid", quantised(3000)),
         (quantised(2000, bits8=False), "warning", quantised(4100, bits8=False)),
+        # A checkpoint in 8 bits, of which nothing was asked.
+        (
+            quantised(2000, bits8=False),
+            "warning",
+            quantised(2000, bits8=False, effective={"quantization": "fp8"}),
+        ),
         (quantised(4000), "invalid", quantised(4000, expected=Expected())),
     ],
     "E05": [

@@ -108,8 +108,8 @@ def not_quantised(case: WindowEvidence) -> Finding | None:
     """Compare the resident bytes of the weights with what the precision promises.
 
     A quantised model keeps its embeddings in the compute precision, so it is only certain to be
-    smaller than the same model unquantised. A float model that is far from its expected size is a
-    warning.
+    smaller than the same model unquantised; it was asked for, or is a checkpoint that was quantised
+    before. A float model that is far from its expected size is a warning.
     """
     parameters = case.workload.parameters
     resident = case.measurement.effective.get("weight_bytes")
@@ -121,7 +121,8 @@ def not_quantised(case: WindowEvidence) -> Finding | None:
         "unquantised_bytes": count * size,
         "ratio": resident / (count * size),
     }
-    if any(parameters["quantization"].values()):
+    quantised = case.measurement.effective.get("quantization")
+    if quantised or any(parameters["quantization"].values()):
         return Finding(evidence) if evidence["ratio"] > QUANTISED_AT_MOST else None
     return Finding(evidence, "warning") if abs(evidence["ratio"] - 1) > FLOAT_TOLERANCE else None
 

@@ -376,9 +376,9 @@ def test_without_anything_to_sample_there_is_no_sampler_and_a_reason(
 def test_the_report_has_each_gpus_tick_once_it_is_measured(clock, open_gpus):
     meter = open_gpus(
         FakeGpu("GPU-a", tick_s=0.1),
-        FakeGpu("GPU-b", tick_s=0.02, stamped=False),
+        FakeGpu("GPU-b", tick_s=0.02),
         FakeGpu("GPU-c", power_w=0),
-        FakeGpu("GPU-d", errors={COUNTER: "Not Supported", "nvmlDeviceGetFieldValues": "no"}),
+        FakeGpu("GPU-d", errors={COUNTER: "Not Supported"}),
     )
     assert meter.report().counter_tick_s == {}
     begin_s = clock()

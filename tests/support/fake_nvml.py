@@ -56,7 +56,6 @@ class FakeGpu:
     graphics: dict[int, int | None] = field(default_factory=dict)  # bytes by process id
     # By field id, in ns. The driver offers these fields and no others, 83 apart.
     violations_ns: dict[int, int] = field(default_factory=lambda: dict.fromkeys(VIOLATIONS, 0))
-    stamped: bool = True
 
     def seen_s(self, now_s: float) -> float:
         """Return the time of the last tick."""
@@ -167,10 +166,10 @@ def make_nvml(
         return [field_value(gpu, field_id) for field_id in ids]
 
     def field_value(gpu: FakeGpu, field_id: int) -> types.SimpleNamespace:
-        values = {83: gpu.energy_mj(clock()), **gpu.violations_ns}
+        values = gpu.violations_ns
         return types.SimpleNamespace(
             fieldId=field_id,
-            timestamp=round(gpu.seen_s(clock()) * 1e6) if gpu.stamped else 0,
+            timestamp=round(clock() * 1e6),  # of the reading, as an H200 has it
             valueType=3,  # unsigned long long
             nvmlReturn=0 if field_id in values else 3,  # NVML_ERROR_NOT_SUPPORTED
             value=types.SimpleNamespace(ullVal=values.get(field_id, 0)),

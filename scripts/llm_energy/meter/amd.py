@@ -18,7 +18,6 @@ from typing import Any
 
 from llm_energy.core.errors import LlmEnergyError
 from llm_energy.core.units import joules_from_microjoules
-from llm_energy.meter.counter_tick import CounterReading
 from llm_energy.meter.host.processes import Processes
 from llm_energy.meter.host.snapshot import GpuGlance, Look
 from llm_energy.meter.sensors import unavailable
@@ -245,7 +244,7 @@ class AmdSensor:
         """Look at the power of every GPU once."""
         return tuple(GpuGlance(b.uuid, power_w=self.power_w(b)) for b in self._gpus)
 
-    def counters(self) -> dict[str, Callable[[], CounterReading | None]]:
+    def counters(self) -> dict[str, Callable[[], float | None]]:
         """Return, by GPU, how to read its counter."""
         return {b.uuid: lambda b=b: self._read_for_tick(b) for b in self._gpus}
 
@@ -261,9 +260,9 @@ class AmdSensor:
             return f"amdsmi's energy counter: no accumulator in {sorted(found)}"
         return accumulated * found["counter_resolution"]
 
-    def _read_for_tick(self, gpu: _Gpu) -> CounterReading | None:
+    def _read_for_tick(self, gpu: _Gpu) -> float | None:
         energy_uj = self._read(gpu)
-        return None if isinstance(energy_uj, str) else CounterReading(energy_uj, None)
+        return None if isinstance(energy_uj, str) else energy_uj
 
     def power_w(self, gpu: _Gpu) -> float | None:
         """Return the power of one GPU in W, None where it has no such sensor."""

@@ -13,15 +13,15 @@ LIMIT_S = 3.0
 CHANGES = 11
 
 
-class CounterReading(NamedTuple):
-    """A counter's value, and the driver's own time of it where it gives one."""
+class Change(NamedTuple):
+    """When a counter was seen changed, and how long it had not been looked at."""
 
-    value: float
-    stamp_s: float | None
+    time_s: float
+    unseen_s: float
 
 
 def measure_tick(
-    read: Callable[[], CounterReading | None],
+    read: Callable[[], float | None],
     clock: Callable[[], float],
     sleep: Callable[[float], None],
 ) -> float | None:
@@ -31,37 +31,32 @@ def measure_tick(
     faster than it is read gives the period of reading, which is an upper bound. Keep away from
     metered intervals.
     """
-    begin_s = clock()
+    begin_s = read_s = clock()
     seen = read()
-    changes: list[tuple[float, float | None]] = []
+    changes: list[Change] = []
     # The count holds also where the clock stands still.
     for _ in range(round(LIMIT_S / READ_PERIOD_S)):
         if seen is None or len(changes) == CHANGES or clock() - begin_s > LIMIT_S:
             break
         sleep(READ_PERIOD_S)
         last, seen = seen, read()
-        if seen is not None and seen.value != last.value:
-            changes.append((clock(), seen.stamp_s))
-    return _period_s(_times_s(changes))
+        last_s, read_s = read_s, clock()
+        if seen is not None and seen != last:
+            changes.append(Change(read_s, read_s - last_s))
+    return _period_s(changes)
 
 
-def _times_s(changes: list[tuple[float, float | None]]) -> list[float]:
-    """Take the driver's times if it has given one for each change, else those of the clock."""
-    stamps_s = [stamp_s for _, stamp_s in changes if stamp_s is not None]
-    if len(stamps_s) == len(changes) and all(a < b for a, b in pairwise(stamps_s)):
-        return stamps_s
-    return [time_s for time_s, _ in changes]
-
-
-def _period_s(times_s: list[float]) -> float | None:
+def _period_s(changes: list[Change]) -> float | None:
     """Divide the time between the first change and the last by the ticks in between.
 
-    A gap of about twice the usual one is two ticks, one of them missed.
+    A gap of about twice the usual one is two ticks, one of them missed. A change that a slow
+    reading may have shown half a tick late, or later, tells no time.
     """
-    gaps_s = [b - a for a, b in pairwise(times_s)]
-    if len(gaps_s) < 2:
-        return None
-    usual_s = statistics.median(gaps_s)
+    gaps_s = [b.time_s - a.time_s for a, b in pairwise(changes)]
+    usual_s = statistics.median(gaps_s) if len(gaps_s) > 1 else 0.0
     if usual_s <= 0:
         return None
+    late_s = max(usual_s / 2, 2 * READ_PERIOD_S)
+    sharp = [change for change in changes if change.unseen_s <= late_s]
+    gaps_s = [b.time_s - a.time_s for a, b in pairwise(sharp)] or gaps_s
     return sum(gaps_s) / sum(max(1, round(gap_s / usual_s)) for gap_s in gaps_s)

@@ -40,7 +40,7 @@ def make_nvml(gpus: Sequence[Gpu], clock: Callable[[], float], own_pid: int) -> 
     """Build a module with the functions of ``pynvml`` that a meter may call.
 
     ``module.init_error`` is the code that ``nvmlInit`` ends in, None where there is a driver. The
-    fields are those of the energy counter (83), of power (185, 186) and of violation times.
+    fields are those of power (185, 186) and of violation times.
     """
     module: Any = types.ModuleType("pynvml")
     module.init_error = None
@@ -64,9 +64,7 @@ def make_nvml(gpus: Sequence[Gpu], clock: Callable[[], float], own_pid: int) -> 
 
     def one_field(gpu: Gpu, field: int, scope: int) -> SimpleNamespace:
         value: int | None = None
-        if field == 83:
-            value = gpu.counter_mj()
-        elif field in (185, 186) and scope == 0:
+        if field in (185, 186) and scope == 0:
             value = round(gpu.power_w(clock(), 1.0 if field == 185 else POWER_SPAN_S) * 1e3)
         elif field in VIOLATION_FIELDS:
             value = round(1e9 * sum(gpu.throttled_s(c) for c in VIOLATION_FIELDS[field]))

@@ -13,17 +13,15 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from llm_energy.core.units import joules_from_millijoules
-from llm_energy.meter.counter_tick import CounterReading
 from llm_energy.meter.host.processes import Processes
 from llm_energy.meter.host.snapshot import GpuGlance, Look
 from llm_energy.meter.nvidia import state
-from llm_energy.meter.nvidia.state import GpuState, ask, field_values
+from llm_energy.meter.nvidia.state import GpuState
 from llm_energy.meter.sensors import unavailable
 from llm_energy.records import ComponentEnergy, GpuActivity
 from llm_energy.records.window import WHOLE_MODULE
 
 METHOD = "nvml_total_energy_counter"
-TOTAL_ENERGY_FIELD = 83  # the same counter, with the time at which the driver looked at it
 
 Shared = Literal["mig", "vgpu"]
 SHARED_METHODS = {"mig": "_whole_board_mig", "vgpu": "_whole_board_vgpu"}
@@ -114,9 +112,9 @@ class NvmlSensor:
         """Look at every GPU once."""
         return tuple(state.glance(self._nvml, b.uuid, b.handle, b.mig, table) for b in self._gpus)
 
-    def counters(self) -> dict[str, Callable[[], CounterReading | None]]:
-        """Return, by GPU, how to read its counter with the driver's time of it."""
-        return {b.uuid: lambda b=b: self._read_with_time(b) for b in self._gpus}
+    def counters(self) -> dict[str, Callable[[], int | None]]:
+        """Return, by GPU, how to read its counter."""
+        return {b.uuid: lambda b=b: self._read_for_tick(b) for b in self._gpus}
 
     def _read(self, gpu: Gpu) -> int | str:
         """Return the counter in mJ, or the reason why it cannot be read."""
@@ -126,15 +124,11 @@ class NvmlSensor:
             reason = f"NVML's energy counter: {error}"
             return f"{reason}; {SHARED_REASONS['vgpu']}" if gpu.shared == "vgpu" else reason
 
-    def _read_with_time(self, gpu: Gpu) -> CounterReading | None:
-        found = field_values(self._nvml, gpu.handle, [TOTAL_ENERGY_FIELD])
-        if TOTAL_ENERGY_FIELD in found:
-            energy_mj, time_us = found[TOTAL_ENERGY_FIELD]
-            return CounterReading(energy_mj, time_us / 1e6 if time_us > 0 else None)
-        energy_mj = ask(
-            self._nvml, lambda: self._nvml.nvmlDeviceGetTotalEnergyConsumption(gpu.handle)
-        )
-        return None if energy_mj is None else CounterReading(energy_mj, None)
+    def _read_for_tick(self, gpu: Gpu) -> int | None:
+        # NVML's field 83 is this counter with a time, but with that of the reading and not of the
+        # tick: docs/measurements/README.md.
+        energy_mj = self._read(gpu)
+        return None if isinstance(energy_mj, str) else energy_mj
 
 
 def _difference(gpu: Gpu, first: int | str, last: int | str) -> ComponentEnergy:

@@ -144,11 +144,11 @@ def ask(nvml: Any, question: Callable[[], Any]) -> Any:
         return None
 
 
-def field_values(nvml: Any, handle: Any, fields: Sequence[int]) -> dict[int, tuple[int, int]]:
-    """Read NVML field values: for each field that the driver offers its value and time in us."""
+def field_values(nvml: Any, handle: Any, fields: Sequence[int]) -> dict[int, int]:
+    """Read NVML field values: for each field that the driver offers its value."""
     found = ask(nvml, lambda: nvml.nvmlDeviceGetFieldValues(handle, list(fields)))
     return {
-        item.fieldId: (getattr(item.value, VALUE_TYPES[item.valueType]), item.timestamp)
+        item.fieldId: getattr(item.value, VALUE_TYPES[item.valueType])
         for item in found or ()
         if item.nvmlReturn == NVML_SUCCESS
     }
@@ -172,7 +172,7 @@ def _memory_used_bytes(nvml: Any, handle: Any) -> int | None:
 
 def _violations_ns(nvml: Any, handle: Any) -> dict[str, int]:
     values = field_values(nvml, handle, list(VIOLATION_FIELDS.values()))
-    found = {c: values[field][0] for c, field in VIOLATION_FIELDS.items() if field in values}
+    found = {c: values[field] for c, field in VIOLATION_FIELDS.items() if field in values}
     for cause, policy in VIOLATION_POLICIES.items():
         if cause not in found:
             status = ask(nvml, lambda p=policy: nvml.nvmlDeviceGetViolationStatus(handle, p))

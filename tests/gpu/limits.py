@@ -18,7 +18,7 @@ from statistics import fmean
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "scripts"))
 
-from model import SHAPES
+from model import shape_of
 
 from llm_energy.analysis.energy.limits import WindowLimits, window_limits
 from llm_energy.analysis.evidence import WindowEvidence
@@ -36,7 +36,7 @@ def limits(folder: Path) -> Found:
         manifest = read_record(ModelManifest, folder / f"results/models/{model}/manifest.json")
         told = replace(
             measurement,
-            effective=measurement.effective | {"architecture": SHAPES[model]},
+            effective=measurement.effective | {"architecture": shape_of(model)},
             parameter_count=manifest.parameter_count,
         )
         for window in told.windows:

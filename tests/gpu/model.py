@@ -4,6 +4,7 @@ Where lengths are forced, random weights cost the energy of trained ones. Needs 
 PyTorch backend alone.
 
     python tests/gpu/model.py model llama-3.1-8b results/models/llama-3.1-8b
+    python tests/gpu/model.py model llama-3.1-8b-fp8 results/models/llama-3.1-8b-fp8
     python tests/gpu/model.py prompts REQUEST.json PROMPTS.json
 """
 
@@ -13,6 +14,7 @@ import argparse
 import random
 import sys
 from pathlib import Path
+from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "scripts"))
 
@@ -56,6 +58,8 @@ SHAPES = {
         "bos_token_id": 1,
     },
 }
+FP8 = "-fp8"  # after a shape's name: an FP8 checkpoint, one scale a matrix
+FP8_LARGEST = 448.0  # float8_e4m3fn
 SPECIAL_TOKENS = 2048  # more than any of these models has, at the end of its vocabulary
 
 
@@ -64,13 +68,17 @@ def build(name: str, folder: Path) -> None:
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM
 
-    shape = dict(SHAPES[name])
+    shape = shape_of(name)
     config = AutoConfig.for_model(shape.pop("model_type"), **shape)
     torch.manual_seed(0)
     with torch.device("cuda" if torch.cuda.is_available() else "cpu"):
         model = AutoModelForCausalLM.from_config(config, dtype=torch.bfloat16)
     files = folder / "files"
-    model.save_pretrained(files)
+    quantised = name.endswith(FP8)
+    if quantised:
+        save_fp8(model, files)
+    else:
+        model.save_pretrained(files)
     hashes = {path.name: sha256_file(path) for path in sorted(files.iterdir())}
     weights = {k: v for k, v in hashes.items() if k.endswith(".safetensors")}
     manifest = ModelManifest(
@@ -83,11 +91,37 @@ def build(name: str, folder: Path) -> None:
         tokenizer_sha256=sha256_json([]),
         weight_bytes=sum((files / f).stat().st_size for f in weights),
         parameter_count=sum(p.numel() for p in model.parameters()),
-        dtype="bfloat16",
+        dtype="float8_e4m3fn" if quantised else "bfloat16",
         converted_by=None,
         notes=("random weights of the published architecture: its text means nothing",),
     )
     write_record(folder / "manifest.json", manifest)
+
+
+def shape_of(name: str) -> dict[str, Any]:
+    """Give the shape that a name stands for, whatever its weights are stored in."""
+    return dict(SHAPES[name.removesuffix(FP8)])
+
+
+def save_fp8(model: Any, files: Path) -> None:
+    """Save the matrices of all layers in 8 bits, as vLLM reads them: a weight and its scale."""
+    import torch
+    from safetensors.torch import save_file
+
+    tensors = {}
+    for key, weight in model.state_dict().items():
+        tensors[key] = weight
+        if ".layers." in key and weight.ndim == 2:
+            scale = weight.abs().max().float() / FP8_LARGEST
+            tensors[key] = (weight.float() / scale).to(torch.float8_e4m3fn)
+            tensors[f"{key}_scale"] = scale
+    if model.config.tie_word_embeddings:
+        del tensors["lm_head.weight"]
+    files.mkdir(parents=True)
+    save_file(tensors, files / "model.safetensors", metadata={"format": "pt"})
+    model.config.quantization_config = {"quant_method": "fp8", "activation_scheme": "dynamic"}
+    model.config.save_pretrained(files)
+    model.generation_config.save_pretrained(files)
 
 
 def write_prompts(request_path: Path, out: Path) -> None:
@@ -95,7 +129,7 @@ def write_prompts(request_path: Path, out: Path) -> None:
     request = read_json(request_path)
     name, workloads = request["model"], request["workloads"]
     generator = random.Random(0)
-    highest = SHAPES[name]["vocab_size"] - SPECIAL_TOKENS
+    highest = shape_of(name)["vocab_size"] - SPECIAL_TOKENS
     most = max(workload["requests"] for workload in workloads.values())
     lengths = {workload["prompts"]["input_tokens"] for workload in workloads.values()}
     (length,) = lengths  # one draw serves all workloads
@@ -123,7 +157,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     steps = parser.add_subparsers(dest="step", required=True)
     step = steps.add_parser("model")
-    step.add_argument("name", choices=SHAPES)
+    step.add_argument("name", choices=[*SHAPES, *(name + FP8 for name in SHAPES)])
     step.add_argument("folder", type=Path)
     step = steps.add_parser("prompts")
     step.add_argument("request", type=Path)

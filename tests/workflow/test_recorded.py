@@ -42,6 +42,7 @@ SWEEPS = {
     "h100-llama-3.1-8b-int8": Sweep("h100-quantised", "pytorch", 4, {"E05"}, 0.5, 12),
     "h100-llama-3.1-8b-quantised": Sweep("h100-quantised", "pytorch", 4, set(), 0.5, 12),
     "h100-llama-3.1-8b-vllm": Sweep("h100-vllm", "vllm", 12, {"H14", "E22"}, 0.65, 27),
+    "h200-llama-3.1-8b-vllm": Sweep("h200-vllm", "vllm", 15, {"H14", "E22", "M03"}, 0.65, 56),
 }
 SENSORS = ARCHIVES / "h100-sensors.json"
 TWO_GPUS = ROOT / "tests" / "recorded" / "h200-two-boards.tar.gz"

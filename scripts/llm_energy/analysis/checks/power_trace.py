@@ -22,7 +22,9 @@ GAP_PERIODS, LONG_GAP_S, LEAST_COVERAGE = 3, 1.0, 0.5
     "window",
     "warning",
     "two sensors disagree",
-    "Run scripts/doctor.py: its self-test tells whether sampling disturbs the counter.",
+    "Run scripts/doctor.py: its self-test tells whether sampling disturbs the counter. Bursts that "
+    "repeat as often as the power sensor looks (every 0.1 s on an H200) are missed by the trace; "
+    "then the counter is right.",
 )
 def sensors_disagree(case: WindowEvidence) -> Finding | None:
     """Hold each GPU's counter against the integral of its power trace.

@@ -14,6 +14,7 @@ from llm_energy.analysis.energy.accounting import (
     powers_w,
     sums,
 )
+from llm_energy.analysis.energy.uncertainty import IDLE_SLOPE_W_PER_C, temperatures_c
 from llm_energy.analysis.evidence import WindowEvidence, mapping, number
 
 # No GPU, CPU package or memory draws less while it runs, or more (1.4 kW is the most that a GPU is
@@ -244,7 +245,10 @@ def whole_host(case: WindowEvidence) -> Finding | None:
     "The net energy is as unsure: rest longer before each repeat, or look for other work.",
 )
 def drifting_baseline(case: WindowEvidence) -> Finding | None:
-    """Find a measured loaded-idle power that differs by over 5 % before and after the windows."""
+    """Find a measured loaded-idle power that changes over the windows beyond what heat explains.
+
+    Over 5 % is too much. A warmer GPU draws up to ``IDLE_SLOPE_W_PER_C`` more.
+    """
     before, after = (baseline(case.measurement, name) for name in LOADED_IDLE)
     if before is None or after is None:
         return None
@@ -255,9 +259,14 @@ def drifting_baseline(case: WindowEvidence) -> Finding | None:
     if not all(d > 0 for d in durations_s) or not totals[0].energy_j > 0:
         return None
     first_w, last_w = (t.energy_j / d for t, d in zip(totals, durations_s, strict=True))
-    if not abs(last_w / first_w - 1) > BASELINE_DRIFT:
+    cool_c, warm_c = temperatures_c(before), temperatures_c(after)
+    rise_c = math.fsum(warm_c[gpu] - cool_c[gpu] for gpu in cool_c.keys() & warm_c.keys())
+    low_w, high_w = sorted((0.0, IDLE_SLOPE_W_PER_C * rise_c))
+    change_w = last_w - first_w
+    left_w = change_w - min(max(change_w, low_w), high_w)
+    if not abs(left_w) > BASELINE_DRIFT * first_w:
         return None
-    evidence = {"before_power_w": first_w, "after_power_w": last_w}
+    evidence = {"before_power_w": first_w, "after_power_w": last_w, "rise_c": rise_c}
     return Finding(evidence, bias_bound_percent=0.0)  # of gross; the interval of net holds it
 
 

@@ -105,7 +105,7 @@ def by_temperature_w(
     ``IDLE_SLOPE_W_PER_C``, which is then named as an assumption. Where no temperature was recorded
     both are 0.
     """
-    inside_c, idles_c = _temperatures_c(window), [_temperatures_c(one) for one in baselines]
+    inside_c, idles_c = temperatures_c(window), [temperatures_c(one) for one in baselines]
     excess_w, warmed_w, assumed = 0.0, 0.0, []
     for component, device in idles_w[0]:
         warm_c = [idle_c.get(device) for idle_c in idles_c]
@@ -126,7 +126,7 @@ def by_temperature_w(
     return excess_w, warmed_w, assumed
 
 
-def _temperatures_c(interval: Interval) -> dict[str, float]:
+def temperatures_c(interval: Interval) -> dict[str, float]:
     """Return the mean of the temperatures of each GPU at the two edges."""
     return {
         gpu.device: math.fsum(gpu.temperature_c) / 2

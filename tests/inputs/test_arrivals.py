@@ -28,7 +28,7 @@ from llm_energy.measure.arrival_queue import BEGIN, END, ArrivalQueue
 from llm_energy.measure.run import planned_arrivals
 from llm_energy.measure.simulation.host import SimulatedHost
 from llm_energy.measure.simulation.truth import EngineTruth, GpuTruth, Truth
-from llm_energy.plan import freeze, plan
+from llm_energy.plan import freeze, plan, summary
 from llm_energy.plan.config.load import load_sweep
 from llm_energy.records import Arrivals, ArrivalSet, read_record, write_record
 
@@ -485,7 +485,7 @@ def test_a_trace_gives_each_request_its_prompt_and_its_length(tmp_path) -> None:
     asked = {"mode": "trace", "trace_path": str(tmp_path / "trace.csv"), "ramp_s": 1}
     replayed = {"traffic_simulation": asked | {"horizon_s": 5}, "prompts": {"source": "synthetic"}}
     made = planned(sweep_of(tmp_path, replayed))
-    assert "note (workload w): its window of 5 s holds only 2 of its requests" in plan.describe(
+    assert "note (workload w): its window of 5 s holds only 2 of its requests" in summary.describe(
         made
     )
     request = made.prompt_requests["m"]

@@ -15,7 +15,7 @@ from support.project import tiny_sweep
 from llm_energy.core.errors import ConfigError
 from llm_energy.core.files import read_json, write_json
 from llm_energy.core.serialize import to_dict
-from llm_energy.plan import freeze, plan
+from llm_energy.plan import freeze, plan, summary
 from llm_energy.plan.config.load import BackendEntry, load_sweep
 from llm_energy.records import Spec, Workload, paths, read_record
 from llm_energy.records.order import block_rank
@@ -167,7 +167,7 @@ def test_a_backend_that_is_missing_costs_only_its_own_cells(tmp_path):
     assert [cell.backend for cell in made.planned] == ["pytorch"]
     assert made.cells[1].outcome == "unsupported"
     assert made.cells[1].reason == "not here. Install it"
-    assert "tiny--vllm--float32: unsupported: not here" in plan.describe(made)
+    assert "tiny--vllm--float32: unsupported: not here" in summary.describe(made)
 
 
 def test_three_backends_plan_and_the_one_without_its_gpu_is_rows_with_the_reason(tmp_path):

@@ -17,7 +17,7 @@ from llm_energy.publish.provenance import archive
 from llm_energy.publish import closing, tables
 from llm_energy.environments import registry, tools
 from llm_energy.analysis import failures
-from llm_energy.plan import freeze, plan
+from llm_energy.plan import freeze, plan, summary
 from llm_energy.core import locks
 from llm_energy.core.cli import escape_what_lacks
 from llm_energy.plan.config.load import load_sweep

@@ -18,7 +18,7 @@ from llm_energy.core.errors import RecordError
 from llm_energy.core.files import is_written, read_json, sha256_file, sha256_json, write_json
 from llm_energy.core.serialize import to_dict
 from llm_energy.inputs import currency
-from llm_energy.plan import plan
+from llm_energy.plan import plan, summary
 from llm_energy.records import holds_already, paths
 from llm_energy.records.attempts import put_aside
 
@@ -128,7 +128,7 @@ def changes(made: plan.Plan, folder: Path) -> dict[Path, Any]:
     }
     if made.arrivals.timed:
         others[folder / paths.arrivals(made.folder)] = to_dict(made.arrivals)
-    others[folder / paths.plan(made.folder)] = plan.grid(made)
+    others[folder / paths.plan(made.folder)] = summary.grid(made)
     return changed | {p: value for p, value in others.items() if not is_written(p, value)}
 
 

@@ -17,8 +17,15 @@ rule plan:
         due,
     output:
         update(PENDING.outputs()),
+    log:
+        "logs/{sweep}/plan.log",
+    conda:
+        environment_file("workflow")
+    container:
+        image("workflow")
     shell:
         r"""
+        exec 2>{log:q}
         for file in {output:q}; do
             [ ! -e "$file.new" ] || mv "$file.new" "$file"
             touch "$file"

@@ -26,7 +26,8 @@ RAPL_TICK_S = 0.001
 # paper). Taken as a standard uncertainty, which is the cautious reading of a plain "5 %".
 SENSOR_RELATIVE = 0.05
 # By which the idle power of an H100 rises with its temperature, between the baselines of the sweeps
-# in docs/measurements: 0.66 (vLLM), 0.80 (PyTorch, eager) and 1.33 W per degC (compiled).
+# in docs/measurements: 0.66 (vLLM), 0.80 (PyTorch, eager) and 1.33 W per degC (compiled). An H200
+# that cooled down after loads had 0.71, and 0.54 with two engines of vLLM on it.
 IDLE_SLOPE_W_PER_C = 0.7
 LEAST_RISE_C = 5.0  # between two baselines, that a slope may be taken from them
 SLOPE_ASSUMED = f"the idle power of a GPU rises by {IDLE_SLOPE_W_PER_C:g} W per degC (not measured)"

@@ -50,14 +50,15 @@ ENERGY = Column("energy", "Energy")
 class Measure:
     """A column of one statistic; ``meaning`` explains it below the table.
 
-    A ``brief`` one is in the terminal as well. An ``optional`` one stands there only where a row
-    has something in it. Its head is the metric's own where no other is given.
+    A ``brief`` one is in the terminal as well, under that text where it is one. An ``optional`` one
+    stands there only where a row has something in it. Its head is the metric's own where no other
+    is given.
     """
 
     name: str
     statistic: str
     write: Callable[[Statistic], str] = quantity
-    brief: bool = False
+    brief: bool | str = False
     optional: bool = False
     meaning: str = ""
     head: str | None = None
@@ -66,7 +67,8 @@ class Measure:
     def column(self) -> Column:
         """Return the column on the page."""
         head = self.head or METRICS[self.statistic].head
-        return Column(self.name, head, "number", head if self.brief else None)
+        brief = head if self.brief is True else self.brief or None
+        return Column(self.name, head, "number", brief)
 
     def of(self, row: AggregateRow) -> str:
         """Return the cell of a row."""

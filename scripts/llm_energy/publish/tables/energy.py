@@ -67,7 +67,7 @@ MEASURES = (
         meaning="Facility is gross times the site's power usage effectiveness (PUE).",
     ),
     Measure("tokens_per_s", SPEED, mean_only, brief=True),
-    Measure("service_ttft", SERVICE_TTFT, mean_only, brief=True, optional=True),
+    Measure("service_ttft", SERVICE_TTFT, mean_only, brief="TTFT (s)", optional=True),
     Measure("ttft", TTFT, mean_only),
     Measure("queueing", "queueing_s", mean_only, optional=True),
 )

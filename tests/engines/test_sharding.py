@@ -100,10 +100,10 @@ def test_a_killed_rank_is_an_error_and_no_process_stays(two):
     pids = processes(two)
     two.prepare(MIXED, batch_size=2)
     os.kill(pids[1], signal.SIGKILL)
-    with pytest.raises((LlmEnergyError, RuntimeError)):
-        two.engine.generate()
-    with pytest.raises((LlmEnergyError, RuntimeError)):
-        two.engine.generate()
+    # vLLM's executor asserts that it was not shut down, which happens some time after the death.
+    for _ in range(2):
+        with pytest.raises((LlmEnergyError, RuntimeError, AssertionError)):
+            two.engine.generate()
     two.engine.close()
 
     assert all(map(is_gone, pids))

@@ -138,3 +138,13 @@ def test_texts_and_numbers_of_any_other_size_are_taken(monkeypatch, text, fast):
     if not fast:
         monkeypatch.setattr(files, "_fast_parser", lambda: None)
     assert parse_json(text.encode(), "a.json") == json.loads(text)
+
+
+def test_a_file_in_a_folders_place_and_a_folder_that_takes_nothing_are_one_message(tmp_path):
+    taken = tmp_path / "results"
+    taken.write_text("a file")
+    for check in (files.require_folder, files.require_room):
+        with pytest.raises(LlmEnergyError, match=r"cannot write \(.*\); make it a folder that you"):
+            check(taken / "sweep")
+    files.require_folder(tmp_path / "new" / "sweep")
+    assert not (tmp_path / "new").exists()

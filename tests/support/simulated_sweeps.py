@@ -27,7 +27,7 @@ Cell = tuple[str, str, int]  # backend, precision, batch size
 
 
 def no_difference(cell: Cell) -> float:
-    """Return every cell the same true joules per output token."""
+    """Return the same true joules per output token for every cell."""
     return 1.0
 
 

@@ -71,7 +71,7 @@ PartitionName=gpu Nodes=ALL Default=YES MaxTime=INFINITE State=UP
 
 
 def gres_conf() -> str:
-    """Return every node its stand-in GPUs."""
+    """Return gres.conf, which gives every node its stand-in GPUs."""
     lines = [
         f"NodeName={name} Name=gpu Type=standin File={device}"
         for name, devices in NODES.items()

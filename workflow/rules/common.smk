@@ -22,7 +22,7 @@ from llm_energy.core import locks
 from llm_energy.core.cli import escape_what_lacks
 from llm_energy.plan.config.load import load_sweep
 from llm_energy.core.errors import LlmEnergyError
-from llm_energy.core.files import require_room
+from llm_energy.core.files import require_folder, require_room
 from llm_energy.plan.imports import modules_behind
 from llm_energy.records import paths
 from llm_energy.records.order import block_rank
@@ -64,6 +64,7 @@ def planned_sweep():
         return None, archive.read_measured(MEASURED)
     tools.require(PROVIDERS)
     sweep = load_sweep(config, workflow.configfiles)
+    require_folder(Path(paths.sweep_folder(sweep.name)))
     sweep = plan.with_device(sweep, None if workflow.is_main_process else Path())
     engine = plan.installed_engine(ROOT, sweep.device, PROVIDED)
     return sweep, plan.make_plan(sweep, engine)

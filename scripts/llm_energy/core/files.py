@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import functools
 import hashlib
@@ -37,14 +38,25 @@ def write_bytes(path: str | Path, content: bytes) -> None:
         ) from None
 
 
+def require_folder(folder: Path) -> None:
+    """Raise LlmEnergyError if a file lies where ``folder``, or a folder above it, would be made."""
+    there = next((path for path in (folder, *folder.parents) if path.exists()), None)
+    if there is not None and not there.is_dir():
+        raise LlmEnergyError(_unwritable(there, os.strerror(errno.ENOTDIR)))
+
+
+def _unwritable(folder: Path, reason: str) -> str:
+    return f"{folder}: cannot write ({reason}); make it a folder that you may write to"
+
+
 def require_room(folder: Path) -> None:
     """Raise LlmEnergyError unless ``folder`` takes ROOM_BYTES more, whatever limits it.
 
     Better before something is measured than when it is to be written.
     """
-    folder.mkdir(parents=True, exist_ok=True)
     probe = folder / f".room.{os.getpid()}.tmp"
     try:
+        folder.mkdir(parents=True, exist_ok=True)
         with open(probe, "wb") as stream:
             os.posix_fallocate(stream.fileno(), 0, ROOM_BYTES)
     except OSError as error:
@@ -53,9 +65,10 @@ def require_room(folder: Path) -> None:
                 f"{folder}: no room for {ROOM_BYTES // 2**20} MiB ({error.strerror}); {ROOM_REMEDY}"
             ) from None
         if error.errno not in (errno.EOPNOTSUPP, errno.EINVAL):  # can't be asked there
-            raise
+            raise LlmEnergyError(_unwritable(folder, error.strerror)) from None
     finally:
-        probe.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            probe.unlink()
 
 
 def _replace(path: Path, content: bytes) -> None:

@@ -97,7 +97,7 @@ class Pending:
 
 
 def bring_back(folders: Iterable[Path]) -> int:
-    """Return the present time to files that are dated in the future; return how many there were.
+    """Date files of the future at the present time; return how many there were.
 
     A clock that was set back leaves such files. Snakemake fails a job, and deletes what it made,
     where that is older than an input.

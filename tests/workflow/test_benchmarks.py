@@ -30,9 +30,12 @@ def benchmark(monkeypatch):
 def test_intervals_that_hold_the_truth_too_seldom_or_too_often_are_missed(
     benchmark, monkeypatch, single, five, status
 ) -> None:
+    def both(share):
+        return dict.fromkeys(("gross_energy_j", "net_energy_j"), share)
+
     monkeypatch.setattr(coverage_runs, "repeats", lambda truth, seeds: [])
-    monkeypatch.setattr(coverage_runs, "share_of_windows_held", lambda known: {"gross": single})
-    monkeypatch.setattr(coverage_runs, "share_of_cells_held", lambda known, draws: {"gross": five})
+    monkeypatch.setattr(coverage_runs, "share_of_windows_held", lambda known: both(single))
+    monkeypatch.setattr(coverage_runs, "share_of_cells_held", lambda known, draws: both(five))
     assert benchmark("coverage").main([]) == status
 
 

@@ -113,7 +113,7 @@ AFTER_METRICS = dict.fromkeys((*STAGES[2:6], *SHOWN, "all"), 1)
     [
         ("tables.py", {"tables": 1, "provenance": 1, "all": 1}),
         ("llm_energy/publish/report/report.css", {"report": 1, "all": 1}),
-        ("llm_energy/analysis/energy/latency.py", AFTER_METRICS),
+        ("llm_energy/analysis/normalise.py", AFTER_METRICS),
         ("llm_energy/records/window.py", CHEAP),
     ],
 )

@@ -14,7 +14,7 @@ TEST_TOOLS = latex chromium slurm
 .DELETE_ON_ERROR:
 .SECONDARY:
 .PHONY: help demo paper audit verify export doctor report envs test lint format bench locks clean tools test-envs test-tools \
-  test-engines-and-parts test-sweeps
+ 
 
 DEV = .venvs/dev/bin
 UV = .venvs/uv/bin/uv
@@ -74,27 +74,23 @@ envs: .venvs/uv/.installed ## build the environments of the workflow and of BACK
 	@stamps=$$($(STAMPS) $(BACKENDS)) && \
 	$(MAKE) --silent --no-print-directory $(TWO) .venvs/workflow/.installed $$stamps
 
-# Engines are tested one at a time: beside another, threads that wait for each other take many times
-# as long. Sweeps run beside that, at a lower priority; of these one at a time measures.
-test: ## run the tests (PYTEST='-k name' chooses some of those without a sweep)
-	@$(MAKE) --no-print-directory $(TWO) envs test-envs test-tools
-	@$(MAKE) --no-print-directory $(TWO) test-engines-and-parts test-sweeps
-
 # An engine of vLLM that is closed takes down the process groups of another in its process.
 ALONE = tests/engines/test_sharding.py tests/engines/test_timed_traffic.py
 
-# What needs an engine's packages runs inside that engine's environment.
-test-engines-and-parts:
+# Engines come one at a time and alone: beside other work, threads that wait for each other take many
+# times as long, and a pass that is held up makes a window invalid. What needs an engine's packages
+# runs inside that engine's environment.
+test: ## run the tests (PYTEST='-k name' chooses some of those without an engine)
+	@$(MAKE) --no-print-directory $(TWO) envs test-envs test-tools
+	$(DEV)/python -m pytest -q -n 2 --dist loadfile --no-loadscope-reorder --ignore tests/engines \
+	  -m 'not engine' $(PYTEST)
 	@for stamp in $$($(STAMPS) $(BACKENDS)); do \
 	  place=$${stamp%/.installed}; \
 	  $(PYTHON) tests/support/in_environment.py $$place -q tests/engines $(ALONE:%=--ignore %) \
 	    tests/meter/test_meter.py tests/meter/test_estimates.py tests/inputs/test_prompts.py || exit 1; \
 	  for file in $(ALONE); do $(PYTHON) tests/support/in_environment.py $$place -q $$file || exit 1; done; \
 	done
-	$(DEV)/python -m pytest -q --ignore tests/engines --ignore tests/workflow $(PYTEST)
-
-test-sweeps:
-	nice -n 5 $(DEV)/python -m pytest -q -n 2 --dist loadfile --no-loadscope-reorder tests/workflow
+	$(DEV)/python -m pytest -q -m engine tests/workflow
 
 # snakefmt looks for its shell formatter on the PATH.
 lint format: export PATH := $(CURDIR)/$(DEV):$(PATH)

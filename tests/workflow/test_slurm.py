@@ -10,6 +10,7 @@ import subprocess
 import pytest
 from support.slurm_project import (
     ClusterProject,
+    Job,
     finished,
     jobs,
     running_cluster,
@@ -114,6 +115,11 @@ def cut_short(begun):
     subprocess.run(soon, check=True)
 
 
+def of_r02(project: ClusterProject) -> list[Job]:
+    """Return the jobs of a sweep's second repeat."""
+    return [job for job in jobs(project.folder) if job.repeat == "r02"]
+
+
 @pytest.fixture(scope="module")
 def restarted(begun):
     """Kill the head of a sweep while its two jobs run, and start it again.
@@ -131,7 +137,8 @@ def restarted(begun):
     wait_until(path.exists, "the measurement of the job that went on")
     first = project.records("head")
     head = project.start("--configfile", "sweep.yaml", *MEASURE)
-    wait_until(lambda: _all(jobs(project.folder, "RUNNING"), 2), "the second job of r02")
+    second = "the second job of r02, beside the first"
+    wait_until(lambda: [job.state for job in of_r02(project)] == ["RUNNING"] * 2, second)
     (project.folder / "hold-r02").unlink()
     finished(head)
     return project, old, first
@@ -147,9 +154,11 @@ def test_a_head_that_is_killed_and_started_again_loses_and_repeats_nothing(resta
     assert len((project.folder / "starts").read_text().splitlines()) == 2
 
     def ended():
-        return _all([job for job in jobs(project.folder, "COMPLETED") if job.repeat == "r02"], 2)
+        states = [job.state for job in of_r02(project)]
+        return states if not {"RUNNING", "COMPLETING"} & set(states) else None
 
-    wait_until(ended, "the end of both jobs of r02, of which one found the other's measurement")
+    # One of both found the other's measurement.
+    assert wait_until(ended, "the end of both jobs of r02") == ["COMPLETED"] * 2
     assert project.jobs("--configfile", "sweep.yaml", *MEASURE) == {}
 
 

@@ -87,7 +87,7 @@ test: ## run the tests (PYTEST='-k name' chooses some of those without an engine
 	@for stamp in $$($(STAMPS) $(BACKENDS)); do \
 	  place=$${stamp%/.installed}; \
 	  $(PYTHON) tests/support/in_environment.py $$place -q tests/engines $(ALONE:%=--ignore %) \
-	    tests/meter/test_meter.py tests/meter/test_estimates.py tests/inputs/test_prompts.py || exit 1; \
+	    tests/meter/test_meter.py tests/meter/test_estimates.py tests/inputs/prompts/test_sets.py || exit 1; \
 	  for file in $(ALONE); do $(PYTHON) tests/support/in_environment.py $$place -q $$file || exit 1; done; \
 	done
 	$(DEV)/python -m pytest -q -m engine tests/workflow

@@ -10,7 +10,7 @@ import ast
 import tomllib
 from pathlib import Path
 
-from llm_energy.records.paths import ROOT
+from llm_energy.records.files.paths import ROOT
 
 PACKAGE = "llm_energy"
 HEAD = """\
@@ -23,7 +23,7 @@ A measurement goes through the packages of `scripts/llm_energy` from the bottom 
 top: a config is planned, a cell is measured, what was measured is judged and compared, and the
 conclusion is published. Each stage is a rule in `workflow/rules/`, which calls a script in
 `scripts/`, a thin command line over one function of a package. Stages hand each other files alone:
-records with a schema, in places that `records/paths.py` decides.
+records with a schema, in places that `records/files/paths.py` decides.
 
 A package imports only from rows below its own; the last column has what it does import. The engines
 do not know each other, nor do the tables, the figures and the report. What measures needs the
@@ -35,22 +35,22 @@ QUESTIONS = (
     ("Where is it decided what int4 means to vLLM?", "backends/compatibility.yaml", "int4"),
     ("Where is a window judged?", "analysis/validate.py", "validate"),
     ("Where is an interval computed?", "analysis/statistics/intervals.py", "half_width"),
-    ("Where is LaTeX written?", "publish/tables/latex.py", "to_latex"),
+    ("Where is LaTeX written?", "publish/tables/writers/latex.py", "to_latex"),
     ("Where is time to first token computed?", "analysis/energy/latency.py", "latencies_s"),
     ("Where is net energy computed?", "analysis/normalise.py", "_of_joules"),
     ("How is a check added?", "docs/extending.md", "A check"),
     ("How is an engine added?", "docs/extending.md", "An engine"),
     ("How is a table added?", "docs/extending.md", "A table"),
-    ("Where is the order of a plan drawn by lot?", "records/order.py", "block_rank"),
-    ("Where is a path below `results/` decided?", "records/paths.py", "measurement"),
+    ("Where is the order of a plan drawn by lot?", "records/registry/order.py", "block_rank"),
+    ("Where is a path below `results/` decided?", "records/files/paths.py", "measurement"),
 )
 
 
 def place(path: str) -> Path:
     """Return where a path of QUESTIONS lies, relative to the root of the checkout.
 
-    >>> str(place("records/paths.py")), str(place("docs/extending.md"))
-    ('scripts/llm_energy/records/paths.py', 'docs/extending.md')
+    >>> str(place("records/files/paths.py")), str(place("docs/extending.md"))
+    ('scripts/llm_energy/records/files/paths.py', 'docs/extending.md')
     """
     return Path(path) if path.startswith("docs/") else Path("scripts", PACKAGE, path)
 

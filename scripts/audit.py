@@ -17,7 +17,8 @@ from llm_energy.analysis.audit import audit, findings
 from llm_energy.core.cli import run, run_stage
 from llm_energy.core.errors import LlmEnergyError
 from llm_energy.publish.provenance.archive import read_measured, unpack
-from llm_energy.records import paths, write_rows
+from llm_energy.records import write_rows
+from llm_energy.records.files import paths
 
 
 def main(argv: list[str] | None = None) -> int:

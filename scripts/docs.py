@@ -24,7 +24,7 @@ from llm_energy.core.errors import LlmEnergyError
 from llm_energy.core.files import read_yaml, write_text
 from llm_energy.plan.config.messages import allowed
 from llm_energy.plan.config.schema import rule, schema
-from llm_energy.records.paths import ROOT
+from llm_energy.records.files.paths import ROOT
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -107,7 +107,8 @@ def render_checks() -> str:
     lines = [CHECKS]
     for name, module in GROUPS.items():
         about = inspect.getdoc(module).partition("\n\n")[0].rstrip(".")
-        lines += [f"## {about[0].upper()}{about[1:]}", "", f"`checks/{name}.py`", ""]
+        place = module.__name__.partition(".checks.")[2].replace(".", "/")
+        lines += [f"## {about[0].upper()}{about[1:]}", "", f"`checks/{place}.py`", ""]
         found = sorted((c for c in CATALOGUE.values() if c.group == name), key=lambda c: c.id)
         lines += [
             *_table(("id", "sees", "severity", "what it finds", "advice"), map(_check_row, found)),

@@ -13,7 +13,7 @@ from llm_energy.measure import host, preflight
 from llm_energy.measure.doctor import findings, self_test
 from llm_energy.meter.meter import open_meter
 from llm_energy.records import MeterSettings
-from llm_energy.records.paths import ROOT
+from llm_energy.records.files.paths import ROOT
 
 IDLE_S = 5.0
 SELF_TEST_S = 10.0

@@ -15,7 +15,8 @@ from pathlib import Path
 from llm_energy.core.cli import run
 from llm_energy.publish.provenance.provenance import Provenance
 from llm_energy.publish.provenance.ro_crate import NO_LICENSE, About, export
-from llm_energy.records import paths, read_record
+from llm_energy.records import read_record
+from llm_energy.records.files import paths
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -17,7 +17,8 @@ from llm_energy.core.cli import run
 from llm_energy.core.errors import LlmEnergyError
 from llm_energy.publish.provenance.lineage import describe, verify
 from llm_energy.publish.provenance.provenance import Provenance
-from llm_energy.records import paths, read_record
+from llm_energy.records import read_record
+from llm_energy.records.files import paths
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -18,7 +18,7 @@ from llm_energy.core.cli import run
 from llm_energy.core.errors import LlmEnergyError
 from llm_energy.core.files import write_text
 from llm_energy.environments.registry import ENGINES, lock_path, pins, python_version
-from llm_energy.records.paths import ROOT
+from llm_energy.records.files.paths import ROOT
 
 PLATFORM = "x86_64-manylinux_2_31"
 

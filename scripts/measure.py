@@ -8,7 +8,7 @@ from pathlib import Path
 
 from llm_energy.core.cli import run
 from llm_energy.measure.run import measure
-from llm_energy.records.paths import ROOT
+from llm_energy.records.files.paths import ROOT
 
 
 def main(argv: list[str] | None = None) -> int:

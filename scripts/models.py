@@ -9,7 +9,7 @@ from pathlib import Path
 
 from llm_energy.core.cli import run
 from llm_energy.core.errors import LlmEnergyError
-from llm_energy.inputs.models import fetch
+from llm_energy.inputs.models.stage import fetch
 from llm_energy.records import write_record
 
 

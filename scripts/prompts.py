@@ -8,7 +8,7 @@ from pathlib import Path
 
 from llm_energy.core.cli import run
 from llm_energy.core.files import read_json
-from llm_energy.inputs.tokenise import make_prompt_set
+from llm_energy.inputs.prompts.stage import make_prompt_set
 from llm_energy.records import ModelManifest, read_record, write_record
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from llm_energy.core.cli import run
 from llm_energy.publish.provenance.provenance import trace_back
 from llm_energy.records import write_record
-from llm_energy.records.paths import ROOT
+from llm_energy.records.files.paths import ROOT
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 from llm_energy.core.cli import run
-from llm_energy.inputs.models import quantise
+from llm_energy.inputs.models.stage import quantise
 from llm_energy.records import ModelManifest, read_record, write_record
 
 

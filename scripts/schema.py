@@ -9,8 +9,8 @@ import sys
 from llm_energy import records
 from llm_energy.publish.provenance.provenance import Provenance
 from llm_energy.records.comparison import Comparisons
+from llm_energy.records.files.storage import schema
 from llm_energy.records.load_curve import LoadCurves
-from llm_energy.records.storage import schema
 
 RECORDS = {
     "aggregate": records.Aggregate,

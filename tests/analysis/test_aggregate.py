@@ -23,7 +23,7 @@ from llm_energy.analysis.aggregate import (
 from llm_energy.core.errors import LlmEnergyError
 from llm_energy.core.files import write_json
 from llm_energy.records import Aggregate, read_record, write_record
-from llm_energy.records.metrics import GROSS, METRICS, SUMMARISED
+from llm_energy.records.registry.metrics import GROSS, METRICS, SUMMARISED
 
 SIZES = {"b1": 1, "b8": 8}
 ONE = builders.plan([("pytorch", "float32")])

@@ -9,14 +9,14 @@ from dataclasses import replace
 from random import Random
 
 import pytest
-from inputs.test_arrivals import measured_on_host
+from inputs.traffic.test_arrivals import measured_on_host
 from statsmodels.api import OLS, add_constant
 from support import builders
 
 from llm_energy.analysis.load_curve import fits, load_curves
 from llm_energy.publish.tables import make
 from llm_energy.publish.tables.load import ONE_REPEAT
-from llm_energy.publish.tables.table import Results
+from llm_energy.publish.tables.writers.table import Results
 from llm_energy.records import Statistic
 
 P_LOADED_W, PER_TOKEN_J = 120.0, 0.4

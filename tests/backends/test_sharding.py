@@ -9,7 +9,7 @@ from support import simulated_runs
 
 from llm_energy.backends.sharding import heads_problem
 from llm_energy.core.errors import ConfigError, RecordError
-from llm_energy.inputs.tokenise import context_length
+from llm_energy.inputs.prompts.stage import context_length
 from llm_energy.measure.simulation.host import SimulatedHost
 from llm_energy.measure.simulation.truth import GpuTruth, Truth
 from llm_energy.plan.config.load import load_sweep

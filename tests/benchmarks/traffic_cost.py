@@ -28,7 +28,7 @@ from support.subject import Subject
 
 from llm_energy.backends import base
 from llm_energy.backends.pytorch import batches
-from llm_energy.inputs import arrivals as traffic
+from llm_energy.inputs.traffic import arrivals as traffic
 from llm_energy.measure.arrival_queue import ArrivalQueue
 
 PROMPT_TOKENS = 32

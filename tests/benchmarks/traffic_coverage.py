@@ -27,11 +27,11 @@ from support import builders, simulated_runs
 from llm_energy.analysis.aggregate import aggregate
 from llm_energy.core.files import sha256_json
 from llm_energy.core.serialize import to_dict
-from llm_energy.inputs.arrivals import complete, make_arrivals
+from llm_energy.inputs.traffic.arrivals import complete, make_arrivals
 from llm_energy.measure.simulation.host import SimulatedHost
 from llm_energy.measure.simulation.truth import GpuTruth, Truth
 from llm_energy.records import Metrics
-from llm_energy.records.metrics import GROSS
+from llm_energy.records.registry.metrics import GROSS
 
 BLOCKS, LEAST_HELD, MOST_HELD = 5, 0.93, 0.97
 RATES_PER_S, HORIZON_S = (0.5, 2.0, 6.0), 30.0

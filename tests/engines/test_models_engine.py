@@ -25,10 +25,10 @@ from support.tiny_model_gguf import gguf_name, permute, write_gguf
 
 from llm_energy.core.errors import LlmEnergyError
 from llm_energy.core.files import sha256_file, sha256_json
-from llm_energy.inputs import tokenise
-from llm_energy.inputs.models import fetch
-from llm_energy.inputs.prompts import Prompt, builtin, draw
-from llm_energy.inputs.tokenise import encode, make_prompt_set, synthetic
+from llm_energy.inputs.models.stage import fetch
+from llm_energy.inputs.prompts import stage as tokenise
+from llm_energy.inputs.prompts.sets import Prompt, builtin, draw
+from llm_energy.inputs.prompts.stage import encode, make_prompt_set, synthetic
 from llm_energy.records import ModelManifest, PromptSet, read_record, write_record
 
 pytestmark = pytest.mark.engine
@@ -189,7 +189,7 @@ def test_shortcuts_in_reading_change_no_byte(quantised: Path, tmp_path: Path, mo
 
     import gguf
 
-    from llm_energy.inputs import gguf as convert
+    from llm_energy.inputs.models import gguf as convert
 
     quick = fetch(entry("gguf", path=str(quantised)), tmp_path / "quick")
     monkeypatch.setattr(convert, "_read_once", lambda: nullcontext(gguf.GGUFReader))

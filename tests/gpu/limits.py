@@ -21,7 +21,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "scripts"))
 from model import shape_of
 
 from llm_energy.analysis.energy.limits import WindowLimits, window_limits
-from llm_energy.analysis.evidence import WindowEvidence
+from llm_energy.analysis.evidence.windows import WindowEvidence
 from llm_energy.records import Measurement, ModelManifest, read_record
 
 Found = dict[tuple[str, str], list[WindowLimits]]

@@ -31,7 +31,7 @@ def plan(path: Path, **changes: Any) -> None:
     from llm_energy.plan.config.load import load_sweep
     from llm_energy.plan.freeze import write_plan
     from llm_energy.plan.plan import installed_engine, make_plan
-    from llm_energy.records.order import block_rank
+    from llm_energy.records.registry.order import block_rank
 
     config = yaml.safe_load(path.read_text(encoding="utf-8")) | changes
     sweep = load_sweep(config, [str(path)])

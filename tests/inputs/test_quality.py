@@ -15,7 +15,8 @@ from llm_energy.analysis.normalise import normalise
 from llm_energy.analysis.sameness import reference_outputs
 from llm_energy.core.errors import LlmEnergyError, OutOfMemory
 from llm_energy.core.files import sha256_file
-from llm_energy.inputs import prompts
+from llm_energy.inputs.models.simulated import BEGIN, Tokenizer
+from llm_energy.inputs.prompts import sets
 from llm_energy.inputs.quality import (
     BUILTIN,
     PASSAGE_TOKENS,
@@ -23,10 +24,9 @@ from llm_energy.inputs.quality import (
     make_text,
     measure_quality,
 )
-from llm_energy.inputs.simulated_model import BEGIN, Tokenizer
 from llm_energy.measure.protocol import run_repeat
 from llm_energy.publish.tables import quality as quality_table
-from llm_energy.publish.tables.table import Results
+from llm_energy.publish.tables.writers.table import Results
 from llm_energy.records import Quality, QualityText, Request, Verdicts, write_record
 
 SETTINGS = {"path": None, "tokens": 40}
@@ -74,7 +74,7 @@ def test_the_text_is_cut_to_the_tokens_asked_for_and_begins_as_the_tokenizer_beg
     assert [len(passage) for passage in text.passages] == [40]
     assert text.passages[0][0] == BEGIN
     longer = make_text(Tokenizer(), SETTINGS | {"tokens": 10_000}, limit=None)
-    assert len(longer.passages) == len(prompts.read_file(BUILTIN, "text"))
+    assert len(longer.passages) == len(sets.read_file(BUILTIN, "text"))
     assert longer.passages[0][:40] == text.passages[0]
 
 

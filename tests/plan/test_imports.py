@@ -67,7 +67,7 @@ def test_what_a_script_imports_is_found_however_far_with_its_data(tree: Path) ->
         ("validate.py", "llm_energy/analysis/checks/sessions.py"),
         ("validate.py", "llm_energy/records/measurement.py"),
         ("report.py", "llm_energy/publish/report/report.html.j2"),
-        ("load.py", "llm_energy/records/window.py"),
+        ("load_curve.py", "llm_energy/records/window.py"),
     ],
 )
 def test_a_file_where_numbers_or_words_are_made_is_behind_its_stage(script, needed) -> None:
@@ -102,5 +102,7 @@ def test_no_rule_lists_modules_by_hand(name: str) -> None:
 
 
 def test_every_cheap_stage_was_looked_at() -> None:
-    stages = "validate normalise aggregate compare load sameness tables figures report provenance"
+    stages = (
+        "validate normalise aggregate compare load_curve sameness tables figures report provenance"
+    )
     assert {f"{stage}.py" for stage in stages.split()} <= set(INPUTS)

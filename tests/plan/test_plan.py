@@ -17,8 +17,9 @@ from llm_energy.core.files import read_json, write_json
 from llm_energy.core.serialize import to_dict
 from llm_energy.plan import freeze, plan, summary
 from llm_energy.plan.config.load import BackendEntry, load_sweep
-from llm_energy.records import Spec, Workload, paths, read_record
-from llm_energy.records.order import block_rank
+from llm_energy.records import Spec, Workload, read_record
+from llm_energy.records.files import paths
+from llm_energy.records.registry.order import block_rank
 
 CONFIG = paths.ROOT / "config" / "config.yaml"
 ENGINES = {

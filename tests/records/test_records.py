@@ -25,7 +25,7 @@ from llm_energy.records import (
     rows_text,
     write_record,
 )
-from llm_energy.records.storage import problems
+from llm_energy.records.files.storage import problems
 
 NUMBERS = st.floats(allow_nan=False, allow_infinity=False)
 

@@ -24,8 +24,8 @@ from llm_energy.records import (
     Flag,
     TableSources,
     Verdicts,
-    storage,
 )
+from llm_energy.records.files import storage
 from llm_energy.records.load_curve import Estimate, LoadCurves, LoadFit, LoadPoint
 
 EXAMPLES = {

@@ -19,7 +19,8 @@ from llm_energy.analysis.audit import audit
 from llm_energy.analysis.validate import validate
 from llm_energy.core.files import read_json, sha256_file, sha256_json, write_json
 from llm_energy.measure.simulation.host import SimulatedHost
-from llm_energy.records import Verdict, paths
+from llm_energy.records import Verdict
+from llm_energy.records.files import paths
 
 EDITS = yaml.safe_load((ROOT / "tests" / "recorded" / "edits.yaml").read_text(encoding="utf-8"))
 ARCHIVES = ROOT / "docs" / "measurements"

@@ -13,7 +13,7 @@ from support import builders, simulated_runs
 from llm_energy.analysis.validate import validate
 from llm_energy.core.files import sha256_json, write_json
 from llm_energy.core.serialize import to_dict
-from llm_energy.inputs.arrivals import complete, make_arrivals
+from llm_energy.inputs.traffic.arrivals import complete, make_arrivals
 from llm_energy.measure.simulation.host import SimulatedHost
 from llm_energy.measure.simulation.truth import Truth
 from llm_energy.records import (

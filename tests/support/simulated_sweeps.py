@@ -14,7 +14,7 @@ from llm_energy.analysis.compare.pairs import pairs_of
 from llm_energy.analysis.compare.series import collect
 from llm_energy.records import Metrics, MetricsTable
 from llm_energy.records.comparison import Comparison
-from llm_energy.records.metrics import GROSS
+from llm_energy.records.registry.metrics import GROSS
 
 BACKENDS = ("pytorch", "vllm")
 PRECISIONS = ("bfloat16", "int8", "int4")

@@ -22,7 +22,7 @@ from llm_energy.core.errors import LlmEnergyError, RecordError
 from llm_energy.core.files import read_json, write_json
 from llm_energy.inputs import currency
 from llm_energy.plan import freeze
-from llm_energy.records import paths
+from llm_energy.records.files import paths
 
 MEASURED = "results/sim/simulated/measurements/sim--simulated--bfloat16/r01.json"
 LOCKS = ".snakemake/locks"

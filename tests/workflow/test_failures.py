@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 from support.project import Project, example
 
-from llm_energy.analysis import failures
+from llm_energy.analysis.evidence import failures
 from llm_energy.core.files import write_json
 from llm_energy.publish import closing
 from llm_energy.records import Failure, write_record

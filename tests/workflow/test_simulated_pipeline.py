@@ -15,8 +15,8 @@ from support.project import ROOT, Project, example
 
 from llm_energy.core.errors import ConfigError
 from llm_energy.environments import registry
-from llm_energy.inputs.models import fetch
-from llm_energy.inputs.tokenise import make_prompt_set
+from llm_energy.inputs.models.stage import fetch
+from llm_energy.inputs.prompts.stage import make_prompt_set
 from llm_energy.measure.run import machine_for
 from llm_energy.measure.simulation import open_host
 from llm_energy.measure.simulation.host import SimulatedHost
@@ -24,7 +24,7 @@ from llm_energy.measure.simulation.truth import EngineTruth
 from llm_energy.plan import plan
 from llm_energy.plan.config.load import load_sweep
 from llm_energy.records import Measurement, PromptSet, Spec, parse_record, read_record
-from llm_energy.records.engines import SIMULATED_IDS
+from llm_energy.records.registry.engines import SIMULATED_IDS
 
 EXAMPLE = example("simulated")
 MEASUREMENTS = "results/simulated/simulated/measurements"

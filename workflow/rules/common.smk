@@ -16,7 +16,7 @@ sys.path.insert(0, SCRIPTS)
 from llm_energy.publish.provenance import archive
 from llm_energy.publish import closing, tables
 from llm_energy.environments import registry, tools
-from llm_energy.analysis import failures
+from llm_energy.analysis.evidence import failures
 from llm_energy.plan import freeze, plan, summary
 from llm_energy.core import locks
 from llm_energy.core.cli import escape_what_lacks
@@ -24,8 +24,8 @@ from llm_energy.plan.config.load import load_sweep
 from llm_energy.core.errors import LlmEnergyError
 from llm_energy.core.files import require_folder, require_room
 from llm_energy.plan.imports import modules_behind
-from llm_energy.records import paths
-from llm_energy.records.order import block_rank
+from llm_energy.records.files import paths
+from llm_energy.records.registry.order import block_rank
 
 # With conda or containers Snakemake provides the environments, else they are the venvs that
 # `make envs` builds.

@@ -8,13 +8,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from llm_energy.analysis.comparability import FIELDS, UNRECORDED
 from llm_energy.analysis.energy.uncertainty import (
     SENSOR_RELATIVE,
     drift_standard,
     with_intervals,
     without_drift,
 )
+from llm_energy.analysis.grouping.comparability import FIELDS, UNRECORDED
 from llm_energy.analysis.statistics.outliers import outlying
 from llm_energy.analysis.statistics.summary import summarise
 from llm_energy.core.errors import LlmEnergyError
@@ -30,7 +30,7 @@ from llm_energy.records import (
     Verdict,
     read_record,
 )
-from llm_energy.records.metrics import (
+from llm_energy.records.registry.metrics import (
     FACILITY,
     GROSS,
     METRICS,

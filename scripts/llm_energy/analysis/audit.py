@@ -11,9 +11,9 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from llm_energy.analysis.audit_evidence import Repeat, Span, intervals, read_trace, spans
 from llm_energy.analysis.checks import Key, of_scope
-from llm_energy.analysis.reading import (
+from llm_energy.analysis.evidence.files import Repeat, Span, intervals, read_trace, spans
+from llm_energy.analysis.evidence.measurements import (
     UNREADABLE,
     Planned,
     planned_cells,
@@ -31,10 +31,10 @@ from llm_energy.records import (
     PromptSet,
     Severity,
     parse_record,
-    paths,
     read_record,
 )
-from llm_energy.records.order import block_rank
+from llm_energy.records.files import paths
+from llm_energy.records.registry.order import block_rank
 
 SHOWN = 5  # windows that a finding names
 

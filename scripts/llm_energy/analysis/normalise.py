@@ -8,7 +8,6 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from llm_energy.analysis.comparability import batching, energy_conditions, window_conditions
 from llm_energy.analysis.energy.accounting import (
     LOADED_IDLE,
     Sum,
@@ -21,7 +20,12 @@ from llm_energy.analysis.energy.accounting import (
 from llm_energy.analysis.energy.latency import latencies_s, mean, quantiles_s
 from llm_energy.analysis.energy.limits import window_limits
 from llm_energy.analysis.energy.uncertainty import Budget, window_budget
-from llm_energy.analysis.evidence import WindowEvidence
+from llm_energy.analysis.evidence.windows import WindowEvidence
+from llm_energy.analysis.grouping.comparability import (
+    batching,
+    energy_conditions,
+    window_conditions,
+)
 from llm_energy.analysis.sameness import Outputs, agreement, reference_outputs
 from llm_energy.core.errors import LlmEnergyError
 from llm_energy.core.files import parse_json, sha256_bytes, sha256_json
@@ -41,7 +45,7 @@ from llm_energy.records import (
     Workload,
     parse_record,
 )
-from llm_energy.records.metrics import OF_COMPONENT
+from llm_energy.records.registry.metrics import OF_COMPONENT
 
 # What of a traffic says where on a line a window lies, and how long it is.
 PLACE_ON_LINE = ("rate_per_s", "ramp_s", "horizon_s")

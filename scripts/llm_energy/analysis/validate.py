@@ -23,9 +23,14 @@ from llm_energy.analysis.checks import (
     summary_of,
     verdict_word,
 )
-from llm_energy.analysis.checks.steady_state import steady_flags
-from llm_energy.analysis.failures import known_failure
-from llm_energy.analysis.reading import Planned, planned_cells, planned_of, read_measurement
+from llm_energy.analysis.checks.energy.steady_state import steady_flags
+from llm_energy.analysis.evidence.failures import known_failure
+from llm_energy.analysis.evidence.measurements import (
+    Planned,
+    planned_cells,
+    planned_of,
+    read_measurement,
+)
 from llm_energy.core.errors import LlmEnergyError
 from llm_energy.core.files import parse_json, sha256_bytes, sha256_file, sha256_json
 from llm_energy.core.parallel import each
@@ -40,9 +45,9 @@ from llm_energy.records import (
     Verdict,
     Verdicts,
     holds_already,
-    paths,
     read_record,
 )
+from llm_energy.records.files import paths
 
 # The outcome of a repeat that the earlier ones made unnecessary (protocol.target_ci_percent).
 NOT_NEEDED = "not_needed"

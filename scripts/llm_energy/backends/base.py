@@ -9,7 +9,7 @@ from typing import Any, NamedTuple, Protocol
 
 from llm_energy.core.errors import BackendUnavailable
 from llm_energy.records import Completion, Request, Spec, Workload
-from llm_energy.records.engines import REGISTRY
+from llm_energy.records.registry.engines import REGISTRY
 
 MODULES = {id: engine.module for id, engine in REGISTRY.items()}
 

@@ -18,7 +18,7 @@ from packaging.version import InvalidVersion, Version
 from llm_energy.core.errors import ConfigError
 from llm_energy.core.files import read_yaml
 from llm_energy.records import Note, is_greedy
-from llm_energy.records.engines import is_simulated
+from llm_energy.records.registry.engines import is_simulated
 
 MATRIX_PATH = Path(__file__).with_name("compatibility.yaml")
 STATUSES = ("supported", "mapped", "hint", "implicit", "unsupported")

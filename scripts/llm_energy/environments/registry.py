@@ -17,7 +17,7 @@ from pathlib import Path
 from llm_energy.core.errors import LlmEnergyError
 from llm_energy.core.files import sha256_file
 from llm_energy.environments import tools
-from llm_energy.records.engines import REGISTRY, SIMULATED, is_simulated
+from llm_energy.records.registry.engines import REGISTRY, SIMULATED, is_simulated
 
 NVIDIA_DRIVER = Path("/proc/driver/nvidia/version")
 

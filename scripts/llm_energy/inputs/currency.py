@@ -8,7 +8,8 @@ from typing import Any
 
 from llm_energy.core.errors import LlmEnergyError, RecordError
 from llm_energy.core.files import parse_json, read_object
-from llm_energy.records import Spec, parse_record, paths, read_record
+from llm_energy.records import Spec, parse_record, read_record
+from llm_energy.records.files import paths
 
 # A measurement's file begins with what it was made of. The rest is most of it, and not read.
 HEAD_ENDS = b',\n "effective": '

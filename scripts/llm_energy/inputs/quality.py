@@ -12,10 +12,10 @@ from typing import Any
 
 from llm_energy.core.errors import LlmEnergyError
 from llm_energy.core.files import sha256_file, sha256_json
-from llm_energy.inputs import prompts
+from llm_energy.inputs.prompts import sets
 from llm_energy.records import Quality, QualityText
 
-BUILTIN = prompts.ROOT / "config" / "quality" / "prose-v1.jsonl"
+BUILTIN = sets.ROOT / "config" / "quality" / "prose-v1.jsonl"
 PASSAGE_TOKENS = 512  # longer passages are cut: an engine holds all logits of one at once
 
 
@@ -32,7 +32,7 @@ def make_text(
     left = settings["tokens"]
     passages = []
     length = count = 0
-    for passage in prompts.read_file(path, prompts.DEFAULT_COLUMN):
+    for passage in sets.read_file(path, sets.DEFAULT_COLUMN):
         whole = tuple(tokenizer(passage.text)["input_ids"])
         length, count = length + len(passage.text.encode()), count + len(whole)
         ids = whole[: min(longest, left)]

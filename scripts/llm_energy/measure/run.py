@@ -28,12 +28,12 @@ from llm_energy.records import (
     PromptSet,
     Spec,
     holds_already,
-    paths,
     read_record,
     write_record,
 )
-from llm_energy.records.attempts import put_aside
-from llm_energy.records.engines import is_simulated
+from llm_energy.records.files import paths
+from llm_energy.records.files.attempts import put_aside
+from llm_energy.records.registry.engines import is_simulated
 
 RECENT_REPEATS = 20  # of a backend, that the estimate of the time left looks at
 

@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence, Sized
 
 from llm_energy.backends.base import STEADY_BEGIN, STEADY_END
-from llm_energy.inputs.arrivals import gap_variation
+from llm_energy.inputs.traffic.arrivals import gap_variation
 from llm_energy.measure.arrival_queue import ArrivalQueue
 from llm_energy.meter.meter import MeteredInterval
 from llm_energy.records import (

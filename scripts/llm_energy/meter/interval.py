@@ -8,7 +8,7 @@ from typing import Any
 
 from llm_energy.meter.sensors import Sensor, unavailable
 from llm_energy.records import ComponentEnergy, Interval
-from llm_energy.records.metrics import COMPONENTS
+from llm_energy.records.registry.metrics import COMPONENTS
 
 
 @dataclasses.dataclass(frozen=True)

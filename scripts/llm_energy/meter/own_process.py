@@ -9,7 +9,7 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-from llm_energy.records.paths import SCRIPTS
+from llm_energy.records.files.paths import SCRIPTS
 
 
 def start(module: str, arguments: Sequence[str], **streams: Any) -> subprocess.Popen[bytes]:

@@ -19,8 +19,9 @@ from llm_energy.core.files import is_written, read_json, sha256_file, sha256_jso
 from llm_energy.core.serialize import to_dict
 from llm_energy.inputs import currency
 from llm_energy.plan import plan, summary
-from llm_energy.records import holds_already, paths
-from llm_energy.records.attempts import put_aside
+from llm_energy.records import holds_already
+from llm_energy.records.files import paths
+from llm_energy.records.files.attempts import put_aside
 
 
 @dataclass(frozen=True)

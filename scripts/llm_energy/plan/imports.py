@@ -6,7 +6,7 @@ import ast
 from functools import cache
 from pathlib import Path
 
-from llm_energy.records.paths import SCRIPTS
+from llm_energy.records.files.paths import SCRIPTS
 
 
 def modules_behind(script: str) -> list[str]:

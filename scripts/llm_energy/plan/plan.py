@@ -19,8 +19,8 @@ from llm_energy.core.errors import ConfigError
 from llm_energy.core.files import read_json, sha256_json
 from llm_energy.core.serialize import to_dict
 from llm_energy.environments import registry
-from llm_energy.inputs.arrivals import are_drawn, make_arrivals, takes_lengths
 from llm_energy.inputs.seeds import block_seed
+from llm_energy.inputs.traffic.arrivals import are_drawn, make_arrivals, takes_lengths
 from llm_energy.plan.config.load import (
     BackendEntry,
     ModelEntry,
@@ -37,10 +37,10 @@ from llm_energy.records import (
     Spec,
     Workload,
     is_greedy,
-    paths,
 )
-from llm_energy.records.engines import is_simulated
-from llm_energy.records.order import block_rank
+from llm_energy.records.files import paths
+from llm_energy.records.registry.engines import is_simulated
+from llm_energy.records.registry.order import block_rank
 
 
 @dataclass(frozen=True)

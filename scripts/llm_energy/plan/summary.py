@@ -5,14 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 from llm_energy.core.serialize import to_dict
-from llm_energy.inputs.arrivals import unlike_asked
+from llm_energy.inputs.traffic.arrivals import unlike_asked
 from llm_energy.plan.duplicates import duplicates
 from llm_energy.plan.plan import Plan
-from llm_energy.records import (
-    SCHEMA_VERSION,
-    Note,
-    paths,
-)
+from llm_energy.records import SCHEMA_VERSION, Note
+from llm_energy.records.files import paths
 
 
 def grid(plan: Plan) -> dict[str, Any]:

@@ -7,10 +7,10 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from llm_energy.analysis.failures import failure_of, known_failure
+from llm_energy.analysis.evidence.failures import failure_of, known_failure
 from llm_energy.core.errors import RecordError
 from llm_energy.core.files import read_json
-from llm_energy.records import paths
+from llm_energy.records.files import paths
 
 WIDTH = 100
 SHOWN = 10  # problems; all are in tables/failures.md

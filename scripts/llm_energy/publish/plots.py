@@ -10,10 +10,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
-from llm_energy.analysis.rows import key
+from llm_energy.analysis.grouping.rows import key
 from llm_energy.records import AggregateRow
 from llm_energy.records.comparison import ParetoFront
-from llm_energy.records.metrics import GROSS, METRICS, SPEED
+from llm_energy.records.registry.metrics import GROSS, METRICS, SPEED
 
 # Okabe and Ito, "Color Universal Design" (2008, https://jfly.uni-koeln.de/color/). Shapes differ
 # too, so that a plot can be read in grey.

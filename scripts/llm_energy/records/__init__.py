@@ -8,6 +8,15 @@ is ``None`` with a reason beside it, never 0.
 from __future__ import annotations
 
 from llm_energy.records.audit import Audit, AuditedWindow
+from llm_energy.records.files.storage import (
+    SCHEMA_VERSION,
+    holds_already,
+    parse_record,
+    read_record,
+    rows_text,
+    write_record,
+    write_rows,
+)
 from llm_energy.records.inputs import ModelManifest, PromptSet, QualityText, Request
 from llm_energy.records.measurement import (
     Clock,
@@ -45,15 +54,6 @@ from llm_energy.records.spec import (
     ThermalPolicy,
     Workload,
     is_greedy,
-)
-from llm_energy.records.storage import (
-    SCHEMA_VERSION,
-    holds_already,
-    parse_record,
-    read_record,
-    rows_text,
-    write_record,
-    write_rows,
 )
 from llm_energy.records.window import (
     Completion,

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
 
-from llm_energy.records import names
-from llm_energy.records.paths import repeat_name
+from llm_energy.records.files import names
+from llm_energy.records.files.paths import repeat_name
 
 ThermalPolicy = Literal["sustained", "cooldown", "none"]
 

@@ -18,8 +18,9 @@ from llm_energy.analysis.compare.stage import comparisons
 from llm_energy.core.errors import LlmEnergyError
 from llm_energy.core.files import write_json
 from llm_energy.core.serialize import to_dict
-from llm_energy.records import Statistic, read_record, storage, write_record
+from llm_energy.records import Statistic, read_record, write_record
 from llm_energy.records.comparison import Comparisons
+from llm_energy.records.files import storage
 
 GROSS = "energy_per_output_token_j"
 SMALL = {"backends": ("pytorch",), "batch_sizes": (1, 8)}

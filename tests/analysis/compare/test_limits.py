@@ -11,7 +11,7 @@ from support import builders
 from llm_energy.analysis.compare.limits import limits
 from llm_energy.analysis.compare.series import collect
 from llm_energy.analysis.energy.limits import COPIED, window_limits
-from llm_energy.analysis.evidence import WindowEvidence
+from llm_energy.analysis.evidence.windows import WindowEvidence
 from llm_energy.backends import base
 from llm_energy.measure.host import copy_bytes_per_s
 

@@ -12,7 +12,7 @@ from support.check_cases import EXPECTED, case
 
 from llm_energy.analysis.checks import CATALOGUE, EXPLAINED, of_scope
 from llm_energy.analysis.checks.settings import generation_differences, greedy
-from llm_energy.analysis.evidence import in_flight, integers, number
+from llm_energy.analysis.evidence.windows import in_flight, integers, number
 from llm_energy.analysis.normalise import normalise
 from llm_energy.analysis.validate import validate
 from llm_energy.core.files import canonical_json, read_json, write_json

@@ -21,8 +21,8 @@ from llm_energy.publish.data import Sweep, render
 from llm_energy.publish.provenance.archive import unpack
 from llm_energy.publish.tables import Results, make
 from llm_energy.publish.tables.energy import MEASURES
-from llm_energy.publish.tables.table import Table
-from llm_energy.records import paths
+from llm_energy.publish.tables.writers.table import Table
+from llm_energy.records.files import paths
 
 SHOWN = {one.name: one.statistic for one in MEASURES if one.name != "absolute"}
 

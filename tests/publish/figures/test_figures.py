@@ -10,14 +10,14 @@ from pathlib import Path
 import pytest
 from support import builders, report_sweep
 
-from llm_energy.analysis.rows import one_per_place, with_energy
+from llm_energy.analysis.grouping.rows import one_per_place, with_energy
 from llm_energy.core.files import read_json, write_json
 from llm_energy.core.serialize import to_dict
 from llm_energy.publish import figures, plots, style
 from llm_energy.publish.figures import energy
 from llm_energy.publish.timeline import timeline
 from llm_energy.records import Statistic
-from llm_energy.records.metrics import GROSS
+from llm_energy.records.registry.metrics import GROSS
 
 ROOT = Path(__file__).resolve().parents[3]
 NAMES = {

@@ -31,7 +31,7 @@ from llm_energy.publish.report import (
 )
 from llm_energy.publish.report.methods import methods
 from llm_energy.records import Statistic, write_record
-from llm_energy.records.metrics import GROSS
+from llm_energy.records.registry.metrics import GROSS
 
 FIGURES = [{"name": "energy_by_batch", "reason": None}, {"name": "warm_up", "reason": HOSTILE}]
 

@@ -20,7 +20,7 @@ from llm_energy.core.errors import LlmEnergyError
 from llm_energy.publish.csv_text import csv_text
 from llm_energy.publish.tables import TABLES, Results, make, render
 from llm_energy.publish.tables.cell_rows import label
-from llm_energy.publish.tables.text import TEXT_WIDTH, to_text
+from llm_energy.publish.tables.writers.text import TEXT_WIDTH, to_text
 from llm_energy.records import Statistic, write_record
 
 ESTIMATED = {"energy_status": "estimated", "components": ("cpu", "dram")}

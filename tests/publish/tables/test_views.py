@@ -12,11 +12,11 @@ from support.comparison_example import example
 
 from llm_energy.analysis.statistics.format import quantity
 from llm_energy.publish.tables import TABLES, Results, make
-from llm_energy.publish.tables.latex import to_latex
-from llm_energy.publish.tables.markdown import to_markdown
+from llm_energy.publish.tables.writers.latex import to_latex
+from llm_energy.publish.tables.writers.markdown import to_markdown
 from llm_energy.records import Statistic
 from llm_energy.records.comparison import HeldFixed
-from llm_energy.records.metrics import GROSS
+from llm_energy.records.registry.metrics import GROSS
 
 FLOAT, INT4 = "m--pytorch--float32", "m--pytorch--int4"
 KNOWN = Statistic(5, 0.123456, 0.01, 0.111, 0.1358)

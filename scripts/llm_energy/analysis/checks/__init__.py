@@ -3,21 +3,15 @@
 from __future__ import annotations
 
 from llm_energy.analysis.checks import (
-    comparison,
-    conservation,
-    energy,
     engine,
-    files,
     gpus,
     machine,
-    meter,
-    physics,
     pipeline,
-    power_trace,
     running,
     sessions,
     workload,
 )
+from llm_energy.analysis.checks.audit import conservation, files, repeats
 from llm_energy.analysis.checks.catalogue import (
     CATALOGUE,
     Check,
@@ -30,7 +24,8 @@ from llm_energy.analysis.checks.catalogue import (
     summary_of,
     verdict_word,
 )
-from llm_energy.analysis.evidence import (
+from llm_energy.analysis.checks.energy import counters, joules, physics, power_trace
+from llm_energy.analysis.evidence.windows import (
     Expected,
     FileState,
     Key,
@@ -39,22 +34,23 @@ from llm_energy.analysis.evidence import (
     WindowSummary,
 )
 
-GROUPS = {
-    "meter": meter,
-    "power_trace": power_trace,
-    "energy": energy,
-    "gpus": gpus,
-    "machine": machine,
-    "sessions": sessions,
-    "engine": engine,
-    "workload": workload,
-    "running": running,
-    "physics": physics,
-    "pipeline": pipeline,
-    "files": files,
-    "conservation": conservation,
-    "comparison": comparison,
-}
+MODULES = (
+    counters,
+    power_trace,
+    joules,
+    gpus,
+    machine,
+    sessions,
+    engine,
+    workload,
+    running,
+    physics,
+    pipeline,
+    files,
+    conservation,
+    repeats,
+)
+GROUPS = {module.__name__.rpartition(".")[2]: module for module in MODULES}
 # By id: a failure that needs no check, or that no check could see, and what keeps it out.
 EXPLAINED: dict[str, str] = {
     id: why for group in GROUPS.values() for id, why in vars(group).get("EXPLAINED", {}).items()

@@ -26,7 +26,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from llm_energy.analysis.energy.accounting import sums, work
-from llm_energy.analysis.evidence import Expected, Key, Pairs, WindowEvidence, WindowSummary
+from llm_energy.analysis.evidence.windows import Expected, Key, Pairs, WindowEvidence, WindowSummary
 from llm_energy.records import (
     Flag,
     Host,

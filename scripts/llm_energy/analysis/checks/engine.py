@@ -6,7 +6,7 @@ from typing import Any
 
 from llm_energy.analysis.checks.catalogue import Finding, check
 from llm_energy.analysis.checks.settings import generation_differences, load_differences
-from llm_energy.analysis.evidence import (
+from llm_energy.analysis.evidence.windows import (
     DTYPE_BYTES,
     WindowEvidence,
     in_flight,

@@ -6,7 +6,7 @@ from collections.abc import Container, Iterator
 
 from llm_energy.analysis.checks.catalogue import Finding, check
 from llm_energy.analysis.energy.accounting import baseline, powers_w
-from llm_energy.analysis.evidence import WindowEvidence, number
+from llm_energy.analysis.evidence.windows import WindowEvidence, number
 from llm_energy.records import Interval
 
 IDLE_UTILIZATION_PERCENT = 5.0

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from llm_energy.analysis.checks.catalogue import Finding, check
-from llm_energy.analysis.evidence import WindowEvidence
+from llm_energy.analysis.evidence.windows import WindowEvidence
 from llm_energy.records import HostActivity
 
 # Half a processor is what a host's own services may take; on a large one they may take more.

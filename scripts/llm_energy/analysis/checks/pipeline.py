@@ -8,7 +8,12 @@ from collections.abc import Iterator, Sequence
 from itertools import groupby
 
 from llm_energy.analysis.checks.catalogue import Finding, check
-from llm_energy.analysis.evidence import FileState, RepeatCounts, WindowEvidence, WindowSummary
+from llm_energy.analysis.evidence.windows import (
+    FileState,
+    RepeatCounts,
+    WindowEvidence,
+    WindowSummary,
+)
 
 # How unlikely an order must be, if it was drawn at random, to count as not random.
 CHANCE = 0.001

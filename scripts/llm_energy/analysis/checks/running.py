@@ -10,8 +10,14 @@ from itertools import pairwise
 
 from llm_energy.analysis.checks.catalogue import Finding, check
 from llm_energy.analysis.energy.latency import latencies_s, quantile
-from llm_energy.analysis.evidence import WindowEvidence, finite, is_continuous, mapping, number
-from llm_energy.inputs.rates import is_few, is_other_rate
+from llm_energy.analysis.evidence.windows import (
+    WindowEvidence,
+    finite,
+    is_continuous,
+    mapping,
+    number,
+)
+from llm_energy.inputs.traffic.rates import is_few, is_other_rate
 
 SLOW_PASS = 3.0  # times the median of the others
 # What a slow pass must have cost of the window, so that no jitter of short passes counts.

@@ -7,8 +7,8 @@ from collections.abc import Iterator, Sequence
 from statistics import fmean
 
 from llm_energy.analysis.checks.catalogue import Finding, check, differing_pairs
-from llm_energy.analysis.evidence import Pairs, WindowSummary
-from llm_energy.records.engines import REGISTRY
+from llm_energy.analysis.evidence.windows import Pairs, WindowSummary
+from llm_energy.records.registry.engines import REGISTRY
 
 # These name the GPUs themselves; the rest of a GPU's state is how somebody has set it up.
 GPU_IDENTITY = ("name", "driver_version", "vbios")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from llm_energy.analysis.evidence import scalar
+from llm_energy.analysis.evidence.windows import scalar
 
 # What a sampling argument is where it asks for nothing; engines write that in several ways.
 NEUTRAL = {

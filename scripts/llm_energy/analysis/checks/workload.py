@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from llm_energy.analysis.checks.catalogue import Finding, check
-from llm_energy.analysis.evidence import (
+from llm_energy.analysis.evidence.windows import (
     WindowEvidence,
     WindowSummary,
     integers,

@@ -9,7 +9,7 @@ from typing import Literal
 
 from llm_energy.analysis.statistics.format import significant
 from llm_energy.records.comparison import Comparison, Crossover, CrossoverPoint
-from llm_energy.records.metrics import GROSS
+from llm_energy.records.registry.metrics import GROSS
 
 Kind = Literal["saves", "costs", "starts_saving", "stops_saving", "several", "undecided"]
 STEPS = 400  # between two batch sizes; far finer than any interval

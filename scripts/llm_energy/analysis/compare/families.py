@@ -6,8 +6,8 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
-from llm_energy.analysis.comparability import in_words
 from llm_energy.analysis.compare.series import Pair
+from llm_energy.analysis.grouping.comparability import in_words
 from llm_energy.analysis.statistics.format import MANY_TIMES, change, interval, significant
 from llm_energy.analysis.statistics.paired import (
     ALPHA,

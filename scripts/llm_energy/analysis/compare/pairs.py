@@ -6,10 +6,10 @@ import itertools
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
-from llm_energy.analysis.comparability import UNRECORDED
 from llm_energy.analysis.compare.series import Pair, Series, matched, pair
+from llm_energy.analysis.grouping.comparability import UNRECORDED
 from llm_energy.records.comparison import Contrast
-from llm_energy.records.metrics import GROSS, METRICS, NET, PER_BYTE, PER_REQUEST, SPEED
+from llm_energy.records.registry.metrics import GROSS, METRICS, NET, PER_BYTE, PER_REQUEST, SPEED
 
 COMPARED: dict[Contrast, tuple[str, ...]] = {
     "precision": (GROSS, NET, SPEED),

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Sequence
 
 from llm_energy.records import AggregateRow, Statistic
 from llm_energy.records.comparison import ParetoFront, ParetoPoint, RankChange, RankedRow, Ranking
-from llm_energy.records.metrics import DENOMINATORS, GROSS, METRICS, SPEED, TTFT, ttft_of
+from llm_energy.records.registry.metrics import DENOMINATORS, GROSS, METRICS, SPEED, TTFT, ttft_of
 
 AGAINST = ("e2e_latency_s", TTFT, "tpot_s", SPEED)
 SHOWN = 10  # changes of places

@@ -8,11 +8,11 @@ from dataclasses import dataclass, replace
 
 from llm_energy.analysis.compare.families import compare
 from llm_energy.analysis.compare.series import Series, pair
-from llm_energy.analysis.rows import Place, place
+from llm_energy.analysis.grouping.rows import Place, place
 from llm_energy.analysis.statistics.format import significant, with_interval
 from llm_energy.records import AggregateRow
 from llm_energy.records.comparison import UNTOLD, Candidate, Comparison, Lowest, Recommendation
-from llm_energy.records.metrics import GROSS, METRICS, TTFT, ttft_of
+from llm_energy.records.registry.metrics import GROSS, METRICS, TTFT, ttft_of
 
 QUALITY = "nll_per_token"
 MAX_DROP = "max_quality_drop_percent"

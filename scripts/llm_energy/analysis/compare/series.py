@@ -6,14 +6,14 @@ import math
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from llm_energy.analysis.comparability import differences, in_words
 from llm_energy.analysis.energy.uncertainty import drift_standard
-from llm_energy.analysis.sessions import sessions, utc
+from llm_energy.analysis.grouping.comparability import differences, in_words
+from llm_energy.analysis.grouping.sessions import sessions, utc
 from llm_energy.analysis.statistics.outliers import outlying
 from llm_energy.analysis.statistics.paired import Shared
 from llm_energy.records import Metrics, MetricsTable, Status
 from llm_energy.records.comparison import Contrast, Difference, LeftOut, Side
-from llm_energy.records.metrics import Metric
+from llm_energy.records.registry.metrics import Metric
 
 
 @dataclass(frozen=True)

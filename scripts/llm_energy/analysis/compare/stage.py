@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from llm_energy.analysis.comparability import FIELDS, UNRECORDED
 from llm_energy.analysis.compare import rankings
 from llm_energy.analysis.compare.crossovers import crossovers
 from llm_energy.analysis.compare.families import compare
@@ -13,8 +12,9 @@ from llm_energy.analysis.compare.limits import limits
 from llm_energy.analysis.compare.pairs import pairs_of
 from llm_energy.analysis.compare.recommend import choices, lowest, recommendation
 from llm_energy.analysis.compare.series import Series, collect
-from llm_energy.analysis.rows import key, with_energy
-from llm_energy.analysis.sessions import sessions
+from llm_energy.analysis.grouping.comparability import FIELDS, UNRECORDED
+from llm_energy.analysis.grouping.rows import key, with_energy
+from llm_energy.analysis.grouping.sessions import sessions
 from llm_energy.analysis.statistics.format import change, significant
 from llm_energy.core.errors import LlmEnergyError
 from llm_energy.records import SCHEMA_VERSION, Aggregate, AggregateRow, MetricsTable
@@ -25,7 +25,7 @@ from llm_energy.records.comparison import (
     HeldFixed,
     Recommendation,
 )
-from llm_energy.records.metrics import GROSS, METRICS
+from llm_energy.records.registry.metrics import GROSS, METRICS
 
 # The work of a request, as far as two choices for it must agree in it.
 WORK = ("prompt_lengths", "output_lengths", "decoding", "traffic", "sharding")

@@ -7,14 +7,14 @@ import statistics
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
-from llm_energy.analysis.comparability import FIELDS, UNRECORDED, differences, in_words
 from llm_energy.analysis.compare.series import Series, collect, shared_by
 from llm_energy.analysis.energy.uncertainty import SENSOR_RELATIVE
+from llm_energy.analysis.grouping.comparability import FIELDS, UNRECORDED, differences, in_words
 from llm_energy.analysis.statistics.intervals import Term
 from llm_energy.analysis.statistics.paired import ALPHA, holm, t_test_with
 from llm_energy.core.errors import LlmEnergyError
 from llm_energy.records import MetricsTable
-from llm_energy.records.metrics import GROSS, METRICS, NET, SPEED, Metric
+from llm_energy.records.registry.metrics import GROSS, METRICS, NET, SPEED, Metric
 
 COMPARED = (GROSS, NET, SPEED)
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import TypeVar
 
 from llm_energy.records import Interval, Measurement, Status, Window
-from llm_energy.records.metrics import COMPONENTS
+from llm_energy.records.registry.metrics import COMPONENTS
 
 Answer = TypeVar("Answer")
 STATUSES: tuple[Status, ...] = ("measured", "estimated")

@@ -8,7 +8,13 @@ from dataclasses import dataclass
 
 from llm_energy.analysis.energy import roofline
 from llm_energy.analysis.energy.accounting import work
-from llm_energy.analysis.evidence import DTYPE_BYTES, WindowEvidence, in_flight, mapping, number
+from llm_energy.analysis.evidence.windows import (
+    DTYPE_BYTES,
+    WindowEvidence,
+    in_flight,
+    mapping,
+    number,
+)
 
 COPIED = "memory copies timed on the host"
 

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from llm_energy.core.errors import LlmEnergyError, OutOfMemory, Unsupported
-from llm_energy.records.paths import SCRIPTS
+from llm_energy.records.files.paths import SCRIPTS
 
 MODULE = "llm_energy.backends.distributed.rank"
 # How long ranks that work together may take to answer once one of them has failed; they answer at

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from llm_energy.core.files import read_object
-from llm_energy.inputs.model_files import read_safetensors_header
+from llm_energy.inputs.models.files import read_safetensors_header
 
 # Names of types in safetensors files, and their bytes.
 # https://github.com/huggingface/safetensors/blob/v0.4.5/safetensors/src/tensor.rs

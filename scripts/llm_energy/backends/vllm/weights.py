@@ -8,7 +8,7 @@ from typing import Any
 
 from llm_energy.core.errors import Unsupported
 from llm_energy.core.files import read_json
-from llm_energy.records import paths
+from llm_energy.records.files import paths
 
 FLOATS = ("float32", "float16", "bfloat16")
 

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from llm_energy.backends.base import STEADY_BEGIN, STEADY_END, Arrival, Mark, Queue, no_mark
 from llm_energy.backends.batching import due_static_batch, static_batches
 from llm_energy.core.errors import OutOfMemory, Unsupported
-from llm_energy.inputs import simulated_model
+from llm_energy.inputs.models import simulated
 from llm_energy.records import Completion, Request, Spec, Workload
 
 if TYPE_CHECKING:
@@ -60,7 +60,7 @@ class SimulatedEngine:
         host, truth = self._host, self._host.truth.engine
         parameters = spec.workloads[0].parameters
         dtype = truth.dtype or spec.engine.get("dtype", "bfloat16")
-        self._parameter_count = simulated_model.parameter_count(model_folder, truth.parameter_count)
+        self._parameter_count = simulated.parameter_count(model_folder, truth.parameter_count)
         self._weight_bytes = self._parameter_count * BYTES[dtype] * truth.weight_factor
         for name, share in QUANTISED.items():
             if parameters["quantization"].get(name):
@@ -191,7 +191,7 @@ class SimulatedEngine:
         if truth.repeated_tokens:
             return (7,) * length, reason
         return tuple(
-            random.choices(range(simulated_model.SPECIAL, simulated_model.VOCABULARY), k=length)
+            random.choices(range(simulated.SPECIAL, simulated.VOCABULARY), k=length)
         ), reason
 
     def _is_hit(self, index: int, share: float) -> bool:

@@ -25,7 +25,7 @@ from llm_energy.measure.simulation.sampler import VirtualSampler
 from llm_energy.measure.simulation.sysfs import Activity, Package, Trees
 from llm_energy.measure.simulation.truth import Truth
 from llm_energy.records import Host
-from llm_energy.records.engines import is_simulated
+from llm_energy.records.registry.engines import is_simulated
 
 START_S = 1000.0  # of the monotonic clock: a host that has been up for a while
 EPOCH_S = 1_767_225_600.0  # 2026-01-01, unless the caller gives another beginning

@@ -8,9 +8,14 @@ from pathlib import Path
 from typing import Any
 
 from llm_energy.backends.compatibility import flows, removed_flow
-from llm_energy.inputs.arrivals import MODES, MOST_ARRIVALS, expected_requests, takes_lengths
+from llm_energy.inputs.traffic.arrivals import (
+    MODES,
+    MOST_ARRIVALS,
+    expected_requests,
+    takes_lengths,
+)
 from llm_energy.plan.config.messages import Key, Problem, did_you_mean, dotted, found
-from llm_energy.records.engines import SIMULATED, is_simulated
+from llm_energy.records.registry.engines import SIMULATED, is_simulated
 
 # https://huggingface.co/docs/huggingface_hub: validate_repo_id
 HUB_NAME = re.compile(

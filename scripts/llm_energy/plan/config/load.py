@@ -16,15 +16,9 @@ from llm_energy import records
 from llm_energy.core.errors import ConfigError
 from llm_energy.core.files import SURROGATE
 from llm_energy.core.serialize import from_dict
-from llm_energy.inputs import arrivals
+from llm_energy.inputs.traffic import arrivals
 from llm_energy.plan.config.checks import copies_of, semantic_problems
-from llm_energy.plan.config.messages import (
-    Key,
-    Places,
-    Problem,
-    found,
-    schema_problems,
-)
+from llm_energy.plan.config.messages import Key, Places, Problem, found, schema_problems
 from llm_energy.plan.config.schema import coerce, fill_defaults, schema
 
 AXES = ("models", "backends", "precisions", "workloads")

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from llm_energy.core.files import read_yaml
-from llm_energy.records.paths import ROOT
+from llm_energy.records.files.paths import ROOT
 
 SCHEMA = ROOT / "workflow" / "schemas" / "config.schema.yaml"
 

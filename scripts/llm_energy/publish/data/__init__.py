@@ -13,7 +13,7 @@ from pyarrow.parquet import read_table
 from llm_energy.publish.csv_text import csv_text
 from llm_energy.publish.data import dictionary
 from llm_energy.publish.data.frames import Sweep, tables
-from llm_energy.records import paths
+from llm_energy.records.files import paths
 
 
 def render(sweep: Sweep, jobs: int = 1) -> Iterator[tuple[str, bytes]]:

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from llm_energy.records import Metrics
-from llm_energy.records.metrics import METRICS
+from llm_energy.records.registry.metrics import METRICS
 
 Kind = Literal["string", "integer", "number", "boolean"]
 KINDS: dict[type, Kind] = {str: "string", int: "integer", float: "number", bool: "boolean"}

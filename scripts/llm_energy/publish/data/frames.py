@@ -10,8 +10,8 @@ from typing import Any
 import pandas
 
 from llm_energy.analysis.aggregate import planned_batch_sizes
-from llm_energy.analysis.comparability import FIELDS
 from llm_energy.analysis.energy.latency import PERCENTILES, QUANTITIES
+from llm_energy.analysis.grouping.comparability import FIELDS
 from llm_energy.analysis.normalise import judged_measurement
 from llm_energy.core.parallel import each
 from llm_energy.publish.data.columns import Column, columns_of, meaning, value_of
@@ -26,7 +26,7 @@ from llm_energy.records import (
     Verdicts,
 )
 from llm_energy.records.comparison import Comparison, Comparisons, Side
-from llm_energy.records.metrics import SUMMARISED
+from llm_energy.records.registry.metrics import SUMMARISED
 
 AXES = ("model", "backend", "precision")
 # The first columns of a window; what follows is of its metrics.

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from llm_energy.analysis.rows import one_per_place, representatives, with_energy
+from llm_energy.analysis.grouping.rows import one_per_place, representatives, with_energy
 from llm_energy.core.files import write_bytes, write_json
 from llm_energy.publish import style
 from llm_energy.publish.figures import energy, over_time
@@ -19,7 +19,7 @@ from llm_energy.publish.plots import INTERVALS, NO_WINDOW, Plot, describe
 from llm_energy.publish.timeline import timeline
 from llm_energy.records import Aggregate, AggregateRow, Measurement, read_record
 from llm_energy.records.comparison import ParetoFront
-from llm_energy.records.metrics import GROSS
+from llm_energy.records.registry.metrics import GROSS
 
 MOST_PANELS, MOST_ROWS = 24, 120
 # By figure: the plots that it shows, and what draws their panels.

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from llm_energy.publish import style
 from llm_energy.publish.plots import BATCH, ENERGY_LABEL, FRONT_COLOUR, Line, Plot, spans_widely
 from llm_energy.records import AggregateRow
-from llm_energy.records.metrics import COMPONENTS, GROSS, OF_COMPONENT
+from llm_energy.records.registry.metrics import COMPONENTS, GROSS, OF_COMPONENT
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

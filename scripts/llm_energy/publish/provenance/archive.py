@@ -20,7 +20,7 @@ from llm_energy.core.errors import LlmEnergyError, RecordError
 from llm_energy.core.files import parse_json, read_json
 from llm_energy.publish.provenance import packed
 from llm_energy.publish.provenance.packed import Entry
-from llm_energy.records import names, paths
+from llm_energy.records.files import names, paths
 
 
 @dataclass(frozen=True)

@@ -35,11 +35,11 @@ from llm_energy.records import (
     check_titles,
     holds_already,
     parse_record,
-    paths,
     read_record,
     rows_text,
 )
 from llm_energy.records.comparison import Comparisons
+from llm_energy.records.files import paths
 from llm_energy.records.load_curve import LoadCurves
 
 ROWS_SHOWN = 10

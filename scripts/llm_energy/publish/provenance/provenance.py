@@ -11,7 +11,8 @@ from llm_energy.core.errors import LlmEnergyError
 from llm_energy.core.files import read_json, sha256_file
 from llm_energy.core.git import git_state
 from llm_energy.environments import registry as environments
-from llm_energy.records import SCHEMA_VERSION, TableSources, paths, read_record
+from llm_energy.records import SCHEMA_VERSION, TableSources, read_record
+from llm_energy.records.files import paths
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from llm_energy.core.errors import LlmEnergyError
 from llm_energy.core.files import read_json, sha256_bytes, sha256_file
 from llm_energy.environments import registry
 from llm_energy.publish.provenance.provenance import Provenance
-from llm_energy.records import paths
+from llm_energy.records.files import paths
 
 METADATA = "ro-crate-metadata.json"
 NO_LICENSE = "Not stated. Ask the authors of the data before you use it."

@@ -17,7 +17,7 @@ from llm_energy.publish.plots import describe
 from llm_energy.publish.report import abstract, cells, charts, content, methods
 from llm_energy.publish.report.library import drawing_library
 from llm_energy.publish.report.sources import Sources, read_sources
-from llm_energy.records.metrics import METRICS
+from llm_energy.records.registry.metrics import METRICS
 
 HERE = Path(__file__).parent
 TERMINAL_WIDTH = 100

@@ -11,7 +11,7 @@ from llm_energy.analysis.statistics.format import absolute_quantity, bias, signi
 from llm_energy.publish.report.sources import Sources, counted, listed
 from llm_energy.records import AggregateRow, Flag, Statistic
 from llm_energy.records.comparison import Lowest
-from llm_energy.records.metrics import COMPONENTS, GROSS
+from llm_energy.records.registry.metrics import COMPONENTS, GROSS
 
 MOST_REASONS = 3
 MOST_LOWEST = 4

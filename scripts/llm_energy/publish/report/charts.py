@@ -20,7 +20,7 @@ from llm_energy.publish.plots import (
     Plot,
     spans_widely,
 )
-from llm_energy.records.metrics import COMPONENTS, GROSS, METRICS, SPEED
+from llm_energy.records.registry.metrics import COMPONENTS, GROSS, METRICS, SPEED
 
 MOST_BARS = 40
 ESTIMATES = "What is hollow or pale is an estimate."

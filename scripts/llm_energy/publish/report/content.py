@@ -7,14 +7,14 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from llm_energy.analysis.rows import key, place
+from llm_energy.analysis.grouping.rows import key, place
 from llm_energy.analysis.statistics.format import bias, mean_only, quantity
 from llm_energy.core.files import canonical_json
 from llm_energy.publish.plots import Plot
 from llm_energy.publish.report.sources import Sources, listed
 from llm_energy.records import AggregateRow, Metrics, Statistic, Verdict
 from llm_energy.records.comparison import Comparison, Limits
-from llm_energy.records.metrics import (
+from llm_energy.records.registry.metrics import (
     GROSS,
     METRICS,
     NET,

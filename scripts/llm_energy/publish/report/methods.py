@@ -7,7 +7,7 @@ from typing import Any
 
 from llm_energy.publish.report.sources import Sources, counted, listed
 from llm_energy.records import Measurement
-from llm_energy.records.engines import REGISTRY
+from llm_energy.records.registry.engines import REGISTRY
 
 THERMAL = {
     "sustained": "after that, passes were served on until the GPUs' temperature had settled",

@@ -8,7 +8,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from llm_energy.analysis.rows import one_per_place, representatives, with_energy
+from llm_energy.analysis.grouping.rows import one_per_place, representatives, with_energy
 from llm_energy.core.files import read_json
 from llm_energy.records import (
     Aggregate,

@@ -22,11 +22,12 @@ from llm_energy.publish.tables import (
     views,
 )
 from llm_energy.publish.tables.cell_rows import ordered
-from llm_energy.publish.tables.latex import to_latex
-from llm_energy.publish.tables.markdown import to_markdown
-from llm_energy.publish.tables.table import Results, Table
-from llm_energy.publish.tables.text import to_text
-from llm_energy.records import SCHEMA_VERSION, TableSources, paths, rows_text
+from llm_energy.publish.tables.writers.latex import to_latex
+from llm_energy.publish.tables.writers.markdown import to_markdown
+from llm_energy.publish.tables.writers.table import Results, Table
+from llm_energy.publish.tables.writers.text import to_text
+from llm_energy.records import SCHEMA_VERSION, TableSources, rows_text
+from llm_energy.records.files import paths
 
 TABLES: dict[str, Callable[[Results], Table]] = {
     "energy": energy.table,

@@ -11,7 +11,7 @@ from typing import NamedTuple
 from llm_energy.analysis.statistics.format import ABSENT, bias, quantity
 from llm_energy.core.errors import LlmEnergyError
 from llm_energy.publish.csv_text import csv_text
-from llm_energy.publish.tables.table import (
+from llm_energy.publish.tables.writers.table import (
     Column,
     Footnotes,
     Line,
@@ -22,7 +22,7 @@ from llm_energy.publish.tables.table import (
     title,
 )
 from llm_energy.records import Aggregate, AggregateRow, Statistic
-from llm_energy.records.metrics import METRICS, NET
+from llm_energy.records.registry.metrics import METRICS, NET
 
 TOLD_ELSEWHERE = {"M11", "M12", "M22"}  # by the label of the row, its components and the caption
 MEANINGS = {

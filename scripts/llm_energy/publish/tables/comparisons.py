@@ -6,7 +6,7 @@ from itertools import groupby
 
 from llm_energy.analysis.statistics.format import three_digits, with_ends
 from llm_energy.publish.tables.cell_rows import Frame, framed
-from llm_energy.publish.tables.table import Column, Footnotes, Line, Results, Table, row_id
+from llm_energy.publish.tables.writers.table import Column, Footnotes, Line, Results, Table, row_id
 from llm_energy.records.comparison import Comparison, Crossover, Side
 
 NOT_COMPARED = "Nothing to show: no two cells of this sweep were compared."

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from llm_energy.publish.tables.cell_rows import Measure, statistics_table
-from llm_energy.publish.tables.table import Results, Table
-from llm_energy.records.metrics import OF_COMPONENT
+from llm_energy.publish.tables.writers.table import Results, Table
+from llm_energy.records.registry.metrics import OF_COMPONENT
 
 MEASURES = tuple(
     Measure(component, name, optional=True) for component, name in OF_COMPONENT.items()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from llm_energy.analysis.rows import Place, hidden, visible
+from llm_energy.analysis.grouping.rows import Place, hidden, visible
 from llm_energy.analysis.statistics.format import absolute_quantity, mean_only
 from llm_energy.publish.tables.cell_rows import (
     CELL,
@@ -19,7 +19,7 @@ from llm_energy.publish.tables.cell_rows import (
     remarks,
     to_csv,
 )
-from llm_energy.publish.tables.table import (
+from llm_energy.publish.tables.writers.table import (
     Column,
     Footnotes,
     Line,
@@ -30,7 +30,7 @@ from llm_energy.publish.tables.table import (
     title,
 )
 from llm_energy.records import AggregateRow
-from llm_energy.records.metrics import (
+from llm_energy.records.registry.metrics import (
     FACILITY,
     GROSS,
     NET,

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from llm_energy.publish.tables.cell_rows import CELL, Frame, block_title, framed, place
-from llm_energy.publish.tables.table import Column, Line, Results, Table, row_id
+from llm_energy.publish.tables.writers.table import Column, Line, Results, Table, row_id
 from llm_energy.records import AggregateRow
 
 COLUMNS = (

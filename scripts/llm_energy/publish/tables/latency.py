@@ -18,9 +18,9 @@ from llm_energy.publish.tables.cell_rows import (
     parts_of,
     place,
 )
-from llm_energy.publish.tables.table import Column, Footnotes, Line, Results, Table, row_id
+from llm_energy.publish.tables.writers.table import Column, Footnotes, Line, Results, Table, row_id
 from llm_energy.records import Aggregate, AggregateRow
-from llm_energy.records.metrics import METRICS
+from llm_energy.records.registry.metrics import METRICS
 
 MEANS = {
     "ttft": "ttft_s",

@@ -15,10 +15,10 @@ from llm_energy.publish.tables.cell_rows import (
     place,
     remarks,
 )
-from llm_energy.publish.tables.table import Column, Footnotes, Line, Results, Table, row_id
+from llm_energy.publish.tables.writers.table import Column, Footnotes, Line, Results, Table, row_id
 from llm_energy.records import Aggregate, AggregateRow
 from llm_energy.records.load_curve import Estimate, LoadFit, LoadPoint
-from llm_energy.records.metrics import GROSS, METRICS, PER_REQUEST, SPEED
+from llm_energy.records.registry.metrics import GROSS, METRICS, PER_REQUEST, SPEED
 
 Key = tuple[str, str, str, tuple[str, ...]]
 

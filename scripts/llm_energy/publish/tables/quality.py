@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from llm_energy.publish.tables.cell_rows import Measure, statistics_table
-from llm_energy.publish.tables.table import Results, Table
+from llm_energy.publish.tables.writers.table import Results, Table
 from llm_energy.records import AggregateRow
-from llm_energy.records.metrics import GROSS
+from llm_energy.records.registry.metrics import GROSS
 
 ENERGY = Measure("gross", GROSS)
 MEASURES = (

@@ -8,7 +8,15 @@ from dataclasses import fields
 from llm_energy.analysis.sameness import Sameness
 from llm_energy.analysis.statistics.format import ABSENT
 from llm_energy.publish.csv_text import csv_text
-from llm_energy.publish.tables.table import Column, Footnotes, Line, Sheet, Table, row_id, title
+from llm_energy.publish.tables.writers.table import (
+    Column,
+    Footnotes,
+    Line,
+    Sheet,
+    Table,
+    row_id,
+    title,
+)
 
 COLUMNS = (
     Column("model", "Model", brief="Model"),

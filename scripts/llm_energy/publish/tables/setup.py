@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from llm_energy.analysis.rows import place, visible
+from llm_energy.analysis.grouping.rows import place, visible
 from llm_energy.analysis.statistics.format import significant
 from llm_energy.publish.tables.cell_rows import Frame, framed, label
-from llm_energy.publish.tables.table import Column, Line, Results, Table
+from llm_energy.publish.tables.writers.table import Column, Line, Results, Table
 from llm_energy.records import AggregateRow
 
 MOST_SHOWN = 8  # values of one condition; the CSV has all

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 
 from llm_energy.analysis.compare.sweeps import Changed
 from llm_energy.analysis.statistics.format import change, interval
-from llm_energy.publish.tables import text
-from llm_energy.publish.tables.table import Column, Footnotes, Line, Sheet
-from llm_energy.records.metrics import METRICS
+from llm_energy.publish.tables.writers import text
+from llm_energy.publish.tables.writers.table import Column, Footnotes, Line, Sheet
+from llm_energy.records.registry.metrics import METRICS
 
 COLUMNS = tuple(
     Column(head, None, brief=head)

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from llm_energy.analysis.statistics.format import ABSENT, quantity, three_digits, with_interval
 from llm_energy.publish.tables.cell_rows import Frame, framed
-from llm_energy.publish.tables.table import Column, Footnotes, Line, Results, Table, row_id
+from llm_energy.publish.tables.writers.table import Column, Footnotes, Line, Results, Table, row_id
 from llm_energy.records import AggregateRow, Statistic
 from llm_energy.records.comparison import Candidate, Limits, RankedRow, Recommendation
-from llm_energy.records.metrics import DENOMINATORS, GROSS, METRICS, OF_COMPONENT
+from llm_energy.records.registry.metrics import DENOMINATORS, GROSS, METRICS, OF_COMPONENT
 
 PLACE = (Column("cell", "Cell"), Column("workload", "Workload"))
 DENOMINATORS_EXPLANATION = (

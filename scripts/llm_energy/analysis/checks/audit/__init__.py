@@ -1,0 +1,1 @@
+"""Audit checks: are files, parts and repeats whole, and as they were when they were measured."""

@@ -1,0 +1,1 @@
+"""Checks of the joules and of the sensors that counted them."""

@@ -1,0 +1,1 @@
+"""When requests arrive: at random rates, in bursts, or as a real service saw them."""

@@ -1,0 +1,1 @@
+"""Write one table as text, Markdown or LaTeX."""

@@ -1,0 +1,1 @@
+"""What every stage must agree on: the engines, the metrics, and the order of cells."""

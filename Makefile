@@ -82,7 +82,7 @@ ALONE = tests/engines/test_sharding.py tests/engines/test_timed_traffic.py
 # runs inside that engine's environment.
 test: ## run the tests (PYTEST='-k name' chooses some of those without an engine)
 	@$(MAKE) --no-print-directory $(TWO) envs test-envs test-tools
-	$(DEV)/python -m pytest -q -n 2 --dist loadfile --no-loadscope-reorder --ignore tests/engines \
+	$(DEV)/python -m pytest -q -n 3 --dist loadfile --no-loadscope-reorder --ignore tests/engines \
 	  -m 'not engine' $(PYTEST)
 	@for stamp in $$($(STAMPS) $(BACKENDS)); do \
 	  place=$${stamp%/.installed}; \

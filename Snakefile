@@ -32,6 +32,8 @@ if not MEASURED:
 
     include: "workflow/rules/plan.smk"
     include: "workflow/rules/models.smk"
+    include: "workflow/rules/quantise.smk"
+    include: "workflow/rules/prompts.smk"
     include: "workflow/rules/measure.smk"
 
 

@@ -131,7 +131,7 @@ def test_a_copy_with_other_times_measures_nothing(project):
     for path in (project.folder / "results").rglob("*"):
         then = time.time() - draw.uniform(0, 86400)
         os.utime(path, (then, then))
-    assert not {"measure", "prompts", "model", "plan"} & set(
+    assert not {"measure", "prompts", "models", "plan"} & set(
         project.jobs("--configfile", "sim.yaml")
     )
 

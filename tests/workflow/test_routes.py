@@ -56,7 +56,7 @@ def routes(tmp_path_factory):
     (conda.folder / ".venvs").unlink()
     for project in (venvs, conda, slurm):
         project.write_config("tiny", sweep)
-    arguments = ("--configfile", "tiny.yaml")
+    arguments = ("--configfile", "tiny.yaml", "--until", "tables")
     with running_cluster(), ThreadPoolExecutor() as pool:
         ends = [
             pool.submit(conda.snakemake, "--use-conda", *arguments, PATH=path),

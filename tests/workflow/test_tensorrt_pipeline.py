@@ -55,7 +55,7 @@ def swept(tmp_path_factory):
         device="cuda",
     )
     project.config = project.write_config("tiny", sweep)
-    project.snakemake("--configfile", project.config)
+    project.snakemake("--configfile", project.config, "--until", "tables")
     return project
 
 

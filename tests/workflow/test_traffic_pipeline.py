@@ -42,7 +42,8 @@ def swept(tmp_path_factory):
     same = {key: tiny[key] for key in ("name", "models", "device", "protocol")}
     prompts = EXAMPLE["prompts"] | {"chat_template": False}
     sweep = EXAMPLE | same | {"workloads": workloads, "prompts": prompts, "backends": BACKENDS}
-    project.snakemake("--configfile", project.write_config("tiny", sweep))
+    config = project.write_config("tiny", sweep)
+    project.snakemake("--configfile", config, "--until", "tables")
     return project
 
 

@@ -14,7 +14,7 @@ from support.project import ROOT, Project, example, tiny_sweep
 from llm_energy.environments import registry
 
 PRECISIONS = example("precisions")["precisions"]
-STAGES = ("audit", "validate", "normalise", "aggregate", "compare", "load", "sameness")
+STAGES = ("audit", "validate", "normalise", "aggregate", "compare", "load_curve", "sameness")
 SHOWN = ("tables", "data", "figures", "report", "provenance")
 CHEAP = dict.fromkeys((*STAGES, *SHOWN, "all"), 1)
 

@@ -28,7 +28,7 @@ ROOT = Path(__file__).resolve().parents[2]
 PROMPT = tuple(range(20, 32))
 QUANTISE = """
 import pathlib, sys
-from llm_energy.inputs.quantise import quantise_8bit
+from llm_energy.inputs.models.quantise import quantise_8bit
 quantise_8bit(*map(pathlib.Path, sys.argv[1:]))
 """
 

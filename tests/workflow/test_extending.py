@@ -48,7 +48,7 @@ from support import builders
 from llm_energy.analysis.energy.accounting import work
 from llm_energy.analysis.normalise import _of_window
 from llm_energy.records import Metrics
-from llm_energy.records.metrics import METRICS, SUMMARISED
+from llm_energy.records.registry.metrics import METRICS, SUMMARISED
 measured = builders.measurement()
 (window, *_), (workload, *_) = measured.windows, measured.spec.workloads
 found = _of_window(measured, window, workload, builders.verdict(), work(window))

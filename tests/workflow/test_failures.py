@@ -181,7 +181,7 @@ def test_a_model_alone_that_fails_is_told_and_no_cell_is_said_to_have(failed):
     (failed.folder / "fault").touch()
     before = set(failed.folder.rglob("*.failed.json"))
     told = run(failed, 1, "--until", "models")
-    assert "model: huggingface.co cannot be reached\n    see logs/models/unfetched.log" in told
+    assert "models: huggingface.co cannot be reached\n    see logs/models/unfetched.log" in told
     assert set(failed.folder.rglob("*.failed.json")) == before
 
 

@@ -43,7 +43,7 @@ def test_default_sweep_is_the_demonstration():
     assert [b.id for b in sweep.backends] == ["pytorch", "vllm"]
     assert [p.precision for p in sweep.precisions] == ["float32", "int8", "int4"]
     assert [w.parameters["batching"]["batch_size"] for w in sweep.workloads] == [1, 4]
-    assert sweep.repeats == 2
+    assert sweep.repeats == 3
     lengths = [w.parameters[k] for w in sweep.workloads for k in _LENGTHS]
     assert len(set(lengths)) == 1
     assert sweep.models[0].source["kind"] == "pypi"

@@ -316,6 +316,8 @@ def _latencies(rows: list[Metrics]) -> dict[str, Statistic]:
 def _summarise(rows: list[Metrics], name: str) -> Statistic:
     """Summarise one metric over repeats; measured energies get what their counters leave open."""
     rows = [row for row in rows if getattr(row, name) is not None]
+    if rows and name == OF_COMPONENT.get("+".join(rows[0].components)):
+        name = GROSS  # the only component's joules are all there are, with the same interval
     found = summarise(_values(rows, name))
     if not rows or any(row.counter_lag_j is None or not row.gross_energy_j for row in rows):
         return found

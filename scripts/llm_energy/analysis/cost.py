@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from llm_energy.analysis.energy.accounting import sums
+from llm_energy.analysis.statistics.format import significant
 from llm_energy.analysis.statistics.intervals import t_quantile
 from llm_energy.core.units import kilowatt_hours_from_joules, readable_duration
 from llm_energy.inputs.currency import current
@@ -159,7 +160,7 @@ def report(costs: Sequence[CellCost], sweep: str) -> str:
     for status in sorted({status for cost in left for status in cost.energy_j}):
         energy_j = sum(cost.energy_j.get(status, 0.0) for cost in left)
         kilowatt_hours = kilowatt_hours_from_joules(energy_j)
-        lines.append(f"  energy ({status} power): {bound}{kilowatt_hours:.2g} kWh")
+        lines.append(f"  energy ({status} power): {bound}{significant(kilowatt_hours)} kWh")
     for cost in costs:
         about = "at least" if cost.at_least else "about"
         each = f"{about} {readable_duration(cost.repeat_s)} each"

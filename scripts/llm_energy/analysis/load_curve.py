@@ -23,6 +23,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from statistics import fmean
 from typing import Any
 
+from llm_energy.analysis.statistics.format import three_digits
 from llm_energy.analysis.statistics.intervals import t_quantile
 from llm_energy.analysis.statistics.summary import summarise
 from llm_energy.records import (
@@ -146,8 +147,8 @@ def _misfit(found: Sequence[tuple[Sequence[Metrics], Any]], power_w: Estimate) -
     if not worst_w > half_w + ROUNDING * abs(power_w.value):
         return None
     return (
-        f"the windows do not lie on a line: one rate is {worst_w:.3g} W off, the interval of "
-        f"P_loaded would be ± {half_w:.3g} W"
+        f"the windows do not lie on a line: one rate is {three_digits(worst_w)} W off, the "
+        f"interval of P_loaded would be ± {three_digits(half_w)} W"
     )
 
 
@@ -165,9 +166,9 @@ def _contradiction(
     if not above_w > allowed_w + ROUNDING * abs(power_w.value):
         return None
     return (
-        f"the line would begin at {power_w.value:.4g} W, which is no power of waiting: the loaded "
-        f"engine was measured to wait at {fmean(idle_w):.4g} W, and {SIGMAS:g} standard "
-        f"uncertainties are {allowed_w:.3g} W"
+        f"the line would begin at {three_digits(power_w.value)} W, which is no power of waiting: "
+        f"the loaded engine was measured to wait at {three_digits(fmean(idle_w))} W, and "
+        f"{SIGMAS:g} standard uncertainties are {three_digits(allowed_w)} W"
     )
 
 

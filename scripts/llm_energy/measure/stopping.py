@@ -10,6 +10,7 @@ from pathlib import Path
 
 from llm_energy.analysis.checks import WindowEvidence, expected_of, flags_of, verdict_word
 from llm_energy.analysis.energy.accounting import sums, work
+from llm_energy.analysis.statistics.format import significant
 from llm_energy.analysis.statistics.intervals import t_quantile_without_scipy
 from llm_energy.analysis.statistics.summary import summarise
 from llm_energy.core.errors import RecordError
@@ -45,7 +46,7 @@ def enough(values_j: Mapping[str, Sequence[float]], settings: Protocol) -> str |
     if not all(half < target for _, half in found.values()):
         return None
     figures = ", ".join(
-        f"{w} {mean:.4g} J per token, {half:.2g} %" for w, (mean, half) in found.items()
+        f"{w} {mean:.4g} J per token, {significant(half)} %" for w, (mean, half) in found.items()
     )
     return (
         f"half the 95 % interval is within {target:g} % of the mean after {min(counts)} repeats: "

@@ -17,6 +17,7 @@ from support import builders, comparison_example, report_sweep
 from support.report_sweep import HOSTILE
 
 from llm_energy.analysis.compare.stage import comparisons
+from llm_energy.analysis.statistics.format import NOISY_MEANING
 from llm_energy.core.files import write_json
 from llm_energy.core.serialize import to_dict
 from llm_energy.publish.plots import describe
@@ -155,8 +156,10 @@ def test_comparisons_of_an_older_version_name_no_lowest():
     assert answers(old)[LOWEST] == abstract.NOT_COMPARED
 
 
-def test_a_wide_interval_is_written_without_an_exponent():
-    assert answers(small(row(half=1.05)))["How sure is that?"].startswith("To ± 210 %")
+def test_what_is_too_noisy_is_said_in_words():
+    told = answers(small(row(half=1.05)))["How sure is that?"]
+    assert told.startswith("Not at all: over 5 repeats it is too noisy.")
+    assert told.count(NOISY_MEANING) == 1
 
 
 def test_alone_there_is_nothing_to_compare():

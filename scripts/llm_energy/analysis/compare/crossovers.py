@@ -8,12 +8,17 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Literal
 
 from llm_energy.analysis.statistics.format import significant
-from llm_energy.records.comparison import Comparison, Crossover, CrossoverPoint
+from llm_energy.records.comparison import UNTOLD, Comparison, Crossover, CrossoverPoint
 from llm_energy.records.registry.metrics import GROSS
 
 Kind = Literal["saves", "costs", "starts_saving", "stops_saving", "several", "undecided"]
 STEPS = 400  # between two batch sizes; far finer than any interval
-WORDS = {"less": "less", "more": "more", "not_distinguishable": "not distinguishable"}
+WORDS = {
+    "less": "less",
+    "more": "more",
+    "not_distinguishable": "no telling",
+    "too_few_pairs": "too few repeats",
+}
 
 
 def crossovers(comparisons: Iterable[Comparison]) -> list[Crossover]:
@@ -153,7 +158,7 @@ def _statement(
             f"{names} uses less energy {reference} {word} a batch size of about "
             f"{significant(size)} (95 % CI {ends[0]} to {ends[1]})"
         )
-    if {one.outcome for one in line} == {"not_distinguishable"}:
+    if {one.outcome for one in line} <= set(UNTOLD):
         precision = first.reference.precision
         return f"{names} cannot be told from {precision} at any batch size measured ({sizes})"
     told = ", ".join(

@@ -8,7 +8,15 @@ from dataclasses import replace
 
 from llm_energy.analysis.compare.series import Pair
 from llm_energy.analysis.grouping.comparability import in_words
-from llm_energy.analysis.statistics.format import MANY_TIMES, change, interval, significant
+from llm_energy.analysis.statistics.format import (
+    FEW_TIMES,
+    MANY_TIMES,
+    change,
+    interval,
+    significant,
+    too_wide,
+    visible,
+)
 from llm_energy.analysis.statistics.paired import (
     ALPHA,
     Ratio,
@@ -165,16 +173,20 @@ def verdict(found: Comparison, verb: str, unit: str, compared: int) -> str:
     if found.outcome == "too_few_pairs":
         lacking = "their repeats do not scatter at all" if found.n > 1 else "an interval takes two"
         return f"{other} and {reference} share {found.n} usable blocks, and {lacking}"
-    given = interval(found.ci_low, found.ci_high)
+    given, wide = interval(found.ci_low, found.ci_high), too_wide(found.ci_low, found.ci_high)
     if found.outcome == "not_distinguishable":
-        seen = significant(found.smallest_detectable_percent)
         by_itself = not found.ci_low <= 1 <= found.ci_high
         corrected = f" after the correction for {compared} comparisons" if by_itself else ""
+        told = "the ratio is too noisy to be given" if wide else f"{change(found.ratio)}, {given}"
         return (
             f"{other} and {reference} are not distinguishable at n = {found.n}{corrected} "
-            f"in {unit} ({change(found.ratio)}, {given}); {seen} % would have been found"
+            f"in {unit} ({told}); {visible(found.smallest_detectable_percent)}"
         )
-    if found.ratio >= MANY_TIMES:
+    if wide:
+        most = f"at most {significant(found.ci_high)}"
+        bound = most if found.ratio < 1 else f"at least {significant(found.ci_low)}"
+        return f"{other} {verb} {bound} times the {unit} of {reference} (95 % confidence)"
+    if found.ratio >= MANY_TIMES or found.ratio <= FEW_TIMES:
         return f"{other} {verb} {significant(found.ratio)} times the {unit} of {reference}, {given}"
     return f"{other} {verb} {change(found.ratio)} {unit} than {reference}, {given}"
 

@@ -23,7 +23,7 @@ LATENCIES = {
     "max_e2e_latency_s": "e2e_latency_s",
 }
 
-MOST_TIES = 2  # that are named
+MOST_NAMED = 3  # of those that cannot be told apart
 
 
 @dataclass(frozen=True)
@@ -57,6 +57,11 @@ class Choice:
         """Return those within the bounds that cannot be told from the best."""
         found = (self.candidates[k] for k in self.that(*UNTOLD))
         return tuple(_place(one) for one in found if not one.refused)
+
+    @property
+    def tied(self) -> list[AggregateRow]:
+        """Return the rows of the ties."""
+        return [row for row in self.rows if place(row) in self.ties]
 
 
 def choices(
@@ -190,13 +195,22 @@ def _statement(choice: Choice) -> str:
     joules = with_interval(best.energy_j, best.energy_ci_low_j, best.energy_ci_high_j)
     estimated = "estimated " if row.energy_status == "estimated" else ""
     within = " within the bounds" if choice.bounds else ""
-    tied = [one for one in choice.rows if place(one) in choice.ties]
-    named = [f"{one.precision} at {one.workload}" for one in tied]
-    named = named[:MOST_TIES] + [f"{len(named) - MOST_TIES} more"] * (len(named) > MOST_TIES)
-    untold = f", which cannot be told from {' and '.join(named)}" if named else ""
+    energy = f"the lowest {estimated}energy for {row.model}{within}{work}"
+    named = [f"{one.precision} at {one.workload}" for one in choice.tied]
+    if not named:
+        return (
+            f"On {row.backend}, {row.precision} at {row.workload} has {energy}: {joules} J per "
+            f"output token (n = {row.n})"
+        )
+    if len(named) + 1 == len(choice.rows) > MOST_NAMED:
+        count = len(choice.rows)
+        return f"On {row.backend}, {energy} cannot be told among all {count} (n = {row.n})"
+    named = [f"{row.precision} at {row.workload}", *named]
+    rest = len(named) - MOST_NAMED
+    told = [*named[:MOST_NAMED], f"{rest} more"] if rest > 0 else named
     return (
-        f"On {row.backend}, {row.precision} at {row.workload} has the lowest {estimated}energy for "
-        f"{row.model}{within}{work}: {joules} J per output token (n = {row.n}){untold}"
+        f"On {row.backend}, {energy} is that of {', '.join(told[:-1])} or {told[-1]}, which cannot "
+        f"be told apart (n = {row.n})"
     )
 
 

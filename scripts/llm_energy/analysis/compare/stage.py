@@ -133,14 +133,17 @@ def findings(
     ]
     if undecided:
         least = max(one.smallest_detectable_percent for one in undecided)
+        missed = "even a doubling" if least >= 100 else f"a difference of {significant(least)} %"
         yield (
-            f"{len(undecided)} pairs cannot be told apart in {METRICS[GROSS].label}; differences "
-            f"of up to {significant(least)} % may have been missed"
+            f"{len(undecided)} pairs cannot be told apart in {METRICS[GROSS].label}; {missed} may "
+            "have been missed"
         )
 
 
 def _runner_up(one: Recommendation) -> str | None:
-    """Say how the next best that keeps the bounds stands against the best."""
+    """Say how the next best that keeps the bounds stands against the best, if that can be told."""
+    if one.ties:
+        return None
     kept = [c for c in one.candidates if not c.refused and (c.cell, c.workload) != one.best]
     return kept[0].against_best if kept and one.best else None
 

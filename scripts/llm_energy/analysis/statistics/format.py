@@ -1,4 +1,8 @@
-"""Write numbers with the digits that they support, and ratios and their intervals in words."""
+"""Write numbers with the digits that they support, and ratios and their intervals in words.
+
+With two or three repeats an interval may be wider than its number. Such a number is only roughly
+known, so it stands behind ``NOISY`` without an interval; who shows one says ``NOISY_MEANING`` once.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +11,14 @@ import math
 from llm_energy.records import Statistic
 
 ABSENT = "\u2013"
-MANY_TIMES = 2.0
+NOISY = "\u2248 "
+NOISY_MEANING = (
+    "\u2248 stands before what is too noisy for its repeats: the 95 % interval is as wide as the "
+    "number itself, or wider."
+)
+MANY_TIMES, FEW_TIMES = 2.0, 0.1
+ALIKE = 1e-9  # a relative interval that is the rounding of a sum, not scatter
+WIDEST = 100.0  # the ends of a ratio's interval, one over the other, beyond which it says nothing
 
 
 def quantity(statistic: Statistic) -> str:
@@ -33,18 +44,23 @@ def with_interval(mean: float | None, low: float | None, high: float | None) -> 
     """Write a mean with half its interval, in the digits that the interval supports.
 
     The half-width gets two significant digits, so that it is never rounded to 0, and the mean as
-    many decimals. Without an interval the mean gets two significant digits.
+    many decimals. Without an interval the mean gets two significant digits, and four where all
+    repeats are alike.
 
     >>> with_interval(0.123456, 0.111, 0.1358), with_interval(0.123456, None, None)
     ('0.123 ± 0.012', '0.12')
+    >>> with_interval(14.2426, 14.2426, 14.2426), with_interval(0.4, -1.7, 2.5)
+    ('14.24', '\u2248 0.40')
     """
     if mean is None:
         return ABSENT
     if low is None or high is None:
         return _fixed(mean, _decimals(mean, 2))
     half = (high - low) / 2
-    if half == 0:
-        return f"{_fixed(mean, _decimals(mean, 3))} ± 0"
+    if half <= ALIKE * abs(mean):
+        return _fixed(mean, _decimals(mean, 4))
+    if half >= abs(mean):
+        return f"{NOISY}{_fixed(mean, _decimals(mean, 2))}"
     decimals = _decimals(half, 2)
     return f"{_fixed(mean, decimals)} ± {_fixed(half, decimals)}"
 
@@ -54,6 +70,8 @@ def mean_only(statistic: Statistic) -> str:
 
     >>> mean_only(Statistic(5, 83.456, 3.0, 80.0, 86.9))
     '83'
+    >>> mean_only(Statistic(2, 83.456, 30.0, -180.0, 346.9))
+    '\u2248 83'
     """
     if statistic.mean is None:
         return ABSENT
@@ -61,22 +79,36 @@ def mean_only(statistic: Statistic) -> str:
     if statistic.ci_low is None:
         return _fixed(statistic.mean, _decimals(statistic.mean, 2))
     half = statistic.ci_half
+    if half >= abs(statistic.mean) > 0:
+        return f"{NOISY}{_fixed(statistic.mean, least)}"
     return _fixed(statistic.mean, max(least, min(most, _decimals(half, 1) if half else most)))
 
 
-def with_ends(value: float | None, low: float | None, high: float | None) -> tuple[str, str, str]:
-    """Write a value and the ends of its interval, in the digits that the interval supports.
+def too_wide(low: float | None, high: float | None) -> bool:
+    """Return whether the interval of a positive number is so wide that it says nothing.
 
-    >>> with_ends(0.81999, 0.7701, 0.8802)
-    ('0.820', '0.770', '0.880')
-    >>> with_ends(0.81999, None, None)
-    ('0.82', '\u2013', '\u2013')
+    >>> too_wide(0.0094, 82.0), too_wide(0.77, 0.88), too_wide(None, 0.88)
+    (True, False, False)
+    """
+    return low is not None and high is not None and high > WIDEST * low
+
+
+def with_ends(value: float | None, low: float | None, high: float | None) -> tuple[str, str, str]:
+    """Write a positive value and the ends of its interval, in the digits that this supports.
+
+    Of an interval that is too wide the ends are left out.
+
+    >>> with_ends(0.81999, 0.7701, 0.8802), with_ends(0.9, 0.1, 8.1)
+    (('0.820', '0.770', '0.880'), ('0.90', '0.10', '8.10'))
+    >>> with_ends(0.81999, None, None), with_ends(0.9, 0.0094, 82.0)
+    (('0.82', '\u2013', '\u2013'), ('\u2248 0.90', '\u2013', '\u2013'))
     """
     if value is None:
         return (ABSENT,) * 3
-    known = [end for end in (low, high) if end is not None]
-    half = max((abs(end - value) for end in known), default=0.0)
-    decimals = _decimals(half, 2) if half else _decimals(value, 2)
+    if too_wide(low, high):
+        return f"{NOISY}{_fixed(value, _decimals(value, 2))}", ABSENT, ABSENT
+    halves = [abs(end - value) for end in (low, high) if end is not None and end != value]
+    decimals = _decimals(min(halves, default=value), 2)
     ends = (ABSENT if end is None else _fixed(end, decimals) for end in (low, high))
     return (_fixed(value, decimals), *ends)
 
@@ -102,11 +134,13 @@ def significant(value: float, digits: int = 2) -> str:
 def change(ratio: float) -> str:
     """Say by how much something is less or more.
 
-    >>> change(0.82), change(1.041), change(3.14)
-    ('18 % less', '4.1 % more', '3.1 times as much')
+    >>> change(0.82), change(1.041), change(3.14), change(0.0123), change(1.0)
+    ('18 % less', '4.1 % more', '3.1 times as much', '0.012 times as much', 'the same')
     """
-    if ratio >= MANY_TIMES:
+    if ratio >= MANY_TIMES or ratio <= FEW_TIMES:
         return f"{significant(ratio)} times as much"
+    if abs(ratio - 1) <= ALIKE:
+        return "the same"
     return f"{significant(100 * abs(ratio - 1))} % {'less' if ratio < 1 else 'more'}"
 
 
@@ -115,16 +149,38 @@ def interval(low: float, high: float) -> str:
 
     >>> interval(0.77, 0.88), interval(0.98, 1.03), interval(2.5, 3.5)
     ('95 % CI 12 to 23 %', '95 % CI 2.0 % less to 3.0 % more', '95 % CI 2.5 to 3.5 times')
-    >>> interval(0.626, 0.628)
-    '95 % CI 37.2 to 37.4 %'
+    >>> interval(0.626, 0.628), interval(0.002, 0.5), interval(0.01, 80.0)
+    ('95 % CI 37.2 to 37.4 %', '95 % CI too wide to say', '95 % CI too wide to say')
     """
-    if high < 1:
+    if too_wide(low, high):
+        return "95 % CI too wide to say"
+    if low > FEW_TIMES and high < 1:
         return f"95 % CI {_ends(100 * (1 - high), 100 * (1 - low))} %"
     if low > 1 and high < MANY_TIMES:
         return f"95 % CI {_ends(100 * (low - 1), 100 * (high - 1))} %"
-    if low > 1:
+    if low > 1 or high < 1:
         return f"95 % CI {_ends(low, high)} times"
     return f"95 % CI {change(low)} to {change(high)}"
+
+
+def visible(percent: float) -> str:
+    """Say which true difference would have been found.
+
+    >>> visible(5.13), visible(69294221.0)
+    ('5.1 % would have been found', 'not even a doubling would have been found')
+    """
+    if percent >= 100:
+        return "not even a doubling would have been found"
+    return f"{significant(percent)} % would have been found"
+
+
+def percent_or_more(percent: float | None) -> str:
+    """Write a difference in percent; one beyond a doubling is no number to go by.
+
+    >>> percent_or_more(5.13), percent_or_more(69294221.0)
+    ('5.13', '>100')
+    """
+    return ">100" if percent is not None and percent > 100 else three_digits(percent)
 
 
 def _ends(low: float, high: float) -> str:

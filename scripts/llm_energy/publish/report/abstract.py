@@ -7,7 +7,15 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import compress, zip_longest
 
-from llm_energy.analysis.statistics.format import absolute_quantity, bias, significant
+from llm_energy.analysis.statistics.format import (
+    ABSENT,
+    NOISY,
+    NOISY_MEANING,
+    absolute_quantity,
+    bias,
+    quantity,
+    significant,
+)
 from llm_energy.publish.report.sources import Sources, counted, listed
 from llm_energy.records import AggregateRow, Flag, Statistic
 from llm_energy.records.comparison import Lowest
@@ -151,6 +159,8 @@ def _interval(statistic: Statistic) -> str:
     if statistic.ci_low is None:
         return "not at all: one repeat shows no scatter, so there is no interval"
     half = 100 * statistic.ci_half / statistic.mean
+    if half >= 100:
+        return f"not at all: over {counted(statistic.n, 'repeat')} it is too noisy"
     if statistic.n == 1:
         return (
             f"to ± {significant(half)} %, the uncertainty of the meter alone: with one repeat, "
@@ -162,12 +172,13 @@ def _interval(statistic: Statistic) -> str:
 def _doubts(row: AggregateRow) -> list[str]:
     told = []
     statistic = row.statistics[GROSS]
+    if quantity(statistic).startswith(NOISY):
+        told.append(NOISY_MEANING)
     if row.energy_status == "estimated":
         told.append("The interval shows how the estimate scatters, not how wrong the model is.")
-    if statistic.absolute_ci_low is not None:
-        told.append(
-            f"Beyond this GPU, with the sensors' own error: {absolute_quantity(statistic)} J."
-        )
+    absolute = absolute_quantity(statistic)
+    if absolute != ABSENT and not absolute.startswith(NOISY):
+        told.append(f"Beyond this GPU, with the sensors' own error: {absolute} J.")
     if row.degraded:
         told.append(
             f"A warning is on {row.degraded} of its {counted(row.n, 'repeat')} (see below). "

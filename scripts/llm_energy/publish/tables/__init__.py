@@ -5,10 +5,11 @@ A new one is a function from Results to Table in a module here, and its name in 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
+from llm_energy.analysis.statistics.format import NOISY, NOISY_MEANING
 from llm_energy.core.parallel import each
 from llm_energy.publish.tables import (
     comparisons,
@@ -24,7 +25,7 @@ from llm_energy.publish.tables import (
 from llm_energy.publish.tables.cell_rows import ordered
 from llm_energy.publish.tables.writers.latex import to_latex
 from llm_energy.publish.tables.writers.markdown import to_markdown
-from llm_energy.publish.tables.writers.table import Results, Table
+from llm_energy.publish.tables.writers.table import Results, Sheet, Table
 from llm_energy.publish.tables.writers.text import to_text
 from llm_energy.records import SCHEMA_VERSION, TableSources, rows_text
 from llm_energy.records.files import paths
@@ -82,7 +83,17 @@ def render(results: Results, jobs: int = 1) -> Iterator[tuple[str, str]]:
 def files(table: Table) -> dict[str, str]:
     """Return a table's files by name: csv, md and tex, and txt of one that a terminal shows."""
     sheet = table.sheet
-    texts = {"csv": table.csv, "md": to_markdown(sheet), "tex": to_latex(sheet)}
+    page = _with_noise_told(sheet, [c.name for c in sheet.columns if c.head is not None])
+    texts = {"csv": table.csv, "md": to_markdown(page), "tex": to_latex(page)}
     if sheet.in_terminal:
-        texts["txt"] = to_text(sheet)
+        brief = [c.name for c in sheet.columns if c.brief is not None]
+        texts["txt"] = to_text(_with_noise_told(sheet, brief))
     return {f"{sheet.name}.{suffix}": text for suffix, text in texts.items()}
+
+
+def _with_noise_told(sheet: Sheet, shown: Collection[str]) -> Sheet:
+    """Say in the label what the sign of noise means, where one of these columns has it."""
+    cells = (line.cells[name] for line in sheet.lines for name in shown)
+    if not any(cell.startswith(NOISY) for cell in cells):
+        return sheet
+    return replace(sheet, label=f"{sheet.label} {NOISY_MEANING}")

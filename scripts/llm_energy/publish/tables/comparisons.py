@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from itertools import groupby
 
-from llm_energy.analysis.statistics.format import three_digits, with_ends
+from llm_energy.analysis.statistics.format import percent_or_more, three_digits, with_ends
 from llm_energy.publish.tables.cell_rows import Frame, framed
 from llm_energy.publish.tables.writers.table import Column, Footnotes, Line, Results, Table, row_id
 from llm_energy.records.comparison import Comparison, Crossover, Side
@@ -93,7 +93,6 @@ def _pair(one: Comparison, notes: Footnotes) -> Line:
     ]
     if one.energy_status == "estimated":
         remarks.append("Estimated by a model, not measured by a sensor.")
-    differs = "; ".join(f"{d.field}: {d.reference} against {d.other}" for d in one.differs)
     cells = {
         "reference": _side(one.reference),
         "other": _side(one.other),
@@ -102,8 +101,8 @@ def _pair(one: Comparison, notes: Footnotes) -> Line:
         "high": high,
         "n": str(one.n),
         "p": _p_value(one.p_adjusted),
-        "least": three_digits(one.smallest_detectable_percent),
-        "verdict": f"{one.verdict} ({differs})" if differs else one.verdict,
+        "least": percent_or_more(one.smallest_detectable_percent),
+        "verdict": one.verdict,
     }
     return Line(row_id(*sources), cells, sources, notes.marks(remarks))
 

@@ -201,7 +201,10 @@ def _percent(share: float | None) -> str:
 
 
 def _range(found: Estimate | None) -> str:
-    return ABSENT if found is None else f"{three_digits(found.low)} to {three_digits(found.high)}"
+    """Write the interval of what cannot be below zero."""
+    if found is None:
+        return ABSENT
+    return f"{three_digits(max(0.0, found.low))} to {three_digits(max(0.0, found.high))}"
 
 
 def _fit_values(fit: LoadFit) -> list[object]:

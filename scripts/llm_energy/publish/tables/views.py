@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 from llm_energy.analysis.statistics.format import ABSENT, quantity, three_digits, with_interval
 from llm_energy.publish.tables.cell_rows import Frame, framed
 from llm_energy.publish.tables.writers.table import Column, Footnotes, Line, Results, Table, row_id
@@ -121,14 +123,21 @@ def recommendations(results: Results) -> Table:
     blocks, values = [], []
     for one in found:
         lines = tuple(_candidate(one, candidate, notes) for candidate in one.candidates)
-        about = [one.backend, one.model, *{c.workload: None for c in one.candidates}]
+        about = [
+            one.backend,
+            one.model,
+            *sorted({c.workload for c in one.candidates}, key=_numbers),
+        ]
         about += [f"{name} {value:g}" for name, value in one.bounds.items()]
         blocks.append((", ".join(about), lines))
         for candidate in one.candidates:
             values.append(
                 [
                     *(one.backend, one.model, one.energy_status, candidate.cell),
-                    *(candidate.workload, (candidate.cell, candidate.workload) == one.best),
+                    *(
+                        candidate.workload,
+                        (candidate.cell, candidate.workload) == one.best and not one.ties,
+                    ),
                     *(candidate.energy_j, candidate.quality_drop_percent),
                     *("; ".join(candidate.refused), candidate.against_best),
                 ]
@@ -174,7 +183,10 @@ def _limit(one: Limits, statistics: dict[tuple[str, str], Statistic], notes: Foo
 def _candidate(asked: Recommendation, one: Candidate, notes: Footnotes) -> Line:
     source = (one.cell, one.workload)
     best = source == asked.best
-    words = "Recommended." if best else "; ".join(one.refused) or one.against_best or ABSENT
+    words = "; ".join(one.refused) or one.against_best or ABSENT
+    if best:
+        count = len(asked.ties)
+        words = f"Cannot be told from {count} of these." if count else "Recommended."
     cells = {
         "cell": one.cell,
         "workload": one.workload,
@@ -185,6 +197,15 @@ def _candidate(asked: Recommendation, one: Candidate, notes: Footnotes) -> Line:
     }
     told = (asked.statement, *asked.reasons) if best else ()
     return Line(row_id(source), cells, (source,), notes.marks(told))
+
+
+def _numbers(name: str) -> list[tuple[int, str]]:
+    """Return what sorts b2 before b16.
+
+    >>> sorted(["b16", "b2", "b2-long"], key=_numbers)
+    ['b2', 'b2-long', 'b16']
+    """
+    return [(int(number or 0), text) for text, number in re.findall(r"(\D*)(\d*)", name)]
 
 
 def _latency(metric: str, value_s: float) -> str:

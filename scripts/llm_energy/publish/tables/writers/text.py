@@ -31,7 +31,8 @@ def to_text(sheet: Sheet) -> str:
         if not any(row[-1] for row in table[1:]):
             table = [row[:-1] for row in table]
         lines += ["", f"[{title}]", *_aligned(table, numbers)]
-    lines += ["", sheet.label] + ([sheet.remark] if sheet.remark else [])
+    lines += ["", *textwrap.wrap(sheet.label, TEXT_WIDTH)]
+    lines += [sheet.remark] if sheet.remark else []
     notes = {k: " ".join(note.split()) for k, note in enumerate(sheet.notes, 1)}
     for mark, k in [("Every row:", k) for k in everywhere] + [(f"{marks[k]}.", k) for k in own]:
         lines += textwrap.wrap(f"{mark} {notes[k]}", TEXT_WIDTH, subsequent_indent="   ")

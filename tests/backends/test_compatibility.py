@@ -538,6 +538,19 @@ def test_a_flow_is_for_the_backend_that_has_more_than_one():
     assert run("vllm", flow="compiled").refusals
 
 
+def test_the_server_of_vllm_is_told_and_its_usual_way_stays_as_it_was():
+    """Else each measurement of an older spec would be taken anew."""
+    assert "flow" not in run("vllm").load
+    assert run("vllm", flow="in_process").load == run("vllm").load
+    served = run("vllm", flow="server")
+    assert served.load == run("vllm").load | {"flow": "server"}
+    assert served.generate == run("vllm").generate
+    copies = {"sharding__strategy": "data_parallel", "sharding__num_devices": 2}
+    (refusal,) = run("vllm", flow="server", **copies).refusals
+    assert "Use sharding.strategy tensor_parallel, or the flow in_process" in refusal.message
+    assert not run("vllm", **copies).refusals
+
+
 def test_no_repeat_ngram_size_0_is_left_out_for_tensorrt():
     """Of 0 it does not say that it is off."""
     assert "no_repeat_ngram_size" not in run("tensorrt").generate

@@ -24,7 +24,8 @@ from pairs import LEAST, paired_times, speed_ratio
 from support.subject import Subject
 
 from llm_energy.backends import base
-from llm_energy.backends.vllm.backend import CAPABILITIES, CPU_KV_CACHE_BYTES
+from llm_energy.backends.vllm.arguments import CPU_KV_CACHE_BYTES
+from llm_energy.backends.vllm.backend import CAPABILITIES
 
 PROMPT_TOKENS = 32
 

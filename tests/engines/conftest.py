@@ -22,6 +22,7 @@ from support.subject import PROMPT, Subject
 from llm_energy.backends import base
 from llm_energy.core.errors import BackendUnavailable
 from llm_energy.environments.registry import ENGINES
+from llm_energy.records.registry.engines import REGISTRY
 
 # The threads of a tiny model spend their time waiting for each other, above all on a busy host.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -104,30 +105,42 @@ def eos(tiny_folder: Path) -> list[int]:
     return value if isinstance(value, list) else [value]
 
 
-def named(name: str) -> str:
+def named(way: tuple[str, str | None]) -> str:
     """Name a backend in reports, where a stand-in must not be taken for the engine."""
+    name, flow = way
+    if flow:
+        return f"{name}-{flow}"
     return f"{name}-stand-in" if name == "tensorrt" and name in STOOD_IN else name
 
 
-@pytest.fixture(
-    scope="session", params=sorted(n for n in base.MODULES if not elsewhere(n)), ids=named
-)
-def backend_name(request: pytest.FixtureRequest) -> str:
-    """Return the name of each backend of this environment, and skip one that is not installed."""
+# Each backend, and each of its flows that has a module of its own.
+WAYS = [
+    (name, flow)
+    for name in sorted(base.MODULES)
+    if not elsewhere(name)
+    for flow in (None, *(REGISTRY[name].flows if name in REGISTRY else ()))
+]
+
+
+@pytest.fixture(scope="session", params=WAYS, ids=named)
+def backend_way(request: pytest.FixtureRequest) -> tuple[str, str | None]:
+    """Return each backend of this environment with its flow, and skip what is not installed."""
+    name, flow = request.param
     try:
-        base.create(request.param)
+        base.create(name, flow)
     except (BackendUnavailable, ImportError) as error:
-        pytest.skip(f"backend {request.param} is not installed here: {error}")
-    return request.param
+        pytest.skip(f"backend {name} is not installed here: {error}")
+    return name, flow
 
 
 @pytest.fixture(scope="session")
-def new_subject(backend_name: str, tiny_folder: Path) -> Callable[..., Subject]:
+def new_subject(backend_way: tuple[str, str | None], tiny_folder: Path) -> Callable[..., Subject]:
     """Return a maker of backends without a model yet."""
-    capabilities = importlib.import_module(base.MODULES[backend_name]).CAPABILITIES
+    name, flow = backend_way
+    capabilities = importlib.import_module(base.module_of(name, flow)).CAPABILITIES
 
     def make(folder: Path = tiny_folder) -> Subject:
-        return Subject(backend_name, capabilities, folder, base.create(backend_name))
+        return Subject(name, capabilities, folder, base.create(name, flow), flow=flow)
 
     return make
 

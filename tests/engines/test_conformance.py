@@ -16,6 +16,7 @@ pytestmark = pytest.mark.engine
 
 MIXED = [PROMPT[:3], PROMPT, PROMPT[:1], PROMPT[4:9], PROMPT[2:8]]
 INTEGERS = {"int8": "int8", "int4": "uint8"}  # as which bitsandbytes keeps such weights
+MANY = 48  # output tokens: more than a server on a busy host hands out at once
 SAMPLED = {"do_sample": True, "max_output_tokens": 8}
 
 
@@ -165,14 +166,13 @@ def test_nothing_is_served_from_a_cache_of_earlier_passes(backend):
 def test_a_full_batch_is_marked_once_from_beginning_to_end(backend):
     backend.needs("continuous_batching")
     marks = []
-    asked = {"max_output_tokens": 6, "batch_size": 2}
-    backend.prepare([*MIXED, *MIXED], **asked)
+    backend.prepare([*MIXED, *MIXED], max_output_tokens=MANY, batch_size=2)
     completions = backend.engine.generate(lambda label, n: marks.append((label, n)))
 
     assert [label for label, _ in marks] == ["steady_begin", "steady_end"]
     # Two requests have begun; all but three have ended, and one of these may be half-way.
-    assert 2 <= marks[0][1] < 2 * 6
-    assert (len(completions) - 3) * 6 <= marks[1][1] <= (len(completions) - 1) * 6
+    assert 2 <= marks[0][1] < 2 * MANY
+    assert (len(completions) - 3) * MANY <= marks[1][1] <= (len(completions) - 1) * MANY
 
 
 @pytest.mark.parametrize("requests", [1, 2, 3])
@@ -222,7 +222,7 @@ def test_means_are_of_what_came_since_they_were_last_asked_for(backend):
 
 
 def test_times_are_in_order_and_inside_the_call(backend):
-    backend.prepare(MIXED, batch_size=2, max_output_tokens=6)
+    backend.prepare(MIXED, batch_size=2, max_output_tokens=MANY)
     begin = time.monotonic()
     completions = backend.engine.generate()
     end = time.monotonic()

@@ -12,13 +12,17 @@ import weakref
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 from support import tiny_model
 from support.subject import parameters
 
 from llm_energy.backends.engine_errors import outcome
+from llm_energy.backends.served.server import ServerFailure
 from llm_energy.backends.vllm.backend import Backend
 from llm_energy.backends.vllm.environment import ENVIRONMENT, cpu_groups, set_environment
+from llm_energy.backends.vllm.served import Backend as ServedBackend
+from llm_energy.backends.vllm.served import command, load_failure
 from llm_energy.backends.vllm.weights import check_precision, prequantized_folder
 from llm_energy.core.errors import OutOfMemory, Unsupported
 from llm_energy.records import (
@@ -263,7 +267,59 @@ def test_8_bit_is_never_served_as_4_bit(unloaded, tiny_folder):
         unloaded.load(asked, tiny_folder)
 
 
+# behind its server
+
+
+@pytest.mark.parametrize(
+    ("engine", "message"),
+    [
+        ({"tensor_parallel_size": 3}, "divisible by tensor parallel size"),
+        ({"no_such_argument": 1}, "unrecognized arguments: --no-such-argument=1"),
+    ],
+)
+def test_what_the_server_refuses_is_unsupported_and_nothing_is_left(tiny_folder, engine, message):
+    served, before = ServedBackend(), set(psutil.Process().children(recursive=True))
+    try:
+        with pytest.raises(Unsupported, match=message):
+            served.load(spec(flow="server", **engine), tiny_folder)
+    finally:
+        served.close()
+    assert set(psutil.Process().children(recursive=True)) <= before
+
+
 # without an engine
+
+
+@pytest.mark.parametrize(
+    ("said", "kind", "message"),
+    [
+        ("RuntimeError: [enforce fail] DefaultCPUAllocator: can't", OutOfMemory, "in load: Runt"),
+        ("x\nValueError: No model\nRuntimeError: see above", Unsupported, "load m: No model"),
+        (
+            "ValidationError: 1 validation error for ModelConfig\n  Value error, bad dtype [type",
+            Unsupported,
+            "load m: Value error, bad dtype",
+        ),
+        ("RuntimeError: a bug", ServerFailure, "it ended"),
+    ],
+)
+def test_the_last_words_of_a_server_say_what_came_of_its_load(said, kind, message):
+    found = load_failure(ServerFailure("it ended"), said, Path("m"))
+    assert type(found) is kind
+    assert message in str(found)
+
+
+def test_arguments_become_the_options_of_a_command():
+    asked = {"model": "/m", "seed": None, "enforce_eager": True, "async_scheduling": False}
+    asked |= {"max_model_len": -1, "compilation_config": {"mode": 3}}
+    found = command(asked)
+
+    assert "--enforce-eager" in found
+    assert "--no-async-scheduling" in found
+    assert "--max-model-len=-1" in found
+    assert '--compilation-config={"mode": 3}' in found
+    assert "--host=127.0.0.1" in found
+    assert not [option for option in found if "seed" in option]
 
 
 def test_the_8_bit_folder_lies_beside_the_models(tmp_path, tiny_folder):

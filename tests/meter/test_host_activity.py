@@ -71,6 +71,15 @@ def test_the_time_of_a_child_that_ended_is_not_lost(procfs, clocks):
     assert between(procfs, clocks, change).own_busy_s == pytest.approx(1.0)
 
 
+def test_this_process_is_told_from_its_children(procfs, clocks):
+    def change():
+        procfs.process(100, 1, 14.0, me=True)  # half of it is that of children that have ended
+        procfs.process(102, 101, 14.0)
+
+    found = between(procfs, clocks, change)
+    assert (found.own_busy_s, found.self_busy_s) == (pytest.approx(23.0), pytest.approx(6.5))
+
+
 def test_a_counter_that_goes_backwards_is_none(procfs, clocks):
     assert between(procfs, clocks, lambda: procfs.memory(9, 21)).pages_swapped_in is None
 
@@ -82,7 +91,7 @@ def test_a_counter_that_goes_backwards_is_none(procfs, clocks):
         ("vmstat", {"pages_swapped_in", "major_faults"}),
         ("diskstats", {"disk_read_bytes"}),
         ("pressure/cpu", {"stalled_s"}),
-        ("self/stat", {"own_busy_s"}),
+        ("self/stat", {"own_busy_s", "self_busy_s"}),
     ],
 )
 @pytest.mark.parametrize("text", [None, "", "nonsense 1\n"])

@@ -24,6 +24,13 @@ from llm_energy.records import ComponentEnergy, Condition, Preflight, Spec, Trac
 REPORTED = builders.measurement().effective
 
 
+def counted(**changes) -> WindowEvidence:
+    """Return a window of an engine behind a server, whose counters and the client's agree."""
+    tokens = {"prompt_tokens": 16, "output_tokens": 32}
+    events = {f"{side}_{name}": n for name, n in tokens.items() for side in ("server", "returned")}
+    return case({"events": events | changes})
+
+
 def reported(
     spec=None, window: dict | None = None, expected=EXPECTED, host=None, **more
 ) -> WindowEvidence:
@@ -70,6 +77,10 @@ LINEAR8 = {"effective": {"quantization": {"Linear8bitLt": 7}}}
 
 
 ENGINE = {
+    "E36": [
+        (counted(server_output_tokens=33), "invalid", counted()),
+        (counted(returned_prompt_tokens=12), "invalid", case()),
+    ],
     "E01": [
         (reported(**ON_GPU, **OFFLOADED), "invalid", reported(**ON_GPU, **WHOLE)),
         (

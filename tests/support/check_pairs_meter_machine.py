@@ -58,6 +58,13 @@ def hosted(duration_s: float = 40.0, **changes) -> WindowEvidence:
     return inside(None, duration_s, host=builders.host_activity(duration_s, **changes))
 
 
+def served(duration_s: float = 40.0, **changes) -> WindowEvidence:
+    """Return a window of an engine behind a server."""
+    used = {"effective": {"dtype": "float32", "flow": "server"}}
+    host = builders.host_activity(duration_s, **changes)
+    return inside(None, duration_s, used, host=host)
+
+
 def baselines(deep_idle=None, before=None, after=None) -> dict:
     """Return the healthy baselines with changes to the fields of each."""
     healthy = builders.measurement().baselines
@@ -507,6 +514,11 @@ MACHINE = {
         (hosted(stalled_s=12.0), "warning", hosted(stalled_s=8.0)),
         # Tasks that wait for one another, on processors that our own fill.
         (hosted(stalled_s=12.0), "warning", hosted(stalled_s=12.0, own_busy_s=70.0, busy_s=71.0)),
+    ],
+    "H17": [
+        (served(self_busy_s=2.1), "warning", served(self_busy_s=1.9)),
+        (served(self_busy_s=30.0), "warning", hosted(self_busy_s=30.0)),  # the engine in process
+        (served(self_busy_s=2.1, own_busy_s=None), "warning", served(self_busy_s=None)),
     ],
     "H08": [
         (hosted(pages_swapped_in=5000), "warning", hosted(pages_swapped_in=20)),

@@ -90,6 +90,7 @@ class Subject:
     loaded: dict[str, Any] = field(default_factory=dict)
     passed: dict[str, Any] = field(default_factory=dict)
     hints: frozenset[str] = frozenset()
+    flow: str | None = None
 
     def spec(self, precision: str = "float32", **asked: Any) -> Spec:
         """Return the spec that the plan stage would make for one precision."""
@@ -104,7 +105,7 @@ class Subject:
             repeat=1,
             seed=1,
             device="auto",
-            engine=translate(universal, self.name, None, "auto").load,
+            engine=translate(universal, self.name, None, "auto", self.flow).load,
             workloads=(),
             notes=(),
             protocol=Protocol(),
@@ -133,7 +134,7 @@ class Subject:
         With ``traffic`` requests will be served as they arrive; ``lengths`` are their own ones.
         """
         universal = parameters(**asked) | {"traffic_simulation": traffic}
-        translation = translate(universal, self.name, None, "auto")
+        translation = translate(universal, self.name, None, "auto", self.flow)
         native = translation.generate
         own = lengths or [None] * len(prompts)
         requests = [

@@ -42,6 +42,9 @@ class Queue(Protocol):
     def step(self, ended: int = 0) -> None:
         """Note that a step is done and that so many requests ended in it."""
 
+    def next_s(self) -> float | None:
+        """Return when something is due next on the monotonic clock; None if nothing will be."""
+
     def wait(self) -> bool:
         """Sleep until something is due; False once nothing will come."""
 
@@ -134,10 +137,16 @@ class Scorer(Protocol):
         """
 
 
-def create(name: str) -> Backend:
+def module_of(name: str, flow: str | None = None) -> str:
+    """Return the module of a backend's ``Backend`` for one of its ways of running a model."""
+    engine = REGISTRY.get(name)
+    return (engine.flows.get(flow) if engine and flow else None) or MODULES[name]
+
+
+def create(name: str, flow: str | None = None) -> Backend:
     """Import a backend's module and make its ``Backend``; BackendUnavailable names the remedy."""
     try:
-        return importlib.import_module(MODULES[name]).Backend()
+        return importlib.import_module(module_of(name, flow)).Backend()
     except ImportError as error:
         raise BackendUnavailable(
             f"Backend '{name}' requires extra dependencies ({error}). "

@@ -182,7 +182,7 @@ class _Work:
     def check_backend(self) -> None:
         """Refuse a device that the backend can't run on, or a flow that it doesn't have."""
         name, known = self.about["name"], flows(self.backend)
-        if known:
+        if "flow" in self.load or self.flow != next(iter(known), None):
             self.load["flow"] = self.flow
         if self.flow not in (known or (None,)):
             allowed = ", ".join(known) or f"none, {name} has but one way"

@@ -67,15 +67,17 @@ class ArrivalQueue:
         if ended and self._closed and now_s < self.edges_s[1]:
             self._admit([now_s] * ended)
 
+    def next_s(self) -> float | None:
+        """Return when the next request is due or the next edge passes; None if nothing will."""
+        next_s = min(self._due_s[0] if self._due_s else inf, self._edge_s)
+        return None if next_s == inf else next_s
+
     def wait(self, until_s: float | None = None) -> bool:
         """Sleep until something is due, an edge passes or ``until_s``; False if nothing will."""
-        if until_s is None and not self._due_s and not self._marks:
+        next_s = self.next_s()
+        if until_s is None and next_s is None:
             return bool(self._waiting)
-        next_s = min(
-            self._due_s[0] if self._due_s else inf,
-            self._edge_s,
-            inf if until_s is None else until_s,
-        )
+        next_s = min(time_s for time_s in (next_s, until_s) if time_s is not None)
         delay_s = next_s - self._clock()
         if delay_s > 0:
             self._sleep(delay_s)

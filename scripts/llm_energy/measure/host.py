@@ -251,8 +251,8 @@ class Machine(Protocol):
     def sleep(self, duration_s: float) -> None:
         """Let time pass."""
 
-    def create_backend(self, name: str) -> base.Backend:
-        """Make the backend; BackendUnavailable where its engine is not installed."""
+    def create_backend(self, name: str, flow: str | None = None) -> base.Backend:
+        """Make the backend for a flow; BackendUnavailable where its engine is not installed."""
 
     def describe(self, repository: Path, gpus: tuple[dict[str, Any], ...]) -> Host:
         """Describe the hardware and the software; ``repository`` holds the code."""

@@ -238,7 +238,8 @@ def _run(
 ) -> Repeat:
     try:
         spread = needs_processes(spec)
-        backend = Spread(spec) if spread else machine.create_backend(spec.backend)
+        flow = spec.engine.get("flow")
+        backend = Spread(spec) if spread else machine.create_backend(spec.backend, flow)
     except BackendUnavailable as error:
         return Repeat(outcome="unsupported", reason=str(error))
     return run_repeat(

@@ -83,6 +83,8 @@ class HostActivity:
     """What the host did over an interval, as differences of the kernel's counters; None if unread.
 
     ``busy_s`` and ``own_busy_s`` are processor seconds of all processes and of this process's tree,
+    ``self_busy_s`` those of the measuring process alone, None in older records; where an engine is
+    behind a server it is the client, and the rest of the tree is the server and the meter.
     ``steal_s`` those that a hypervisor took, ``stalled_s`` the seconds in which some task waited
     for a processor. ``wall_clock_step_s`` is by how much the wall clock moved against the
     monotonic one.
@@ -96,6 +98,7 @@ class HostActivity:
     major_faults: int | None
     disk_read_bytes: int | None
     wall_clock_step_s: float | None
+    self_busy_s: float | None = None
 
 
 @dataclass(frozen=True)

@@ -245,6 +245,24 @@ def stand_in(case: WindowEvidence) -> Finding | None:
     return Finding({"engine_version": version}) if STAND_IN in version else None
 
 
+@check(
+    "E36",
+    "window",
+    "invalid",
+    "server counted other tokens than it returned",
+    "Let nobody else ask the server, and no request be given up and done again; measure again.",
+)
+def other_counts(case: WindowEvidence) -> Finding | None:
+    """Hold what a server counted against the ids that came back, prompts and outputs apart."""
+    found = {
+        name: {"server": counted, "returned": returned}
+        for name in ("prompt_tokens", "output_tokens")
+        if (counted := number(case.window.events, f"server_{name}"))
+        != (returned := number(case.window.events, f"returned_{name}"))
+    }
+    return Finding(found) if found else None
+
+
 def _on_gpu(case: WindowEvidence) -> bool:
     return str(case.measurement.effective.get("device")).startswith("cuda")
 

@@ -13,6 +13,7 @@ STALLED_SHARE, FULLY_BUSY = 0.25, 0.8
 # A page is 4 KiB: 1 MiB of swap. A page fault from disk takes a millisecond or so: 1 % of the time.
 SWAPPED_PAGES, FAULTS_PER_S = 256, 10.0
 DISK_BYTES, DISK_BYTES_PER_S = 100e6, 1e6
+CLIENT_CPUS = 0.05
 # Conditions of the preflight that bear on no joule, or that another check judges.
 # The load average of a minute still holds the previous repeat; H07 judges the window itself.
 HARMLESS_CONDITIONS = ("disk", "board_temperature", "board_mig", "host_load")
@@ -98,6 +99,27 @@ def unfit_host(case: WindowEvidence) -> Finding | None:
     harmless = all(name in HARMLESS_CONDITIONS for name in unmet)
     evidence = {"conditions": told, "wait_s": preflight.wait_s}
     return Finding(evidence, "note" if harmless else None)
+
+
+@check(
+    "H17",
+    "window",
+    "warning",
+    "client busy beside the server",
+    "Ask with fewer requests in flight, or on a host with more processors: the client is metered.",
+)
+def busy_client(case: WindowEvidence) -> Finding | None:
+    """Find a client of a served engine that took more than a twentieth of a processor.
+
+    With timed traffic the ramp and the drain are counted in, so that it is found rather too soon.
+    """
+    host, duration_s = _host(case)
+    if case.measurement.effective.get("flow") != "server" or host is None:
+        return None
+    if host.self_busy_s is None or host.self_busy_s <= CLIENT_CPUS * duration_s:
+        return None
+    server_s = None if host.own_busy_s is None else host.own_busy_s - host.self_busy_s
+    return Finding({"client_cpus": host.self_busy_s / duration_s, "server_busy_s": server_s})
 
 
 def _host(case: WindowEvidence) -> tuple[HostActivity | None, float]:

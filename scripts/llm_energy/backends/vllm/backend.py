@@ -19,20 +19,17 @@ from typing import Any
 
 from llm_energy.backends.base import STEADY_BEGIN, STEADY_END, Arrival, Mark, Queue, no_mark
 from llm_energy.backends.distributed.ranks import END_S
-from llm_energy.backends.engine_errors import (
-    check_prompt,
-    reporting_out_of_memory,
-    reporting_refusals,
-)
+from llm_energy.backends.engine_errors import reporting_out_of_memory, reporting_refusals
+from llm_energy.backends.vllm.arguments import engine_arguments, weights_folder
 from llm_energy.backends.vllm.environment import set_environment
-from llm_energy.backends.vllm.report import cache_tokens, describe_engine
+from llm_energy.backends.vllm.report import cache_tokens, check_request, describe_engine
 from llm_energy.backends.vllm.token_times import TokenTimes
 from llm_energy.backends.vllm.weights import (
     check_precision,
-    prequantized_folder,
+    describe_rank,
     prequantized_sha256,
 )
-from llm_energy.core.errors import OutOfMemory, Unsupported
+from llm_energy.core.errors import Unsupported
 from llm_energy.records import Completion, Request, Spec, Workload
 
 CAPABILITIES = frozenset(
@@ -54,10 +51,6 @@ CAPABILITIES = frozenset(
         "timed_traffic",
     }
 )
-
-# A fixed size, so that repeats are alike; ``kv_cache_memory_bytes`` in the spec's engine arguments
-# or VLLM_CPU_KVCACHE_SPACE replace it. On a GPU vLLM takes what the weights leave.
-CPU_KV_CACHE_BYTES = 2**30
 
 
 class Backend:
@@ -82,16 +75,10 @@ class Backend:
     def load(self, spec: Spec, model_folder: Path) -> dict[str, Any]:
         """Start the engine, check that it does what the spec asks, and report what it uses."""
         engine = dict(spec.engine)
+        engine.pop("flow", None)
         load_in_8bit = engine.pop("load_in_8bit", False)
-        asked_8bit = any(w.parameters["quantization"]["load_in_8bit"] for w in spec.workloads)
-        if asked_8bit and not load_in_8bit:
-            raise Unsupported(
-                "8-bit weights were asked for, and the engine arguments lack load_in_8bit, without "
-                "which vLLM would quantise to 4 bits"
-            )
-        folder = prequantized_folder(model_folder) if load_in_8bit else model_folder
-        ranks = engine.setdefault("tensor_parallel_size", 1)
-        set_environment(ranks)
+        folder = weights_folder(spec, model_folder)
+        set_environment(engine.get("tensor_parallel_size", 1))
 
         from vllm import EngineArgs, LLMEngine
         from vllm.platforms import current_platform
@@ -103,28 +90,22 @@ class Backend:
                 f"device {spec.device!r} was asked for and this build of vLLM serves "
                 f"{device or 'no device of this host'}"
             )
-        arguments: dict[str, Any] = {
-            "model": str(folder),
+        arguments = engine_arguments(engine, folder, device) | {
             "skip_tokenizer_init": True,
-            "generation_config": "vllm",
-            "max_model_len": -1,  # the model's own, or less where the KV cache holds no more
             "disable_log_stats": False,  # else requests come back without their times
             "use_tqdm_on_load": False,
-            "enforce_eager": device == "cpu",  # compiling takes minutes there, at each start
-            "distributed_executor_backend": "uni" if ranks == 1 else "mp",
         }
-        if device == "cpu":
-            arguments["kv_cache_memory_bytes"] = CPU_KV_CACHE_BYTES
         # It warns at each matrix product of an 8-bit model in bfloat16, which is inside the window.
         logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
         with reporting_refusals(f"vLLM cannot load {folder}"):
             # vllm.LLM is this engine, a chat template and a loop; the loop is ours (see generate).
             self._engine = LLMEngine.from_engine_args(
-                EngineArgs(**arguments | engine), usage_context=UsageContext.LLM_CLASS
+                EngineArgs(**arguments), usage_context=UsageContext.LLM_CLASS
             )
         # It would update Prometheus counters at each step and log every ten seconds.
         self._engine.logger_manager = None
-        effective = describe_engine(self._engine)
+        ranks = self._engine.apply_model(describe_rank)
+        effective = describe_engine(self._engine.vllm_config, ranks)
         check_precision(effective, engine, load_in_8bit)
         if load_in_8bit:
             effective["prequantized_sha256"] = prequantized_sha256(folder)
@@ -340,17 +321,9 @@ class Backend:
         return ended + sum(state.stats.num_generation_tokens for state in states)
 
     def _check_request(self, request: Request, output_tokens: int) -> None:
-        model = self._engine.model_config
-        check_prompt(request, model.get_vocab_size())
-        prompt = len(request.prompt_token_ids)
-        needed, room = prompt + output_tokens, cache_tokens(self._engine)
-        asked = f"request {request.id}: {prompt} prompt tokens and {output_tokens} output tokens"
-        if needed > room:  # the engine would preempt this request for ever
-            raise OutOfMemory(
-                f"{asked} are more than the KV cache of {room} tokens; raise kv_cache_memory_bytes"
-            )
-        if needed > model.max_model_len:  # the engine would cut the output short
-            raise Unsupported(f"{asked} are more than the model's context of {model.max_model_len}")
+        model, config = self._engine.model_config, self._engine.vllm_config
+        room = cache_tokens(config)
+        check_request(request, output_tokens, model.get_vocab_size(), room, model.max_model_len)
 
     def _completion(
         self, output: Any, place: int, arrival_s: float, times_s: tuple[float, ...]

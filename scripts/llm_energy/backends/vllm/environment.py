@@ -16,16 +16,19 @@ ENVIRONMENT = {
 }
 
 
+def environment(ranks: int) -> dict[str, str]:
+    """Return what an engine of so many ranks needs, the user's own settings before ours."""
+    # Without groups each rank of a tensor-parallel model on CPU is bound to one core.
+    groups = cpu_groups(sorted(os.sched_getaffinity(0)), ranks)
+    asked = ENVIRONMENT | {"VLLM_CPU_OMP_THREADS_BIND": groups}
+    return {name: os.environ.get(name, value) for name, value in asked.items()}
+
+
 def set_environment(ranks: int) -> None:
     """Prepare this process for an engine of so many ranks; call it before vLLM is imported."""
-    for name, value in ENVIRONMENT.items():
-        os.environ.setdefault(name, value)
+    os.environ.update(environment(ranks))
     # One process: what is measured and what is asked of the engine must be in the same place.
     os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"
-    # Without this each rank of a tensor-parallel model on CPU is bound to one core.
-    os.environ.setdefault(
-        "VLLM_CPU_OMP_THREADS_BIND", cpu_groups(sorted(os.sched_getaffinity(0)), ranks)
-    )
 
 
 def cpu_groups(cpus: Sequence[int], ranks: int) -> str:

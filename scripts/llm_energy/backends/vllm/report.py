@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from typing import Any
 
 from llm_energy.backends.base import architecture
-from llm_energy.backends.vllm.weights import describe_rank
+from llm_energy.backends.engine_errors import check_prompt
+from llm_energy.core.errors import OutOfMemory, Unsupported
+from llm_energy.records import Request
 
 
-def describe_engine(engine: Any) -> dict[str, Any]:
-    """Return what a started engine uses: device, weights, and the settings of its work."""
+def describe_engine(config: Any, ranks: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Return what a started engine uses: device, weights, and the settings of its work.
+
+    ``config`` is its VllmConfig, ``ranks`` what ``describe_rank`` says of each part of the model.
+    """
     import torch
     import vllm
 
-    ranks = engine.apply_model(describe_rank)
-    config = engine.vllm_config
     weight_bytes: Counter[str] = Counter()
     for rank in ranks:
         weight_bytes.update(rank["weight_bytes"])
@@ -39,7 +43,7 @@ def describe_engine(engine: Any) -> dict[str, Any]:
         "enable_prefix_caching": config.cache_config.enable_prefix_caching,
         "kv_cache_dtype": str(config.cache_config.cache_dtype),
         "kv_cache_block_tokens": config.cache_config.block_size,
-        "kv_cache_tokens": cache_tokens(engine),
+        "kv_cache_tokens": cache_tokens(config),
         "tensor_parallel_size": config.parallel_config.tensor_parallel_size,
         "seed": config.model_config.seed,
         "enforce_eager": config.model_config.enforce_eager,
@@ -48,7 +52,23 @@ def describe_engine(engine: Any) -> dict[str, Any]:
     }
 
 
-def cache_tokens(engine: Any) -> int:
+def cache_tokens(config: Any) -> int:
     """Return how many tokens the KV cache has room for."""
-    cache = engine.vllm_config.cache_config
+    cache = config.cache_config
     return (cache.num_gpu_blocks - 1) * cache.block_size  # one block stands for "none"
+
+
+def check_request(
+    request: Request, output_tokens: int, vocabulary: int, cache: int, context: int
+) -> None:
+    """Raise where a request can't be served whole; the last three are numbers of tokens."""
+    check_prompt(request, vocabulary)
+    prompt = len(request.prompt_token_ids)
+    needed = prompt + output_tokens
+    asked = f"request {request.id}: {prompt} prompt tokens and {output_tokens} output tokens"
+    if needed > cache:  # the engine would preempt this request for ever
+        raise OutOfMemory(
+            f"{asked} are more than the KV cache of {cache} tokens; raise kv_cache_memory_bytes"
+        )
+    if needed > context:  # the engine would cut the output short
+        raise Unsupported(f"{asked} are more than the model's context of {context}")

@@ -91,7 +91,7 @@ class SimulatedHost:
         gpus = [gpu for gpu in self.gpus if gpu.uuid in set(devices)]
         return VirtualSampler(path, period_s, gpus, self._now, self.sampler_pauses)
 
-    def create_backend(self, name: str) -> Any:
+    def create_backend(self, name: str, flow: str | None = None) -> Any:
         """Make the simulated engine, the only one that runs on a simulated host."""
         from llm_energy.measure.simulation.engine import SimulatedEngine
 

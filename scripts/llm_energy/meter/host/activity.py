@@ -66,6 +66,7 @@ class HostCounters:
 def activity(first: HostReading, last: HostReading) -> HostActivity:
     """Return what happened between two readings."""
     own = [reading.processes and reading.processes.own_busy_s for reading in (first, last)]
+    alone = [reading.processes and reading.processes.self_busy_s for reading in (first, last)]
     wall_s = last.wall_clock_s - first.wall_clock_s
     return HostActivity(
         busy_s=_difference(first.busy_s, last.busy_s),
@@ -76,6 +77,7 @@ def activity(first: HostReading, last: HostReading) -> HostActivity:
         major_faults=_difference(first.major_faults, last.major_faults),
         disk_read_bytes=_difference(first.disk_read_bytes, last.disk_read_bytes),
         wall_clock_step_s=wall_s - (last.clock_s - first.clock_s),
+        self_busy_s=_difference(*alone),
     )
 
 

@@ -15,17 +15,20 @@ class Processes:
     """The processes of the host at one moment, as far as this process may see them.
 
     ``own`` are this process and its descendants. ``own_busy_s`` is the processor time that they,
-    and those of their children that have ended, have used since they began.
+    and those of their children that have ended, have used since they began, ``self_busy_s`` that of
+    this process alone.
     """
 
     everyone: frozenset[int]
     own: frozenset[int]
     own_busy_s: float
+    self_busy_s: float | None = None
 
 
 class _Stat(NamedTuple):
     pid: int
     parent: int
+    self_ticks: int
     busy_ticks: int
 
 
@@ -50,7 +53,8 @@ def read_processes(procfs: Path, root: str = "self") -> Processes | None:
         new = [pid for parent in new for pid in children.get(parent, ()) if pid not in own]
         own.update(new)
     busy_ticks = sum(found[pid].busy_ticks for pid in own)
-    return Processes(frozenset(found), frozenset(own), busy_ticks / TICKS_PER_S)
+    self_busy_s = me.self_ticks / TICKS_PER_S
+    return Processes(frozenset(found), frozenset(own), busy_ticks / TICKS_PER_S, self_busy_s)
 
 
 def _read_stat(folder: Path) -> _Stat | None:
@@ -60,6 +64,9 @@ def _read_stat(folder: Path) -> _Stat | None:
         # The command stands in brackets, and may hold spaces and brackets itself.
         rest = text.rpartition(")")[2].split()
         # utime, stime and those of the children that were waited for
-        return _Stat(int(text.split(maxsplit=1)[0]), int(rest[1]), sum(map(int, rest[11:15])))
+        user, system, *of_children = map(int, rest[11:15])
+        alone = user + system
+        pid, parent = int(text.split(maxsplit=1)[0]), int(rest[1])
+        return _Stat(pid, parent, alone, alone + sum(of_children))
     except (OSError, ValueError, IndexError):
         return None

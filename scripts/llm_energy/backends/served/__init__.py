@@ -1,0 +1,1 @@
+"""Engines behind an HTTP server: its life, a client that streams, and what both count."""

@@ -1,0 +1,22 @@
+"""What a server counts of its own work, in Prometheus' text format."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+
+# https://prometheus.io/docs/instrumenting/exposition_formats/
+LINE = re.compile(r"^([a-zA-Z_:][\w:]*)(?:\{.*\})? (\S+)", re.MULTILINE)
+
+
+def read(text: str, names: Iterable[str]) -> dict[str, float]:
+    """Add up, over their labels, the samples of each name; a name without samples is left out.
+
+    >>> read('# HELP a\\na_total{engine="0"} 2.0\\na_total{engine="1"} 3.0\\nb 1\\n', ["a_total"])
+    {'a_total': 5.0}
+    """
+    wanted, found = set(names), dict[str, float]()
+    for name, value in LINE.findall(text):
+        if name in wanted:
+            found[name] = found.get(name, 0.0) + float(value)
+    return found

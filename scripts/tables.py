@@ -15,7 +15,7 @@ from llm_energy.records.load_curve import LoadCurves
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Parse the command line and write <table>.{csv,md,tex} and energy.txt."""
+    """Parse the command line and write <table>.{csv,md,tex} and {energy,summary}.txt."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument(
         "--aggregates", type=Path, nargs="+", required=True, help="one aggregate per backend"

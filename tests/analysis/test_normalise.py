@@ -17,13 +17,16 @@ from llm_energy.analysis.validate import validate
 from llm_energy.core.errors import LlmEnergyError
 from llm_energy.records import (
     ComponentEnergy,
+    Flag,
     MeterSettings,
     MetricsTable,
+    Quality,
     SteadyState,
     Verdicts,
     read_record,
     write_record,
 )
+from llm_energy.records.registry.metrics import GROSS
 
 
 def rows(window=None, **changes):
@@ -309,3 +312,31 @@ def test_a_backend_without_any_result_has_an_empty_table():
     missing = builders.verdict(outcome="missing", verdict="invalid", measurement=None)
     table = normalise(Verdicts(1, "test", "pytorch", (missing,)))
     assert (table.rows, table.without) == ((), (missing,))
+
+
+@pytest.mark.parametrize(("flag", "times"), [("M09", True), ("E05", False)])
+def test_times_and_quality_stand_where_only_sensors_are_at_fault(tmp_path, flag, times):
+    quality = Quality("text", "f" * 64, "e" * 64, 100, 200.0)
+    plan = builders.write_sweep(tmp_path, [builders.measurement(quality=quality)])
+    judged = validate("test", "pytorch", plan)
+    fault = Flag(flag, "invalid", {}, "measure again")
+    bad = replace(judged.verdicts[0], verdict="invalid", flags=(fault,))
+    table = normalise(replace(judged, verdicts=(bad,)))
+    assert table.rows == ()
+    if not times:
+        assert table.beside == ()
+        return
+    [one] = table.beside
+    assert (one.cell, one.workload, one.repeat) == ("m--pytorch--float32", "b1", 1)
+    assert (one.values["perplexity"], one.values["tpot_s"]) == (pytest.approx(math.exp(2)), 2.0)
+    assert GROSS not in one.values
+    assert one.latencies_s["tpot_p50"] == 2.0
+
+
+def test_of_a_window_that_ran_out_of_memory_quality_alone_is_left(tmp_path):
+    quality = Quality("text", "f" * 64, "e" * 64, 100, 200.0)
+    lost = builders.window(outcome="oom", reason="no memory", interval=None, requests=None)
+    made = builders.measurement(quality=quality, windows=(lost,))
+    table = normalise(validate("test", "pytorch", builders.write_sweep(tmp_path, [made])))
+    [one] = table.beside
+    assert one.values == {"nll_per_token": 2.0, "perplexity": pytest.approx(math.exp(2))}

@@ -6,7 +6,6 @@ from typing import Any
 
 from llm_energy.records import SCHEMA_VERSION
 from llm_energy.records.comparison import (
-    Candidate,
     Comparison,
     Comparisons,
     Crossover,
@@ -16,15 +15,14 @@ from llm_energy.records.comparison import (
     HeldFixed,
     LeftOut,
     Limits,
-    Lowest,
     ParetoFront,
     ParetoPoint,
     RankChange,
     RankedRow,
     Ranking,
-    Recommendation,
     Side,
 )
+from llm_energy.records.recommendation import Candidate, Lowest, Recommendation
 
 GROSS = "energy_per_output_token_j"
 SCOPE = {"energy_status": "measured", "components": ("gpu",)}

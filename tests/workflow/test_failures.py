@@ -245,3 +245,17 @@ def test_a_run_that_went_well_ends_with_its_invalid_and_failed_cells(tmp_path, m
     assert not any(cell in said for cell in ("c4", "c5", "c6"))
     assert "--config 'policy={measure_again: [failed, oom, invalid]}'" in said
     assert "The same command tries again" in said
+
+
+def test_a_run_ends_with_what_each_choice_changed(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    tables = Path("results/s/tables")
+    tables.mkdir(parents=True)
+    (tables / "energy.txt").write_text("THE TABLE\n")
+    told = [f"On pytorch at b{k}, int8 used 12 % less, in words" for k in range(8)]
+    rows = "".join(f'{metric},"{text}"\n' for text in told for metric in ("energy", "speed"))
+    (tables / "summary.csv").write_text(f"metric,statement\n{rows}")
+    said = closing.closing_message("s", [])
+    assert said.index("THE TABLE") < said.index("In short:") < said.index("Files: ")
+    assert [said.count(text) for text in told] == [1] * closing.ANSWERS + [0, 0]
+    assert "and 2 more: results/s/tables/summary.md has all" in said

@@ -1,7 +1,7 @@
 """Print what was found, each backend in its own block.
 
 INPUT  results/<sweep>/<backend>/{aggregate,verdicts}.json, results/<sweep>/{comparisons,load}.json
-OUTPUT results/<sweep>/tables/<table>.{csv,md,tex}, results/<sweep>/tables/{energy.txt,sources.json}
+OUTPUT results/<sweep>/tables/<table>.{csv,md,tex}, results/<sweep>/tables/{energy.txt,summary.txt,sources.json}
 """
 
 
@@ -22,6 +22,7 @@ rule tables:
         ),
         expand("results/{{sweep}}/tables/{table}.{suffix}", table=TABLES, suffix=["md", "tex"]),
         "results/{sweep}/tables/sources.json",
+        "results/{sweep}/tables/summary.txt",
         summary="results/{sweep}/tables/energy.txt",
     log:
         "logs/{sweep}/tables.log",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -22,6 +22,7 @@ from llm_energy.records import (
     SCHEMA_VERSION,
     Aggregate,
     AggregateRow,
+    Beside,
     Metrics,
     MetricsTable,
     Outlier,
@@ -104,6 +105,7 @@ def aggregate(
                 origin[cell["cell"], workload] = place
     rows = _sort_in([row for table in tables for row in table.rows], origin)
     without = _sort_in([verdict for table in tables for verdict in table.without], origin)
+    beside = _sort_in([found for table in tables for found in table.beside], origin)
     given = [row for found in rows.values() for row in found]
     _refuse_duplicates(given)
     _refuse_a_mixture_of_simulated_and_real(given)
@@ -116,6 +118,7 @@ def aggregate(
             batch_sizes.get(place.workload),
             rows.get(place, []),
             without.get(place, []),
+            beside.get(place, []),
         )
     ]
     if not mixed:
@@ -193,6 +196,7 @@ def _rows_of(
     batch_size: int | None,
     rows: list[Metrics],
     without: list[Verdict],
+    beside: list[Beside],
 ) -> list[AggregateRow]:
     """Return a row per energy status and set of components, or the one that says why there is none.
 
@@ -217,12 +221,13 @@ def _rows_of(
                 components=(),
                 n=0,
                 degraded=0,
-                statistics={},
+                statistics=_by_name([one.values for one in beside]),
                 excluded=tuple(sorted(lost)),
                 flags=(),
                 hosts=(),
                 measurements=tuple(dict.fromkeys(v.measurement for v in without if v.measurement)),
                 not_needed=not_needed,
+                latencies_s=_by_name([one.latencies_s for one in beside]),
             )
         ]
     result = []
@@ -308,9 +313,12 @@ def _draws(rows: list[Metrics]) -> Iterator[str]:
 
 def _latencies(rows: list[Metrics]) -> dict[str, Statistic]:
     """Summarise each quantile over the repeats that have it."""
-    names = dict.fromkeys(name for row in rows for name in row.latencies_s)
-    found = {name: [r.latencies_s[name] for r in rows if name in r.latencies_s] for name in names}
-    return {name: summarise(values) for name, values in found.items()}
+    return _by_name([row.latencies_s for row in rows])
+
+
+def _by_name(repeats: Sequence[Mapping[str, float]]) -> dict[str, Statistic]:
+    names = dict.fromkeys(name for one in repeats for name in one)
+    return {name: summarise([one[name] for one in repeats if name in one]) for name in names}
 
 
 def _summarise(rows: list[Metrics], name: str) -> Statistic:

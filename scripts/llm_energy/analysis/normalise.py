@@ -33,6 +33,7 @@ from llm_energy.core.parallel import each
 from llm_energy.core.units import kilowatt_hours_from_joules
 from llm_energy.records import (
     SCHEMA_VERSION,
+    Beside,
     Interval,
     Measurement,
     Metrics,
@@ -45,8 +46,9 @@ from llm_energy.records import (
     Workload,
     parse_record,
 )
-from llm_energy.records.registry.metrics import OF_COMPONENT
+from llm_energy.records.registry.metrics import OF_COMPONENT, SUMMARISED
 
+OF_SENSORS = "M"  # what the ids of checks of joules and sensors begin with
 # What of a traffic says where on a line a window lies, and how long it is.
 PLACE_ON_LINE = ("rate_per_s", "ramp_s", "horizon_s")
 ESTIMATE_HAS_NO_BOUND = "estimated: a model of the hardware has no known error"
@@ -81,7 +83,33 @@ def normalise(verdicts: Verdicts, jobs: int = 1) -> MetricsTable:
         tuple(rows),
         tuple(without),
         {key: dict(zip(names, values, strict=True)) for values, key in keys.items()},
+        tuple(found for verdict in without if (found := beside(verdict, references))),
     )
+
+
+def beside(verdict: Verdict, references: Outputs) -> Beside | None:
+    """Return what a window without usable joules still tells; None where that is nothing.
+
+    Quality is of a text outside all windows. Times and tokens stand where only sensors were found
+    at fault.
+    """
+    faults = [flag.id for flag in verdict.flags if flag.severity == "invalid"]
+    unread = verdict.outcome == "missing" or not verdict.measurement_sha256
+    if unread or any(not id.startswith(OF_SENSORS) for id in faults):
+        return None
+    measurement = judged_measurement(verdict)
+    window = next((w for w in measurement.windows if w.workload == verdict.workload), None)
+    quality = measurement.quality
+    values: dict[str, Any] = {
+        name: quality and getattr(quality, name) for name in ("nll_per_token", "perplexity")
+    }
+    if verdict.outcome == "ok" and window and window.interval and window.requests:
+        workload = next(w for w in measurement.spec.workloads if w.id == verdict.workload)
+        values = _of_window(measurement, window, workload, verdict, work(window))
+        values["agreement_with_float32"] = agreement(measurement.spec, window, references)
+    known = {name: values[name] for name in SUMMARISED if values.get(name) is not None}
+    place = (verdict.cell, verdict.workload, verdict.repeat)
+    return Beside(*place, known, values.get("latencies_s", {})) if known else None
 
 
 def _measured(
@@ -162,6 +190,8 @@ def _of_window(
         "nll_per_token": quality and quality.nll_per_token,
         "perplexity": quality and quality.perplexity,
         "model_notes": measurement.model_notes,
+        "gpu_memory_gb": _gpu_memory_gb(window),
+        "weights_gb": _gigabytes(measurement.effective.get("weight_bytes")),
         **_when(measurement),
         "arrivals_sha256": measurement.arrivals_sha256.get(workload.id),
         "prompts_sha256": measurement.prompts_sha256.get(workload.id),
@@ -169,6 +199,16 @@ def _of_window(
         **_traffic(window.traffic),
         **_kinds(workload),
     }
+
+
+def _gpu_memory_gb(window: Window) -> float | None:
+    """Return what the metered GPUs held at the window's end; None where one did not tell."""
+    used = [gpu.memory_used_bytes[1] for gpu in window.interval.boards]
+    return _gigabytes(sum(used)) if used and None not in used else None
+
+
+def _gigabytes(count: float | None) -> float | None:
+    return count / 1e9 if count else None
 
 
 def _when(measurement: Measurement) -> dict[str, Any]:

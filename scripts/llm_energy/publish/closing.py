@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import textwrap
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -14,6 +15,7 @@ from llm_energy.records.files import paths
 
 WIDTH = 100
 SHOWN = 10  # problems; all are in tables/failures.md
+ANSWERS = 6  # all are in tables/summary.md
 WELL = ("ok", "not_needed")
 
 
@@ -40,7 +42,8 @@ def closing_message(
     lines = []
     summary = paths.table(results, "energy", "txt")
     if summary.exists():
-        lines += ["", summary.read_text("utf-8"), f"Files: {summary.parent}/"]
+        lines += ["", summary.read_text("utf-8"), *_answers(results)]
+        lines.append(f"Files: {summary.parent}/")
     if (page := paths.report(results)).exists():
         lines.append(f"Report: {page}")
     cells = [problem for backend in backends for problem in _problems(results, backend)]
@@ -72,6 +75,23 @@ def stopped_message(measurements: Sequence[str], sweep: str) -> str:
     missing = [path for path in measurements if not Path(path).exists()]
     left = f"Not measured: {len(missing)} of {len(measurements)} repeats. " if missing else ""
     return "\n".join(_wrapped("", f"{left}The same command goes on with sweep {sweep}."))
+
+
+def _answers(folder: Path) -> list[str]:
+    """Say what each choice changed, one sentence each."""
+    path = paths.table(folder, "summary", "csv")
+    if not path.exists():
+        return []
+    with path.open(encoding="utf-8", newline="") as file:
+        told = list(dict.fromkeys(row["statement"] for row in csv.DictReader(file)))
+    if not told:
+        return []
+    lines = ["In short:"]
+    for text in told[:ANSWERS]:
+        lines += _wrapped("  ", f"{text}.")
+    more = len(told) - ANSWERS
+    lines += [f"  and {more} more: {paths.table(folder, 'summary', 'md')} has all"] * (more > 0)
+    return [*lines, ""]
 
 
 def _problems(folder: Path, backend: str) -> list[Problem]:

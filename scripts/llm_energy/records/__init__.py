@@ -31,6 +31,7 @@ from llm_energy.records.measurement import (
 from llm_energy.records.results import (
     Aggregate,
     AggregateRow,
+    Beside,
     Flag,
     Metrics,
     MetricsTable,
@@ -79,6 +80,7 @@ __all__ = [
     "Arrivals",
     "Audit",
     "AuditedWindow",
+    "Beside",
     "Clock",
     "Completion",
     "ComponentEnergy",

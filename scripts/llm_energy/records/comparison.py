@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from llm_energy.records import Status
+from llm_energy.records.recommendation import Lowest, Recommendation
 
 # A choice is between precisions and batch sizes at once.
 Contrast = Literal["precision", "batch_size", "model", "backend", "choice", "sweep"]
@@ -267,72 +268,39 @@ class Limits:
 
 
 @dataclass(frozen=True)
-class Candidate:
-    """A cell and workload that could be recommended, or why it could not.
+class Figure:
+    """One quantity of two sides: their own means, and the ratio of the ``n`` blocks they share.
 
-    ``quality_drop_percent`` is by how much the negative log-likelihood per token is above that of
-    the best precision of its model, None where it was not measured. ``latency_s`` are the means of
-    the bounded latencies by their names. ``refused`` says which bound it breaks; empty if none.
-    ``against_best`` is its comparison with the recommended one in words.
+    ``outcome`` is that of the comparison. It is None without one, where ``ratio`` is that of the
+    means and has no interval.
     """
 
-    cell: str
-    workload: str
-    energy_j: float
-    energy_ci_low_j: float | None
-    energy_ci_high_j: float | None
-    quality_drop_percent: float | None
-    latency_s: dict[str, float]
-    refused: tuple[str, ...]
-    against_best: str | None
+    metric: str
+    reference: float | None
+    other: float | None
+    n: int
+    ratio: float | None
+    ci_low: float | None
+    ci_high: float | None
+    outcome: ComparisonOutcome | None
 
 
 @dataclass(frozen=True)
-class Recommendation:
-    """The cell and workload of lowest energy within given bounds, and those that came after it.
+class Answer:
+    """One cell and workload against another, in energy, speed, latency, quality and memory.
 
-    ``bounds`` are by name: ``max_quality_drop_percent`` and latencies in seconds; empty if none
-    were asked for. ``best`` is None where no candidate keeps them. ``ties`` are (cell, workload)
-    that cannot be told from the best. ``reasons`` are sentences.
+    ``reference`` and ``other`` are (cell, workload). The first figure is of energy; those that
+    neither side has are left out. ``repeats_needed`` is how many would tell a difference in energy
+    like the one seen, None where it was told, or is not known. ``statement`` is all of it in words.
     """
 
-    backend: str
-    model: str
-    energy_status: Status
+    contrast: Contrast
+    reference: tuple[str, str]
+    other: tuple[str, str]
+    energy_status: Status | None
     components: tuple[str, ...]
-    work: str
-    bounds: dict[str, float]
-    best: tuple[str, str] | None
-    ties: tuple[tuple[str, str], ...]
-    statement: str
-    reasons: tuple[str, ...]
-    candidates: tuple[Candidate, ...]
-
-
-@dataclass(frozen=True)
-class Lowest:
-    """The cell and workload of lowest energy among all that do the same work, bounds aside.
-
-    ``rows`` counts them. ``ties`` are (cell, workload) that cannot be told from it,
-    ``not_comparable`` those that measured under other conditions. ``refused`` says which bounds of
-    the sweep it breaks. ``against_next`` and ``against_first`` hold it against the next one and
-    against the first precision of the config at its workload, in words; None where there is none,
-    or the two are the same. ``statement`` is the result in words.
-    """
-
-    backend: str
-    model: str
-    energy_status: Status
-    components: tuple[str, ...]
-    work: str
-    cell: str
-    workload: str
-    rows: int
-    ties: tuple[tuple[str, str], ...]
-    not_comparable: tuple[tuple[str, str], ...]
-    refused: tuple[str, ...]
-    against_next: str | None
-    against_first: str | None
+    figures: tuple[Figure, ...]
+    repeats_needed: int | None
     statement: str
 
 
@@ -351,8 +319,9 @@ class Comparisons:
 
     ``findings`` are the main results in words, the most important first. ``held_fixed`` lists every
     condition that comparability looks at; one with several values is fixed only within a cell.
-    ``lowest`` has one entry for each piece of work, as ``recommendations`` has, in the same order;
-    files of older versions have none.
+    ``lowest`` has one entry for each piece of work, as ``recommendations`` has, in the same order.
+    ``answers`` hold each entry of an axis against the first one. Files of older versions have
+    neither.
     """
 
     schema_version: int
@@ -368,3 +337,4 @@ class Comparisons:
     limits: tuple[Limits, ...]
     recommendations: tuple[Recommendation, ...]
     lowest: tuple[Lowest, ...] = ()
+    answers: tuple[Answer, ...] = ()

@@ -117,7 +117,8 @@ class Metrics:
     and prompts, the same in all cells of a block. ``latencies_s`` are quantiles over
     requests (``ttft_p50`` and so on), of inter-token latency over tokens, all counted from when the
     request was due. ``boot_id`` is the boot in which the repeat ran, ``span_utc_s`` its begin and
-    end in s since 1970.
+    end in s since 1970. ``gpu_memory_gb`` is what the GPUs in use held at the window's end,
+    ``weights_gb`` the weights as the engine keeps them.
     """
 
     cell: str
@@ -197,6 +198,22 @@ class Metrics:
     boot_id: str | None = None
     bias_bound_percent: float | None = None
     span_utc_s: tuple[float, float] | None = None
+    gpu_memory_gb: float | None = None
+    weights_gb: float | None = None
+
+
+@dataclass(frozen=True)
+class Beside:
+    """What is known of a window whose joules are worth nothing: quality, and times if it served.
+
+    ``values`` are by the names of metrics, ``latencies_s`` by those of quantiles.
+    """
+
+    cell: str
+    workload: str
+    repeat: int
+    values: dict[str, float]
+    latencies_s: dict[str, float]
 
 
 @dataclass(frozen=True)
@@ -204,7 +221,8 @@ class MetricsTable:
     """All metrics of one backend in one sweep, and every window that gave none, with its reason.
 
     ``conditions`` are those under which windows were measured, by the key that a row names and
-    then by the names of ``comparability.FIELDS``.
+    then by the names of ``comparability.FIELDS``. ``beside`` is what windows without usable joules
+    still tell.
     """
 
     schema_version: int
@@ -213,6 +231,7 @@ class MetricsTable:
     rows: tuple[Metrics, ...]
     without: tuple[Verdict, ...]
     conditions: dict[str, dict[str, str]] = field(default_factory=dict)
+    beside: tuple[Beside, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -263,7 +282,8 @@ class AggregateRow:
     ``n`` repeats entered, of which ``degraded`` carry a warning; ``measurements`` are the paths of
     their raw records and ``hosts`` where they ran. ``excluded`` lists the repeats that did not
     enter, as (repeat, reason). A row whose cell gave no usable window at all has ``n`` 0,
-    ``outcome`` and ``reason``. ``flags`` and ``assumptions`` are those of any repeat.
+    ``outcome`` and ``reason``, and in ``statistics`` and ``latencies_s`` only what was measured
+    beside the joules. ``flags`` and ``assumptions`` are those of any repeat.
     ``not_needed`` repeats were left out on purpose, the interval being narrow enough without them.
     ``outliers`` are repeats far from the others, by metric. ``bias_bound_percent`` is the largest
     of any repeat's verdict.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from llm_energy.analysis.compare.series import Pair, Series, matched, pair
@@ -36,24 +36,43 @@ def pairs_of(series: Iterable[Series], plan: dict[str, Any]) -> Iterator[Pair]:
     for one in series:
         place = (one.model, one.backend, one.precision, one.workload)
         places.setdefault(place, []).append(one)
-    cells = [(cell["model"], cell["backend"], cell["precision"]) for cell in plan["cells"]]
-    workloads = list(dict.fromkeys(w for cell in plan["cells"] for w in cell["workloads"]))
-    ordered = [(*cell, w) for cell in cells for w in workloads if (*cell, w) in places]
+    for contrast, planned in axes(plan):
+        group = [place for place in planned if place in places]
+        pairs = itertools.combinations(group, 2)
+        if len(group) > MOST_WITH_EACH_OTHER:
+            pairs = ((group[0], other) for other in group[1:])
+        for first, second in pairs:
+            yield from _pairs(contrast, places[first], places[second])
+    for line in lines(places, plan):
+        for first, second in itertools.pairwise(line):
+            yield from _pairs("batch_size", first, second)
+
+
+def axes(plan: Mapping[str, Any]) -> Iterator[tuple[Contrast, list[Place]]]:
+    """Return the places that differ in one axis alone, in the order of the plan."""
     for contrast, axis in (("precision", 2), ("model", 0), ("backend", 1)):
         groups: dict[tuple[str, ...], list[Place]] = {}
-        for place in ordered:
+        for place in _ordered(plan):
             groups.setdefault(place[:axis] + place[axis + 1 :], []).append(place)
-        for group in groups.values():
-            pairs = itertools.combinations(group, 2)
-            if len(group) > MOST_WITH_EACH_OTHER:
-                pairs = ((group[0], other) for other in group[1:])
-            for first, second in pairs:
-                yield from _pairs(contrast, places[first], places[second])
-    for cell in dict.fromkeys(place[:3] for place in ordered):
-        own = [places[*cell, workload] for workload in workloads if (*cell, workload) in places]
-        for line in _lines(own):
-            for first, second in itertools.pairwise(line):
-                yield from _pairs("batch_size", first, second)
+        yield from ((contrast, group) for group in groups.values())
+
+
+def lines(
+    places: Mapping[Place, list[Series]], plan: Mapping[str, Any]
+) -> Iterator[list[list[Series]]]:
+    """Return the workloads of each cell that differ in their batch size, the smallest first."""
+    cells: dict[tuple[str, ...], list[list[Series]]] = {}
+    for place in _ordered(plan):
+        if place in places:
+            cells.setdefault(place[:3], []).append(places[place])
+    for own in cells.values():
+        yield from _lines(own)
+
+
+def _ordered(plan: Mapping[str, Any]) -> list[Place]:
+    cells = [(cell["model"], cell["backend"], cell["precision"]) for cell in plan["cells"]]
+    workloads = list(dict.fromkeys(w for cell in plan["cells"] for w in cell["workloads"]))
+    return [(*cell, workload) for cell in cells for workload in workloads]
 
 
 def _pairs(

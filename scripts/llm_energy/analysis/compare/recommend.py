@@ -11,7 +11,8 @@ from llm_energy.analysis.compare.series import Series, pair
 from llm_energy.analysis.grouping.rows import Place, place
 from llm_energy.analysis.statistics.format import significant, with_interval
 from llm_energy.records import AggregateRow
-from llm_energy.records.comparison import UNTOLD, Candidate, Comparison, Lowest, Recommendation
+from llm_energy.records.comparison import UNTOLD, Comparison
+from llm_energy.records.recommendation import Candidate, Lowest, Recommendation
 from llm_energy.records.registry.metrics import GROSS, METRICS, TTFT, ttft_of
 
 QUALITY = "nll_per_token"

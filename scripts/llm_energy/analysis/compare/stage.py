@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from llm_energy.analysis.compare import rankings
+from llm_energy.analysis.compare.answers import answers
 from llm_energy.analysis.compare.crossovers import crossovers
 from llm_energy.analysis.compare.families import compare
 from llm_energy.analysis.compare.limits import limits
@@ -18,13 +19,8 @@ from llm_energy.analysis.grouping.sessions import sessions
 from llm_energy.analysis.statistics.format import change, significant
 from llm_energy.core.errors import LlmEnergyError
 from llm_energy.records import SCHEMA_VERSION, Aggregate, AggregateRow, MetricsTable
-from llm_energy.records.comparison import (
-    Comparison,
-    Comparisons,
-    Crossover,
-    HeldFixed,
-    Recommendation,
-)
+from llm_energy.records.comparison import Comparison, Comparisons, Crossover, HeldFixed
+from llm_energy.records.recommendation import Recommendation
 from llm_energy.records.registry.metrics import GROSS, METRICS
 
 # The work of a request, as far as two choices for it must agree in it.
@@ -67,6 +63,7 @@ def comparisons(
         pareto=tuple(rankings.fronts(groups)),
         limits=tuple(limits(series)),
         recommendations=tuple(recommended),
+        answers=tuple(answers(series, aggregates, compared, families, plan)),
         lowest=tuple(lowest(*pair) for pair in zip(chosen, bounded, strict=True)),
     )
 

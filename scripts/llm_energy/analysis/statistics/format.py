@@ -16,7 +16,7 @@ NOISY_MEANING = (
     "\u2248 stands before what is too noisy for its repeats: the 95 % interval is as wide as the "
     "number itself, or wider."
 )
-MANY_TIMES, FEW_TIMES = 2.0, 0.1
+MANY_TIMES, FEW_TIMES = 2.0, 0.01
 ALIKE = 1e-9  # a relative interval that is the rounding of a sum, not scatter
 WIDEST = 100.0  # the ends of a ratio's interval, one over the other, beyond which it says nothing
 
@@ -107,8 +107,9 @@ def with_ends(value: float | None, low: float | None, high: float | None) -> tup
         return (ABSENT,) * 3
     if too_wide(low, high):
         return f"{NOISY}{_fixed(value, _decimals(value, 2))}", ABSENT, ABSENT
-    halves = [abs(end - value) for end in (low, high) if end is not None and end != value]
-    decimals = _decimals(min(halves, default=value), 2)
+    known = [abs(end - value) for end in (low, high) if end is not None]
+    halves = [half for half in known if half > ALIKE * value]
+    decimals = _decimals(min(halves), 2) if halves else _decimals(value, 4 if known else 2)
     ends = (ABSENT if end is None else _fixed(end, decimals) for end in (low, high))
     return (_fixed(value, decimals), *ends)
 
@@ -134,8 +135,8 @@ def significant(value: float, digits: int = 2) -> str:
 def change(ratio: float) -> str:
     """Say by how much something is less or more.
 
-    >>> change(0.82), change(1.041), change(3.14), change(0.0123), change(1.0)
-    ('18 % less', '4.1 % more', '3.1 times as much', '0.012 times as much', 'the same')
+    >>> change(0.82), change(1.041), change(3.14), change(0.00123), change(1.0)
+    ('18 % less', '4.1 % more', '3.1 times as much', '0.0012 times as much', 'the same')
     """
     if ratio >= MANY_TIMES or ratio <= FEW_TIMES:
         return f"{significant(ratio)} times as much"
@@ -149,12 +150,12 @@ def interval(low: float, high: float) -> str:
 
     >>> interval(0.77, 0.88), interval(0.98, 1.03), interval(2.5, 3.5)
     ('95 % CI 12 to 23 %', '95 % CI 2.0 % less to 3.0 % more', '95 % CI 2.5 to 3.5 times')
-    >>> interval(0.626, 0.628), interval(0.002, 0.5), interval(0.01, 80.0)
-    ('95 % CI 37.2 to 37.4 %', '95 % CI too wide to say', '95 % CI too wide to say')
+    >>> interval(0.626, 0.628), interval(0.002, 0.1), interval(0.01, 80.0)
+    ('95 % CI 37.2 to 37.4 %', '95 % CI 90.0 to 99.8 %', '95 % CI too wide to say')
     """
     if too_wide(low, high):
         return "95 % CI too wide to say"
-    if low > FEW_TIMES and high < 1:
+    if high < 1 and low * high > FEW_TIMES**2:
         return f"95 % CI {_ends(100 * (1 - high), 100 * (1 - low))} %"
     if low > 1 and high < MANY_TIMES:
         return f"95 % CI {_ends(100 * (low - 1), 100 * (high - 1))} %"
@@ -187,7 +188,7 @@ def _ends(low: float, high: float) -> str:
     """Write two ends with so many digits that they differ, four at most."""
     for digits in (2, 3, 4):
         first, last = significant(low, digits), significant(high, digits)
-        if first != last:
+        if first != last and "100" not in (first, last):
             break
     return f"{first} to {last}"
 

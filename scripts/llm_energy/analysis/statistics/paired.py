@@ -30,6 +30,7 @@ ALPHA = 1 - CONFIDENCE
 POWER = 0.8
 OWN_NOISE = 0.95  # the share of a family's pairs whose noise passes for the family's
 MOST_SEEN = math.log(1e6)  # a millionfold difference; with one degree of freedom it may be more
+MOST_REPEATS = 100  # that anyone would measure
 LEAST_PAIRS = 3  # independent ones, below which a family says nothing on how noise varies
 
 
@@ -197,6 +198,22 @@ def smallest_detectable_percent(found: Tested, n: int, comparisons: int) -> floa
     effect = _detectable_effect(round(found.degrees, 1), comparisons)
     error = math.hypot(math.sqrt(found.variance / n), found.shared.standard)
     return 100 * math.expm1(min(MOST_SEEN, effect * error + found.shared.bias))
+
+
+def repeats_to_tell(log_ratio: float, log_sd: float, comparisons: int) -> int | None:
+    """Return how many pairs would tell such a ratio from 1 in 4 of 5 sweeps, by their own noise.
+
+    None where MOST_REPEATS are not enough.
+
+    >>> repeats_to_tell(0.05, 0.02, 1), repeats_to_tell(0.0001, 0.02, 1)
+    (4, None)
+    """
+    counts = range(2, MOST_REPEATS + 1)
+    errors = ((n, log_sd / math.sqrt(n)) for n in counts)
+    enough = (
+        n for n, e in errors if _detectable_effect(n - 1.0, comparisons) * e <= abs(log_ratio)
+    )
+    return next(enough, None)
 
 
 @functools.cache

@@ -13,6 +13,7 @@ import textwrap
 from pathlib import Path
 from typing import Any
 
+from llm_energy.publish import answers
 from llm_energy.publish.plots import describe
 from llm_energy.publish.report import abstract, cells, charts, content, methods
 from llm_energy.publish.report.library import drawing_library
@@ -50,6 +51,9 @@ def render(sources: Sources, figures: list[dict[str, Any]] = ()) -> str:
         warnings=abstract.warnings(sources),
         findings=sources.comparisons.findings,
         comparisons=sources.comparisons,
+        answers=content.answer_records(sources),
+        answer_heads=list(answers.HEADS.values()),
+        answers_explained=answers.EXPLANATION,
         plots=plots,
         figures=figures,
         methods=methods.methods(sources),

@@ -18,7 +18,7 @@ from llm_energy.analysis.statistics.format import (
 )
 from llm_energy.publish.report.sources import Sources, counted, listed
 from llm_energy.records import AggregateRow, Flag, Statistic
-from llm_energy.records.comparison import Lowest
+from llm_energy.records.recommendation import Lowest
 from llm_energy.records.registry.metrics import COMPONENTS, GROSS
 
 MOST_REASONS = 3

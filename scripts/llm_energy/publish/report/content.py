@@ -10,6 +10,7 @@ from typing import Any
 from llm_energy.analysis.grouping.rows import key, place
 from llm_energy.analysis.statistics.format import bias, mean_only, quantity
 from llm_energy.core.files import canonical_json
+from llm_energy.publish import answers
 from llm_energy.publish.plots import Plot
 from llm_energy.publish.report.sources import Sources, listed
 from llm_energy.records import AggregateRow, Metrics, Statistic, Verdict
@@ -24,6 +25,7 @@ from llm_energy.records.registry.metrics import (
     SPEED,
 )
 
+MOST_ANSWERS = 100
 DRAWN_FLOOR = 20  # an interval that reaches below zero is drawn down to a twentieth of its mean
 
 
@@ -207,6 +209,19 @@ def comparison_records(comparisons: Sequence[Comparison]) -> list[dict[str, Any]
             "notes": [*c.notes, *(f"block {o.block} left out: {o.reason}" for o in c.left_out)],
         }
         for c in comparisons
+    ]
+
+
+def answer_records(sources: Sources) -> list[dict[str, Any]]:
+    """Return each answer with its lines, for the page itself; more are in the tables."""
+    rows = answers.rows_by_place(sources.aggregates)
+    return [
+        {
+            "title": " against ".join("/".join(end) for end in (one.other, one.reference)),
+            "statement": f"{one.statement}.",
+            "figures": [list(cells.values()) for _, cells in answers.figures(one, rows)],
+        }
+        for one in sources.comparisons.answers[:MOST_ANSWERS]
     ]
 
 

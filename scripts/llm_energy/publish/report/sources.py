@@ -21,7 +21,8 @@ from llm_energy.records import (
     check_titles,
     read_record,
 )
-from llm_energy.records.comparison import Comparisons, Lowest
+from llm_energy.records.comparison import Comparisons
+from llm_energy.records.recommendation import Lowest
 
 
 @dataclass(frozen=True)

@@ -20,6 +20,7 @@ from llm_energy.publish.tables import (
     load,
     quality,
     setup,
+    summary,
     views,
 )
 from llm_energy.publish.tables.cell_rows import ordered
@@ -32,6 +33,7 @@ from llm_energy.records.files import paths
 
 TABLES: dict[str, Callable[[Results], Table]] = {
     "energy": energy.table,
+    "summary": summary.table,
     "comparisons": comparisons.pairs,
     "crossovers": comparisons.crossovers,
     "denominators": views.denominators,

@@ -143,6 +143,12 @@ def place(row: AggregateRow) -> dict[str, str]:
     }
 
 
+def repeats_of(row: AggregateRow) -> dict[str, str]:
+    """Return the number of repeats of what was measured beside joules, whatever became of these."""
+    known = max((one.n for one in row.statistics.values()), default=0)
+    return {"n": str(row.n or known)}
+
+
 def remarks(row: AggregateRow, titles: Mapping[str, str]) -> list[str]:
     """Return the footnotes of a row, the most important first; ``titles`` are of its flags."""
     if row.n == 0:
@@ -194,7 +200,8 @@ def statistics_table(
 
     def line(row: AggregateRow) -> Line:
         source = (row.cell, row.workload)
-        cells = place(row) | {measure.name: measure.of(row) for measure in shown}
+        cells = place(row) | repeats_of(row)
+        cells |= {measure.name: measure.of(row) for measure in shown}
         told = [*remarks(row, results.titles), *more(row)]
         return Line(row_id(source), cells, (source,), notes.marks(told))
 
@@ -223,6 +230,7 @@ class Frame(NamedTuple):
     explanation: str
     columns: tuple[Column, ...]
     nothing: str = "Nothing to show: the sweep gave nothing to make this of."
+    in_terminal: bool = False
 
 
 def framed(
@@ -243,6 +251,7 @@ def framed(
         columns=frame.columns,
         blocks=blocks,
         notes=notes,
+        in_terminal=frame.in_terminal,
     )
     return Table(sheet, csv_text(("sweep", *heads), ((sweep, *row) for row in values)))
 

@@ -17,6 +17,7 @@ from llm_energy.publish.tables.cell_rows import (
     meaning,
     parts_of,
     place,
+    repeats_of,
 )
 from llm_energy.publish.tables.writers.table import Column, Footnotes, Line, Results, Table, row_id
 from llm_energy.records import Aggregate, AggregateRow
@@ -82,10 +83,14 @@ def _once(rows: Sequence[AggregateRow]) -> list[AggregateRow]:
 
 def _lines(row: AggregateRow, notes: Footnotes, titles: Mapping[str, str]) -> Iterator[Line]:
     source = (row.cell, row.workload)
-    common = place(row) | {
-        "traffic": row.traffic or "offline",
-        "rate": _mean(row, "requests_per_s"),
-    }
+    common = (
+        place(row)
+        | repeats_of(row)
+        | {
+            "traffic": row.traffic or "offline",
+            "rate": _mean(row, "requests_per_s"),
+        }
+    )
     # The remarks on joules say nothing about times.
     marks = notes.marks(meaning(flag, titles) for flag in row.flags if flag == "E28")
     for name in QUANTITIES:

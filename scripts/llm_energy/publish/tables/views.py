@@ -8,7 +8,8 @@ from llm_energy.analysis.statistics.format import ABSENT, quantity, three_digits
 from llm_energy.publish.tables.cell_rows import Frame, framed
 from llm_energy.publish.tables.writers.table import Column, Footnotes, Line, Results, Table, row_id
 from llm_energy.records import AggregateRow, Statistic
-from llm_energy.records.comparison import Candidate, Limits, RankedRow, Recommendation
+from llm_energy.records.comparison import Limits, RankedRow
+from llm_energy.records.recommendation import Candidate, Recommendation
 from llm_energy.records.registry.metrics import DENOMINATORS, GROSS, METRICS, OF_COMPONENT
 
 PLACE = (Column("cell", "Cell"), Column("workload", "Workload"))

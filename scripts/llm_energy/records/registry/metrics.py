@@ -18,6 +18,7 @@ PER_TOTAL_TOKEN = "energy_per_total_token_j"
 PER_REQUEST = "energy_per_request_j"
 PER_BYTE = "energy_per_utf8_byte_j"
 SPEED = "output_tokens_per_s"
+QUALITY, GPU_MEMORY, WEIGHTS = "perplexity", "gpu_memory_gb", "weights_gb"
 TTFT, SERVICE_TTFT = "ttft_s", "service_ttft_s"
 OF_COMPONENT = {name: f"{name}_{GROSS}" for name in COMPONENTS}
 DENOMINATORS = (GROSS, PER_TOTAL_TOKEN, PER_REQUEST, PER_BYTE, NET)
@@ -140,6 +141,8 @@ METRICS: dict[str, Metric] = {
             *("agreement with float32", "agreement with float32", ""),
             better="more",
         ),
+        Metric(GPU_MEMORY, "GPU memory in use", "GPU memory", "GB", better="less"),
+        Metric(WEIGHTS, "weights in memory", "weights", "GB", better="less"),
         _per_output_token("floor_energy_per_output_token_j", "window", "floor"),
         _per_output_token("roofline_energy_per_output_token_j", "window", "roofline"),
         _per_output_token("limited_energy_per_output_token_j", "window", "GPU"),

@@ -46,7 +46,7 @@ def sweep(tmp_path, monkeypatch) -> dict:
 def test_without_any_measurement_the_protocol_is_a_lower_bound(sweep):
     costs = cost.sweep_costs(sweep)
     assert [(c.done, c.left, c.at_least, c.energy_j) for c in costs] == [(0, 3, True, {})] * 2
-    assert costs[0].repeat_s == 10 + 2 * 10 + 30
+    assert costs[0].repeat_s == 10 + 2 * 10 + 30 + 5
     assert cost.report(costs, "test").startswith(
         "Sweep test: 6 repeats left, at least 6 min 0 s.\n"
     )

@@ -183,6 +183,15 @@ def asking(**parameters):
     return change
 
 
+def of_version_3(data: dict) -> None:
+    data["spec"]["protocol"]["version"] = 3
+    data["spec_sha256"] = sha256_json(data["spec"])
+
+
+UNEVEN = {"component": "gpu", "device": "GPU-1", "unit": "mJ", "wraps_at": None}
+UNEVEN |= {"edge_s": [1.0], "start_s": [1.0], "end_s": [1.0], "value": []}
+
+
 @pytest.mark.parametrize(
     ("change", "told"),
     [
@@ -217,6 +226,11 @@ def asking(**parameters):
         ),
         (lambda d: d["spec"].update(cell="other"), "it holds other repeat 1"),
         (lambda d: d["spec"].update(schema_version=2), "spec.schema_version is 2"),
+        (of_version_3, "deep_idle: gpu GPU-1 has measured joules and no raw readings"),
+        (
+            lambda d: d.update(readings=[UNEVEN]),
+            "readings[0]: readings of gpu GPU-1: columns of unequal length",
+        ),
         (lambda d: d["windows"].append(d["windows"][0]), "two windows of one workload: b1, b1"),
         (lambda d: d["windows"][0].update(workload="b9"), "a workload that the spec has not: b9"),
         (lambda d: d["windows"][0].update(interval=None), "ok without interval or requests"),

@@ -39,6 +39,7 @@ PROTOCOL = Protocol(
     window_min_duration_s=WINDOW_S,
     deep_idle_duration_s=0.0,
     loaded_idle_duration_s=0.0,
+    hot_idle_duration_s=0.0,
     warmup_min_passes=1,
     warmup_max_passes=1,
     thermal_policy="none",

@@ -43,6 +43,7 @@ PROTOCOL = Protocol(
     window_min_duration_s=5,
     deep_idle_duration_s=2,
     loaded_idle_duration_s=2,
+    hot_idle_duration_s=2,
     warmup_min_passes=1,
     warmup_max_passes=2,
     thermal_policy="none",

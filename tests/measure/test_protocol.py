@@ -46,8 +46,7 @@ def test_a_repeat_runs_in_the_order_of_the_protocol():
         "deep_idle",
         "load",
         "loaded_idle_before",
-        "window",
-        "window",
+        *("window", "hot_idle") * 2,
         "loaded_idle_after",
     ]
     assert [b.name for b in repeat.baselines] == [
@@ -57,6 +56,9 @@ def test_a_repeat_runs_in_the_order_of_the_protocol():
     ]
     assert [w.workload for w in repeat.windows] == ["b1", "b8"]
     assert [w.order for w in repeat.windows] == [0, 1]
+    assert {(w.hot_idle.name, w.hot_idle.duration_s) for w in repeat.windows} == {
+        ("hot_idle", Protocol().hot_idle_duration_s)
+    }
     assert meter.restricted_to == ["GPU-1"]
     assert backend.closed
 
@@ -118,8 +120,10 @@ def test_every_request_of_every_pass_is_a_row():
 
 
 def test_no_baseline_is_taken_when_its_duration_is_zero():
-    repeat, _, _ = measure(spec(deep_idle_duration_s=0, loaded_idle_duration_s=0))
+    none = dict.fromkeys((f"{name}_idle_duration_s" for name in ("deep", "loaded", "hot")), 0)
+    repeat, _, _ = measure(spec(**none))
     assert repeat.baselines == ()
+    assert repeat.windows[0].hot_idle is None
 
 
 def test_nothing_of_ours_is_called_inside_an_interval():

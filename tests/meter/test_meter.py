@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from support.fake_nvml import FakeClock, FakeGpu, make_nvml
-from support.fake_powercap import FakePowercap
+from support.fake_powercap import RANGE_UJ, FakePowercap
 from support.fake_procfs import FakeProcfs
 
 from llm_energy.core.errors import LlmEnergyError
@@ -22,6 +22,7 @@ from llm_energy.meter.sensors import unavailable
 from llm_energy.meter.watch import Watch
 from llm_energy.records import (
     ComponentEnergy,
+    CounterReadings,
     Interval,
     MeterReport,
     MeterSettings,
@@ -67,6 +68,9 @@ class SpySensor:
 
     def energy(self, first, last, duration_s):
         return (ComponentEnergy(self.name, None, "estimated", "spy", duration_s),)
+
+    def counts(self, readings):
+        return ()
 
 
 def test_a_host_without_sensors_gives_three_unavailable_components(tmp_path, clock, no_driver):
@@ -181,6 +185,48 @@ def test_the_part_between_two_marks_has_its_own_energy(tmp_path, clock, open_gpu
     assert [c.energy_j for c in part.energy[:2]] == [pytest.approx(7 * 300), 3200]
     whole = [c.energy_j for c in interval.record.energy[:2]]
     assert whole == [pytest.approx(12 * 300), 3210]
+
+
+def test_the_readings_give_every_joule_again(tmp_path, clock, open_gpus):
+    powercap = FakePowercap(tmp_path)
+    powercap.zone("intel-rapl:0", "package-0", RANGE_UJ - 7_000)
+    meter = open_gpus(FakeGpu("GPU-a", power_w=300, base_mj=5))
+    records = []
+    for name, energy_uj in (("idle", 6_000), ("window", 7_000)):
+        with meter.interval(name) as interval:
+            clock.advance(2)
+            powercap.use("intel-rapl:0", energy_uj)
+            interval.mark("a")
+            clock.advance(0.001)
+        records.append(interval.record)
+        clock.advance(1)
+    gpu, cpu = meter.readings()
+    assert (gpu.component, gpu.device, gpu.unit, gpu.wraps_at) == ("gpu", "GPU-a", "mJ", None)
+    assert (cpu.component, cpu.device, cpu.unit, cpu.wraps_at) == (
+        *("cpu", "package-0", "uJ"),
+        RANGE_UJ,
+    )
+    assert (
+        gpu.edge_s
+        == gpu.start_s
+        == gpu.end_s
+        == (1000, 1002, 1002.001, 1003.001, 1005.001, 1005.002)
+    )
+    first = RANGE_UJ - 7_000
+    assert cpu.value == (first, first + 6_000, first + 6_000, first + 6_000, 6_000, 6_000)
+    assert [r.energy[1].energy_j for r in records] == [0.006, 0.007]
+    for at, record in zip((0, 3), records, strict=True):
+        assert record.energy[0].energy_j == (gpu.value[at + 2] - gpu.value[at]) / 1e3
+    assert from_dict(CounterReadings, to_dict(gpu)) == gpu
+
+
+def test_a_reading_that_fails_is_kept_as_none(clock, open_gpus):
+    gpu = FakeGpu("GPU-a")
+    meter = open_gpus(gpu)
+    with meter.interval("window"):
+        gpu.errors[COUNTER] = "GPU is lost"
+    (kept,) = meter.readings()
+    assert kept.value == (101_000_000, None)
 
 
 def test_a_part_gets_the_mean_power_of_an_estimate(clock, monkeypatch, tmp_path):

@@ -105,11 +105,29 @@ def test_looks_in_between_count_every_wrap(data, start_uj):
         for k, energy_uj in enumerate(used_uj, 1):
             powercap.use("intel-rapl:0", energy_uj)
             last = sensor.read()
-            looks.append(Look(50.0 + 262 * k, {"package-0": next(iter(last.counters.values()))}))
+            (count,) = last.counters.values()
+            looks.append(Look(50.0 + 262 * k, {"package-0": count.value}))
         looks.pop()
         component = sensor.energy(first, last, 262.0 * len(used_uj))[0]
     assert component.status == "measured"
     assert component.energy_j == pytest.approx(sum(used_uj) / 1e6)
+
+
+def test_of_the_looks_those_around_a_wrap_are_kept(powercap):
+    powercap.zone("intel-rapl:0", "package-0", 5, range_uj=300)
+    seen = [(10.0, 9), (20.0, 290), (30.0, 40), (40.0, 60)]
+    looks = [Look(time_s, {"package-0": value}) for time_s, value in seen]
+    clock = FakeClock()
+    sensor = RaplCounters(powercap.sysfs, clock, lambda start_s, end_s: looks)
+    first = sensor.read()
+    clock.advance(50.0)
+    powercap.use("intel-rapl:0", 365)
+    ((counter, counts),) = sensor.counts([first, sensor.read()])
+    assert (counter.unit, counter.wraps_at) == ("uJ", 300)
+    assert [(c.value, c.start_s, c.between) for c in counts] == [
+        *((5, 0.0, False), (290, 20.0, True), (40, 30.0, True)),
+        (70, 50.0, False),
+    ]
 
 
 def test_a_gap_between_looks_in_which_two_wraps_are_possible_is_unavailable(powercap):

@@ -83,7 +83,7 @@ def spec(
         engine={"dtype": "float32"},
         workloads=tuple(workloads),
         notes=(),
-        protocol=Protocol(),
+        protocol=Protocol(version=2),  # which holds no readings
         meter=MeterSettings(),
     )
     return replace(healthy, **changes)

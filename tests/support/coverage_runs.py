@@ -34,6 +34,7 @@ SPEC = simulated_runs.simulated_spec(
     warmup_min_passes=1,
     warmup_max_passes=1,
     deep_idle_duration_s=0.0,
+    hot_idle_duration_s=0.0,
     thermal_policy="none",
 )
 

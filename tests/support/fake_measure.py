@@ -34,6 +34,7 @@ PROTOCOL = Protocol(
     window_min_duration_s=0.03,
     deep_idle_duration_s=0.02,
     loaded_idle_duration_s=0.02,
+    hot_idle_duration_s=0.02,
     warmup_min_passes=1,
     warmup_max_passes=2,
     thermal_policy="none",

@@ -160,6 +160,7 @@ def tiny_sweep(folder: str, **changes) -> dict:
             "window_min_duration_s": 0.2,
             "deep_idle_duration_s": 0.1,
             "loaded_idle_duration_s": 0.1,
+            "hot_idle_duration_s": 0.1,
             "warmup_min_passes": 1,
             "warmup_max_passes": 1,
             "preflight_max_wait_s": 0,

@@ -116,7 +116,7 @@ def run(
         sleep=host.sleep,
     )
     meter.close_trace()
-    report = meter.report()
+    report, readings = meter.report(), meter.readings()
     meter.close()
     blank = builders.measurement(spec, start_s)
     return replace(
@@ -144,6 +144,7 @@ def run(
         end_s=host.clock(),
         preflight=repeat.preflight,
         meter=report,
+        readings=readings,
         arrivals_sha256={id: sha256_json(to_dict(one)) for id, one in timed.items()},
     )
 

@@ -27,7 +27,12 @@ FOREIGN = {
     "vllm": ["accelerate", "gguf", "snakemake", "pytest"],
     "workflow": ["torch", "transformers", "vllm", "bitsandbytes"],
 }
-BRIEF = Protocol(deep_idle_duration_s=0, loaded_idle_duration_s=0, preflight_max_wait_s=0)
+BRIEF = Protocol(
+    deep_idle_duration_s=0,
+    loaded_idle_duration_s=0,
+    hot_idle_duration_s=0,
+    preflight_max_wait_s=0,
+)
 
 
 @pytest.mark.parametrize("name", sorted(FOREIGN))

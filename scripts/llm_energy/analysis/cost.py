@@ -63,12 +63,12 @@ def least_repeat_s(spec: Spec) -> float:
 
 
 def _window_s(workload: Workload, protocol: Protocol) -> float:
-    """Return the least time of one window, with the rest before it and the ramp of its traffic."""
+    """Return the least time of one window, with its rest, the ramp of its traffic and hot idle."""
     traffic = workload.parameters.get("traffic_simulation")
     lasts_s = protocol.window_min_duration_s
     if traffic:
         lasts_s = traffic["ramp_s"] + traffic["horizon_s"]
-    return lasts_s + protocol.cooldown_duration_s
+    return lasts_s + protocol.cooldown_duration_s + protocol.hot_idle_duration_s
 
 
 def sweep_costs(plan: Mapping[str, Any], power_w: float | None = None) -> list[CellCost]:

@@ -166,6 +166,7 @@ def _measure_workload(
                 measured = _serve_passes(bench, workload, effective, passes, ends_s)
         finally:
             gc.enable()
+        measured |= _hot_idle(bench, workload.id)
         events = _counted(before, backend.events())
     blank = Window(
         workload=workload.id,
@@ -186,6 +187,16 @@ def _measure_workload(
         events=events,
     )
     return replace(blank, **measured)
+
+
+def _hot_idle(bench: _Bench, workload: str) -> dict[str, Any]:
+    """Let the loaded engine wait under the meter right after a window; give the window's field."""
+    if not bench.settings.hot_idle_duration_s > 0:
+        return {}
+    bench.step(f"{workload}: hot idle")
+    with bench.meter.interval("hot_idle") as interval:
+        bench.sleep(bench.settings.hot_idle_duration_s)
+    return {"hot_idle": interval.record}
 
 
 def _to_warm_up(

@@ -209,6 +209,7 @@ def _metered(
                 preflight=repeat.preflight,
                 meter=meter.report(),
                 quality=repeat.quality,
+                readings=meter.readings(),
             )
 
         def keep(repeat: Repeat) -> None:
@@ -271,6 +272,7 @@ def _progress(spec: Spec, plan_path: Path, out: Path, scored: bool) -> Progress:
     others = len({path for found in done.values() for path in found} - {out})
     settings = spec.protocol
     steps = 2 + sum(1 + settings.warmup_min_passes for _ in spec.workloads)
+    steps += len(spec.workloads) * (settings.hot_idle_duration_s > 0)
     steps += (settings.deep_idle_duration_s > 0) + 2 * (settings.loaded_idle_duration_s > 0)
     steps += scored
     title = f"{spec.cell} r{spec.repeat:02d}"

@@ -11,7 +11,7 @@ read here.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from statistics import fmean
 from typing import Any
@@ -20,7 +20,7 @@ from llm_energy.core.errors import LlmEnergyError
 from llm_energy.core.units import joules_from_microjoules
 from llm_energy.meter.host.processes import Processes
 from llm_energy.meter.host.snapshot import GpuGlance, Look
-from llm_energy.meter.sensors import unavailable
+from llm_energy.meter.sensors import Count, Counter, timed, unavailable
 from llm_energy.records import ComponentEnergy, GpuActivity
 
 METHOD = "amdsmi_energy_count"
@@ -50,7 +50,7 @@ class _Gpu:
     others: tuple[str, ...] = ()
 
 
-Reading = dict[_Gpu, float | str]  # uJ, or the reason why the counter could not be read
+Reading = dict[_Gpu, Count]  # in uJ: the accumulator times its resolution
 
 
 class AmdGpus:
@@ -62,6 +62,7 @@ class AmdGpus:
 
     def __init__(self, clock: Callable[[], float], sleep: Callable[[float], None]) -> None:
         self._amdsmi: Any = None
+        self._clock = clock
         self._known: tuple[_Gpu, ...] = ()
         self.problem: str | None = None
         try:
@@ -84,7 +85,7 @@ class AmdGpus:
 
     def sensor(self) -> AmdSensor:
         """Return the sensor of the GPUs in use now; restricting later leaves it as it is."""
-        return AmdSensor(self._amdsmi, self._gpus)
+        return AmdSensor(self._amdsmi, self._gpus, self._clock)
 
     def restrict(self, device_uuids: Iterable[str]) -> None:
         """Keep only these GPUs, in sensors that are asked for from now on.
@@ -137,7 +138,7 @@ class AmdGpus:
         self, gpus: Sequence[_Gpu], clock: Callable[[], float], sleep: Callable[[float], None]
     ) -> tuple[_Gpu, ...]:
         """Hold each GPU's counter against its power sensor and the counters of the others."""
-        sensor = AmdSensor(self._amdsmi, gpus)
+        sensor = AmdSensor(self._amdsmi, gpus, clock)
         begin_s, first = clock(), sensor.read()
         powers_w: dict[_Gpu, list[float | None]] = {gpu: [] for gpu in gpus}
         for _ in range(POWER_READINGS):
@@ -149,10 +150,12 @@ class AmdGpus:
         holders: dict[_Gpu, _Gpu] = {}
         others: dict[_Gpu, list[str]] = {gpu: [] for gpu in gpus}
         for number, gpu in enumerate(gpus):
-            problems[gpu] = _implausible(first[gpu], last[gpu], powers_w[gpu], duration_s)
+            problems[gpu] = _implausible(
+                first[gpu].value, last[gpu].value, powers_w[gpu], duration_s
+            )
             earlier = gpus[number - 1] if number else None
             name = self._describe(gpu)["name"] or ""
-            if first[gpu] == last[gpu] and TWO_DIES in name and earlier is not None:
+            if first[gpu].value == last[gpu].value and TWO_DIES in name and earlier is not None:
                 if not (problems[earlier] or earlier in holders):
                     problems[gpu], holders[gpu] = None, earlier
                     others[earlier].append(gpu.uuid)
@@ -192,7 +195,8 @@ class AmdGpus:
 class AmdSensor:
     """Read a fixed set of AMD GPUs; it has the methods of ``NvmlSensor``."""
 
-    def __init__(self, amdsmi: Any, in_use: Sequence[_Gpu]):
+    def __init__(self, amdsmi: Any, in_use: Sequence[_Gpu], clock: Callable[[], float]):
+        self._clock = clock
         self._amdsmi = amdsmi
         self._gpus = tuple(in_use)
 
@@ -203,7 +207,7 @@ class AmdSensor:
 
     def read(self) -> Reading:
         """Read the energy counter of every GPU (one call each)."""
-        return {gpu: self._read(gpu) for gpu in self._gpus}
+        return {gpu: timed(self._clock, lambda gpu=gpu: self._read(gpu)) for gpu in self._gpus}
 
     def energy(
         self, first: Reading, last: Reading, duration_s: float
@@ -224,8 +228,13 @@ class AmdSensor:
                 counted.append(unavailable("gpu", reason, gpu.uuid))
             else:
                 strangers = [uuid for uuid in gpu.others if uuid not in in_use]
-                counted.append(_difference(gpu, first[gpu], last[gpu], strangers))
+                counted.append(_difference(gpu, first[gpu].value, last[gpu].value, strangers))
         return tuple(counted)
+
+    def counts(self, readings: Sequence[Reading]) -> Iterator[tuple[Counter, Sequence[Count]]]:
+        """Yield the counter of every GPU with its counts, one a reading."""
+        for gpu in self._gpus:
+            yield Counter("gpu", gpu.uuid, "uJ"), [reading[gpu] for reading in readings]
 
     def read_states(self) -> None:
         """Read nothing: a GPU's state is not read here."""
@@ -297,7 +306,7 @@ def _difference(
 
 def _same_counter(gpu: _Gpu, other: _Gpu, first: Reading, last: Reading) -> bool:
     """Return whether two GPUs show one counter, as partitions of one card do."""
-    pairs = [(reading[gpu], reading[other]) for reading in (first, last)]
+    pairs = [(reading[gpu].value, reading[other].value) for reading in (first, last)]
     return all(
         not isinstance(a, str) and not isinstance(b, str) and abs(a - b) <= SAME_COUNTER_UJ
         for a, b in pairs

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
-from llm_energy.meter.sensors import Sensor, unavailable
+from llm_energy.meter.sensors import Count, Counter, CountingSensor, Sensor, unavailable
 from llm_energy.records import ComponentEnergy, Interval
 from llm_energy.records.registry.metrics import COMPONENTS
 
@@ -28,7 +28,7 @@ class MeteredInterval:
 
     def __init__(
         self,
-        counters: Sequence[Sensor],
+        counters: Sequence[CountingSensor],
         estimates: Sequence[Sensor],
         clock: Callable[[], float],
     ):
@@ -67,6 +67,17 @@ class MeteredInterval:
     def finish(self, name: str) -> Interval:
         """Return the whole stretch, once both edges and the estimates are read."""
         return self._interval(name, *self._edges)
+
+    def counts(self) -> Iterator[tuple[Counter, float | None, Count]]:
+        """Yield all that was read of the counters, with the edge or mark that it was read for."""
+        first, last = self._edges
+        marks = sorted(self._marks.values(), key=lambda instant: instant.time_s)
+        instants = (first, *marks, last)
+        for i, sensor in enumerate(self._counters):
+            for counter, counts in sensor.counts([instant.readings[i] for instant in instants]):
+                edges_s = iter(instants)
+                for count in counts:
+                    yield counter, None if count.between else next(edges_s).time_s, count
 
     def _read_counters(self) -> _Instant:
         # The clock comes first, at both edges, so what the reading itself takes does not stretch

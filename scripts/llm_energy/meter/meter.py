@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -21,9 +22,10 @@ from llm_energy.meter.interval import MeteredInterval
 from llm_energy.meter.nvidia.devices import NvmlGpus
 from llm_energy.meter.power_sampling.recorder import PowerTrace, StartSampler, begin_trace
 from llm_energy.meter.rapl import RaplCounters
-from llm_energy.meter.sensors import Absent, Sensor
+from llm_energy.meter.readings import Readings
+from llm_energy.meter.sensors import Absent, CountingSensor, Sensor
 from llm_energy.meter.watch import Watch
-from llm_energy.records import Interval, MeterReport, MeterSettings
+from llm_energy.records import CounterReadings, Interval, MeterReport, MeterSettings
 
 __all__ = ["Glance", "GpuGlance", "Meter", "MeteredInterval", "open_meter"]
 
@@ -41,7 +43,7 @@ class Meter:
     def __init__(
         self,
         gpus: NvmlGpus | AmdGpus,
-        counters: Sequence[Sensor],
+        counters: Sequence[CountingSensor],
         estimates: Sequence[Sensor],
         host: HostCounters,
         trace: PowerTrace,
@@ -61,6 +63,7 @@ class Meter:
         self._simulated = simulated
         self._clock = clock
         self._sleep = sleep
+        self._readings = Readings()
         self._ticks_s: dict[str, float | None] = {}
 
     @contextmanager
@@ -83,6 +86,7 @@ class Meter:
             metered.read_estimates()
             gpus_after = gpu.read_states()
             record = metered.finish(name)
+            self._readings.keep(metered.counts())
             tables = (host_before.processes, host_after.processes)
             metered.record = replace(
                 record,
@@ -133,6 +137,10 @@ class Meter:
             device: measure_tick(read, self._clock, self._sleep)
             for device, read in self._gpus.sensor().counters().items()
         }
+
+    def readings(self) -> tuple[CounterReadings, ...]:
+        """Return the raw readings of each counter at every edge and mark until now."""
+        return self._readings.columns()
 
     def close_trace(self) -> None:
         """End the sampling of power and complete its file; a second time does nothing."""
@@ -201,7 +209,8 @@ def _open_gpus(
 ) -> NvmlGpus | AmdGpus:
     """Take NVIDIA's GPUs; AMD's where there are only those."""
     # What the user hides from CUDA hides no GPU of a simulated host.
-    nvidia = NvmlGpus() if nvml is None else NvmlGpus(environ={}, nvml=nvml)
+    environ = os.environ if nvml is None else {}
+    nvidia = NvmlGpus(environ, nvml, clock)
     if nvidia.found or nvml is not None:
         return nvidia
     amd = AmdGpus(clock, sleep)

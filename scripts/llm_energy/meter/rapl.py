@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -17,7 +17,7 @@ from typing import NamedTuple
 
 from llm_energy.core.units import joules_from_microjoules
 from llm_energy.meter.host.snapshot import Look
-from llm_energy.meter.sensors import unavailable
+from llm_energy.meter.sensors import Count, Counter, timed, unavailable
 from llm_energy.records import ComponentEnergy
 
 METHODS = {"cpu": "rapl_powercap_package", "dram": "rapl_powercap_dram"}
@@ -44,7 +44,7 @@ class _Zone:
     range_uj: int | None
 
 
-Counters = dict[_Zone, int | str]  # uJ, or the reason why the counter could not be read
+Counters = dict[_Zone, Count]  # in uJ
 
 
 class Reading(NamedTuple):
@@ -83,7 +83,8 @@ class RaplCounters:
 
     def read(self) -> Reading:
         """Read every zone's counter."""
-        return Reading(self._clock(), {zone: _read_counter(zone) for zone in self._zones})
+        time_s, clock = self._clock(), self._clock
+        return Reading(time_s, {z: timed(clock, lambda z=z: _read_counter(z)) for z in self._zones})
 
     def energy(
         self, first: Reading, last: Reading, duration_s: float
@@ -103,9 +104,23 @@ class RaplCounters:
                 for look in looks
                 if zone.device in look.energy_uj
             ]
-            readings = [(0.0, edges[0][zone]), *between, (duration_s, edges[1][zone])]
+            first_uj, last_uj = (counters[zone].value for counters in edges)
+            readings = [(0.0, first_uj), *between, (duration_s, last_uj)]
             counted.append(_counted(zone, readings))
         return (*counted, *self._absent)
+
+    def counts(self, readings: Sequence[Reading]) -> Iterator[tuple[Counter, Sequence[Count]]]:
+        """Yield every zone's counter with its counts: one a reading, and those around each wrap."""
+        looks = self._looks(readings[0].time_s + MARGIN_S, readings[-1].time_s - MARGIN_S)
+        for zone in self._zones:
+            read = [reading.counters[zone] for reading in readings]
+            seen = [
+                Count(look.energy_uj[zone.device], look.time_s, look.time_s, between=True)
+                for look in looks
+                if zone.device in look.energy_uj
+            ]
+            counter = Counter(zone.component, zone.device, "uJ", zone.range_uj)
+            yield counter, _with_wraps(read, seen)
 
     def _explain_absent(self, sockets: int) -> tuple[ComponentEnergy, ...]:
         if not self._root.is_dir():
@@ -128,11 +143,22 @@ class RaplCounters:
         return (unavailable("cpu", reason), unavailable("dram", reason))
 
 
+def _with_wraps(read: Sequence[Count], seen: Sequence[Count]) -> list[Count]:
+    """Put looks among readings, those alone of them that stand on one side of a wrap."""
+    every = sorted([*read, *seen], key=lambda count: count.start_s)
+    kept = {id(count) for count in read}
+    for one, other in pairwise(every):
+        texts = isinstance(one.value, str) or isinstance(other.value, str)
+        if not texts and other.value < one.value:
+            kept |= {id(one), id(other)}
+    return [count for count in every if id(count) in kept]
+
+
 def _mirrors(zone: _Zone, other: _Zone, readings: tuple[Counters, Counters]) -> bool:
     """Return whether two dies of one package show one counter, as some AMD parts do."""
     if zone.component != other.component or _package(zone) != _package(other):
         return False
-    pairs = [(reading[zone], reading[other]) for reading in readings]
+    pairs = [(reading[zone].value, reading[other].value) for reading in readings]
     return all(
         isinstance(a, int) and isinstance(b, int) and abs(a - b) <= MIRROR_TOLERANCE_UJ
         for a, b in pairs

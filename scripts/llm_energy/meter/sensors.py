@@ -2,9 +2,40 @@
 
 from __future__ import annotations
 
-from typing import Any, Protocol
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, NamedTuple, Protocol
 
 from llm_energy.records import ComponentEnergy
+
+
+@dataclass(frozen=True)
+class Counter:
+    """One counter of energy: what it is of, the unit it counts in, and where it goes round."""
+
+    component: str
+    device: str
+    unit: Literal["mJ", "uJ"]
+    wraps_at: int | None = None
+
+
+class Count(NamedTuple):
+    """One counter as it was read: its value or why there is none, and the host's time around it.
+
+    ``between`` says that another process read it, between two readings of this one.
+    """
+
+    value: float | str
+    start_s: float
+    end_s: float
+    between: bool = False
+
+
+def timed(clock: Callable[[], float], read: Callable[[], float | str]) -> Count:
+    """Read a counter, and the clock just before and just after."""
+    start_s = clock()
+    value = read()
+    return Count(value, start_s, clock())
 
 
 class Sensor(Protocol):
@@ -21,6 +52,17 @@ class Sensor(Protocol):
 
     def energy(self, first: Any, last: Any, duration_s: float) -> tuple[ComponentEnergy, ...]:
         """Return the energy between two readings that lie ``duration_s`` apart."""
+
+
+class CountingSensor(Sensor, Protocol):
+    """A sensor that reads counters, whose values are kept as they were read."""
+
+    def counts(self, readings: Sequence[Any]) -> Iterable[tuple[Counter, Sequence[Count]]]:
+        """Return each counter with its counts, one a reading, in their order in time.
+
+        What was read of it between the first and the last of these readings, and is needed to tell
+        the joules, is among them.
+        """
 
 
 class Absent:

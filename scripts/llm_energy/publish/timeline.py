@@ -56,6 +56,8 @@ def timeline(measurement: Measurement, folder: Path = Path()) -> Timeline:
         if window.interval is not None:
             metered.append((window.interval, "window"))
             names[id(window.interval)] = window.workload
+        if window.hot_idle is not None:
+            metered.append((window.hot_idle, "idle"))
     metered.sort(key=lambda pair: pair[0].start_s)
     if not metered:
         return Timeline((), (), "nothing was metered")

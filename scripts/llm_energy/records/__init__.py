@@ -21,6 +21,7 @@ from llm_energy.records.inputs import ModelManifest, PromptSet, QualityText, Req
 from llm_energy.records.measurement import (
     Clock,
     Condition,
+    CounterReadings,
     Failure,
     Host,
     Measurement,
@@ -85,6 +86,7 @@ __all__ = [
     "Completion",
     "ComponentEnergy",
     "Condition",
+    "CounterReadings",
     "Failure",
     "Flag",
     "GpuActivity",

@@ -50,6 +50,38 @@ class MeterReport:
 
 
 @dataclass(frozen=True)
+class CounterReadings:
+    """Every raw reading of one energy counter in a repeat, as columns in their order in time.
+
+    ``value`` is what the source showed, in its own ``unit``, None where it could not be read. The
+    host's monotonic clock was ``start_s`` just before and ``end_s`` just after. ``edge_s`` is the
+    time that intervals which begin or end with the reading are given; it is None for what was read
+    between, of which only the two readings around each wrap are kept. A counter with ``wraps_at``
+    goes round there: the joules between two readings are their difference, and ``wraps_at`` for
+    each fall in between. ``Measurement.clock`` puts the times on the calendar.
+
+    The time stamp of the driver (NVML's field 83) is not kept: on an H200 it is the time at which
+    the counter is read, not that of its last tick, so it says nothing that the host's does not.
+    """
+
+    component: str
+    device: str
+    unit: Literal["mJ", "uJ"]
+    wraps_at: int | None
+    edge_s: tuple[float | None, ...]
+    start_s: tuple[float, ...]
+    end_s: tuple[float, ...]
+    value: tuple[float | None, ...]
+
+    def __post_init__(self) -> None:
+        columns = (self.edge_s, self.start_s, self.end_s, self.value)
+        if len(set(map(len, columns))) > 1:
+            raise RecordError(
+                f"readings of {self.component} {self.device}: columns of unequal length"
+            )
+
+
+@dataclass(frozen=True)
 class Host:
     """The machine and the software that measured, as the measuring process saw them.
 
@@ -133,7 +165,8 @@ class Measurement:
     are in the order measured. ``carbon_intensity`` is in grams of CO2-equivalent per kWh, with its
     source. Hashes of prompts and arrivals are by workload id. ``effective`` is what the engine
     reports that it used. ``baselines`` are the intervals ``deep_idle``, ``loaded_idle_before`` and
-    ``loaded_idle_after`` as far as they were taken.
+    ``loaded_idle_after`` as far as they were taken. ``readings`` are those of the counters at every
+    edge and mark, from protocol version 3 on; every measured joule is a difference of two.
     """
 
     schema_version: int
@@ -159,6 +192,7 @@ class Measurement:
     parameter_count: int | None = None
     model_notes: tuple[str, ...] = ()
     arrivals_sha256: dict[str, str] = field(default_factory=dict)
+    readings: tuple[CounterReadings, ...] = ()
 
 
 @dataclass(frozen=True)

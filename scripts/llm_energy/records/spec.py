@@ -65,7 +65,8 @@ class Protocol:
     """How a repeat measures. Raising ``version`` is what invalidates older measurements.
 
     A repeat waits up to ``preflight_max_wait_s`` for an idle host. A window repeats whole passes
-    until it has lasted ``window_min_duration_s``. Warm-up takes between ``warmup_min_passes`` and
+    until it has lasted ``window_min_duration_s``; the loaded engine then waits, metered, for
+    ``hot_idle_duration_s``. Warm-up takes between ``warmup_min_passes`` and
     ``warmup_max_passes`` and ends when the coefficient of variation of the last ones is below
     ``warmup_cv``. ``warmup_trend`` bounds the drift of the last pass durations, relative to their
     mean. ``thermal_policy`` says in which state a window begins: ``sustained`` waits, serving on,
@@ -75,11 +76,12 @@ class Protocol:
     is narrower.
     """
 
-    version: int = 2
+    version: int = 3
     preflight_max_wait_s: float = 60.0
     window_min_duration_s: float = 30.0
     deep_idle_duration_s: float = 10.0
     loaded_idle_duration_s: float = 10.0
+    hot_idle_duration_s: float = 5.0
     warmup_min_passes: int = 2
     warmup_max_passes: int = 10
     warmup_cv: float = 0.05

@@ -123,8 +123,8 @@ class TraceSummary:
 class Interval:
     """One metered stretch of a repeat: a baseline, the load, or the inside of a window.
 
-    ``name`` is ``window``, ``load``, ``deep_idle``, ``loaded_idle_before`` or
-    ``loaded_idle_after``. ``boards`` and ``trace`` have an entry for each GPU in use.
+    ``name`` is ``window``, ``load``, ``deep_idle``, ``loaded_idle_before``, ``loaded_idle_after``
+    or ``hot_idle``. ``boards`` and ``trace`` have an entry for each GPU in use.
     """
 
     name: str
@@ -265,7 +265,8 @@ class Window:
     at its begin. ``events`` is what the engine counted inside the window (preemptions, cache hits
     and the like). ``inter_token`` counts the gaps between a request's tokens. With timed
     ``traffic`` a window has no passes; it is the part between the edges of a longer metered
-    stretch, ramp and drain included, of which GPUs, host and events are.
+    stretch, ramp and drain included, of which GPUs, host and events are. ``hot_idle`` is the
+    loaded engine waiting right after the window, while the GPUs are warm; None where not taken.
     """
 
     workload: str
@@ -287,3 +288,4 @@ class Window:
     events: dict[str, Any] = field(default_factory=dict)
     inter_token: Histogram | None = None
     traffic: TrafficReport | None = None
+    hot_idle: Interval | None = None

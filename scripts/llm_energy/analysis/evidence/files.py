@@ -100,6 +100,8 @@ def intervals(measurement: Measurement) -> Iterator[tuple[str, str | None, Inter
             yield f"window {window.workload}", window.workload, window.interval
         for number, part in enumerate(window.steady_state.intervals if window.steady_state else ()):
             yield steady_place(window.workload, number), window.workload, part
+        if window.hot_idle is not None:
+            yield f"hot_idle {window.workload}", window.workload, window.hot_idle
 
 
 def steady_place(workload: str, number: int) -> str:

@@ -9,6 +9,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from llm_energy.analysis.evidence.files import intervals
 from llm_energy.analysis.evidence.windows import number
 from llm_energy.core.errors import LlmEnergyError, RecordError
 from llm_energy.core.files import parse_json, read_json, sha256_json
@@ -20,6 +21,8 @@ UNREADABLE = (RecordError, RecursionError, ValueError)
 
 # An exponent of three digits, or as many digits: rare, and cheaper to find than each number.
 EXTREME = re.compile(rb"[0-9][eE][+-]?[0-9]{2}[0-9]|[0-9]{50}")
+
+WITH_READINGS = 3  # the version of the protocol from which on records keep raw readings
 
 # What checks and conditions read of a workload's parameters, and the types that it may have.
 PARAMETERS = {
@@ -141,6 +144,8 @@ def consistent(measurement: Measurement, planned: Planned, spec_sha256: str) -> 
             return f"quality.total_nll is {quality.total_nll}, allowed 0 or more"
         if quality.bytes_per_token is not None and not quality.bytes_per_token > 0:
             return f"quality.bytes_per_token is {quality.bytes_per_token}, allowed above 0"
+    if spec.protocol.version >= WITH_READINGS and (problem := _unread(measurement)):
+        return problem
     names = [window.workload for window in measurement.windows]
     if len(set(names)) < len(names):
         return f"two windows of one workload: {', '.join(names)}"
@@ -158,6 +163,20 @@ def consistent(measurement: Measurement, planned: Planned, spec_sha256: str) -> 
             return f"window {window.workload} has request columns of unequal length"
         if window.traffic and not window.traffic.end_s > window.traffic.begin_s:
             return f"window {window.workload} has traffic that ends before it begins"
+    return None
+
+
+def _unread(measurement: Measurement) -> str | None:
+    """Name a measured component of which there is no raw reading, or return None."""
+    read = {(counter.component, counter.device) for counter in measurement.readings}
+    for place, _, interval in intervals(measurement):
+        for part in interval.energy:
+            if part.status == "measured" and (part.component, part.device) not in read:
+                return (
+                    f"{place}: {part.component} {part.device} has measured joules and no raw "
+                    f"readings, which a record of protocol version {WITH_READINGS} keeps; take the "
+                    "file from where it was measured, or measure again"
+                )
     return None
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 import warnings
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
@@ -23,7 +24,13 @@ class NvmlGpus:
     GPU is in use, wherever none is.
     """
 
-    def __init__(self, environ: Mapping[str, str] = os.environ, nvml: Any = None):
+    def __init__(
+        self,
+        environ: Mapping[str, str] = os.environ,
+        nvml: Any = None,
+        clock: Callable[[], float] = time.monotonic,
+    ):
+        self._clock = clock
         self._nvml = nvml
         self._known: tuple[Gpu, ...] = ()
         self._gpus: tuple[Gpu, ...] = ()
@@ -39,7 +46,7 @@ class NvmlGpus:
 
     def sensor(self) -> NvmlSensor:
         """Return the sensor of the GPUs in use now; restricting later leaves it as it is."""
-        return NvmlSensor(self._nvml, self._gpus, self.reason)
+        return NvmlSensor(self._nvml, self._gpus, self.reason, self._clock)
 
     def restrict(self, device_uuids: Iterable[str]) -> None:
         """Keep only the GPUs with these UUIDs, in sensors that are asked for from now on.

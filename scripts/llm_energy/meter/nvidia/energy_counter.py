@@ -3,12 +3,13 @@
 The counter is NVML's ``nvmlDeviceGetTotalEnergyConsumption``: mJ since the driver was loaded, Volta
 and later (https://docs.nvidia.com/deploy/nvml-api/group__nvmlDeviceQueries.html). It is read at the
 edges of an interval and at marks only: reading it often has been seen to disturb it
-(https://github.com/ml-energy/zeus/issues/181).
+(https://github.com/ml-energy/zeus/issues/181). Its own time stamp, field 83 of NVML, is not read:
+on an H200 it is the time of the reading, not of the tick (docs/measurements/README.md).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -17,7 +18,7 @@ from llm_energy.meter.host.processes import Processes
 from llm_energy.meter.host.snapshot import GpuGlance, Look
 from llm_energy.meter.nvidia import state
 from llm_energy.meter.nvidia.state import GpuState
-from llm_energy.meter.sensors import unavailable
+from llm_energy.meter.sensors import Count, Counter, timed, unavailable
 from llm_energy.records import ComponentEnergy, GpuActivity
 from llm_energy.records.window import WHOLE_MODULE
 
@@ -54,7 +55,7 @@ class Gpu:
     handle: Any
 
 
-Reading = dict[Gpu, int | str]  # mJ, or the reason why the counter could not be read
+Reading = dict[Gpu, Count]  # in mJ
 States = dict[Gpu, GpuState]
 
 
@@ -64,7 +65,8 @@ class NvmlSensor:
     The GPUs never change, so that what is metered stays the same from one edge to the other.
     """
 
-    def __init__(self, nvml: Any, in_use: Sequence[Gpu], reason: str):
+    def __init__(self, nvml: Any, in_use: Sequence[Gpu], reason: str, clock: Callable[[], float]):
+        self._clock = clock
         self._nvml = nvml
         self._gpus = tuple(in_use)
         self._reason = reason
@@ -76,7 +78,7 @@ class NvmlSensor:
 
     def read(self) -> Reading:
         """Read the energy counter of every GPU (one NVML call each)."""
-        return {gpu: self._read(gpu) for gpu in self._gpus}
+        return {gpu: timed(self._clock, lambda gpu=gpu: self._read(gpu)) for gpu in self._gpus}
 
     def energy(
         self, first: Reading, last: Reading, duration_s: float
@@ -84,7 +86,12 @@ class NvmlSensor:
         """Return one component a GPU, in J; or one that says why there is none."""
         if not self._gpus:
             return (unavailable("gpu", self._reason),)
-        return tuple(_difference(gpu, first[gpu], last[gpu]) for gpu in self._gpus)
+        return tuple(_difference(gpu, first[gpu].value, last[gpu].value) for gpu in self._gpus)
+
+    def counts(self, readings: Sequence[Reading]) -> Iterator[tuple[Counter, Sequence[Count]]]:
+        """Yield the counter of every GPU with its counts, one a reading."""
+        for gpu in self._gpus:
+            yield Counter("gpu", gpu.uuid, "mJ"), [reading[gpu] for reading in readings]
 
     def read_states(self) -> States:
         """Read the state of every GPU, outside what is metered."""
@@ -125,8 +132,6 @@ class NvmlSensor:
             return f"{reason}; {SHARED_REASONS['vgpu']}" if gpu.shared == "vgpu" else reason
 
     def _read_for_tick(self, gpu: Gpu) -> int | None:
-        # NVML's field 83 is this counter with a time, but with that of the reading and not of the
-        # tick: docs/measurements/README.md.
         energy_mj = self._read(gpu)
         return None if isinstance(energy_mj, str) else energy_mj
 

@@ -67,12 +67,20 @@ def other_counts(repeat: Repeat) -> Iterator[tuple[str | None, Finding]]:
 def misplaced_interval(repeat: Repeat) -> Iterator[tuple[str | None, Finding]]:
     """Find a baseline, load or window that runs backwards or into another one, or out of its turn.
 
-    Deep idle, load, loaded idle, the windows in their order and loaded idle again follow each
-    other, within the time of the repeat.
+    Deep idle, load, loaded idle, the windows in their order, each with its hot idle, and loaded
+    idle again follow each other, within the time of the repeat.
     """
     measurement = repeat.measurement
     idle = {interval.name: interval for interval in measurement.baselines}
-    windows = [(f"window {w.workload}", w.interval) for w in measurement.windows if w.interval]
+    windows = [
+        (name, one)
+        for w in measurement.windows
+        for name, one in (
+            (f"window {w.workload}", w.interval),
+            (f"hot idle {w.workload}", w.hot_idle),
+        )
+        if one
+    ]
     turns: list[tuple[str, Interval | None]] = [
         ("deep_idle", idle.get("deep_idle")),
         ("load", measurement.load),

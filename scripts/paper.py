@@ -12,6 +12,7 @@ from pathlib import Path
 
 from llm_energy.core.cli import run
 from llm_energy.core.errors import LlmEnergyError
+from llm_energy.publish import closing
 from llm_energy.publish.provenance.archive import make_paper, read_measured, unpack
 
 SUFFIXES = (".tar.gz", ".tar.xz", ".tgz", ".tar", ".zip")
@@ -38,6 +39,8 @@ def _make(sweep: str | None, archive: Path | None) -> None:
         raise LlmEnergyError(f"sweep {sweep}: see above; logs are in {folder / 'logs' / sweep}")
     made = folder / "results" / sweep
     print((made / "tables" / "energy.txt").read_text(encoding="utf-8"))
+    if told := closing.answers(made):
+        print("\n".join(told))
     print(f"Tables and figures: {made}\nReport: {made / 'report.html'}")
 
 

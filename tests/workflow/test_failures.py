@@ -9,15 +9,18 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from support import builders
 from support.project import Project, example
 
 from llm_energy.analysis.evidence import failures
 from llm_energy.core.files import write_json
 from llm_energy.publish import closing
 from llm_energy.records import Failure, write_record
+from llm_energy.records.files import paths
 
 # What a stage does when the file `fault` is there and the model's id is among its arguments.
 FAULTS = {
@@ -259,3 +262,20 @@ def test_a_run_ends_with_what_each_choice_changed(tmp_path, monkeypatch):
     assert said.index("THE TABLE") < said.index("In short:") < said.index("Files: ")
     assert [said.count(text) for text in told] == [1] * closing.ANSWERS + [0, 0]
     assert "and 2 more: results/s/tables/summary.md has all" in said
+
+
+def test_an_interrupted_run_counts_what_was_measured_for_another_config_as_missing(
+    tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    folder = Path("results/s")
+    made = []
+    for repeat in (1, 2, 3):
+        spec = builders.spec(repeat=repeat, sweep="s")
+        measured = spec if repeat == 1 else replace(spec, seed=2)
+        made.append(paths.measurement(folder, spec.backend, spec.cell, f"r0{repeat}"))
+        write_record(paths.spec(folder, spec.cell, f"r0{repeat}"), spec)
+        if repeat < 3:
+            write_record(made[-1], builders.measurement(measured))
+    told = closing.stopped_message([*map(str, made)], "s")
+    assert told == "Not measured: 2 of 3 repeats. The same command goes on with sweep s."

@@ -10,7 +10,7 @@ from llm_energy.records import Aggregate, AggregateRow
 from llm_energy.records.comparison import Answer, Figure
 from llm_energy.records.registry.metrics import METRICS
 
-HEADS = {
+HEADS = {  # by column; the last one says whether a difference is beyond noise
     "quantity": "Quantity",
     "a": "A",
     "b": "B",
@@ -18,20 +18,21 @@ HEADS = {
     "low": "95 % from",
     "high": "to",
     "pairs": "n",
-    "told": "Beyond noise",
+    "told": "Differs",
 }
 EXPLANATION = (
     "Each entry of an axis (B) stands against the first one of the config that gave something (A), "
     "each batch size against the smallest. A and B are means ± half their 95 % intervals, as in "
     "the other tables. The ratio is over the n repeats that both have, paired by block; without n "
-    "it is that of the means. What was measured beside the joules stands also where these are "
-    "invalid."
+    "it is that of the means. Differs says what is beyond noise: exact is a ratio without any "
+    "scatter, unlike what may not be compared. What was measured beside the joules stands also "
+    "where these are invalid."
 )
 TOLD = {
     "less": "less",
     "more": "more",
     "not_distinguishable": "no",
-    "not_comparable": "not comparable",
+    "not_comparable": "unlike",
     None: ABSENT,
 }
 
@@ -45,6 +46,8 @@ def figures(one: Answer, rows: Mapping[Place, AggregateRow]) -> Iterator[tuple[s
     """Return the cells of each figure by the names of HEADS, with its metric."""
     for figure in one.figures:
         ratio, low, high = with_ends(figure.ratio, figure.ci_low, figure.ci_high)
+        if _told(figure) == "exact":
+            ratio = with_ends(figure.ratio, figure.ratio, figure.ratio)[0]
         ends = (rows[end].statistics.get(figure.metric) for end in (one.reference, one.other))
         first, second = (quantity(found) if found else ABSENT for found in ends)
         told = (first, second, ratio, low, high, str(figure.n or ABSENT), _told(figure))
@@ -54,5 +57,5 @@ def figures(one: Answer, rows: Mapping[Place, AggregateRow]) -> Iterator[tuple[s
 
 def _told(figure: Figure) -> str:
     if figure.outcome == "too_few_pairs":
-        return "no scatter" if figure.n > 1 else "one repeat"
+        return ABSENT if figure.n < 2 else "exact"
     return TOLD[figure.outcome]

@@ -11,6 +11,7 @@ from typing import NamedTuple
 from llm_energy.analysis.evidence.failures import failure_of, known_failure
 from llm_energy.core.errors import RecordError
 from llm_energy.core.files import read_json
+from llm_energy.inputs.currency import current
 from llm_energy.records.files import paths
 
 WIDTH = 100
@@ -42,7 +43,7 @@ def closing_message(
     lines = []
     summary = paths.table(results, "energy", "txt")
     if summary.exists():
-        lines += ["", summary.read_text("utf-8"), *_answers(results)]
+        lines += ["", summary.read_text("utf-8"), *answers(results)]
         lines.append(f"Files: {summary.parent}/")
     if (page := paths.report(results)).exists():
         lines.append(f"Report: {page}")
@@ -72,12 +73,16 @@ def stages_message(failed: Sequence[tuple[str, str | None]]) -> str:
 
 def stopped_message(measurements: Sequence[str], sweep: str) -> str:
     """Say after a run that was interrupted how many repeats are left, and how to go on."""
-    missing = [path for path in measurements if not Path(path).exists()]
-    left = f"Not measured: {len(missing)} of {len(measurements)} repeats. " if missing else ""
+    folder = paths.sweep_folder(sweep)
+    places = ((Path(path).parent.name, Path(path).stem) for path in measurements)
+    specs = [str(paths.spec(folder, *place)) for place in places]
+    # What was measured for another config, or other prompts, is taken anew.
+    missing = len(measurements) - len(current(zip(measurements, specs, strict=True)))
+    left = f"Not measured: {missing} of {len(measurements)} repeats. " if missing else ""
     return "\n".join(_wrapped("", f"{left}The same command goes on with sweep {sweep}."))
 
 
-def _answers(folder: Path) -> list[str]:
+def answers(folder: Path) -> list[str]:
     """Say what each choice changed, one sentence each."""
     path = paths.table(folder, "summary", "csv")
     if not path.exists():

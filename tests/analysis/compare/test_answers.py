@@ -41,7 +41,7 @@ def test_what_cannot_be_told_apart_says_how_many_repeats_it_takes():
     assert "cannot be told apart in energy per output token with 3 repeats" in one.statement
     assert f"about {one.repeats_needed} repeats would be needed" in one.statement
     alone = answer(NoisySweep(1, 0.2, ("pytorch",), (1, 16)), "precision", "pytorch--int8")
-    assert "with 1 repeat: measure three or more" in alone.statement
+    assert "than bfloat16 in 1 repeat: measure three or more" in alone.statement
 
 
 def test_so_many_repeats_do_tell_such_a_difference():

@@ -88,7 +88,7 @@ def _asked(
         known = [one for one in group if one in rows]
         known.sort(key=lambda one: not rows[one].n)  # stable: the first that gave joules leads
         for other in known[1:]:
-            if rows[known[0]].statistics or rows[other].statistics:
+            if rows[known[0]].statistics and rows[other].statistics:
                 yield contrast, known[0], other
 
 
@@ -208,9 +208,10 @@ def _energy(
     estimated = "estimated " if found.energy_status == "estimated" else ""
     energy = f"{estimated}{METRICS[found.metric].label.replace('J per', 'energy per')}"
     repeats = f"{found.n} repeat{'s' * (found.n != 1)}"
+    moved = _moved(found, first, second, energy)
     if found.outcome == "too_few_pairs":
-        few = "measure three or more" if found.n < 2 else "they do not scatter at all"
-        return f"{second} and {first} cannot be told apart in {energy} with {repeats}: {few}"
+        few = "measure three or more to tell it from noise" if found.n < 2 else "all alike"
+        return f"{moved} in {repeats}: {few}"
     if found.outcome == "not_distinguishable":
         count = f"about {needed}" if needed else f"more than {MOST_REPEATS}"
         return (
@@ -222,9 +223,15 @@ def _energy(
         bound = bound if found.ratio < 1 else f"at least {significant(found.ci_low)}"
         return f"{second} used {bound} times the {energy} of {first} (95 % confidence)"
     given = interval(found.ci_low, found.ci_high).replace("95 % CI", "95 %:")
+    return f"{moved} ({given})"
+
+
+def _moved(found: Comparison, first: str, second: str, energy: str) -> str:
+    moved = change(found.ratio, found.ci_low, found.ci_high)
     if found.ratio >= MANY_TIMES or found.ratio <= FEW_TIMES:
-        return f"{second} used {significant(found.ratio)} times the {energy} of {first} ({given})"
-    return f"{second} used {change(found.ratio)} {energy} than {first} ({given})"
+        return f"{second} used {moved.removesuffix(' as much')} the {energy} of {first}"
+    than = "as" if moved == "the same" else "than"
+    return f"{second} used {moved} {energy} {than} {first}"
 
 
 def _beside(contrast: Contrast, figures: Mapping[str, Figure]) -> Iterator[str]:

@@ -177,7 +177,8 @@ def verdict(found: Comparison, verb: str, unit: str, compared: int) -> str:
     if found.outcome == "not_distinguishable":
         by_itself = not found.ci_low <= 1 <= found.ci_high
         corrected = f" after the correction for {compared} comparisons" if by_itself else ""
-        told = "the ratio is too noisy to be given" if wide else f"{change(found.ratio)}, {given}"
+        moved = change(found.ratio, found.ci_low, found.ci_high)
+        told = "the ratio is too noisy to be given" if wide else f"{moved}, {given}"
         return (
             f"{other} and {reference} are not distinguishable at n = {found.n}{corrected} "
             f"in {unit} ({told}); {visible(found.smallest_detectable_percent)}"
@@ -186,9 +187,11 @@ def verdict(found: Comparison, verb: str, unit: str, compared: int) -> str:
         most = f"at most {significant(found.ci_high)}"
         bound = most if found.ratio < 1 else f"at least {significant(found.ci_low)}"
         return f"{other} {verb} {bound} times the {unit} of {reference} (95 % confidence)"
+    moved = change(found.ratio, found.ci_low, found.ci_high)
     if found.ratio >= MANY_TIMES or found.ratio <= FEW_TIMES:
-        return f"{other} {verb} {significant(found.ratio)} times the {unit} of {reference}, {given}"
-    return f"{other} {verb} {change(found.ratio)} {unit} than {reference}, {given}"
+        times = moved.removesuffix(" as much")
+        return f"{other} {verb} {times} the {unit} of {reference}, {given}"
+    return f"{other} {verb} {moved} {unit} than {reference}, {given}"
 
 
 def _name_of(side: Side, contrast: str) -> str:

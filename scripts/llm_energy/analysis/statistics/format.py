@@ -132,17 +132,21 @@ def significant(value: float, digits: int = 2) -> str:
     return f"{value:.{max(0, _decimals(value, digits))}f}"
 
 
-def change(ratio: float) -> str:
-    """Say by how much something is less or more.
+def change(ratio: float, low: float | None = None, high: float | None = None) -> str:
+    """Say by how much something is less or more, in the digits of its interval's ends.
 
     >>> change(0.82), change(1.041), change(3.14), change(0.00123), change(1.0)
     ('18 % less', '4.1 % more', '3.1 times as much', '0.0012 times as much', 'the same')
+    >>> change(0.1444, 0.14393, 0.14486)
+    '85.56 % less'
     """
     if ratio >= MANY_TIMES or ratio <= FEW_TIMES:
-        return f"{significant(ratio)} times as much"
+        return f"{significant(ratio, _digits(low, high))} times as much"
     if abs(ratio - 1) <= ALIKE:
         return "the same"
-    return f"{significant(100 * abs(ratio - 1))} % {'less' if ratio < 1 else 'more'}"
+    ends = (None, None) if low is None or high is None else (100 * (low - 1), 100 * (high - 1))
+    percent = significant(100 * abs(ratio - 1), _digits(*ends))
+    return f"{percent} % {'less' if ratio < 1 else 'more'}"
 
 
 def interval(low: float, high: float) -> str:
@@ -185,12 +189,21 @@ def percent_or_more(percent: float | None) -> str:
 
 
 def _ends(low: float, high: float) -> str:
-    """Write two ends with so many digits that they differ, four at most."""
-    for digits in (2, 3, 4):
+    """Write two ends with so many digits that they differ."""
+    digits = _digits(low, high)
+    return f"{significant(low, digits)} to {significant(high, digits)}"
+
+
+def _digits(low: float | None, high: float | None) -> int:
+    """Return how many digits two ends need to differ by more than one in the last, four at most."""
+    if low is None or high is None:
+        return 2
+    for digits in (2, 3):
+        step = 10.0 ** -_decimals(max(abs(low), abs(high)), digits)
         first, last = significant(low, digits), significant(high, digits)
-        if first != last and "100" not in (first, last):
-            break
-    return f"{first} to {last}"
+        if abs(high - low) > step and first != last and "100" not in (first, last):
+            return digits
+    return 4
 
 
 def _decimals(value: float, digits: int) -> int:

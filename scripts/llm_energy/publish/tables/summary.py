@@ -12,9 +12,9 @@ from llm_energy.publish.tables.writers.table import Column, Footnotes, Line, Res
 from llm_energy.records import AggregateRow
 from llm_energy.records.comparison import Answer, Figure
 
-TEXTS = ("quantity", "told")
+TEXTS, BRIEF = ("quantity", "told"), {"low": "95 %"}
 COLUMNS = tuple(
-    Column(name, head, "text" if name in TEXTS else "number", head)
+    Column(name, head, "text" if name in TEXTS else "number", BRIEF.get(name, head))
     for name, head in answers.HEADS.items()
 )
 HEADS = (

@@ -26,7 +26,7 @@ EDITS = yaml.safe_load((ROOT / "tests" / "recorded" / "edits.yaml").read_text(en
 ARCHIVES = ROOT / "docs" / "measurements"
 OF_ARCHIVE = {"vllm": "h100-llama-3.1-8b-vllm", "compiled": "h100-llama-3.1-8b-compiled"}
 TIMES = ("start_s", "end_s", "monotonic_s", "pass_ends_s", "arrival_s", "first_token_s")
-TIMES += ("last_token_s", "service_start_s")
+TIMES += ("last_token_s", "service_start_s", "edge_s")
 
 
 def lay_out(base: str, folder: Path) -> Path:
@@ -91,6 +91,8 @@ class Sweep:
                 holder[key] = _changed(holder, key, edit, data)
         if "lose_pass" in edit:
             _lose_pass(data, edit)
+        if "readings" in edit:
+            _count_otherwise(data, **edit["readings"])
         if "first_part" in edit:
             for holder, key in _places(data, edit["first_part"].split(".")):
                 steady = holder[key]
@@ -246,6 +248,52 @@ def _lose_pass(data: dict[str, Any], edit: dict[str, Any]) -> None:
         window["requests"][name] = column[:-rows] if column else column
     if not edit.get("keep_end"):
         window["pass_ends_s"] = window["pass_ends_s"][:-1]
+    if edit.get("cut"):
+        interval, steady = window["interval"], window["steady_state"]
+        left = (window["pass_ends_s"][-1] - interval["start_s"]) / (
+            interval["end_s"] - interval["start_s"]
+        )
+        interval["end_s"] = window["pass_ends_s"][-1]
+        _scale(interval, {"scale": left}, None, None)
+        steady["output_tokens"] -= steady["output_tokens"] // len(steady["intervals"])
+        steady["intervals"].pop()
+
+
+def _count_otherwise(
+    data: dict[str, Any], scale: float, window: str | None = None, rest_before: bool = False
+) -> None:
+    """Scale what the GPUs' counters counted, in one window or throughout, and all joules with it.
+
+    What a window then lacks is in no reading, or with ``rest_before`` in those before the window.
+    """
+    windows = {one["workload"]: one["interval"] for one in data["windows"]}
+    for counter in (one for one in data["readings"] if one["component"] == "gpu"):
+        edges, values = counter["edge_s"], counter["value"]
+        begin_s, end_s = edges[0], edges[-1]
+        if window is not None:
+            begin_s, end_s = windows[window]["start_s"], windows[window]["end_s"]
+        first, last = edges.index(begin_s), edges.index(end_s)
+        low, high = values[first], values[last]
+        fixed = high if rest_before else low
+        for row, value in enumerate(values):
+            if first <= row <= last:
+                values[row] = fixed + round((value - fixed) * scale)
+            elif row > last and not rest_before:
+                values[row] = value - round((high - low) * (1 - scale))
+        for interval in _intervals(data):
+            for part in interval["energy"]:
+                if part["device"] == counter["device"]:
+                    a, b = (edges.index(interval[name]) for name in ("start_s", "end_s"))
+                    part["energy_j"] = (values[b] - values[a]) / 1e3
+
+
+def _intervals(value: Any) -> Iterator[dict[str, Any]]:
+    """Yield every interval in a record."""
+    if isinstance(value, dict) and "energy" in value:
+        yield value
+    elif isinstance(value, (dict, list)):
+        for one in value.values() if isinstance(value, dict) else value:
+            yield from _intervals(one)
 
 
 def _scale_trace(path: Path, factor: float) -> None:

@@ -12,8 +12,10 @@ from bisect import bisect_left, bisect_right
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime
+from itertools import pairwise
 from pathlib import Path
 
+from llm_energy.analysis.evidence.readings import Reach, has_readings, reaches
 from llm_energy.analysis.evidence.windows import Key, Pairs
 from llm_energy.core.errors import RecordError
 from llm_energy.core.files import sha256_file
@@ -23,6 +25,7 @@ from llm_energy.records.files import paths
 Summaries = tuple[TraceSummary, ...]
 ROUNDING = 1e-9
 STEADY = "steady_state"
+BETWEEN = "between "
 # What an engine says of itself that repeats of one cell must have in common.
 ENGINE_KEYS = (
     *("engine_version", "torch_version", "flow", "dtype", "quantization", "weight_bytes_by_dtype"),
@@ -68,7 +71,7 @@ class Span:
 
     ``own`` says whether it is of the audited backend. ``utc_s`` is the calendar time of the zero of
     its monotonic clock, ``rank`` its repeat's place in the plan, each None where it is not known;
-    ``energy_j`` has its measured joules.
+    ``energy_j`` has its measured joules, ``reaches`` what the GPUs' counters showed in its repeat.
     """
 
     key: Key
@@ -84,6 +87,7 @@ class Span:
     planned_order: int
     energy_j: tuple[float, ...]
     engine: Pairs
+    reaches: tuple[Reach, ...] = ()
 
     @property
     def duration_s(self) -> float:
@@ -102,6 +106,18 @@ def intervals(measurement: Measurement) -> Iterator[tuple[str, str | None, Inter
             yield steady_place(window.workload, number), window.workload, part
         if window.hot_idle is not None:
             yield f"hot_idle {window.workload}", window.workload, window.hot_idle
+
+
+def gaps(measurement: Measurement) -> Iterator[tuple[str, Interval]]:
+    """Yield, with its place, what lies between two neighbouring intervals whose edges were read."""
+    if not has_readings(measurement):
+        return
+    outer = [(p, one) for p, _, one in intervals(measurement) if not p.startswith(STEADY)]
+    outer.sort(key=lambda pair: pair[1].start_s)
+    for (earlier, one), (later, other) in pairwise(outer):
+        if one.end_s < other.start_s:
+            place = f"{BETWEEN}{earlier} and {later}"
+            yield place, Interval(place, one.end_s, other.start_s, ())
 
 
 def steady_place(workload: str, number: int) -> str:
@@ -129,9 +145,10 @@ def read_trace(measurement: Measurement, path: Path) -> TraceFile:
     if any(not all(map(math.isfinite, t)) or t != sorted(t) for t in times.values()):
         return replace(found, problem=f"{found.path}: its times do not ascend")
     summaries = {}
-    for place, _, interval in intervals(measurement):
+    metered = [(place, interval) for place, _, interval in intervals(measurement)]
+    for place, interval in (*metered, *gaps(measurement)):
         begin_s, end_s = interval.start_s, interval.end_s
-        if (interval.trace or place.startswith(STEADY)) and begin_s < end_s:
+        if (interval.trace or place.startswith((STEADY, BETWEEN))) and begin_s < end_s:
             near = [_around(samples[d], times[d], begin_s, end_s) for d in sorted(samples)]
             summaries[place] = _summarise(near, interval)
     return replace(found, summaries=summaries)
@@ -191,6 +208,7 @@ def spans(measurement: Measurement, own: bool, rank: int | None) -> Iterator[Spa
     spec, host, effective = measurement.spec, measurement.host, measurement.effective
     planned = [workload.id for workload in spec.workloads]
     begin_s = calendar_s(measurement.clock.utc)
+    reached = tuple(reaches(measurement))
     engine = tuple((k, str(effective[k])) for k in ENGINE_KEYS if k in effective)
     for window in measurement.windows:
         interval = window.interval
@@ -209,6 +227,7 @@ def spans(measurement: Measurement, own: bool, rank: int | None) -> Iterator[Spa
                 planned_order=planned.index(window.workload),
                 energy_j=tuple(p.energy_j for p in interval.energy if p.status == "measured"),
                 engine=engine,
+                reaches=reached,
             )
 
 

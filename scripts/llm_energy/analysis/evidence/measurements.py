@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from llm_energy.analysis.evidence.files import intervals
+from llm_energy.analysis.evidence.readings import WITH_READINGS, has_readings
 from llm_energy.analysis.evidence.windows import number
 from llm_energy.core.errors import LlmEnergyError, RecordError
 from llm_energy.core.files import parse_json, read_json, sha256_json
@@ -21,8 +22,6 @@ UNREADABLE = (RecordError, RecursionError, ValueError)
 
 # An exponent of three digits, or as many digits: rare, and cheaper to find than each number.
 EXTREME = re.compile(rb"[0-9][eE][+-]?[0-9]{2}[0-9]|[0-9]{50}")
-
-WITH_READINGS = 3  # the version of the protocol from which on records keep raw readings
 
 # What checks and conditions read of a workload's parameters, and the types that it may have.
 PARAMETERS = {
@@ -144,7 +143,7 @@ def consistent(measurement: Measurement, planned: Planned, spec_sha256: str) -> 
             return f"quality.total_nll is {quality.total_nll}, allowed 0 or more"
         if quality.bytes_per_token is not None and not quality.bytes_per_token > 0:
             return f"quality.bytes_per_token is {quality.bytes_per_token}, allowed above 0"
-    if spec.protocol.version >= WITH_READINGS and (problem := _unread(measurement)):
+    if has_readings(measurement) and (problem := _unread(measurement)):
         return problem
     names = [window.workload for window in measurement.windows]
     if len(set(names)) < len(names):

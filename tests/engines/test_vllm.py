@@ -8,6 +8,7 @@ import json
 import logging
 import os
 import shutil
+import threading
 import weakref
 from pathlib import Path
 from typing import Any
@@ -284,6 +285,27 @@ def test_what_the_server_refuses_is_unsupported_and_nothing_is_left(tiny_folder,
             served.load(spec(flow="server", **engine), tiny_folder)
     finally:
         served.close()
+    assert set(psutil.Process().children(recursive=True)) <= before
+
+
+def test_an_engine_that_dies_in_a_window_costs_that_window_and_leaves_nothing(tiny_folder):
+    served, before = ServedBackend(), set(psutil.Process().children(recursive=True))
+    try:
+        served.load(spec(flow="server"), tiny_folder)
+        ours = set(psutil.Process().children(recursive=True)) - before
+        (core,) = [one for one in ours if "EngineCore" in one.name()]
+        prepare(served, [3, 4, 5, 6], batch_size=2, tokens=1500)
+        timer = threading.Timer(0.5, core.kill)
+        timer.start()
+        with outcome() as window:
+            served.generate()
+        with outcome() as next_window:
+            serve(served, [3])
+    finally:
+        served.close()
+    assert (window.outcome, next_window.outcome) == ("failed", "failed")
+    assert "ServerFailure" in window.reason
+    assert "the server" in next_window.reason
     assert set(psutil.Process().children(recursive=True)) <= before
 
 

@@ -135,7 +135,7 @@ class Backend:
         self._begin = self._counted()
         return {
             "generation": dict(workload.engine),
-            "seed": workload.engine["seed"],
+            "seed": workload.engine.get("seed"),
             "batching": {"strategy": "continuous", "max_requests_in_flight": self._concurrency},
         }
 

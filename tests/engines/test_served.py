@@ -252,6 +252,18 @@ def test_whatever_ends_its_owner_ends_the_server_and_its_children(signal_name, m
     assert not alive
 
 
+def test_a_keeper_that_is_told_to_end_ends_everything_before():
+    server = start("leaves_children")
+    family = family_of(server.pid, 2)
+    for _ in range(3):
+        family[0].terminate()
+    _, alive = psutil.wait_procs(family[1:], timeout=2 * keeper.END_S)
+
+    assert not alive
+    assert server.epitaph(LIMIT_S) == "the server was ended by SIGTERM"
+    server.end()
+
+
 def test_a_killed_keeper_takes_the_server_with_it():
     server = start()
     family = family_of(server.pid, 1)

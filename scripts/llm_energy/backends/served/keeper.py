@@ -29,16 +29,19 @@ def main(command: Sequence[str]) -> int:
     """Keep ``command`` and give its exit status, 128 and the signal where one ended it."""
     prctl = ctypes.CDLL(None).prctl
     prctl(SET_CHILD_SUBREAPER, 1)
+    # A signal wakes the wait below, and ends the command as the owner's death does.
+    told, tell = os.pipe()
+    os.set_blocking(tell, False)
+    signal.set_wakeup_fd(tell, warn_on_full_buffer=False)
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, lambda *_: os.close(0))  # as if the owner were gone
+        signal.signal(number, lambda *_: None)
     child = subprocess.Popen(
         command,
         stdin=subprocess.DEVNULL,
         # Else the command would outlive a keeper that is killed itself.
         preexec_fn=lambda: prctl(SET_PDEATHSIG, signal.SIGKILL),
     )
-    with contextlib.suppress(OSError):
-        select.select([0, os.pidfd_open(child.pid)], [], [])
+    select.select([0, told, os.pidfd_open(child.pid)], [], [])
     _end(child)
     return child.returncode if child.returncode >= 0 else 128 - child.returncode
 

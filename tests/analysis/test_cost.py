@@ -96,7 +96,7 @@ def test_the_repeats_needed_are_the_fewest_that_reach_the_target(values, target)
     cv = summarise(values).sd / summarise(values).mean
 
     def percent(n):
-        return 100 * cost.t_quantile(n - 1) * cv / math.sqrt(n)
+        return 100 * cost.t_quantile(n - 1) * cost.serial_guard(n) * cv / math.sqrt(n)
 
     if count is None:
         assert percent(cost.MOST_REPEATS) > target

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from scipy.stats import t
 from support import builders
 
+from llm_energy.analysis.statistics.intervals import serial_guard
 from llm_energy.analysis.statistics.summary import summarise
 from llm_energy.measure.stopping import earlier_values_j, enough
 from llm_energy.records import Protocol, write_record
@@ -30,7 +31,7 @@ def settings(**changes) -> Protocol:
 
 def test_a_narrow_interval_is_enough_and_the_reason_has_the_figures():
     reason = enough({"b1": [1.00, 1.01, 0.99], "b8": [0.2, 0.2, 0.2]}, settings())
-    half = 100 * t.ppf(0.975, 2) * 0.01 / 3**0.5
+    half = 100 * serial_guard(3) * t.ppf(0.975, 2) * 0.01 / 3**0.5
     assert "within 3 % of the mean after 3 repeats" in reason
     assert f"b1 1 J per token, {half:.2g} %" in reason
     assert "b8 0.2 J per token, 0 %" in reason
@@ -71,7 +72,7 @@ def test_stopping_early_costs_the_interval_a_little_of_its_coverage():
             values.append(normal.gauss(1.0, 0.02))
         summary = summarise(values)
         covered += summary.ci_low <= 1.0 <= summary.ci_high
-    assert 0.91 < covered / cells < 0.945
+    assert 0.93 < covered / cells < 0.96
 
 
 def write(folder: Path, repeat: int, joules_per_token: float = 130.0, **changes) -> Path:

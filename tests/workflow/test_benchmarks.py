@@ -55,11 +55,11 @@ HARD = Score(0.94, 0.11, 0.09)  # what noise may do that the method does not ass
 @pytest.mark.parametrize(
     ("equal", "others", "status"),
     [
-        (Score(0.95, 0.80, 0.06), HARD, 0),
+        (Score(0.95, 0.70, 0.06), HARD, 0),
         (Score(0.95, None, None), HARD, 0),
         (Score(0.92, 0.90, 0.05), HARD, 1),
         (Score(0.98, 0.90, 0.05), HARD, 1),
-        (Score(0.95, 0.79, 0.05), HARD, 1),
+        (Score(0.95, 0.69, 0.05), HARD, 1),
         (Score(0.95, 0.90, 0.07), HARD, 1),
         (Score(0.95, 0.90, 0.05), Score(0.92, 0.90, 0.05), 1),
     ],
@@ -73,6 +73,16 @@ def test_comparisons_that_miss_a_floor_are_told(
     monkeypatch.setattr(
         simulated_sweeps, "score", lambda sweep, seeds: equal if sweep.cv is equally else others
     )
+    monkeypatch.setattr(simulated_sweeps, "crossovers_held", lambda *_, **noise: 0.95)
+    assert module.main([]) == status
+
+
+@pytest.mark.parametrize(("held", "status"), [(0.90, 0), (0.89, 1)])
+def test_crossovers_that_are_held_too_seldom_are_told(benchmark, monkeypatch, held, status) -> None:
+    module = benchmark("comparison_coverage")
+    monkeypatch.setattr(paired, "LEAST_PAIRS", paired.LEAST_PAIRS)
+    monkeypatch.setattr(simulated_sweeps, "score", lambda sweep, seeds: Score(0.95, 0.80, 0.06))
+    monkeypatch.setattr(simulated_sweeps, "crossovers_held", lambda *_, **noise: held)
     assert module.main([]) == status
 
 

@@ -15,7 +15,7 @@ from typing import Any
 
 from llm_energy.analysis.energy.accounting import sums
 from llm_energy.analysis.statistics.format import significant
-from llm_energy.analysis.statistics.intervals import t_quantile
+from llm_energy.analysis.statistics.intervals import serial_guard, t_quantile
 from llm_energy.core.units import kilowatt_hours_from_joules, readable_duration
 from llm_energy.inputs.currency import current
 from llm_energy.records import (
@@ -134,7 +134,7 @@ def repeats_needed(values: Sequence[float], target_percent: float) -> int | None
 
     ``values`` are a quantity of the repeats so far; their coefficient of variation stands for that
     of all. None with fewer than two values, or where MOST_REPEATS are not enough. The smallest n
-    with t(n - 1) CV / sqrt(n) <= target.
+    with t(n - 1) g CV / sqrt(n) <= target, where g guards against serial correlation.
 
     >>> repeats_needed([0.99, 1.0, 1.01], 2.0)
     4
@@ -144,7 +144,9 @@ def repeats_needed(values: Sequence[float], target_percent: float) -> int | None
     cv = statistics.stdev(values) / abs(mean)
     wanted = target_percent / 100
     enough = (
-        n for n in range(2, MOST_REPEATS + 1) if t_quantile(n - 1) * cv / math.sqrt(n) <= wanted
+        n
+        for n in range(2, MOST_REPEATS + 1)
+        if t_quantile(n - 1) * serial_guard(n) * cv / math.sqrt(n) <= wanted
     )
     return next(enough, None)
 

@@ -35,7 +35,7 @@ def enough(values_j: Mapping[str, Sequence[float]], settings: Protocol) -> str |
     Robbins, Ann. Math. Statist. 36, 1965).
 
     >>> enough({"b1": [1.00, 1.01, 0.99]}, Protocol(target_ci_percent=3.0, min_repeats=3))
-    'half the 95 % interval is within 3 % of the mean after 3 repeats: b1 1 J per token, 2.5 %'
+    'half the 95 % interval is within 3 % of the mean after 3 repeats: b1 1 J per token, 2.9 %'
     >>> enough({"b1": [1.0, 1.1, 0.9]}, Protocol(target_ci_percent=3.0, min_repeats=3))
     """
     target = settings.target_ci_percent

@@ -255,10 +255,22 @@ def test_a_crossover_is_found_where_it_is_with_an_interval_around_it():
 
 
 def test_a_crossover_whose_interval_reaches_beyond_the_batch_sizes_has_an_open_end():
-    size, low, high = where([(1, -0.1, 0.02), (8, 0.01, 0.05)])
+    first, last = {1: -0.11, 2: -0.1, 3: -0.09}, {1: -0.03, 2: 0.01, 3: 0.05}
+    size, low, high = where([(1, -0.1, first), (8, 0.01, last)])
     assert 1 < low < size < 8
     assert high is None
-    assert where([(1, -0.1, 0.02), (8, -0.2, 0.02)]) == (None, None, None)
+    assert where([(1, -0.1, first), (8, -0.2, last)]) == (None, None, None)
+
+
+def test_a_crossover_between_batch_sizes_that_share_one_repeat_has_no_interval():
+    size, low, high = where([(1, -0.1, {1: -0.1, 2: -0.1}), (8, 0.1, {2: 0.1, 3: 0.1})])
+    assert (1 < size < 8, low, high) == (True, None, None)
+
+
+@pytest.mark.parametrize("together", [0.0, 0.9])
+def test_the_interval_of_a_crossover_holds_it_whatever_the_windows_of_a_repeat_share(together):
+    """A fixed part of what tests/benchmarks/comparison_coverage.py draws."""
+    assert 0.93 < simulated_sweeps.crossovers_held(together, range(300)) < 0.99
 
 
 def test_the_lowest_is_recommended_and_what_cannot_be_told_from_it_named():
@@ -382,5 +394,7 @@ def test_intervals_hold_the_truth_and_findings_are_true():
     usual = simulated_sweeps.score(Sweep(), range(60))
     assert 0.92 < usual.covered < 0.975
     assert usual.found > 0.85
+    for noise in ({"correlation": 0.3}, {"skewed": True}, {"sessions": 5, "session_sd": 0.015}):
+        assert simulated_sweeps.score(Sweep(**noise), range(30)).covered > 0.88, noise
     level = simulated_sweeps.score(Sweep(truth=simulated_sweeps.no_difference), range(60))
     assert level.false < 0.09

@@ -252,7 +252,8 @@ def test_the_interval_of_one_repeat_holds_what_it_used(known):
 def test_the_interval_of_five_repeats_holds_what_repeats_use(known):
     for kind in known.values():
         found = coverage_runs.share_of_cells_held(kind, draws=1000)
-        assert found == dict.fromkeys(kind[0].truths(), RIGHT)
+        # The guard against serial correlation gives 97 %, and a thousand draws a percent more.
+        assert all(0.93 <= share <= 0.98 for share in found.values()), found
 
 
 def test_an_estimate_has_no_such_interval():

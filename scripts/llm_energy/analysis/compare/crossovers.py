@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from typing import Literal
 
+from llm_energy.analysis.compare.families import family_id
+from llm_energy.analysis.compare.series import Pair, Series
 from llm_energy.analysis.statistics.format import significant
-from llm_energy.records.comparison import UNTOLD, Comparison, Crossover, CrossoverPoint
+from llm_energy.analysis.statistics.intervals import serial_guard, t_quantile
+from llm_energy.records.comparison import UNTOLD, Comparison, Crossover, CrossoverPoint, Side
 from llm_energy.records.registry.metrics import GROSS
 
 Kind = Literal["saves", "costs", "starts_saving", "stops_saving", "several", "undecided"]
@@ -20,9 +23,20 @@ WORDS = {
     "too_few_pairs": "too few repeats",
 }
 
+# A batch size, its log-ratio, and that of each repeat (of each session, where there are several).
+Point = tuple[float, float, Mapping[Hashable, float]]
 
-def crossovers(comparisons: Iterable[Comparison]) -> list[Crossover]:
-    """Follow each precision against the first one of its model, backend and scope."""
+
+def crossovers(comparisons: Iterable[Comparison], pairs: Iterable[Pair]) -> list[Crossover]:
+    """Follow each precision against the first one of its model, backend and scope.
+
+    ``pairs`` are what the comparisons were made from.
+    """
+    logs = {
+        _key(family_id(pair), pair.reference, pair.other): pair.independent
+        for pair in pairs
+        if pair.contrast == "precision" and pair.metric.name == GROSS
+    }
     lines: dict[tuple, list[Comparison]] = {}
     for one in comparisons:
         if one.contrast == "precision" and one.metric == GROSS and one.ratio is not None:
@@ -35,16 +49,21 @@ def crossovers(comparisons: Iterable[Comparison]) -> list[Crossover]:
     for (family, reference, _), line in lines.items():
         sizes = {one.reference.batch_size for one in line}
         if firsts.setdefault(family, reference) == reference and len(sizes) == len(line) > 1:
-            found.append(_crossover(sorted(line, key=lambda one: one.reference.batch_size)))
+            line.sort(key=lambda one: one.reference.batch_size)
+            found.append(_crossover(line, [_point(one, logs) for one in line]))
     return found
 
 
-def _crossover(line: Sequence[Comparison]) -> Crossover:
+def _key(family: str, reference: Side | Series, other: Side | Series) -> tuple[str, ...]:
+    return family, reference.cell, reference.workload, other.cell, other.workload
+
+
+def _crossover(line: Sequence[Comparison], points: Sequence[Point]) -> Crossover:
     first = line[0]
     kind = kind_of([one.outcome for one in line])
     size = low = high = None
     if kind in ("starts_saving", "stops_saving"):
-        size, low, high = where([_point(one) for one in line])
+        size, low, high = where(points)
     return Crossover(
         model=first.reference.model,
         backend=first.reference.backend,
@@ -94,17 +113,16 @@ def kind_of(outcomes: Sequence[str]) -> Kind:
     return "undecided"
 
 
-Point = tuple[float, float, float | None]  # batch size, log-ratio, half of its interval
-
-
 def where(points: Sequence[Point]) -> tuple[float | None, float | None, float | None]:
     """Return the batch size at which the ratio is 1, and the ends of its 95 % interval.
 
     The log-ratio is interpolated in the logarithm of the batch size. The interval are the batch
     sizes around the crossing at which a ratio of 1 is not refuted (E. C. Fieller, Journal of the
-    Royal Statistical Society B 16, 1954); two neighbours err independently, since they were
-    measured in windows of their own. An end beyond the batch sizes measured is None, as is
-    everything where the ratio crosses 1 not at all or more than once.
+    Royal Statistical Society B 16, 1954). The windows of one repeat share a process, so that
+    neighbours err alike: each repeat has a curve of its own, and how far these lie apart is the
+    error between two batch sizes as well. An end beyond the batch sizes measured is None. So is
+    everything where the ratio crosses 1 not at all or more than once, and the interval where two
+    neighbours share fewer than two repeats.
     """
     crossed = [k for k, (a, b) in enumerate(itertools.pairwise(points)) if (a[1] < 0) != (b[1] < 0)]
     if len(crossed) != 1:
@@ -112,7 +130,7 @@ def where(points: Sequence[Point]) -> tuple[float | None, float | None, float | 
     left, right = points[crossed[0]], points[crossed[0] + 1]
     share = left[1] / (left[1] - right[1])
     size = left[0] * (right[0] / left[0]) ** share
-    if any(half is None for _, _, half in points):
+    if any(len(a[2].keys() & b[2].keys()) < 2 for a, b in itertools.pairwise(points)):
         return size, None, None
     band = list(_band(points))
     below = [b for b, m, h in band if b <= size and abs(m) > h]
@@ -120,18 +138,36 @@ def where(points: Sequence[Point]) -> tuple[float | None, float | None, float | 
     return size, max(below, default=None), min(above, default=None)
 
 
-def _band(points: Sequence[Point]) -> Iterator[Point]:
+def _band(points: Sequence[Point]) -> Iterator[tuple[float, float, float]]:
     """Interpolate the log-ratio and half its interval in small steps of the batch size."""
-    for (b1, m1, h1), (b2, m2, h2) in itertools.pairwise(points):
+    for (b1, m1, of_first), (b2, m2, of_second) in itertools.pairwise(points):
+        common = [name for name in of_first if name in of_second]
+        n = len(common)
+        first, second = (_around_mean([of[k] for k in common]) for of in (of_first, of_second))
+        squares, together = (
+            (_products(first, first), _products(second, second)),
+            _products(first, second),
+        )
+        times = t_quantile(n - 1) * serial_guard(n) / math.sqrt(n * (n - 1))
         for step in range(STEPS + 1):
             share = step / STEPS
-            half = math.hypot((1 - share) * h1, share * h2)
+            scatter = (1 - share) ** 2 * squares[0] + share**2 * squares[1]
+            half = times * math.sqrt(max(0.0, scatter + 2 * share * (1 - share) * together))
             yield b1 * (b2 / b1) ** share, (1 - share) * m1 + share * m2, half
 
 
-def _point(one: Comparison) -> Point:
-    half = None if one.ci_high is None else math.log(one.ci_high / one.ci_low) / 2
-    return one.reference.batch_size, math.log(one.ratio), half
+def _around_mean(values: Sequence[float]) -> list[float]:
+    mean = math.fsum(values) / len(values)
+    return [value - mean for value in values]
+
+
+def _products(first: Sequence[float], second: Sequence[float]) -> float:
+    return math.fsum(a * b for a, b in zip(first, second, strict=True))
+
+
+def _point(one: Comparison, logs: Mapping[tuple[str, ...], Mapping[Hashable, float]]) -> Point:
+    own = logs[_key(one.family, one.reference, one.other)]
+    return one.reference.batch_size, math.log(one.ratio), own
 
 
 def _statement(

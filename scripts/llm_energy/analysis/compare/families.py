@@ -68,11 +68,22 @@ def family_id(pair: Pair) -> str:
 
 
 def _family(id: str, members: Sequence[Pair]) -> tuple[list[Comparison], Family]:
-    ratios = [ratio_of(list(pair.logs.values())) if pair.logs else None for pair in members]
-    noise = family_noise(_independent(members, ratios))
+    ratios = [ratio_of(list(pair.independent.values())) if pair.logs else None for pair in members]
+    # Sessions lie further apart than the blocks of one, so that neither lends the other its noise.
+    several = [len(pair.sessions) > 1 for pair in members]
+    of_blocks, of_sessions = (
+        family_noise(
+            _independent(
+                [pair for pair, one in zip(members, several, strict=True) if one == wanted],
+                [ratio for ratio, one in zip(ratios, several, strict=True) if one == wanted],
+            )
+        )
+        for wanted in (False, True)
+    )
+    noises = [of_sessions if one else of_blocks for one in several]
     tests = [
         ratio and tested(ratio, noise, pair.shared)
-        for pair, ratio in zip(members, ratios, strict=True)
+        for pair, ratio, noise in zip(members, ratios, noises, strict=True)
     ]
     values = [test.p for test in tests if test]
     adjusted = iter(holm(values))
@@ -81,6 +92,7 @@ def _family(id: str, members: Sequence[Pair]) -> tuple[list[Comparison], Family]
         for pair, ratio, test in zip(members, ratios, tests, strict=True)
     ]
     first = members[0]
+    noise = of_sessions if of_sessions.degrees > 0 else of_blocks
     known = noise.degrees > 0
     place = " on ".join(id.split("/")[1:3] if first.contrast not in ("model", "backend") else [])
     title = f"{first.metric.label} {TITLES[first.contrast]}"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from llm_energy.analysis.energy.uncertainty import drift_standard
@@ -114,6 +114,26 @@ class Pair:
     def shared(self) -> Shared:
         """Return what its blocks have in common."""
         return shared_by(self.reference, self.other, self.metric, self.logs)
+
+    @property
+    def sessions(self) -> tuple[str, ...]:
+        """Name the sessions that its blocks were measured in, as far as these are known."""
+        told = (self.reference.conditions[block].get("session", "") for block in self.logs)
+        return tuple(dict.fromkeys(told))
+
+    @property
+    def independent(self) -> dict[Hashable, float]:
+        """Return the logarithms by block; of several sessions their means by session instead.
+
+        What a session has in common is in the scatter of no block inside it.
+        """
+        if len(self.sessions) < 2:
+            return dict(self.logs)
+        found: dict[Hashable, list[float]] = {}
+        for block, log in self.logs.items():
+            session = self.reference.conditions[block].get("session", "")
+            found.setdefault(session, []).append(log)
+        return {session: math.fsum(logs) / len(logs) for session, logs in found.items()}
 
 
 def shared_by(

@@ -41,8 +41,9 @@ def comparisons(
             f"records of sweep '{min(strange)}' do not belong to the plan of '{plan['sweep']}'"
         )
     series = collect(tables)
-    compared, families = compare(pairs_of(series, plan))
-    crossed = crossovers(compared)
+    pairs = list(pairs_of(series, plan))
+    compared, families = compare(pairs)
+    crossed = crossovers(compared, pairs)
     rows = with_energy(aggregates)
     by_row = {(one.cell, one.workload, *one.kind): one for one in series}
     groups = _groups(rows, by_row)

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from llm_energy.analysis.compare.series import Series, collect, shared_by
 from llm_energy.analysis.energy.uncertainty import SENSOR_RELATIVE
 from llm_energy.analysis.grouping.comparability import FIELDS, UNRECORDED, differences, in_words
-from llm_energy.analysis.statistics.intervals import Term
+from llm_energy.analysis.statistics.intervals import Term, serial_guard
 from llm_energy.analysis.statistics.paired import ALPHA, holm, t_test_with
 from llm_energy.core.errors import LlmEnergyError
 from llm_energy.records import MetricsTable
@@ -98,7 +98,8 @@ def _changed(first: Series, second: Series, metric: Metric) -> tuple[Changed, fl
 
 def _of_repeats(logs: Sequence[float]) -> Term:
     """Return the standard uncertainty of the mean of logarithms, and its degrees of freedom."""
-    return statistics.stdev(logs) / math.sqrt(len(logs)), len(logs) - 1
+    n = len(logs)
+    return serial_guard(n) * statistics.stdev(logs) / math.sqrt(n), n - 1
 
 
 def _concluded(row: Changed, adjusted: float | None) -> Changed:

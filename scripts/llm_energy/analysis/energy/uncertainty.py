@@ -11,7 +11,12 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from llm_energy.analysis.statistics.intervals import combined, effective_degrees_of_freedom, widest
+from llm_energy.analysis.statistics.intervals import (
+    combined,
+    effective_degrees_of_freedom,
+    serial_guard,
+    widest,
+)
 from llm_energy.records import Interval, Statistic
 
 Part = tuple[str, str | None]  # (component, device), as in ComponentEnergy
@@ -184,7 +189,7 @@ def with_intervals(
     """
     n, mean = statistic.n, statistic.mean
     if n >= 2 and (window is None or not _scatter_too_little(statistic, window)):
-        own = (statistic.sd / math.sqrt(n), n - 1.0)
+        own = (serial_guard(n) * statistic.sd / math.sqrt(n), n - 1.0)
     elif n >= 1 and window is not None:
         own = (window / math.sqrt(n), math.inf)
     else:

@@ -19,10 +19,14 @@ from dataclasses import dataclass, field
 
 from llm_energy.analysis.statistics.intervals import (
     CONFIDENCE,
+    CORRELATED,
     Term,
     combined,
     effective_degrees_of_freedom,
     half_width,
+    probability_correlated,
+    serial_guard,
+    serial_share,
     t_test,
 )
 
@@ -36,11 +40,15 @@ LEAST_PAIRS = 3  # independent ones, below which a family says nothing on how no
 
 @dataclass(frozen=True)
 class Ratio:
-    """The log-ratios of one comparison: their number, mean and sample variance."""
+    """The log-ratios of one comparison: their number, mean and sample variance.
+
+    ``serial`` is their lag-1 autocorrelation, None where they are too few.
+    """
 
     n: int
     mean: float
     variance: float
+    serial: float | None = None
 
     @property
     def degrees(self) -> int:
@@ -54,11 +62,13 @@ class Noise:
 
     ``degrees`` says how many degrees of freedom that knowledge is worth: 0 where there is none,
     infinite where all pairs are equally noisy. ``most`` are those of all pairs together.
+    ``correlated`` is the probability that blocks are correlated with those before them.
     """
 
     variance: float
     degrees: float
     most: float
+    correlated: float = CORRELATED
 
     def combined(self, ratio: Ratio) -> tuple[float, float]:
         """Return a pair's variance in the light of the family's, and its degrees of freedom."""
@@ -93,12 +103,17 @@ class Shared:
 
 @dataclass(frozen=True)
 class Tested:
-    """A ratio with its 95 % interval and the p-value of no difference (all on the log scale)."""
+    """A ratio with its 95 % interval and the p-value of no difference (all on the log scale).
+
+    ``guard`` is the factor against serial correlation, which is in the interval and not in the
+    ``variance``.
+    """
 
     half_width: float
     p: float
     variance: float
     degrees: float
+    guard: float = 1.0
     shared: Shared = field(default_factory=Shared)
 
 
@@ -110,7 +125,8 @@ def ratio_of(logs: Sequence[float]) -> Ratio:
     """
     mean = math.fsum(logs) / len(logs)
     squares = math.fsum((value - mean) ** 2 for value in logs)
-    return Ratio(len(logs), mean, squares / (len(logs) - 1) if len(logs) > 1 else 0.0)
+    variance = squares / (len(logs) - 1) if len(logs) > 1 else 0.0
+    return Ratio(len(logs), mean, variance, serial_share(logs))
 
 
 def family_noise(ratios: Sequence[Ratio]) -> Noise:
@@ -124,6 +140,9 @@ def family_noise(ratios: Sequence[Ratio]) -> Noise:
     known = [ratio for ratio in ratios if ratio.degrees > 0 and ratio.variance > 0]
     if len(known) < LEAST_PAIRS:
         return Noise(0.0, 0.0, 0.0)
+    correlated = probability_correlated(
+        [(ratio.n, ratio.serial) for ratio in known if ratio.serial is not None]
+    )
     halves = [ratio.degrees / 2 for ratio in known]
     most = float(sum(ratio.degrees for ratio in known))
     expected = {half: float(digamma(half)) - math.log(half) for half in set(halves)}
@@ -136,9 +155,10 @@ def family_noise(ratios: Sequence[Ratio]) -> Noise:
     excess = scatter - math.fsum(spread[half] for half in halves) / len(halves)
     if excess <= 0:
         pooled = math.fsum(ratio.degrees * ratio.variance for ratio in known) / most
-        return Noise(pooled, math.inf, most)
+        return Noise(pooled, math.inf, most, correlated)
     half = _inverse_trigamma(excess)
-    return Noise(math.exp(centre + float(digamma(half)) - math.log(half)), 2 * half, most)
+    variance = math.exp(centre + float(digamma(half)) - math.log(half))
+    return Noise(variance, 2 * half, most, correlated)
 
 
 def tested(ratio: Ratio, noise: Noise, shared: Shared) -> Tested | None:
@@ -152,8 +172,9 @@ def tested(ratio: Ratio, noise: Noise, shared: Shared) -> Tested | None:
     variance, degrees = noise.combined(ratio)
     if variance <= 0:
         return None
-    half, p = t_test_with(ratio.mean, [(math.sqrt(variance / ratio.n), degrees)], shared)
-    return Tested(half, p, variance, degrees, shared)
+    guard = serial_guard(ratio.n, noise.correlated)
+    half, p = t_test_with(ratio.mean, [(guard * math.sqrt(variance / ratio.n), degrees)], shared)
+    return Tested(half, p, variance, degrees, guard, shared)
 
 
 def t_test_with(estimate: float, repeats: Sequence[Term], shared: Shared) -> tuple[float, float]:
@@ -196,7 +217,7 @@ def smallest_detectable_percent(found: Tested, n: int, comparisons: int) -> floa
     inverse fails for few degrees of freedom.
     """
     effect = _detectable_effect(round(found.degrees, 1), comparisons)
-    error = math.hypot(math.sqrt(found.variance / n), found.shared.standard)
+    error = math.hypot(found.guard * math.sqrt(found.variance / n), found.shared.standard)
     return 100 * math.expm1(min(MOST_SEEN, effect * error + found.shared.bias))
 
 

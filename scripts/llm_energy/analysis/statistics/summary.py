@@ -6,15 +6,16 @@ import functools
 import math
 from collections.abc import Callable, Sequence
 
-from llm_energy.analysis.statistics.intervals import t_quantile
+from llm_energy.analysis.statistics.intervals import serial_guard, t_quantile
 from llm_energy.records import Statistic
 
 
 def summarise(values: Sequence[float], quantile: Callable[[int], float] = t_quantile) -> Statistic:
-    """Summarise the values of independent repeats.
+    """Summarise the values of repeats.
 
-    The interval is mean +- t(n - 1) sd / sqrt(n); with fewer than two values there is neither a
-    standard deviation nor an interval (Student, The probable error of a mean, Biometrika 6, 1908).
+    The interval is mean +- t(n - 1) g sd / sqrt(n), Student's (The probable error of a mean,
+    Biometrika 6, 1908) with the guard ``g`` against serial correlation; with fewer than two values
+    there is neither a standard deviation nor an interval.
 
     >>> summarise([1.0, 2.0, 3.0]).mean
     2.0
@@ -37,5 +38,5 @@ def _summary(values: tuple[float, ...], quantile: Callable[[int], float]) -> Sta
     # values are asked for by name, since the mean that they are compared with may be rounded.
     squares = math.fsum((value - mean) ** 2 for value in values)
     sd = 0.0 if min(values) == max(values) else math.sqrt(squares / (n - 1))
-    half = quantile(n - 1) * sd / math.sqrt(n)
+    half = quantile(n - 1) * serial_guard(n) * sd / math.sqrt(n)
     return Statistic(n, mean, sd, mean - half, mean + half)

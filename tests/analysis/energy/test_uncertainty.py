@@ -211,7 +211,7 @@ def test_five_repeats_hold_the_truth_whatever_dominates(before_w, repeat_sd_tick
         ]
         found = with_intervals(summarise(shown), window=budget_j, bias=(100 - before_w) / 2)
         held += found.ci_low <= 1e4 <= found.ci_high
-    assert held / 2000 == RIGHT
+    assert 0.93 <= held / 2000 <= 0.98  # the guard against serial correlation gives up to 97 %
 
 
 @pytest.fixture(scope="module")

@@ -13,6 +13,7 @@ from typing import Literal, NamedTuple
 from llm_energy.analysis.grouping.rows import key
 from llm_energy.records import AggregateRow
 from llm_energy.records.comparison import ParetoFront
+from llm_energy.records.files.names import numeric_order
 from llm_energy.records.registry.metrics import GROSS, METRICS, SPEED
 
 # Okabe and Ito, "Color Universal Design" (2008, https://jfly.uni-koeln.de/color/). Shapes differ
@@ -24,8 +25,11 @@ FRONT_COLOUR = "#999999"
 ENERGY_LABEL = f"{METRICS[GROSS].label} (gross)"
 SPREAD = 5  # values over a wider factor than this are shown on a logarithmic axis
 BATCH, RATE, LATENCY = "batch_size", "arrival_rate_per_s", "e2e_latency_s"
-CONTINUOUS, ASIDE = "continuous", 1.1  # how far beside the others, as a factor of the batch size
-INTERVALS = "Bars are 95 % intervals of the mean over repeats, for comparisons on one GPU."
+CONTINUOUS = "continuous"
+INTERVALS = (
+    "Bars are 95 % intervals of the mean over repeats, for comparisons on one GPU; none is drawn "
+    "below zero, and one that leaves the axis is wider still."
+)
 FRONTS = (
     "Each grey line is the Pareto front of one piece of work on one backend: on it lies what "
     "nothing else of that work beats in both."
@@ -68,9 +72,9 @@ class Plot:
     reason: str = NO_WINDOW
 
     def x_of(self, row: AggregateRow) -> float:
-        """Return where a row stands; continuous batching stands a little beside its batch size."""
+        """Return where a row stands."""
         if self.x == BATCH:
-            return row.batch_size * (ASIDE if row.batching == CONTINUOUS else 1)
+            return row.batch_size
         return row.statistics[self.x].mean
 
     @property
@@ -102,12 +106,12 @@ def describe(
     """
     looks = looks_of(row.precision for row in rows)
     busy, timed = _busy(rows), _known([row for row in rows if row.traffic], RATE)
-    shared = _on_several_backends(rows)
+    shared = tuple(sorted(_on_several_backends(rows), key=_by_workload))
     plots = (
         Plot(
             "batch",
             "Energy by precision and batch size",
-            "Gross joules per output token. Dashed and a little to the right: continuous batching.",
+            "Gross joules per output token. Dashed: continuous batching.",
             busy,
             looks,
             x=BATCH,
@@ -130,7 +134,7 @@ def describe(
             "Energy by component",
             "Gross joules per output token of GPUs, processors and memory; each bar is one sum. "
             "Measured and estimated joules are never added.",
-            tuple(every_row),
+            tuple(sorted(every_row, key=_by_workload)),
             {name: Look(colour, SHAPES[0]) for name, colour in COMPONENT_COLOURS.items()},
             panels=("model", "backend", "precision"),
             by="component",
@@ -189,6 +193,10 @@ def _trade(
         lines=tuple(Line(joined, "front") for joined in ends if joined),
         reason=reason,
     )
+
+
+def _by_workload(row: AggregateRow) -> list[tuple[str, int]]:
+    return numeric_order(row.workload)
 
 
 def _known(rows: Iterable[AggregateRow], metric: str) -> tuple[AggregateRow, ...]:

@@ -17,6 +17,10 @@ if TYPE_CHECKING:
 MARKERS = dict(zip(SHAPES, ("o", "s", "^", "D", "v", "P", "X"), strict=True))
 SIMULATED = "SIMULATED: none of these joules was ever drawn."
 HATCH, MOST_NAMED = "////", 14  # names in a legend
+SMALLEST_PT = 7
+ERROR_BAR = {"color": "#333333", "elinewidth": 1, "capsize": 2}
+MOST_DECADES = (1.7, 4.0)  # of an x and a y axis that are labelled with 1, 2 and 5
+MOST_ROOM = 3.0  # an axis of energy ends at so many times its largest mean
 PANELS_A_ROW, PANEL_INCHES = 3, (3.1, 2.5)
 RC = {
     "font.family": "DejaVu Sans",  # comes with matplotlib, so the bytes are the same everywhere
@@ -37,11 +41,13 @@ RC = {
 }
 
 
-def panels(count: int, size: tuple[float, float] = PANEL_INCHES) -> tuple[Figure, list[Axes]]:
-    """Return a figure with so many panels, three a row, and no empty frame."""
+def panels(
+    count: int, size: tuple[float, float] = PANEL_INCHES, a_row: int = PANELS_A_ROW
+) -> tuple[Figure, list[Axes]]:
+    """Return a figure with so many panels, ``a_row`` in each row, and no empty frame."""
     from matplotlib.figure import Figure
 
-    columns = min(count, PANELS_A_ROW)
+    columns = min(count, a_row)
     rows = math.ceil(count / columns)
     width, height = size
     figure = Figure(figsize=(max(4.2, width * columns), height * rows + 0.5), layout="constrained")
@@ -61,40 +67,54 @@ def point(axes: Axes, x: float, statistic: Statistic, look: Look, estimated: boo
         marker=MARKERS[look.shape],
         markerfacecolor="white" if estimated else look.colour,
         linestyle="none",
+        elinewidth=1,
         capsize=2,
         zorder=3,
     )
 
 
 def error_bar(statistic: Statistic) -> list[list[float]] | None:
-    """Return the lengths below and above the mean; None without an interval."""
+    """Return the lengths below and above the mean, none below zero; None without an interval."""
     if statistic.ci_low is None:
         return None
-    return [[statistic.mean - statistic.ci_low], [statistic.ci_high - statistic.mean]]
+    low = max(statistic.ci_low, min(0.0, statistic.mean))
+    return [[statistic.mean - low], [statistic.ci_high - statistic.mean]]
 
 
-def energy_axis(axes: Axes, statistics: Sequence[Statistic], label: str) -> None:
+def axis_end(statistics: Sequence[Statistic]) -> float:
+    """Return where an axis of energy ends: an interval far wider than its mean leaves it."""
+    tops = [s.mean if s.ci_high is None else s.ci_high for s in statistics]
+    return min(max(tops), MOST_ROOM * max(s.mean for s in statistics)) or 1.0
+
+
+def energy_axis(
+    axes: Axes, statistics: Sequence[Statistic], label: str, logarithm: bool = True
+) -> None:
     """Scale the y axis: from 0, or by logarithm where the values span more than a factor of five.
 
     An interval that reaches below zero would stretch a logarithmic axis without end, so it is cut.
     """
     means = [s.mean for s in statistics]
-    tops = [s.mean if s.ci_high is None else s.ci_high for s in statistics]
+    end = axis_end(statistics)
     axes.set_ylabel(label)
-    if spans_widely(means):
+    if logarithm and spans_widely(means):
         lows = [s.ci_low for s in statistics if s.ci_low is not None and s.ci_low > min(means) / 3]
         axes.set_yscale("log")
-        plain_numbers(axes.yaxis)
-        axes.set_ylim(min([*means, *lows]) / 1.3, max(tops) * 1.3)
+        low, high = min([*means, *lows]) / 1.3, end * 1.3
+        plain_numbers(axes.yaxis, math.log10(high / low), MOST_DECADES[1])
+        axes.set_ylim(low, high)
     else:
-        axes.set_ylim(min(0.0, *means), max(tops) * 1.1 or 1.0)
+        axes.set_ylim(min(0.0, *means), end * 1.1)
 
 
-def plain_numbers(axis) -> None:
-    """Label a logarithmic axis with 1, 2 and 5 and their tenfolds, written out."""
+def plain_numbers(axis, decades: float, most: float) -> None:
+    """Label a logarithmic axis with 1, 2 and 5 and their tenfolds, written out.
+
+    With 1 and its tenfolds alone where it has more than ``most`` decades.
+    """
     from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
-    axis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+    axis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0) if decades <= most else (1.0,)))
     axis.set_minor_locator(NullLocator())
     axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
 
@@ -116,7 +136,21 @@ def legend(figure: Figure, entries: Sequence[tuple[str, Look]], estimated: bool)
     if estimated:
         handles.append(mark(Look("#555555", SHAPES[0]), "white"))
         labels.append("hollow: estimated by a model, not measured")
-    figure.legend(handles, labels, loc="outside upper center", ncols=min(5, len(labels)))
+    legend_above(figure, handles, labels, 5)
+
+
+def legend_above(
+    figure: Figure, handles: Sequence[object], labels: Sequence[str], most: int
+) -> None:
+    """Put a legend above all panels, in as many columns as the figure has room for."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+
+    renderer = FigureCanvasAgg(figure).get_renderer()
+    for columns in range(min(most, len(labels)), 0, -1):
+        found = figure.legend(handles, labels, loc="outside upper center", ncols=columns)
+        if columns == 1 or found.get_window_extent(renderer).width < figure.bbox.width:
+            return
+        found.remove()
 
 
 def is_estimated(row: AggregateRow) -> bool:
@@ -127,7 +161,7 @@ def is_estimated(row: AggregateRow) -> bool:
 def render(figure: Figure, title: str, note: str) -> dict[str, bytes]:
     """Return a figure as SVG and as PDF; the same figure gives the same bytes."""
     if note:
-        figure.supxlabel(note, fontsize=7, color="#B00020")
+        figure.supxlabel(note, fontsize=SMALLEST_PT, color="#B00020")
     figure.draw_without_rendering()
     figure.set_layout_engine("none")  # laid out by now; each file would do it again
     files = {}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -46,7 +47,9 @@ def panels_of(plots: Sequence[Plot]) -> dict[str, Panel]:
 
 def points(panels: Panels) -> Figure:
     """Draw energy against a second quantity, with the lines that join rows."""
-    figure, drawn = style.panels(len(panels))
+    kinds = {panel.plot.name for panel in panels.values()}
+    a_row = len(kinds) if len(kinds) > 1 else style.PANELS_A_ROW  # those of one title side by side
+    figure, drawn = style.panels(len(panels), a_row=a_row)
     for axes, (title, (plot, rows, lines)) in zip(drawn, panels.items(), strict=True):
         axes.set_title(title.partition(":")[0])
         for line in lines:
@@ -55,11 +58,12 @@ def points(panels: Panels) -> Figure:
             _point(axes, plot, row)
         if plot.x == BATCH:
             _batch_axis(axes, sorted({row.batch_size for row in rows}))
-        elif spans_widely([plot.x_of(row) for row in rows]):
-            axes.set_xscale("log")
-            style.plain_numbers(axes.xaxis)
+        else:
+            _x_axis(axes, [plot.x_of(row) for row in rows])
         axes.set_xlabel(plot.x_label)
         style.energy_axis(axes, [row.statistics[GROSS] for row in rows], ENERGY_LABEL)
+        for line in lines:
+            _names(axes, plot, line)
     looks = {}
     for plot, rows, _ in panels.values():
         looks |= {getattr(row, plot.by): plot.look(row) for row in rows}
@@ -81,7 +85,9 @@ def by_backend(panels: Panels) -> Figure:
         axes.set_xticks(list(places.values()), list(places))
         axes.set_xlim(-0.6, len(places) - 0.4)
         axes.grid(False, axis="x")
-        axes.set_ylabel(ENERGY_LABEL)
+        style.energy_axis(
+            axes, [row.statistics[GROSS] for row in own], ENERGY_LABEL, logarithm=False
+        )
     _bar_legend(figure, {name: look.colour for name, look in looks.items()}, _all(panels))
     return figure
 
@@ -110,10 +116,13 @@ def by_component(panels: Panels) -> Figure:
                 base += part.mean
             whole = row.statistics[GROSS]
             axes.errorbar(
-                [whole.mean], [place], xerr=style.error_bar(whole), color="#333333", capsize=2
+                [whole.mean],
+                [place],
+                xerr=style.error_bar(whole),
+                **style.ERROR_BAR,
             )
         axes.set_yticks(range(len(own)), [_component_label(row) for row in own])
-        axes.set_xlim(0, None)
+        axes.set_xlim(0, 1.05 * style.axis_end([row.statistics[GROSS] for row in own]))
         axes.invert_yaxis()
         axes.grid(False, axis="y")
         axes.set_xlabel(ENERGY_LABEL)
@@ -140,19 +149,26 @@ def _line(axes, plot: Plot, line: Line) -> None:
         linewidth=0.8 if front else 1,
         zorder=1 if front else 2,
     )
-    for row, end in zip(line.rows, ends, strict=True) if front else ():
-        _name(axes, f"{row.precision} {row.workload}", end)
 
 
-def _name(axes, text: str, end: tuple[float, float]) -> None:
+def _names(axes, plot: Plot, line: Line) -> None:
+    """Name what lies on a front, to that side of it where there is room."""
+    for row in line.rows if line.kind == "front" else ():
+        end = (plot.x_of(row), row.statistics[GROSS].mean)
+        across, _ = axes.transAxes.inverted().transform(axes.transData.transform(end))
+        _name(axes, f"{row.precision} {row.workload}", end, -1 if across > 0.5 else 1)
+
+
+def _name(axes, text: str, end: tuple[float, float], side: int) -> None:
     from matplotlib.patheffects import withStroke
 
     axes.annotate(
         text,
         end,
-        xytext=(5, 4),
+        xytext=(5 * side, 4),
         textcoords="offset points",
-        fontsize=6,
+        ha="left" if side > 0 else "right",
+        fontsize=style.SMALLEST_PT,
         color="#333333",
         path_effects=[withStroke(linewidth=2, foreground="white")],
         zorder=4,
@@ -164,7 +180,21 @@ def _point(axes, plot: Plot, row: AggregateRow) -> None:
     style.point(axes, plot.x_of(row), row.statistics[GROSS], look, style.is_estimated(row))
     if across and across.ci_low is not None:
         energy_j = row.statistics[GROSS].mean
-        axes.hlines(energy_j, across.ci_low, across.ci_high, color=look.colour, linewidth=1)
+        (below,), (above,) = style.error_bar(across)
+        ends = (across.mean - below, across.mean + above)
+        axes.hlines(energy_j, *ends, color=look.colour, linewidth=1)
+
+
+def _x_axis(axes, values: Sequence[float]) -> None:
+    """Scale the x axis to the means; an interval far wider than they are leaves it."""
+    if spans_widely(values):
+        axes.set_xscale("log")
+        low, high = min(values) / 2, max(values) * 2
+        style.plain_numbers(axes.xaxis, math.log10(high / low), style.MOST_DECADES[0])
+        axes.set_xlim(low, high)
+    else:
+        left, right = axes.get_xlim()
+        axes.set_xlim(max(0.0, left), min(right, style.MOST_ROOM * max(values)))
 
 
 def _batch_axis(axes, sizes: Sequence[int]) -> None:
@@ -188,7 +218,10 @@ def _bar(axes, place: float, width: float, row: AggregateRow, colour: str) -> No
         hatch=style.HATCH if style.is_estimated(row) else None,
     )
     axes.errorbar(
-        [place], [statistic.mean], yerr=style.error_bar(statistic), color="#333333", capsize=2
+        [place],
+        [statistic.mean],
+        yerr=style.error_bar(statistic),
+        **style.ERROR_BAR,
     )
 
 
@@ -200,7 +233,7 @@ def _bar_legend(figure: Figure, colours: dict[str, str], rows: Sequence[Aggregat
     if any(map(style.is_estimated, rows)):
         handles.append(Patch(facecolor="#999999", edgecolor="white", hatch=style.HATCH))
         labels.append("hatched: estimated by a model, not measured")
-    figure.legend(handles, labels, loc="outside upper center", ncols=min(4, len(labels)))
+    style.legend_above(figure, handles, labels, 4)
 
 
 def _component_label(row: AggregateRow) -> str:

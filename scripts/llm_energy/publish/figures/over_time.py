@@ -9,6 +9,7 @@ from llm_energy.publish import style
 from llm_energy.publish.plots import COLOURS, looks_of
 from llm_energy.publish.timeline import Timeline, thinned
 from llm_energy.records import Measurement, Window
+from llm_energy.records.files.names import numeric_order
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -37,7 +38,7 @@ def time_course(timelines: Mapping[str, Timeline]) -> Figure:
                     rotation=90,
                     ha="center",
                     va="bottom",
-                    fontsize=7,
+                    fontsize=style.SMALLEST_PT,
                 )
             for status, line in (("measured", "-"), ("estimated", ":")):
                 power_w = stretch.total_w(status)
@@ -65,7 +66,7 @@ def warm_up(measurements: Mapping[str, Measurement]) -> Figure:
     """Draw how long each warm-up pass took against the last of its workload, cell by cell."""
     figure, panels = style.panels(len(measurements), (3.1, 2.2))
     names = [w.workload for m in measurements.values() for w in m.windows if is_warmed_up(w)]
-    looks = looks_of(sorted(names))
+    looks = looks_of(sorted(names, key=numeric_order))
     for axes, (cell, measurement) in zip(panels, measurements.items(), strict=True):
         axes.set_title(cell)
         for window in filter(is_warmed_up, measurement.windows):
@@ -100,9 +101,4 @@ def _legend(figure: Figure, timelines: Sequence[Timeline]) -> None:
     for status, line in (("measured", "-"), ("estimated", ":")):
         if any(s.total_w(status) is not None for t in timelines for s in t.stretches):
             entries[f"mean of all that is {status}"] = Line2D([], [], color="#333333", ls=line)
-    figure.legend(
-        list(entries.values()),
-        list(entries),
-        loc="outside upper center",
-        ncols=min(3, len(entries)),
-    )
+    style.legend_above(figure, list(entries.values()), list(entries), 3)

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import re
-
 from llm_energy.analysis.statistics.format import ABSENT, quantity, three_digits, with_interval
 from llm_energy.publish.tables.cell_rows import Frame, framed
 from llm_energy.publish.tables.writers.table import Column, Footnotes, Line, Results, Table, row_id
 from llm_energy.records import AggregateRow, Statistic
 from llm_energy.records.comparison import Limits, RankedRow
+from llm_energy.records.files.names import numeric_order
 from llm_energy.records.recommendation import Candidate, Recommendation
 from llm_energy.records.registry.metrics import DENOMINATORS, GROSS, METRICS, OF_COMPONENT
 
@@ -127,7 +126,7 @@ def recommendations(results: Results) -> Table:
         about = [
             one.backend,
             one.model,
-            *sorted({c.workload for c in one.candidates}, key=_numbers),
+            *sorted({c.workload for c in one.candidates}, key=numeric_order),
         ]
         about += [f"{name} {value:g}" for name, value in one.bounds.items()]
         blocks.append((", ".join(about), lines))
@@ -198,15 +197,6 @@ def _candidate(asked: Recommendation, one: Candidate, notes: Footnotes) -> Line:
     }
     told = (asked.statement, *asked.reasons) if best else ()
     return Line(row_id(source), cells, (source,), notes.marks(told))
-
-
-def _numbers(name: str) -> list[tuple[int, str]]:
-    """Return what sorts b2 before b16.
-
-    >>> sorted(["b16", "b2", "b2-long"], key=_numbers)
-    ['b2', 'b2-long', 'b16']
-    """
-    return [(int(number or 0), text) for text, number in re.findall(r"(\D*)(\d*)", name)]
 
 
 def _latency(metric: str, value_s: float) -> str:

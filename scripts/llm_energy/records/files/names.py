@@ -18,6 +18,15 @@ ALLOWED = (
 )
 
 
+def numeric_order(name: str) -> list[tuple[str, int]]:
+    """Return what sorts names by the numbers in them.
+
+    >>> sorted(["b16", "b2", "b2-long"], key=numeric_order)
+    ['b2', 'b2-long', 'b16']
+    """
+    return [(text, int(number or 0)) for text, number in re.findall(r"(\D*)(\d*)", name)]
+
+
 def require(pattern: re.Pattern[str], key: str, value: Any) -> None:
     """Raise a RecordError that names ``key`` unless ``value`` is a text of this pattern alone."""
     if not isinstance(value, str) or not pattern.fullmatch(value):

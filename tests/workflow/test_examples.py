@@ -12,6 +12,7 @@ DRY = ("ai-energy-score", "saturation")
 ON_A_TINY_MODEL = ("batch-sizes", "tensor-parallel")
 ELSEWHERE = {
     "traffic": "test_traffic_pipeline.py",
+    "served": "test_served_pipeline.py",
     "simulated": "test_simulated_pipeline.py",
     "precisions": "test_workflow.py",
     "backends": "test_workflow.py",

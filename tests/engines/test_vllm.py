@@ -23,7 +23,7 @@ from llm_energy.backends.served.server import ServerFailure
 from llm_energy.backends.vllm.backend import Backend
 from llm_energy.backends.vllm.environment import ENVIRONMENT, cpu_groups, set_environment
 from llm_energy.backends.vllm.served import Backend as ServedBackend
-from llm_energy.backends.vllm.served import command, load_failure
+from llm_energy.backends.vllm.served import command, load_failure, serving_failure
 from llm_energy.backends.vllm.weights import check_precision, prequantized_folder
 from llm_energy.core.errors import OutOfMemory, Unsupported
 from llm_energy.records import (
@@ -327,6 +327,24 @@ def test_an_engine_that_dies_in_a_window_costs_that_window_and_leaves_nothing(ti
 )
 def test_the_last_words_of_a_server_say_what_came_of_its_load(said, kind, message):
     found = load_failure(ServerFailure("it ended"), said, Path("m"))
+    assert type(found) is kind
+    assert message in str(found)
+
+
+@pytest.mark.parametrize(
+    ("said", "kind", "message"),
+    [
+        ("torch.OutOfMemoryError: CUDA out of memory. Tried", OutOfMemory, "in the server: torch"),
+        (
+            "RuntimeError: a kernel failed\nEngineDeadError: see above",
+            ServerFailure,
+            "it answered 500; the server wrote: RuntimeError: a kernel failed",
+        ),
+        ("INFO all is well", ServerFailure, "it answered 500"),
+    ],
+)
+def test_a_failed_window_has_the_cause_that_the_server_wrote(said, kind, message):
+    found = serving_failure(ServerFailure("it answered 500"), said)
     assert type(found) is kind
     assert message in str(found)
 

@@ -6,13 +6,14 @@ HTTP, the text of each token, and two processes in place of one.
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import json
 import re
 import sys
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -62,6 +63,8 @@ REASON = re.compile(
     r"|validation errors? for \w+\s+(?P<value>\S.*)"
     rf"|\b(?:{'|'.join(error.__name__ for error in REFUSALS)}): (?P<error>\S.*)"
 )
+# Of an engine that died, all that waited for it tell in their turn.
+CAUSE = re.compile(r"\b(?!EngineDead)\w+(?:Error|Exception): \S.*")
 
 
 class Backend:
@@ -142,14 +145,16 @@ class Backend:
     def generate(self, mark: Mark = no_mark) -> list[Completion]:
         """Serve all requests; those beyond the batch size wait in the client."""
         begin_s = time.monotonic()
-        answers = self._client.generate(self._make, len(self._asked), self._concurrency, mark)
-        return self._completions(answers, begin_s)
+        with self._telling_why():
+            answers = self._client.generate(self._make, len(self._asked), self._concurrency, mark)
+            return self._completions(answers, begin_s)
 
     def serve(self, queue: Queue) -> list[Completion]:
         """Send requests as they are due, up to a batch size at a time."""
         begin_s = time.monotonic()
-        answers = self._client.serve(self._make, queue, self._concurrency)
-        return self._completions(answers, begin_s)
+        with self._telling_why():
+            answers = self._client.serve(self._make, queue, self._concurrency)
+            return self._completions(answers, begin_s)
 
     def events(self) -> dict[str, Any]:
         """Return what the server and the client counted since ``prepare``.
@@ -176,6 +181,14 @@ class Backend:
             client.close()
         if server is not None:
             server.end()
+
+    @contextlib.contextmanager
+    def _telling_why(self) -> Iterator[None]:
+        """Add to a failure what the server said of it, which is lost when the server ends."""
+        try:
+            yield
+        except ServerFailure as error:
+            raise serving_failure(error, self._server.output()) from None
 
     def _make(self, place: int, arrival_s: float) -> Answer:
         body, least, most = self._asked[place]
@@ -235,11 +248,25 @@ def _is_cpu_build() -> bool:
 
 def load_failure(error: ServerFailure, said: str, folder: Path) -> Exception:
     """Tell why a server did not start, by what it said last."""
-    for text in OUT_OF_MEMORY_TEXTS:
-        if text in said:
-            line = next(line for line in reversed(said.splitlines()) if text in line)
-            return OutOfMemory(f"out of memory in load: {line.strip()}")
+    if line := _out_of_memory(said):
+        return OutOfMemory(f"out of memory in load: {line}")
     if found := list(REASON.finditer(said)):
         reason = next(filter(None, found[-1].groups())).strip()
         return Unsupported(f"vLLM cannot load {folder}: {reason}")
     return error
+
+
+def serving_failure(error: ServerFailure, said: str) -> Exception:
+    """Tell why requests failed, by the last error that the server wrote down.
+
+    An engine that has died is what its HTTP side tells; why it died stands in the output alone.
+    """
+    if line := _out_of_memory(said):
+        return OutOfMemory(f"out of memory in the server: {line}")
+    causes = CAUSE.findall(said)
+    return ServerFailure(f"{error}; the server wrote: {causes[-1]}") if causes else error
+
+
+def _out_of_memory(said: str) -> str | None:
+    lines = (line.strip() for line in reversed(said.splitlines()))
+    return next((line for line in lines if any(t in line for t in OUT_OF_MEMORY_TEXTS)), None)

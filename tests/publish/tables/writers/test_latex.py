@@ -9,12 +9,16 @@ from pathlib import Path
 import pytest
 from support import builders, system_tools
 from support.comparison_example import example
+from support.noisy_sweep import NoisySweep
 
 from llm_energy.publish.tables import TABLES, Results, render
-from llm_energy.publish.tables.writers.latex import PREAMBLE, ROWS_A_PAGE
+from llm_energy.publish.tables.writers.latex import LINES_A_PAGE, PREAMBLE
 from llm_energy.records import Statistic
 
 HARD = "[a] *b* 50 % of $x_1 & {y} #2 ~^ \\input|`<z>` é ß — “q” \N{SNOWMAN} 日本 \x07 -- ?` end"
+
+ARTICLE_PT, PAGE_PT, LEGIBLE = 345.0, 550.0, 0.72  # of 8 pt letters
+SIZE = r"\typeout{SIZE \the\wd0\space\the\dimexpr\ht0+\dp0\relax}"
 
 
 def statistics(mean: float = 0.123456, half: float = 0.012, **more: Statistic) -> dict:
@@ -103,10 +107,26 @@ def test_no_character_is_read_as_a_command(paper):
 
 def test_a_table_longer_than_a_page_is_cut_and_keeps_every_row(tmp_path):
     system_tools.need("latex")
-    count = 2 * ROWS_A_PAGE + 3
+    count = 2 * LINES_A_PAGE + 3
     many = [builders.aggregate_row(workload=f"w{k:03d}", flags=("M03",)) for k in range(count)]
     texts = dict(render(Results((builders.aggregate(many),))))
     text, log = compiled(tmp_path, ["energy"], texts)
     assert set(re.findall(r"w\d{3}", text)) == {f"w{k:03d}" for k in range(count)}
     assert "(3 of 3)" in text
+    assert "Overfull" not in log
+
+
+def test_every_table_of_a_sweep_can_be_read_in_print(tmp_path):
+    system_tools.need("latex")
+    results = NoisySweep(3, 0.2).results()
+    texts = {
+        name: text.replace("\\ifdim\\wd0>", f"{SIZE}\\ifdim\\wd0>")
+        for name, text in render(results)
+        if name.endswith(".tex")
+    }
+    _, log = compiled(tmp_path, list(TABLES), texts)
+    found = [tuple(map(float, one)) for one in re.findall(r"SIZE ([\d.]+)pt\s*([\d.]+)pt", log)]
+    assert len(found) > len(TABLES)
+    assert max(width for width, _ in found) * LEGIBLE <= ARTICLE_PT
+    assert max(height for _, height in found) <= PAGE_PT
     assert "Overfull" not in log

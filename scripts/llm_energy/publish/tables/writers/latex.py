@@ -1,8 +1,9 @@
 r"""Set a table as LaTeX for a paper, with the packages booktabs, siunitx and graphicx.
 
 Numbers stand in siunitx's S columns, aligned at the decimal point, their intervals behind them. A
-column whose text is the same in all rows is told below the table instead. A table wider than the
-line is scaled down, and one longer than a page is cut into several.
+column whose text is the same in all rows is told below the table instead. A table longer than a
+page is cut into several, and so is one that is so wide that it could not be read on one line: each
+part has the columns of names and some of the others. What is a little wider is scaled down.
 """
 
 from __future__ import annotations
@@ -13,8 +14,11 @@ from dataclasses import replace
 
 from llm_energy.publish.tables.writers.table import Column, Line, Sheet
 
-ROWS_A_PAGE = 40
-PROSE_WIDTH = "0.42\\linewidth"
+LINES_A_PAGE = 40
+PROSE_WIDTH, PROSE_LETTERS = "0.42\\linewidth", 36  # and how many letters one line of it holds
+# In letters: what a column takes beside its own, and what a line takes that is still legible, at
+# three quarters of its size, in the 345 pt of an article.
+BETWEEN, WIDEST, LONGEST_NAME = 3, 98, 40
 NUMBER = re.compile(r"(-?)(\d+)(?:\.(\d+))?(?: ± (\d+)(?:\.(\d+))?)?")
 PREAMBLE = "\\usepackage{booktabs,siunitx,graphicx}"
 # Letters that pdflatex sets with any font encoding; a character that is in neither is named.
@@ -60,10 +64,10 @@ def to_latex(sheet: Sheet) -> str:
     sheet, prefix = _without_prefix(sheet)
     columns, shared = _shared(sheet)
     shared += prefix
-    pages = _pages(sheet)
-    setting = [_preamble(columns, sheet.lines), _heads(columns)]
+    pages = [(page, part) for page in _pages(sheet) for part in _parts(columns, sheet.lines)]
     parts = []
-    for number, page in enumerate(pages, 1):
+    for number, (page, shown) in enumerate(pages, 1):
+        setting = [_preamble(shown, sheet.lines), _heads(shown)]
         below = [sheet.explanation, *shared] if number == 1 else []
         place = f"{page.title} ({number} of {len(pages)})" if len(pages) > 1 else page.title
         mark = f"tab:{page.name}" + (f"-{number}" if number > 1 else "")
@@ -73,7 +77,7 @@ def to_latex(sheet: Sheet) -> str:
             f"\\caption{{{_escape(f'{place}. {page.label}')}}}",
             f"\\label{{{mark}}}",
             "\\medskip\\footnotesize\\sisetup{group-digits=none}",
-            *_scaled([*setting, *_body(page, columns), "\\bottomrule", "\\end{tabular}"]),
+            *_scaled([*setting, *_body(page, shown), "\\bottomrule", "\\end{tabular}"]),
             *_notes(page, below),
             "\\end{table}",
             *(["\\clearpage"] if len(pages) > 1 else []),
@@ -113,18 +117,46 @@ def _shared(sheet: Sheet) -> tuple[list[Column], list[str]]:
 
 
 def _pages(sheet: Sheet) -> list[Sheet]:
-    """Cut a long table into pages of so many rows, each with the blocks' titles."""
-    rows = [(title, line) for title, lines in sheet.blocks for line in lines]
-    pages = []
-    for start in range(0, len(rows), ROWS_A_PAGE):
-        blocks: dict[str, list[Line]] = {}
-        for title, line in rows[start : start + ROWS_A_PAGE]:
-            blocks.setdefault(title, []).append(line)
-        cut = tuple((title, tuple(lines)) for title, lines in blocks.items())
-        pages.append(
-            Sheet(sheet.name, sheet.title, sheet.label, "", sheet.columns, cut, sheet.notes)
-        )
-    return pages
+    """Cut a long table into pages of so many lines, each with the blocks' titles."""
+    prose = [column.name for column in sheet.columns if column.kind == "prose"]
+    cut: list[dict[str, list[Line]]] = []
+    room = 0
+    for title, lines in sheet.blocks:
+        for line in lines:
+            height = max([1, *(-(-len(line.cells[name]) // PROSE_LETTERS) for name in prose)])
+            height += title not in (cut[-1] if cut else ())
+            if height > room:
+                cut.append({})
+                room = LINES_A_PAGE
+            room -= height
+            cut[-1].setdefault(title, []).append(line)
+    pages = [tuple((title, tuple(lines)) for title, lines in page.items()) for page in cut]
+    return [replace(sheet, explanation="", blocks=blocks) for blocks in pages]
+
+
+def _parts(columns: Sequence[Column], lines: Sequence[Line]) -> list[list[Column]]:
+    """Cut a wide table into parts that can be read; each has all columns of names."""
+    widths = {column.name: _letters(column, lines) + BETWEEN for column in columns}
+    names = [c for c in columns if c.kind == "text" and widths[c.name] <= LONGEST_NAME]
+    names = names or list(columns[:1])
+    taken = sum(widths[column.name] for column in names)
+    parts: list[list[Column]] = []
+    room = 0
+    for column in (one for one in columns if one not in names):
+        if not parts or widths[column.name] > room:
+            parts.append([])
+            room = WIDEST - taken
+        room -= widths[column.name]
+        parts[-1].append(column)
+    return [[one for one in columns if one in names or one in part] for part in parts or [[]]]
+
+
+def _letters(column: Column, lines: Sequence[Line]) -> int:
+    """Return about how many letters wide a column is set."""
+    if column.kind == "prose":
+        return PROSE_LETTERS
+    head = max(map(len, _packed(column.head.split(" "))))
+    return max(head, *(len(line.cells[column.name]) for line in lines))
 
 
 def _preamble(columns: Sequence[Column], lines: Sequence[Line]) -> str:

@@ -237,9 +237,44 @@ def test_a_large_sweep_draws_its_plots_as_they_come_into_view(browser, tmp_path,
     one.page.close()
 
 
-def test_a_phone_scrolls_down_only(browser, address):
-    one = Opened(browser, address, viewport=PHONE)
-    assert one.page.evaluate("document.documentElement.scrollWidth") <= PHONE["width"]
+@pytest.fixture(scope="module")
+def compared(tmp_path_factory):
+    """Return the address of a report with what its own compare stage found."""
+    folder = tmp_path_factory.mktemp("compared")
+    swept = report_sweep.sources(folder)
+    found = replace(swept, comparisons=report_sweep.two_lengths(swept))
+    path = folder / "report.html"
+    path.write_text(render(found), encoding="utf-8")
+    return path.as_uri()
+
+
+@pytest.mark.parametrize("viewport", [DESKTOP, PHONE], ids=["desktop", "phone"])
+def test_no_part_of_the_page_scrolls_sideways(browser, address, compared, viewport):
+    for where in (address, compared):
+        one = Opened(browser, where, viewport=viewport)
+
+        def width(page=one.page) -> int:
+            return page.evaluate("document.documentElement.scrollWidth")
+
+        assert width() <= viewport["width"]
+        one.page.evaluate("document.querySelectorAll('details').forEach((one) => one.open = true)")
+        assert width() <= viewport["width"]
+        one.page.locator("#result-table tbody a").first.click()
+        one.page.wait_for_selector("#main", state="hidden")
+        assert width() <= viewport["width"]
+        one.page.close()
+
+
+def test_each_choice_is_answered_on_the_first_screen_and_in_figures(browser, compared):
+    one = Opened(browser, compared)
+    first = one.page.locator("section[aria-labelledby=abstract-head]").inner_text()
+    assert "On pytorch at b1, int8 used " in first
+    assert " less energy per output token than float32 (95 %: " in first
+    block = one.page.locator("details.answer").first
+    heads = block.locator("tbody th").all_inner_texts()
+    assert heads[:2] == ["J/output token", "tok/s"]
+    assert "\N{PLUS-MINUS SIGN}" in block.locator("tbody tr").first.inner_text()
+    assert one.complaints == []
     one.page.close()
 
 

@@ -8,7 +8,13 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from llm_energy.analysis.grouping.rows import key, place
-from llm_energy.analysis.statistics.format import bias, mean_only, quantity
+from llm_energy.analysis.statistics.format import (
+    bias,
+    mean_only,
+    percent_or_more,
+    quantity,
+    with_ends,
+)
 from llm_energy.core.files import canonical_json
 from llm_energy.publish import answers
 from llm_energy.publish.plots import Plot
@@ -203,8 +209,10 @@ def comparison_records(comparisons: Sequence[Comparison]) -> list[dict[str, Any]
             "verdict": c.verdict,
             "n": c.n,
             "ratio": short(c.ratio),
+            "ratio_text": with_ends(c.ratio, c.ci_low, c.ci_high)[0],
             "p": c.p_adjusted,
             "seen": short(c.smallest_detectable_percent),
+            "seen_text": percent_or_more(c.smallest_detectable_percent),
             "differs": [f"{d.field}: {d.reference} and {d.other}" for d in c.differs],
             "notes": [*c.notes, *(f"block {o.block} left out: {o.reason}" for o in c.left_out)],
         }

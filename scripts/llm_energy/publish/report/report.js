@@ -414,9 +414,9 @@
         { head: "Of", value: (c) => c.metric },
         { head: "Outcome", value: (c) => c.outcome },
         { head: "Pairs", number: true, value: (c) => c.n },
-        { head: "Ratio", number: true, value: (c) => c.ratio, show: (c) => digits(c.ratio) },
+        { head: "Ratio", number: true, value: (c) => c.ratio, show: (c) => c.ratio_text },
         { head: "p (Holm)", number: true, value: (c) => c.p, show: (c) => (c.p === null ? "–" : c.p < 0.001 ? "< 0.001" : digits(c.p, 2)) },
-        { head: "Would be seen (%)", number: true, value: (c) => c.seen, show: (c) => digits(c.seen, 2) },
+        { head: "Would be seen (%)", number: true, value: (c) => c.seen, show: (c) => c.seen_text },
       ],
     });
     filters(document.getElementById("comparison-filters"), {

@@ -14,7 +14,7 @@ from llm_energy.measure.protocol import run_repeat
 from llm_energy.measure.simulation.host import SimulatedHost
 from llm_energy.measure.simulation.truth import EngineTruth, GpuTruth, Truth
 from llm_energy.meter.meter import open_meter
-from llm_energy.records import Metrics, Statistic
+from llm_energy.records import Metrics, Spec, Statistic
 
 TICK_S = 0.1
 N = 5
@@ -60,24 +60,25 @@ class Known:
         }
 
 
-def repeats(truth: Truth, seeds: Sequence[int]) -> Iterator[Known]:
+def repeats(truth: Truth, seeds: Sequence[int], hot_idle_s: float = 0.0) -> Iterator[Known]:
     """Measure one repeat a seed, under the real meter and protocol."""
+    spec = replace(SPEC, protocol=replace(SPEC.protocol, hot_idle_duration_s=hot_idle_s))
     gc.collect()
     gc.freeze()  # the protocol collects before each window, and what tests hold is not its matter
     try:
         for seed in seeds:
-            yield _repeat(truth, seed)
+            yield _repeat(truth, seed, spec)
     finally:
         gc.unfreeze()
 
 
-def _repeat(truth: Truth, seed: int) -> Known:
+def _repeat(truth: Truth, seed: int, spec: Spec) -> Known:
     random = Random(f"run {seed}")
     speed = 1 + random.uniform(-SPEED_SPREAD, SPEED_SPREAD)
     engine = EngineTruth(bandwidth_bytes_per_s=speed * EngineTruth().bandwidth_bytes_per_s)
     host = SimulatedHost(replace(truth, engine=engine), seed)
     meter = open_meter(
-        SPEC.meter,
+        spec.meter,
         clock=host.clock,
         wall_clock=host.wall_clock,
         sleep=host.sleep,
@@ -87,9 +88,9 @@ def _repeat(truth: Truth, seed: int) -> Known:
         start_sampler=host.start_sampler,
     )
     found = run_repeat(
-        SPEC,
+        spec,
         simulated_runs.NOWHERE,
-        simulated_runs.prompts_of(SPEC),
+        simulated_runs.prompts_of(spec),
         host.create_backend("simulated"),
         meter,
         clock=host.clock,
@@ -97,7 +98,7 @@ def _repeat(truth: Truth, seed: int) -> Known:
         step=lambda label: host.sleep(random.uniform(*REST_S)),
     )
     measured = replace(
-        builders.measurement(SPEC),
+        builders.measurement(spec),
         baselines=found.baselines,
         windows=found.windows,
         meter=meter.report(),

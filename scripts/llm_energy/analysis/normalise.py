@@ -226,6 +226,9 @@ def _of_joules(
     duration_s, quality = window.interval.duration_s, measurement.quality
     output_tokens, pue = done.output_tokens, measurement.spec.meter.pue
     idle_w, net_reason = loaded_idle_power_w(measurement, status, total.parts)
+    budget = _budget(measurement, window, total) if status == "measured" else None
+    if idle_w is not None and budget and budget.idle_w is not None:
+        idle_w = budget.idle_w
     net_j = None if idle_w is None else total.energy_j - idle_w * duration_s
     per_output_token_j = _per(total.energy_j, output_tokens)
     bytes_per_token = quality and quality.bytes_per_token
@@ -250,9 +253,8 @@ def _of_joules(
     }
     for component, name in OF_COMPONENT.items():
         found[name] = _per(total.component_j.get(component), output_tokens)
-    if status != "measured":
+    if budget is None:
         return found | {"uncertainty_reason": ESTIMATE_HAS_NO_BOUND}
-    budget = _budget(measurement, window.interval, total)
     return found | {
         "gross_energy_standard_uncertainty_j": budget.gross_j,
         "net_energy_standard_uncertainty_j": None if net_j is None else budget.net_j,
@@ -301,16 +303,19 @@ def _traffic(report: TrafficReport | None) -> dict[str, Any]:
     }
 
 
-def _budget(measurement: Measurement, window: Interval, total: Sum) -> Budget:
-    """Return the uncertainty of a window's measured joules, by baselines of the same parts."""
-    same = [
-        interval
-        for name in LOADED_IDLE
-        if (interval := baseline(measurement, name)) and interval.duration_s > 0
-        if (found := sums(interval).get("measured")) and found.parts == total.parts
-    ]
+def _budget(measurement: Measurement, window: Window, total: Sum) -> Budget:
+    """Return the uncertainty of a window's measured joules, by idle intervals of the same parts."""
+
+    def usable(interval: Interval | None) -> bool:
+        if interval is None or not interval.duration_s > 0:
+            return False
+        found = sums(interval).get("measured")
+        return found is not None and found.parts == total.parts
+
+    same = [one for name in LOADED_IDLE if usable(one := baseline(measurement, name))]
     ticks_s = measurement.meter.counter_tick_s if measurement.meter else {}
-    return window_budget(window, same, total.parts, ticks_s)
+    hot_idle = window.hot_idle if usable(window.hot_idle) else None
+    return window_budget(window.interval, same, total.parts, ticks_s, hot_idle)
 
 
 def _steady_state_j(window: Window, status: Status, total: Sum) -> float | None:

@@ -38,6 +38,8 @@ from llm_energy.records import (
     Workload,
 )
 
+# Until then a counter may still show joules of the window: two of its usual ticks.
+HOT_IDLE_AFTER_S = 0.2
 WARM_UP_BATCHES = 2  # of timed traffic, in one warm-up pass
 
 
@@ -194,6 +196,7 @@ def _hot_idle(bench: _Bench, workload: str) -> dict[str, Any]:
     if not bench.settings.hot_idle_duration_s > 0:
         return {}
     bench.step(f"{workload}: hot idle")
+    bench.sleep(HOT_IDLE_AFTER_S)
     with bench.meter.interval("hot_idle") as interval:
         bench.sleep(bench.settings.hot_idle_duration_s)
     return {"hot_idle": interval.record}

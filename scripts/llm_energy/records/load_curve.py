@@ -40,8 +40,8 @@ class LoadFit:
     line of its repeat, as a share of that power; both are None where no repeat has more than two
     windows. ``loaded_power_w`` is the intercept, the power of an engine that waits;
     ``marginal_energy_per_output_token_j`` the slope, the joules of one more output token.
-    ``loaded_idle_power_w`` is what the baselines of the same repeats measured. Where the line does
-    not fit, or its intercept contradicts that baseline, ``reason`` says so and there is no line.
+    ``loaded_idle_power_w`` is the one that net energy subtracts in the same repeats. Where the line
+    does not fit, or its intercept contradicts that power, ``reason`` says so and there is no line.
 
     ``awake_power_w`` and ``awake_marginal_energy_per_output_token_j`` are of the curve that begins
     at the measured idle power: what is drawn on top of it while any request is being served, and

@@ -84,11 +84,12 @@ class Metrics:
     ``energy_status`` says how a row's joules are known; ``components`` which parts it sums
     (``gpu``, ``cpu``, ``dram``). ``gross_energy_j`` are the joules over the window,
     ``net_energy_j`` those minus the loaded-idle power times the window, null with ``net_reason``
-    where that baseline is missing. Energies per token, request and byte are gross unless their name
-    says net. ``ttft_s`` (from when a request was due to its first token, queueing included),
-    ``service_ttft_s`` (from the begin of its service), ``queueing_s`` (until then), ``tpot_s``
-    (time per output token after the first) and ``e2e_latency_s`` (arrival to last token) are means
-    over requests.
+    where that baseline is missing. That power is the mean of the baselines or, where the window has
+    a hot idle, the power at the window's temperature. Energies per token, request and byte are
+    gross unless their name says net. ``ttft_s`` (from when a request was due to its first token,
+    queueing included), ``service_ttft_s`` (from the begin of its service), ``queueing_s`` (until
+    then), ``tpot_s`` (time per output token after the first) and ``e2e_latency_s`` (arrival to last
+    token) are means over requests.
     ``flags`` are the ids of the window's flags. ``simulated`` joules were never drawn.
 
     Standard uncertainties are of the counters' ticks and of the subtracted baseline (see

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 from random import Random
+from statistics import fmean
 
 import pytest
 from hypothesis import given
@@ -289,6 +290,43 @@ def test_a_warm_window_is_held_against_idle_power_at_its_temperature(
     assert found.excess_w == pytest.approx(excess_w)
     assert found.drift_w == pytest.approx(drift_w)
     assert any("W per degC" in text for text in found.assumptions) is assumed
+
+
+@pytest.mark.parametrize(
+    ("hot_w", "hot_c", "idle_w", "excess_w", "assumed"),
+    [
+        (140.0, 55.0, 142.5, 0.0, False),  # 5 W in 10 degC above the baselines, and 5 degC left
+        (130.0, 47.0, 130.0, 0.7 * 13, True),  # too close to tell
+        (120.0, 55.0, 120.0, 0.0, False),  # colder in power than the baselines: no slope
+    ],
+)
+def test_a_hot_idle_tells_the_idle_power_at_the_windows_temperature(
+    hot_w, hot_c, idle_w, excess_w, assumed
+):
+    window = idle_at("window", 400.0, 60.0, 30.0)
+    idles = [
+        idle_at("loaded_idle_before", 134.0, 44.0),
+        idle_at("loaded_idle_after", 136.0, 46.0),
+    ]
+    hot = idle_at("hot_idle", hot_w, hot_c, 5.0)
+    found = window_budget(window, idles, [GPU], TICKS, hot)
+    assert found.idle_w == pytest.approx(idle_w)
+    assert found.excess_w == pytest.approx(excess_w)
+    assert any("W per degC" in text for text in found.assumptions) is assumed
+
+
+def test_a_hot_idle_brings_net_energy_nearer_to_the_truth():
+    def errors(hot_idle_s):
+        known = list(coverage_runs.repeats(coverage_runs.COUNTER_DOMINATES, range(60), hot_idle_s))
+        held = coverage_runs.share_of_windows_held(known)["net_energy_j"]
+        # what the counter's lag takes from the window is expected in both
+        net_j = [one.row.net_energy_j + one.row.counter_lag_j for one in known]
+        return held, [(a - one.net_j) / one.net_j for a, one in zip(net_j, known, strict=True)]
+
+    (_, without), (held, errors_with) = errors(0.0), errors(5.0)
+    assert held >= 0.93
+    assert abs(fmean(errors_with)) < 0.001 < abs(fmean(without))
+    assert fmean(e * e for e in errors_with) < fmean(e * e for e in without)
 
 
 def test_the_interval_of_net_energy_holds_what_is_subtracted_at_the_windows_temperature():

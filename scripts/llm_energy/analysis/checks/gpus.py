@@ -56,7 +56,9 @@ def other_processes(case: WindowEvidence) -> Finding | None:
     }
     if busy:
         return Finding({"utilization_percent_before_load": busy})
-    idling = {i.name: found for i in case.measurement.baselines if (found := _foreign(metered, i))}
+    hot = (case.window.hot_idle,) if case.window.hot_idle else ()
+    idles = (*case.measurement.baselines, *hot)
+    idling = {i.name: found for i in idles if (found := _foreign(metered, i))}
     if idling:
         return Finding({"processes_while_idle": idling}, "warning")
     return Finding({"graphics_processes": drawing}, "warning") if drawing else None

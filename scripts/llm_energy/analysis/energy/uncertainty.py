@@ -11,6 +11,13 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
+from llm_energy.analysis.energy.warm_idle import (
+    Part,
+    by_temperature_w,
+    mean_w,
+    slopes_w_per_c,
+    warm_idle,
+)
 from llm_energy.analysis.statistics.intervals import (
     combined,
     effective_degrees_of_freedom,
@@ -18,8 +25,6 @@ from llm_energy.analysis.statistics.intervals import (
     widest,
 )
 from llm_energy.records import Interval, Statistic
-
-Part = tuple[str, str | None]  # (component, device), as in ComponentEnergy
 
 # Where the meter could not measure it: the period that Yang, Adamek and Armour (SC'24,
 # arXiv:2312.02741) find for the power sensor of A100 and H100, and A. Jung et al. (ML.ENERGY blog,
@@ -30,12 +35,6 @@ RAPL_TICK_S = 0.001
 # The GPU's own sensor is off by a factor that differs from GPU to GPU, by about 5 % (the same
 # paper). Taken as a standard uncertainty, which is the cautious reading of a plain "5 %".
 SENSOR_RELATIVE = 0.05
-# By which the idle power of an H100 rises with its temperature, between the baselines of the sweeps
-# in docs/measurements: 0.66 (vLLM), 0.80 (PyTorch, eager) and 1.33 W per degC (compiled). An H200
-# that cooled down after loads had 0.71, and 0.54 with two engines of vLLM on it.
-IDLE_SLOPE_W_PER_C = 0.7
-LEAST_RISE_C = 5.0  # between two baselines, that a slope may be taken from them
-SLOPE_ASSUMED = f"the idle power of a GPU rises by {IDLE_SLOPE_W_PER_C:g} W per degC (not measured)"
 SENSOR_ASSUMED = "the sensors of CPU and memory were taken to be as true as a GPU's, to 5 %"
 
 
@@ -46,7 +45,8 @@ class Budget:
     ``gross_j`` and ``net_j`` are standard uncertainties, ``lag_j`` is by how much the counters are
     expected to show too little. ``drift_w`` is the loaded-idle power after minus before, less
     what temperature explains, ``excess_w`` what the loaded engine is expected to draw more when it
-    waits at the window's temperature than at that of the baselines.
+    waits at the window's temperature than what is subtracted. That is ``idle_w`` where the window
+    has a hot idle, else the mean of the baselines, and ``idle_w`` is None.
     """
 
     gross_j: float
@@ -55,6 +55,7 @@ class Budget:
     drift_w: float | None
     excess_w: float | None
     assumptions: tuple[str, ...]
+    idle_w: float | None = None
 
 
 def window_budget(
@@ -62,11 +63,13 @@ def window_budget(
     baselines: Sequence[Interval],
     parts: Iterable[Part],
     measured_ticks_s: Mapping[str, float | None],
+    hot_idle: Interval | None = None,
 ) -> Budget:
     """Return the uncertainty of the measured ``parts`` of a window.
 
-    ``baselines`` are the loaded-idle intervals before and after, as far as there are any;
-    ``measured_ticks_s`` is by device. The GPUs idle for a tick or longer before an interval.
+    ``baselines`` are the loaded-idle intervals before and after, as far as there are any, and
+    ``hot_idle`` is the one right after the window; ``measured_ticks_s`` is by device. The GPUs idle
+    for a tick or longer before each interval.
     """
     parts = sorted(parts, key=str)
     ticks_s, assumptions = _ticks(parts, measured_ticks_s)
@@ -74,22 +77,30 @@ def window_budget(
     idles_w = [_powers_w(baseline, parts) for baseline in baselines]
     if not baselines:
         assumptions.append("without a loaded-idle baseline, nothing was drawn before the window")
-    before_w = {
-        part: math.fsum(idle[part] for idle in idles_w) / max(1, len(idles_w)) for part in parts
-    }
+    before_w = {part: mean_w(idles_w, part) if idles_w else 0.0 for part in parts}
     variance_j2 = tick_variance_j2(before_w, inside_w, ticks_s)
     lag_j = math.fsum((inside_w[p] - before_w[p]) * ticks_s[p] / 2 for p in parts)
-    net_j = drift_w = excess_w = None
+    net_j = drift_w = excess_w = idle_w = None
     if baselines:
-        idle_w2 = (
-            math.fsum(
-                tick_variance_j2(idle, idle, ticks_s) / baseline.duration_s**2
-                for baseline, idle in zip(baselines, idles_w, strict=True)
-            )
-            / len(baselines) ** 2
-        )
-        excess_w, warmed_w, assumed = by_temperature_w(window, baselines, idles_w)
+        weights = dict.fromkeys(parts, 0.0)  # of the hot idle
+        hot_w = _powers_w(hot_idle, parts) if hot_idle else {}
+        slopes = slopes_w_per_c(baselines, idles_w, hot_idle, hot_w)
+        excess_w, warmed_w, assumed = by_temperature_w(window, baselines, slopes)
+        if hot_idle:
+            warm = warm_idle(window, baselines, idles_w, hot_idle, hot_w)
+            idle_w, excess_w, weights = warm.power_w, warm.excess_w, warm.weights
+            assumed = warm.assumptions
         assumptions += assumed
+        points = [
+            (baseline, idle, [(1 - weights[p]) / len(baselines) for p in parts])
+            for baseline, idle in zip(baselines, idles_w, strict=True)
+        ]
+        points += [(hot_idle, hot_w, [weights[p] for p in parts])] if hot_idle else []
+        idle_w2 = math.fsum(
+            share**2 * tick_variance_j2(idle, idle, {part: ticks_s[part]}) / one.duration_s**2
+            for one, idle, shares in points
+            for part, share in zip(parts, shares, strict=True)
+        )
         if len(baselines) == 2:
             first_w, last_w = (math.fsum(idle.values()) for idle in idles_w)
             drift_w = last_w - first_w - warmed_w
@@ -97,48 +108,8 @@ def window_budget(
         else:
             assumptions.append("with one loaded-idle baseline, the idle power did not drift")
         net_j = math.sqrt(variance_j2 + window.duration_s**2 * idle_w2)
-    return Budget(math.sqrt(variance_j2), net_j, lag_j, drift_w, excess_w, tuple(assumptions))
-
-
-def by_temperature_w(
-    window: Interval, baselines: Sequence[Interval], idles_w: Sequence[Mapping[Part, float]]
-) -> tuple[float, float, list[str]]:
-    """Return what temperature alone changes in the power of the waiting engine, in W.
-
-    The first is how much more it draws when it is as warm as in the window than it drew in the
-    baselines, the second how much more in the last baseline than in the first. The slope of each
-    GPU is that between its two baselines where they are far enough apart, else
-    ``IDLE_SLOPE_W_PER_C``, which is then named as an assumption. Where no temperature was recorded
-    both are 0.
-    """
-    inside_c, idles_c = temperatures_c(window), [temperatures_c(one) for one in baselines]
-    excess_w, warmed_w, assumed = 0.0, 0.0, []
-    for component, device in idles_w[0]:
-        warm_c = [idle_c.get(device) for idle_c in idles_c]
-        if component != "gpu" or device not in inside_c or None in warm_c:
-            continue
-        slope_w_per_c = IDLE_SLOPE_W_PER_C
-        rise_c, between_c = (
-            inside_c[device] - math.fsum(warm_c) / len(warm_c),
-            warm_c[-1] - warm_c[0],
-        )
-        if between_c >= LEAST_RISE_C:
-            first_w, last_w = (idle_w[component, device] for idle_w in idles_w)
-            slope_w_per_c = max(0.0, (last_w - first_w) / between_c)
-        elif rise_c:
-            assumed = [SLOPE_ASSUMED]
-        excess_w += rise_c * slope_w_per_c
-        warmed_w += between_c * slope_w_per_c
-    return excess_w, warmed_w, assumed
-
-
-def temperatures_c(interval: Interval) -> dict[str, float]:
-    """Return the mean of the temperatures of each GPU at the two edges."""
-    return {
-        gpu.device: math.fsum(gpu.temperature_c) / 2
-        for gpu in interval.boards
-        if None not in gpu.temperature_c
-    }
+    gross_j = math.sqrt(variance_j2)
+    return Budget(gross_j, net_j, lag_j, drift_w, excess_w, tuple(assumptions), idle_w)
 
 
 def tick_variance_j2(

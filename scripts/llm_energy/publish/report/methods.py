@@ -94,6 +94,8 @@ def _measuring(repeats: list[Measurement]) -> str:
     known = f"Measured were {methods}" if methods else "No energy was measured by a sensor"
     guessed = f"; estimated by a model of the hardware were {models}" if models else ""
     apart = "; the two are never added" if methods and models else ""
+    waited = any(window.hot_idle for one in repeats for window in one.windows)
+    hot = " and, while the GPUs were still warm, right after each of them" if waited else ""
     return (
         f"Each workload was warmed up by {protocol.warmup_min_passes} to "
         f"{protocol.warmup_max_passes} passes over its own requests, until the last pass durations "
@@ -102,7 +104,7 @@ def _measuring(repeats: list[Measurement]) -> str:
         f"least {protocol.window_min_duration_s:g} s, and nothing but the engine's own work. "
         f"{known}{guessed}{apart}. Gross energy is that of the whole window over "
         "its output tokens. Net energy is gross minus the power of the loaded, idle model, metered "
-        "before and after the windows."
+        f"before and after the windows{hot}."
     )
 
 

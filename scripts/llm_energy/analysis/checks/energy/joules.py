@@ -14,7 +14,7 @@ from llm_energy.analysis.energy.accounting import (
     powers_w,
     sums,
 )
-from llm_energy.analysis.energy.uncertainty import IDLE_SLOPE_W_PER_C, temperatures_c
+from llm_energy.analysis.energy.warm_idle import IDLE_SLOPE_W_PER_C, temperatures_c
 from llm_energy.analysis.evidence.windows import WindowEvidence, mapping, number
 
 # No GPU, CPU package or memory draws less while it runs, or more (1.4 kW is the most that a GPU is

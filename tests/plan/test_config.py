@@ -217,6 +217,8 @@ def test_single_key_keeps_the_entry_that_it_names():
     )
     assert [(b.id, b.environment) for b in sweep.backends] == [("pytorch", "cpu")]
     assert [(m.id, m.revision) for m in sweep.models] == [("b", "r")]
+    variant = sweep_of(backends=["vllm", {"id": "v2", "engine": "vllm"}], backend="v2")
+    assert [(b.id, b.engine) for b in variant.backends] == [("v2", "vllm")]
 
 
 @pytest.mark.parametrize(

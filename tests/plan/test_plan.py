@@ -14,9 +14,10 @@ from support.project import tiny_sweep
 
 from llm_energy.core.errors import ConfigError
 from llm_energy.core.files import read_json, write_json
-from llm_energy.core.serialize import to_dict
+from llm_energy.core.serialize import from_dict, to_dict
 from llm_energy.plan import freeze, plan, summary
 from llm_energy.plan.config.load import BackendEntry, load_sweep
+from llm_energy.plan.duplicates import duplicates
 from llm_energy.records import Spec, Workload, read_record
 from llm_energy.records.files import paths
 from llm_energy.records.registry.order import block_rank
@@ -30,7 +31,7 @@ ENGINES = {
 
 
 def engine(backend: BackendEntry) -> plan.Engine:
-    return ENGINES[backend.id]
+    return ENGINES[backend.engine]
 
 
 def make(tmp_path: Path, the_engine=engine, **changes) -> plan.Plan:
@@ -82,6 +83,29 @@ def test_a_spec_of_an_older_version_stays_as_long_as_it_says_the_same(tmp_path):
         freeze.write_plan(made, tmp_path)
         assert (read_json(path) == written) is kept
         assert read_record(Spec, path) == spec
+
+
+def test_several_entries_of_one_engine_have_cells_of_their_own(tmp_path):
+    entries = ["pytorch", {"id": "pytorch-2", "engine": "pytorch"}]
+    made = make(tmp_path, backends=entries)
+    assert made.backends == ("pytorch", "pytorch-2")
+    plain, variant = (made.spec(f"tiny--{id}--float32", "r01") for id in made.backends)
+    assert (plain.engine_id, variant.engine_id) == ("pytorch", "pytorch")
+    assert variant.engine == plain.engine
+    assert variant.notes == plain.notes
+    assert paths.measurement(made.folder, variant.backend, variant.cell, "r01").as_posix() == (
+        "results/tiny/pytorch-2/measurements/tiny--pytorch-2--float32/r01.json"
+    )
+    assert from_dict(Spec, to_dict(variant)) == variant
+    assert to_dict(variant)["variant_of"] == "pytorch"
+    assert "variant_of" not in to_dict(plain)
+    assert to_dict(plain) == to_dict(make(tmp_path).spec("tiny--pytorch--float32", "r01"))
+    told = duplicates(
+        [plain, variant], made.models, made.prompt_requests
+    )  # nothing but their names differs
+    assert told == [
+        f"cells {plain.cell} and {variant.cell} resolve to the same engine and the same work"
+    ]
 
 
 def by_repeat(made: plan.Plan) -> dict[int, tuple[int, int, str]]:

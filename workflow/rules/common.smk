@@ -276,14 +276,14 @@ ENVIRONMENTS, PREPARING = {}, None
 if SWEEP:
     ENVIRONMENTS = {
         backend.id: registry.environment_name(
-            backend.id, registry.variant(SWEEP.device, backend.environment)
+            backend.engine, registry.variant(SWEEP.device, backend.environment)
         )
         for backend in SWEEP.backends
         if any(cell.backend == backend.id for cell in PLAN.planned)
     }
     # Models are converted and prompts tokenised with the default backend's packages; simulated ones
     # need none.
-    PREPARING = registry.preparing_name([b.id for b in SWEEP.backends], SWEEP.device)
+    PREPARING = registry.preparing_name([b.engine for b in SWEEP.backends], SWEEP.device)
 
 if SWEEP and PROVIDERS == ["apptainer"]:
     or_exit(

@@ -12,17 +12,39 @@ from typing import Any, Literal, TypeVar
 from llm_energy.core.errors import RecordError
 
 Record = TypeVar("Record")
+# Metadata of a field that is written only where it says something else than its default, so that
+# records without it keep their bytes and their hashes.
+ONLY_WHERE_SET = {"only_where_set": True}
 
 
 def to_dict(record: Any) -> Any:
     """Turn a record into plain JSON values, nested records included."""
     if dataclasses.is_dataclass(record):
-        return {f.name: to_dict(getattr(record, f.name)) for f in dataclasses.fields(record)}
+        found = {f.name: to_dict(getattr(record, f.name)) for f in dataclasses.fields(record)}
+        for name, default in _defaults_left_out(type(record)):
+            if found[name] == default:
+                del found[name]
+        return found
     if isinstance(record, (list, tuple)):
         return [to_dict(item) for item in record]
     if isinstance(record, dict):
         return {key: to_dict(value) for key, value in record.items()}
     return record
+
+
+@functools.cache
+def _defaults_left_out(kind: type) -> tuple[tuple[str, Any], ...]:
+    """Return the fields of a class that are written only where set, with their defaults."""
+    return tuple(
+        (field.name, _default(field))
+        for field in dataclasses.fields(kind)
+        if field.metadata.get("only_where_set")
+    )
+
+
+def _default(field: dataclasses.Field) -> Any:
+    made = field.default_factory is not dataclasses.MISSING
+    return field.default_factory() if made else field.default
 
 
 def from_dict(cls: type[Record], data: Any, where: str = "") -> Record:
@@ -244,6 +266,5 @@ def _absent(kind: Any, value: dict[str, Any]) -> dict[str, Any]:
             continue
         if field.default is missing and field.default_factory is missing:
             raise _Mismatch(f"missing key {field.name!r}")
-        made = field.default_factory is not missing
-        found[field.name] = field.default_factory() if made else field.default
+        found[field.name] = _default(field)
     return found

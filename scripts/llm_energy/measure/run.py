@@ -136,7 +136,7 @@ def planned_arrivals(spec: Spec, path: Path | None) -> dict[str, Arrivals]:
 
 def machine_for(spec: Spec) -> Machine:
     """Return the machine that a spec is measured on: this one, or a simulated host."""
-    if is_simulated(spec.backend):
+    if is_simulated(spec.engine_id):
         from llm_energy.measure import simulation
 
         return simulation.open_host(spec)
@@ -240,7 +240,7 @@ def _run(
     try:
         spread = needs_processes(spec)
         flow = spec.engine.get("flow")
-        backend = Spread(spec) if spread else machine.create_backend(spec.backend, flow)
+        backend = Spread(spec) if spread else machine.create_backend(spec.engine_id, flow)
     except BackendUnavailable as error:
         return Repeat(outcome="unsupported", reason=str(error))
     return run_repeat(

@@ -26,7 +26,7 @@ def duplicates(
         asked = prompt_requests[spec.model]["workloads"]
         works: dict[str, list[str]] = {}
         for workload in sorted(spec.workloads, key=lambda w: w.id):
-            works.setdefault(_work(workload, spec.backend, asked[workload.id]), []).append(
+            works.setdefault(_work(workload, spec.engine_id, asked[workload.id]), []).append(
                 workload.id
             )
         for names in works.values():
@@ -36,7 +36,7 @@ def duplicates(
         source = {key: value for key, value in models[spec.model].items() if key != "id"}
         # A simulated model is told its precision by no engine argument.
         told = spec.precision if source["source"]["kind"] == "simulated" else None
-        loaded = canonical_json([source, spec.backend, spec.device, spec.engine, told])
+        loaded = canonical_json([source, spec.engine_id, spec.device, spec.engine, told])
         cells.setdefault((loaded, tuple(sorted(works))), []).append(spec.cell)
     sentences = [
         f"{text} ({', '.join(dict.fromkeys(backends))})" for text, backends in found.items()

@@ -182,20 +182,20 @@ def installed_engine(root: Path, device: str, provided: bool) -> Callable[[Backe
     """
 
     def engine(backend: BackendEntry) -> Engine:
-        if is_simulated(backend.id):
+        if is_simulated(backend.engine):
             return Engine("cpu" if device == "cpu" else "cuda", None)  # of the simulated host
         variant = registry.variant(device, backend.environment)
-        if backend.id not in registry.ENGINES:
+        if backend.engine not in registry.ENGINES:
             return Engine(
                 variant, None
             )  # a backend without an environment is refused by the matrix
-        name = registry.environment_name(backend.id, variant)
+        name = registry.environment_name(backend.engine, variant)
         version = registry.pinned_version(root, name, registry.engine_package(name))
         missing = None
         if not provided and not registry.is_installed(root, name):
             missing = (
-                f"Backend '{backend.id}' requires extra dependencies. "
-                f"Install them with: {registry.install_command(backend.id, variant)}"
+                f"Backend '{backend.engine}' requires extra dependencies. "
+                f"Install them with: {registry.install_command(backend.engine, variant)}"
             )
         return Engine(variant, version, missing)
 
@@ -208,7 +208,7 @@ def with_device(sweep: Sweep, planned_below: Path | None = None) -> Sweep:
     A job gives the folder with the written plan, and obeys that, whatever its node has. A
     simulated host has what the config says.
     """
-    if all(is_simulated(backend.id) for backend in sweep.backends):
+    if all(is_simulated(backend.engine) for backend in sweep.backends):
         return sweep
     if planned_below is None:
         return replace(sweep, device=registry.variant(sweep.device))
@@ -220,7 +220,7 @@ def with_device(sweep: Sweep, planned_below: Path | None = None) -> Sweep:
 
 def gpus_needed(spec: Spec) -> int:
     """Return how many GPUs a repeat occupies: none on a CPU or on a simulated host."""
-    if spec.device == "cpu" or is_simulated(spec.backend):
+    if spec.device == "cpu" or is_simulated(spec.engine_id):
         return 0
     return max(w.parameters["sharding"]["num_devices"] for w in spec.workloads)
 
@@ -237,7 +237,7 @@ def _plan_cell(
 
     def translated(asked: dict[str, dict[str, Any]]) -> dict[str, Translation]:
         return {
-            id: translate(one, backend.id, how.version, how.device, backend.flow)
+            id: translate(one, backend.engine, how.version, how.device, backend.flow)
             for id, one in asked.items()
         }
 
@@ -250,7 +250,7 @@ def _plan_cell(
     sharding = Sharding(**sweep.workloads[0].parameters["sharding"])
     reasons = [note.message for note in refusals]
     for asked in parameters.values():
-        reasons += sharding_refusals(sharding, backend.id, asked, model_config(model.source))
+        reasons += sharding_refusals(sharding, backend.engine, asked, model_config(model.source))
     reasons = list(dict.fromkeys(reasons)) or ([how.missing] if how.missing else [])
     notes = _unique(note for t in translations.values() for note in (*t.notes, *t.conflicts))
     cell_id = f"{model.id}--{backend.id}--{precision.id}"
@@ -291,6 +291,7 @@ def _plan_cell(
                 protocol=sweep.protocol,
                 meter=sweep.meter,
                 sharding=sharding,
+                variant_of=backend.engine if backend.engine != backend.id else None,
             )
     cell = Cell(
         id=cell_id,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
 
+from llm_energy.core.serialize import ONLY_WHERE_SET
 from llm_energy.records.files import names
 from llm_energy.records.files.paths import repeat_name
 
@@ -124,6 +125,8 @@ class Spec:
 
     ``device`` is ``auto``, ``cpu`` or ``cuda``. ``engine`` holds the native arguments of the
     engine's load call. ``seed`` seeds the engine; with sampling it is that of the block.
+    ``backend`` is the id of the config's entry; ``variant_of`` names its engine where the id does
+    not.
     """
 
     schema_version: int
@@ -141,6 +144,7 @@ class Spec:
     protocol: Protocol
     meter: MeterSettings
     sharding: Sharding = field(default_factory=Sharding)
+    variant_of: str | None = field(default=None, metadata=ONLY_WHERE_SET)
 
     NAMES: ClassVar[dict[str, Any]] = {
         "sweep": names.SWEEP,
@@ -156,6 +160,11 @@ class Spec:
     def __post_init__(self) -> None:
         for key, pattern in self.NAMES.items():
             names.require(pattern, key, getattr(self, key))
+
+    @property
+    def engine_id(self) -> str:
+        """Return the id of the engine that runs the backend's entry."""
+        return self.variant_of or self.backend
 
 
 @dataclass(frozen=True)

@@ -159,7 +159,7 @@ FIELDS: dict[str, Field] = {
     "protocol": Field("protocol", lambda w: _protocol(w.spec.protocol)),
     "engine": Field(
         "engine and its version",
-        lambda w: _engine(w.spec.backend, w.measurement.effective),
+        lambda w: _engine(w.spec.engine_id, w.measurement.effective),
         _varies("backend", "sweep"),
     ),
     "configuration": Field(

@@ -44,7 +44,7 @@ class Spread:
     """Serve a cell through ``spec.sharding.num_devices`` processes of one backend."""
 
     def __init__(self, spec: Spec):
-        self._name = spec.backend
+        self._name = spec.engine_id
         self._count = spec.sharding.num_devices
         self._together = spec.sharding.strategy != "data_parallel"
         self._ranks: Ranks | None = None

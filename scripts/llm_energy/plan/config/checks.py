@@ -15,7 +15,8 @@ from llm_energy.inputs.traffic.arrivals import (
     takes_lengths,
 )
 from llm_energy.plan.config.messages import Key, Problem, did_you_mean, dotted, found
-from llm_energy.records.registry.engines import SIMULATED, is_simulated
+from llm_energy.records.files import paths
+from llm_energy.records.registry.engines import REGISTRY, SIMULATED, SIMULATED_IDS, is_simulated
 
 # https://huggingface.co/docs/huggingface_hub: validate_repo_id
 HUB_NAME = re.compile(
@@ -23,6 +24,7 @@ HUB_NAME = re.compile(
     r"[A-Za-z0-9_](?:[\w.-]*[A-Za-z0-9_])?(?:/[A-Za-z0-9_](?:[\w.-]*[A-Za-z0-9_])?)?",
     re.ASCII,
 )
+KNOWN = (*REGISTRY, *SIMULATED_IDS)
 NEAR = 0.74  # how alike two names are, of 1, for one to be a slip for the other
 
 # Which keys of `source` a kind needs, and which it may have.
@@ -51,6 +53,7 @@ def semantic_problems(
     if not {("models",), ("model_name",)} & broken:
         problems += _near_name(written)
         problems += _hub_names(config["models"])
+    problems += _engines(config, written, broken)
     problems += _simulation(config)
     problems += _flows(config)
     for precision in config["precisions"]:
@@ -116,22 +119,60 @@ def _near_name(written: dict[str, Any]) -> Iterator[Problem]:
         )
 
 
+def _engines(
+    config: dict[str, Any], written: dict[str, Any], broken: set[Key]
+) -> Iterator[Problem]:
+    """Check that every entry names an engine, by its id or beside it, and has a folder to itself.
+
+    Results lie below the sweep's folder by the entry's id, beside what has other names.
+    """
+    entries = [] if ("backends",) in broken else written.get("backends", [])
+    ids = [entry.get("id") for entry in entries if isinstance(entry, dict)]
+    listed = [id for id in ids if isinstance(id, str) and id not in KNOWN]
+    for backend in config["backends"]:
+        id, single = backend["id"], backend["at"] == ("backend",)
+        at = backend["at"] if single else (*backend["at"], "id")
+        if backend["engine"] not in KNOWN:
+            names = [*KNOWN, *(listed if single else ())]
+            other = (
+                "" if single else ", or any other id beside the 'engine' that it is a variant of"
+            )
+            yield (
+                at,
+                f"found {found(id)}, allowed {', '.join(names)}{other}{did_you_mean(id, names)}",
+            )
+        elif id in KNOWN and id != backend["engine"]:
+            yield (
+                at,
+                f"found {found(id)} for the engine '{backend['engine']}', allowed an id that "
+                f"is no other engine's, such as {backend['engine']}-2",
+            )
+        elif id in paths.OWN_NAMES:
+            yield (
+                at,
+                f"found {found(id)}, allowed an id other than {', '.join(sorted(paths.OWN_NAMES))}"
+                ", which have places in a sweep's folder; choose another",
+            )
+
+
 def _flows(config: dict[str, Any]) -> Iterator[Problem]:
     for backend in config["backends"]:
-        known = flows(backend["id"])
+        known = flows(backend["engine"])
         if backend.get("flow") not in (None, *known):
             allowed = (
                 f"allowed {' or '.join(known)}" if known else "which has but one; leave it out"
             )
-            allowed += removed_flow(backend["id"], backend["flow"])
-            text = f"found {found(backend['flow'])} for the backend '{backend['id']}', {allowed}"
+            allowed += removed_flow(backend["engine"], backend["flow"])
+            text = (
+                f"found {found(backend['flow'])} for the backend '{backend['engine']}', {allowed}"
+            )
             yield ((*backend["at"], "flow"), text)
 
 
 def _simulation(config: dict[str, Any]) -> Iterator[Problem]:
     """Keep simulated and real apart: no sweep may hold both, of backends or of models."""
-    simulated = [b for b in config["backends"] if is_simulated(b["id"])]
-    others = ", ".join(b["id"] for b in config["backends"] if not is_simulated(b["id"]))
+    simulated = [b for b in config["backends"] if is_simulated(b["engine"])]
+    others = ", ".join(b["id"] for b in config["backends"] if not is_simulated(b["engine"]))
     if simulated and others:
         yield (
             simulated[0]["at"],

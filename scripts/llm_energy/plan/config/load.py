@@ -40,12 +40,13 @@ class ModelEntry:
 
 @dataclass(frozen=True)
 class BackendEntry:
-    """One engine and which of its environments (``auto``, ``cpu``, ``cuda``) runs it.
+    """One entry: its engine and which of that one's environments (``auto``, ``cpu``, ``cuda``).
 
     ``flow`` is the engine's way of running a model, None for its only or its usual one.
     """
 
     id: str
+    engine: str
     environment: str
     flow: str | None = None
 
@@ -309,6 +310,7 @@ def _record(axis: str, index: int, entry: Any) -> dict[str, Any]:
         entry = {"id": entry, **({"precision": entry} if axis == "precisions" else {})}
     entry = {"at": (axis, index), **entry}
     if axis == "backends":
+        entry.setdefault("engine", entry["id"])
         entry.setdefault("environment", "auto")
     if axis == "precisions":
         quantised = entry["precision"] in _QUANTIZATION

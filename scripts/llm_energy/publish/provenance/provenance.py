@@ -11,7 +11,7 @@ from llm_energy.core.errors import LlmEnergyError
 from llm_energy.core.files import read_json, sha256_file
 from llm_energy.core.git import git_state
 from llm_energy.environments import registry as environments
-from llm_energy.records import SCHEMA_VERSION, TableSources, read_record
+from llm_energy.records import SCHEMA_VERSION, Spec, TableSources, read_record
 from llm_energy.records.files import paths
 
 
@@ -105,8 +105,9 @@ def _locks(plan: dict[str, Any], root: Path) -> Iterator[tuple[str, Lock]]:
         if spec is None:
             continue
         try:
+            read = read_record(Spec, spec)
             name = environments.environment_name(
-                backend, "cpu" if read_json(spec)["device"] == "cpu" else "cuda"
+                read.engine_id, "cpu" if read.device == "cpu" else "cuda"
             )
             lock = environments.lock_path(root, name)
             yield backend, Lock(name, str(lock.relative_to(root)), sha256_file(lock))

@@ -141,12 +141,14 @@ def _statistics(sources: Sources) -> str:
 
 def _engine(measurement: Measurement) -> str:
     backend, packages = measurement.spec.backend, measurement.host.packages
-    known = REGISTRY[backend].told if backend in REGISTRY else ()
+    id = measurement.spec.engine_id
+    known = REGISTRY[id].told if id in REGISTRY else ()
     engine = measurement.effective.get("engine_version")
     versions = {name: packages[name] for name in known if name in packages}
     if engine and versions:  # the engine's own package is the first: what it says of itself counts
         versions[next(iter(versions))] = engine
     told = ", ".join(f"{name} {version}" for name, version in versions.items())
+    backend += f" (a variant of {id})" if id != backend else ""
     return f"{backend}: {told or engine or 'version not recorded'}"
 
 

@@ -374,4 +374,9 @@ MADE = tuple(
         data(_HERE, ANY, ANY),
     )
 )
+# The names in a sweep's folder that no entry of an axis may have.
+OWN_NAMES = frozenset(
+    Path(pattern).parts[0]
+    for pattern in (*MEASURED, *MADE, report(_HERE).name, provenance(_HERE).name)
+) - {ANY}
 MANIFESTS = ("*/manifest*.json",)  # below results/models/

@@ -69,7 +69,7 @@ rule all:
     default_target: True
     input:
         rules.paper.input,
-        PLAN.measurements(),
+        asked_measurements(),
 
 
 # On a cluster only these are submitted. All else takes seconds, and nodes may not reach the hub that

@@ -8,8 +8,7 @@ from pathlib import Path
 
 from llm_energy.analysis.aggregate import aggregate, planned_batch_sizes
 from llm_energy.core.cli import run_stage
-from llm_energy.core.files import read_json
-from llm_energy.records import MetricsTable, read_record, write_rows
+from llm_energy.records import MetricsTable, Plan, read_record, write_rows
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -28,7 +27,7 @@ def main(argv: list[str] | None = None) -> int:
     arguments = parser.parse_args(argv)
 
     def write() -> None:
-        plan = read_json(arguments.plan)
+        plan = read_record(Plan, arguments.plan)
         tables = [read_record(MetricsTable, path) for path in arguments.metrics]
         sizes = planned_batch_sizes(plan, tables)
         allow = arguments.allow_mixed_backends

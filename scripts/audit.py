@@ -16,8 +16,8 @@ from pathlib import Path
 from llm_energy.analysis.audit import audit, findings
 from llm_energy.core.cli import run, run_stage
 from llm_energy.core.errors import LlmEnergyError
-from llm_energy.publish.provenance.archive import read_measured, unpack
-from llm_energy.records import write_rows
+from llm_energy.publish.provenance.archive import unpack
+from llm_energy.records import read_plan, write_rows
 from llm_energy.records.files import paths
 
 
@@ -54,9 +54,9 @@ def _answer(arguments: argparse.Namespace) -> None:
 
 def _tell(sweep: str, jobs: int) -> None:
     """Print what is found, or raise LlmEnergyError with it where a window is invalid."""
-    measured = read_measured(sweep)
-    plan = paths.plan(measured.folder)
-    audits = [audit(sweep, backend, plan, jobs) for backend in measured.backends]
+    plan = read_plan(sweep)
+    path = paths.plan(plan.folder)
+    audits = [audit(sweep, backend, path, jobs) for backend in plan.backends]
     windows = [window for one in audits for window in one.windows]
     found = list(findings(audits))
     text = "\n".join(text for _, text in found)

@@ -8,8 +8,7 @@ from pathlib import Path
 
 from llm_energy.analysis.compare.stage import comparisons
 from llm_energy.core.cli import run_stage
-from llm_energy.core.files import read_json
-from llm_energy.records import Aggregate, MetricsTable, read_record, write_rows
+from llm_energy.records import Aggregate, MetricsTable, Plan, read_record, write_rows
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -26,7 +25,7 @@ def main(argv: list[str] | None = None) -> int:
     def write() -> None:
         tables = [read_record(MetricsTable, path) for path in arguments.metrics]
         aggregates = [read_record(Aggregate, path) for path in arguments.aggregates]
-        plan = read_json(arguments.plan)
+        plan = read_record(Plan, arguments.plan)
         write_rows(arguments.out, comparisons(tables, aggregates, plan))
 
     return run_stage(write)

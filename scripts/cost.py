@@ -9,8 +9,7 @@ from pathlib import Path
 
 from llm_energy.analysis import cost
 from llm_energy.core.cli import run
-from llm_energy.core.files import read_json
-from llm_energy.records import MetricsTable, read_record
+from llm_energy.records import MetricsTable, Plan, read_record
 
 TARGET_PERCENT = 2.0
 
@@ -33,8 +32,8 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _report(arguments: argparse.Namespace) -> Iterator[str]:
-    plan = read_json(arguments.plan)
-    yield cost.report(cost.sweep_costs(plan, arguments.power_w), plan["sweep"])
+    plan = read_record(Plan, arguments.plan)
+    yield cost.report(cost.sweep_costs(plan, arguments.power_w), plan.sweep)
     found = sorted(arguments.plan.parent.glob("*/metrics.json"))
     if found:
         target = f"\u00b1{arguments.target_percent:g} %"

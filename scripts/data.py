@@ -7,9 +7,9 @@ import sys
 from pathlib import Path
 
 from llm_energy.core.cli import run_stage
-from llm_energy.core.files import read_json, write_bytes
+from llm_energy.core.files import write_bytes
 from llm_energy.publish.data import Sweep, render
-from llm_energy.records import Aggregate, MetricsTable, Verdicts, read_record
+from llm_energy.records import Aggregate, MetricsTable, Plan, Verdicts, read_record
 from llm_energy.records.comparison import Comparisons
 
 
@@ -27,7 +27,7 @@ def main(argv: list[str] | None = None) -> int:
 
     def write() -> None:
         sweep = Sweep(
-            read_json(arguments.plan),
+            read_record(Plan, arguments.plan),
             [read_record(Verdicts, path) for path in arguments.verdicts],
             [read_record(MetricsTable, path) for path in arguments.metrics],
             [read_record(Aggregate, path) for path in arguments.aggregates],

@@ -13,7 +13,8 @@ from pathlib import Path
 from llm_energy.core.cli import run
 from llm_energy.core.errors import LlmEnergyError
 from llm_energy.publish import closing
-from llm_energy.publish.provenance.archive import make_paper, read_measured, unpack
+from llm_energy.publish.provenance.archive import make_paper, unpack
+from llm_energy.records import read_plan
 
 SUFFIXES = (".tar.gz", ".tar.xz", ".tgz", ".tar", ".zip")
 
@@ -34,7 +35,7 @@ def _make(sweep: str | None, archive: Path | None) -> None:
         folder = Path("paper", _stem(archive))
         sweep = unpack(archive, folder)
     else:
-        read_measured(sweep)
+        read_plan(sweep)
     if not make_paper(sweep, folder, "--forceall"):
         raise LlmEnergyError(f"sweep {sweep}: see above; logs are in {folder / 'logs' / sweep}")
     made = folder / "results" / sweep

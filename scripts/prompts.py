@@ -7,9 +7,8 @@ import sys
 from pathlib import Path
 
 from llm_energy.core.cli import run
-from llm_energy.core.files import read_json
 from llm_energy.inputs.prompts.stage import make_prompt_set
-from llm_energy.records import ModelManifest, read_record, write_record
+from llm_energy.records import ModelManifest, PromptRequest, read_record, write_record
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -23,7 +22,7 @@ def main(argv: list[str] | None = None) -> int:
 
     def stage() -> None:
         manifest = read_record(ModelManifest, arguments.manifest)
-        request = read_json(arguments.request)
+        request = read_record(PromptRequest, arguments.request)
         write_record(arguments.out, make_prompt_set(request, arguments.model_folder, manifest))
 
     return run(stage)

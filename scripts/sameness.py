@@ -12,7 +12,7 @@ from llm_energy.core.errors import LlmEnergyError
 from llm_energy.core.files import read_json, write_text
 from llm_energy.publish.tables import files
 from llm_energy.publish.tables.sameness import table
-from llm_energy.records import Measurement, read_record
+from llm_energy.records import Measurement, Plan, read_record
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -23,16 +23,15 @@ def main(argv: list[str] | None = None) -> int:
     arguments = parser.parse_args(argv)
 
     def write() -> None:
-        plan = read_json(arguments.plan)
-        paths = [path for cell in plan["cells"] for path in cell["measurements"]]
+        plan = read_record(Plan, arguments.plan)
         # A repeat that the plan let a cell do without has no measurement.
-        there = [path for path in paths if Path(path).exists()]
+        there = [path for path in plan.measurements() if Path(path).exists()]
         try:
             rows = compare(map(read_json, there))
         except (LlmEnergyError, AttributeError, KeyError, TypeError):
             # One of them is no measurement, which is for its verdict to say.
             rows = compare(map(read_json, filter(_is_measurement, there)))
-        for name, text in files(table(plan["sweep"], rows)).items():
+        for name, text in files(table(plan.sweep, rows)).items():
             write_text(arguments.out_dir / name, text)
 
     return run_stage(write)

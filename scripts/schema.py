@@ -22,6 +22,8 @@ RECORDS = {
     "measurement": records.Measurement,
     "metrics": records.MetricsTable,
     "model-manifest": records.ModelManifest,
+    "plan": records.Plan,
+    "prompt-request": records.PromptRequest,
     "prompt-set": records.PromptSet,
     "provenance": Provenance,
     "spec": records.Spec,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 from pathlib import Path
@@ -15,7 +16,15 @@ settings.register_profile("untimed", deadline=None, derandomize=bool(os.environ.
 settings.load_profile("untimed")
 
 ROOT = Path(__file__).resolve().parent.parent
+STARTED_IN = Path.cwd()
 sys.path[:0] = [str(ROOT / "scripts"), str(ROOT / "tests")]
+
+
+@pytest.fixture(autouse=True)
+def _same_working_folder():
+    """Begin and end every test in the folder that pytest was started in."""
+    with contextlib.chdir(STARTED_IN):
+        yield
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -21,8 +21,7 @@ from llm_energy.analysis.aggregate import (
     planned_batch_sizes,
 )
 from llm_energy.core.errors import LlmEnergyError
-from llm_energy.core.files import write_json
-from llm_energy.records import Aggregate, read_record, write_record
+from llm_energy.records import Aggregate, Plan, read_record, write_record
 from llm_energy.records.registry.metrics import GROSS, METRICS, SUMMARISED
 
 SIZES = {"b1": 1, "b8": 8}
@@ -244,7 +243,7 @@ def test_mixed_backends_inside_one_file_are_refused():
 
 @pytest.mark.parametrize("by", ["option", "policy"])
 def test_mixed_backends_can_be_allowed_and_every_number_is_marked(by):
-    plan = BOTH | {"allow_mixed_backends": by == "policy"}
+    plan = replace(BOTH, allow_mixed_backends=by == "policy")
     found = aggregate(mixed_tables(), plan, SIZES, allow_mixed_backends=by == "option")
     (row,) = found.rows
     assert found.mixed_backends == ("pytorch", "vllm")
@@ -271,7 +270,7 @@ def test_metrics_that_the_plan_does_not_know_are_refused():
     with pytest.raises(LlmEnergyError, match="cell 'm--pytorch--int8' with workload 'b1' is not"):
         summed([row])
     with pytest.raises(LlmEnergyError, match="metrics of sweep 'test' do not belong to"):
-        summed([builders.metrics()], ONE | {"sweep": "other"})
+        summed([builders.metrics()], Plan(sweep="other", cells=()))
 
 
 @given(st.lists(st.floats(0.01, 10), min_size=1, max_size=6), st.randoms())
@@ -284,11 +283,12 @@ def test_the_order_of_metrics_changes_no_number(values, order: random.Random):
     assert sorted(one.measurements) == sorted(other.measurements)
 
 
-def test_batch_sizes_come_from_metrics_or_a_spec(tmp_path):
+def test_batch_sizes_come_from_metrics_or_a_spec(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
     spec = builders.spec(workloads=(builders.workload("b1"), builders.workload("b8")))
-    write_record(tmp_path / "specs/m--vllm--float32/r01.json", spec)
+    write_record("results/test/specs/m--vllm--float32/r01.json", spec)
     cells = [("pytorch", "float32!"), ("vllm", "float32")]
-    plan = builders.plan(cells, workloads=("b1", "b8"), folder=f"{tmp_path}/")
+    plan = builders.plan(cells, workloads=("b1", "b8"))
     assert planned_batch_sizes(plan, []) == {"b1": 1, "b8": 8}
     assert planned_batch_sizes(ONE, mixed_tables()) == {"b1": 1}
 
@@ -297,7 +297,7 @@ def test_the_command_line(tmp_path, capsys):
     paths = [tmp_path / "a.json", tmp_path / "b.json"]
     for path, table in zip(paths, mixed_tables(), strict=True):
         write_record(path, table)
-    write_json(tmp_path / "plan.json", BOTH)
+    write_record(tmp_path / "plan.json", BOTH)
     out = tmp_path / "aggregate.json"
     ending = ["--plan", str(tmp_path / "plan.json"), "--out", str(out)]
     assert script.main(["--metrics", str(paths[0]), *ending]) == 0

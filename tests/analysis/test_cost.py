@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
-from pathlib import Path
 
 import cost as script
 import pytest
@@ -14,8 +13,7 @@ from support import builders
 
 from llm_energy.analysis import cost
 from llm_energy.analysis.statistics.summary import summarise
-from llm_energy.core.files import write_json
-from llm_energy.records import Spec, read_record, write_record
+from llm_energy.records import Plan, Spec, read_record, write_record
 
 CELL = builders.spec().cell
 HEALTHY = builders.measurement()
@@ -23,23 +21,13 @@ REPEAT_S = HEALTHY.end_s - HEALTHY.clock.monotonic_s
 
 
 @pytest.fixture
-def sweep(tmp_path, monkeypatch) -> dict:
+def sweep(tmp_path, monkeypatch) -> Plan:
     """Return the plan of two cells of three repeats, with their specs below the working folder."""
     monkeypatch.chdir(tmp_path)
-    cells = []
-    for precision in ("float32", "int8"):
-        cell = f"m--pytorch--{precision}"
-        specs, measurements = (
-            [f"results/test/{kind}/{cell}/r{n:02d}.json" for n in (1, 2, 3)]
-            for kind in ("specs", "pytorch/measurements")
-        )
-        for number, path in enumerate(specs, 1):
-            write_record(path, builders.spec(precision, number))
-        cells.append(
-            {"cell": cell, "backend": "pytorch", "specs": specs, "measurements": measurements}
-        )
-    plan = {"sweep": "test", "cells": cells}
-    write_json(Path("results/test/plan.json"), plan)
+    plan = builders.plan([("pytorch", "float32"), ("pytorch", "int8")], 3)
+    for repeat in plan.repeats():
+        write_record(repeat.spec, builders.spec(repeat.cell.precision, repeat.number))
+    write_record("results/test/plan.json", plan)
     return plan
 
 
@@ -48,7 +36,7 @@ def test_without_any_measurement_the_protocol_is_a_lower_bound(sweep):
     assert [(c.done, c.left, c.at_least, c.energy_j) for c in costs] == [(0, 3, True, {})] * 2
     assert costs[0].repeat_s == 10 + 2 * 10 + 30 + 5
     assert cost.report(costs, "test").startswith(
-        "Sweep test: 6 repeats left, at least 6 min 0 s.\n"
+        "Sweep test: 6 repeats left, at least 6 min 30 s.\n"
     )
 
 
@@ -59,7 +47,7 @@ def test_a_given_power_gives_an_energy_that_is_called_given(sweep):
 
 
 def test_measured_repeats_give_time_and_energy_to_their_cell_and_to_its_neighbours(sweep):
-    write_record(sweep["cells"][0]["measurements"][0], HEALTHY)
+    write_record(sweep.measurements()[0], HEALTHY)
     own, neighbour = cost.sweep_costs(sweep)
     assert (own.done, own.left, own.at_least) == (1, 2, False)
     assert (neighbour.done, neighbour.left, neighbour.at_least) == (0, 3, False)
@@ -75,15 +63,14 @@ def test_measured_repeats_give_time_and_energy_to_their_cell_and_to_its_neighbou
 
 def test_a_repeat_without_a_result_says_nothing_of_the_time(sweep):
     failed = replace(HEALTHY, outcome="failed", reason="x", end_s=HEALTHY.clock.monotonic_s + 1)
-    write_record(sweep["cells"][0]["measurements"][0], failed)
+    write_record(sweep.measurements()[0], failed)
     (own, _) = cost.sweep_costs(sweep)
     assert (own.done, own.at_least) == (1, True)
 
 
 def test_a_finished_sweep_says_so(sweep):
-    for cell in sweep["cells"]:
-        for path, spec in zip(cell["measurements"], cell["specs"], strict=True):
-            write_record(path, replace(HEALTHY, spec=read_record(Spec, spec)))
+    for repeat in sweep.repeats():
+        write_record(repeat.measurement, replace(HEALTHY, spec=read_record(Spec, repeat.spec)))
     assert cost.report(cost.sweep_costs(sweep), "test") == "Sweep test: every repeat is there."
 
 
@@ -133,7 +120,7 @@ def test_a_missing_plan_is_one_message(tmp_path, capsys):
     [{"spec": replace(HEALTHY.spec, seed=9)}, {"weights_sha256": "0" * 64}, {"prompts_sha256": {}}],
 )
 def test_what_is_to_be_measured_anew_is_not_done(sweep, stale):
-    path = sweep["cells"][0]["measurements"][0]
+    path = sweep.measurements()[0]
     write_record("results/models/m/manifest.json", builders.manifest())
     write_record("results/test/prompts/m.json", builders.prompt_set("m", ["b1"]))
     write_record(path, HEALTHY)

@@ -49,7 +49,7 @@ def test_a_healthy_sweep_is_valid(tmp_path):
         (1, "b1", "ok", "valid"),
         (2, "b1", "ok", "valid"),
     ]
-    assert found[0].measurement == str(path_of(tmp_path))
+    assert tmp_path / found[0].measurement == path_of(tmp_path)
     assert found[0].measurement_sha256 == sha256_file(path_of(tmp_path))
     assert ids(found[0]) == {"M11", "M12", "M22"}
 

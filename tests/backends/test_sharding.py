@@ -32,8 +32,8 @@ def config(strategy, count=2, folder=None, **changes):
 def planned(*arguments, device="cpu", **changes):
     """Return the outcome and the reason, by backend, of the cells that a config asks for."""
     sweep = load_sweep(config(*arguments, **{"backends": ["pytorch", "vllm"]} | changes))
-    plan = make_plan(sweep, lambda backend: Engine(device, None))
-    return {cell.backend: (cell.outcome, cell.reason or "") for cell in plan.cells}, plan
+    made = make_plan(sweep, lambda backend: Engine(device, None))
+    return {cell.backend: (cell.outcome, cell.reason or "") for cell in made.plan.cells}, made
 
 
 @pytest.fixture
@@ -46,9 +46,9 @@ def nine_heads(tmp_path):
 
 @pytest.mark.parametrize("strategy", ["tensor_parallel", "data_parallel"])
 def test_both_backends_run_on_several_ranks_and_their_specs_say_so(strategy):
-    outcomes, plan = planned(strategy)
+    outcomes, made = planned(strategy)
     assert {outcome for outcome, _ in outcomes.values()} == {"planned"}
-    specs = [spec for cell in plan.cells for spec in cell.specs.values()]
+    specs = made.specs.values()
     assert {spec.sharding for spec in specs} == {Sharding(strategy, 2)}
 
 

@@ -75,7 +75,7 @@ def generate(count: int) -> int:
     """Write a sweep of so many measurements below the working directory; give their mean size."""
     precisions = [f"p{k:04d}" for k in range(count // (len(BACKENDS) * REPEATS))]
     cells = [(backend, precision) for precision in precisions for backend in BACKENDS]
-    grid = builders.plan(cells, REPEATS, WORKLOADS, f"{FOLDER}/")
+    grid = builders.plan(cells, REPEATS, WORKLOADS)
     workloads = [builders.workload(name) for name in WORKLOADS]
     asked = {b: builders.spec(backend=b, workloads=workloads) for b in BACKENDS}
     templates = {b: to_dict(builders.measurement(spec, 0.0)) for b, spec in asked.items()}

@@ -30,26 +30,16 @@ from llm_energy.core.serialize import to_dict
 from llm_energy.inputs.traffic.arrivals import complete, make_arrivals
 from llm_energy.measure.simulation.host import SimulatedHost
 from llm_energy.measure.simulation.truth import GpuTruth, Truth
-from llm_energy.records import Metrics
+from llm_energy.records import Metrics, Plan
+from llm_energy.records.files import paths
 from llm_energy.records.registry.metrics import GROSS
 
 BLOCKS, LEAST_HELD, MOST_HELD = 5, 0.93, 0.97
 RATES_PER_S, HORIZON_S = (0.5, 2.0, 6.0), 30.0
 TRUTH = Truth(gpus=(GpuTruth(),), packages=())
-PLAN = {
-    "sweep": "test",
-    "allow_mixed_backends": False,
-    "cells": [
-        {
-            "cell": "m--simulated--bfloat16",
-            "model": "m",
-            "backend": "simulated",
-            "precision": "bfloat16",
-            "workloads": ["b8"],
-            "repeats": [f"r{number:02d}" for number in range(1, BLOCKS + 1)],
-        }
-    ],
-}
+REPEATS = [paths.repeat_name(number) for number in range(1, BLOCKS + 1)]
+CELL = builders.planned_cell(("m", "simulated", "bfloat16"), REPEATS, ["b8"])
+PLAN = Plan(sweep="test", cells=(CELL,))
 
 
 def measured(rate_per_s: float, block: int) -> Metrics:
@@ -83,8 +73,7 @@ def held(rows: Sequence[Metrics], truth_j: float) -> int:
     count = 0
     for begin in range(0, len(rows), BLOCKS):
         table = builders.metrics_table(rows[begin : begin + BLOCKS], backend=rows[0].backend)
-        cells = [PLAN["cells"][0] | {"cell": rows[0].cell, "backend": rows[0].backend}]
-        [row] = aggregate([table], PLAN | {"cells": cells}, {"b8": 8}).rows
+        [row] = aggregate([table], PLAN, {"b8": 8}).rows
         found = row.statistics[GROSS]
         count += found.ci_low <= truth_j <= found.ci_high
     return count

@@ -14,6 +14,8 @@ from pathlib import Path
 
 import pytest
 
+from llm_energy.records import AskedPrompts, PromptRequest
+
 pytest.importorskip("transformers")
 
 import models
@@ -303,9 +305,8 @@ def test_any_architecture_runs_from_a_folder(tmp_path: Path, architecture: str) 
     assert network.num_parameters() == manifest.parameter_count
 
 
-def request_of(count: int, settings: dict) -> dict:
-    workloads = {"w": {"requests": count, "prompts": settings}}
-    return {"schema_version": 1, "model": "tiny", "workloads": workloads}
+def request_of(count: int, settings: dict) -> PromptRequest:
+    return PromptRequest(1, "tiny", {"w": AskedPrompts(count, settings)})
 
 
 @pytest.fixture(scope="module")

@@ -38,7 +38,7 @@ def plan(path: Path, **changes: Any) -> None:
     planned = make_plan(sweep, installed_engine(ROOT, sweep.device, provided=True))
     write_plan(planned, ROOT)
     order = sorted(
-        ((cell.id, repeat) for cell in planned.planned for repeat in cell.specs),
+        ((cell.cell, repeat) for cell in planned.plan.planned for repeat in cell.repeats),
         key=lambda pair: block_rank(sweep.order_seed, pair[1], pair[0]),
     )
     write_json(ROOT / "results" / sweep.name / "order.json", order)

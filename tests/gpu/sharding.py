@@ -20,11 +20,12 @@ from support import builders
 from support.subject import parameters
 
 from llm_energy.backends.compatibility import translate
-from llm_energy.core.files import sha256_json, write_json
+from llm_energy.core.files import sha256_json
 from llm_energy.records import (
     SCHEMA_VERSION,
     Measurement,
     MeterSettings,
+    Plan,
     PromptSet,
     Protocol,
     QualityText,
@@ -119,7 +120,7 @@ def measure(folder: Path, way: str) -> Measurement:
     paths = {name: folder / f"{name}.json" for name in ("manifest", "prompts", "plan")}
     spec, out = folder / f"{way}.spec.json", folder / f"{way}.json"
     write_record(spec, spec_of(way))
-    write_json(paths["plan"], {"cells": []})
+    write_record(paths["plan"], Plan(sweep="sharding", cells=()))
     named = [part for name, path in paths.items() for part in (f"--{name}", str(path))]
     command = [sys.executable, str(ROOT / "scripts" / "measure.py"), "--spec", str(spec), *named]
     subprocess.run([*command, "--out", str(out)], check=True, timeout=150)

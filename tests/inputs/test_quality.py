@@ -27,9 +27,16 @@ from llm_energy.inputs.quality import (
 from llm_energy.measure.protocol import run_repeat
 from llm_energy.publish.tables import quality as quality_table
 from llm_energy.publish.tables.writers.table import Results
-from llm_energy.records import Quality, QualityText, Request, Verdicts, write_record
+from llm_energy.records import (
+    Quality,
+    QualitySettings,
+    QualityText,
+    Request,
+    Verdicts,
+    write_record,
+)
 
-SETTINGS = {"path": None, "tokens": 40}
+SETTINGS = QualitySettings(None, 40)
 TEXT = QualityText("text", "s" * 64, ((1, 2, 3), (4, 5)))
 GREEDY, SAMPLED = {}, {"decoder": {"do_sample": True, "temperature": 1.0}}
 
@@ -73,14 +80,14 @@ def test_the_text_is_cut_to_the_tokens_asked_for_and_begins_as_the_tokenizer_beg
     assert (text.name, text.sha256) == ("prose-v1", sha256_file(BUILTIN))
     assert [len(passage) for passage in text.passages] == [40]
     assert text.passages[0][0] == BEGIN
-    longer = make_text(Tokenizer(), SETTINGS | {"tokens": 10_000}, limit=None)
+    longer = make_text(Tokenizer(), replace(SETTINGS, tokens=10_000), limit=None)
     assert len(longer.passages) == len(sets.read_file(BUILTIN, "text"))
     assert longer.passages[0][:40] == text.passages[0]
 
 
 def test_passages_fit_the_context_and_the_memory(tmp_path):
     (tmp_path / "long.txt").write_text("word " * 2000 + "\nx\n")
-    settings = {"path": "long.txt", "tokens": 10_000}
+    settings = QualitySettings("long.txt", 10_000)
     assert len(make_text(Tokenizer(), settings, None, tmp_path).passages[0]) == PASSAGE_TOKENS
     assert len(make_text(Tokenizer(), settings, 64, tmp_path).passages[0]) == 63
 
@@ -92,7 +99,7 @@ def test_a_text_without_two_tokens_is_an_error(tmp_path):
 
     (tmp_path / "short.txt").write_text("x\n")
     with pytest.raises(LlmEnergyError, match=r"short.txt: no passage has two tokens"):
-        make_text(Letters(), {"path": "short.txt", "tokens": 9}, None, tmp_path)
+        make_text(Letters(), QualitySettings("short.txt", 9), None, tmp_path)
 
 
 # the score

@@ -8,7 +8,6 @@ from dataclasses import replace
 import pytest
 from support import builders
 
-from llm_energy.core.files import write_json
 from llm_energy.measure import run
 from llm_energy.measure.progress import Progress, estimate_left_s
 from llm_energy.records import write_record
@@ -51,16 +50,16 @@ def test_without_a_finished_repeat_no_time_is_promised():
 
 def test_the_time_left_learns_from_each_backends_own_repeats(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    plan = builders.plan([("pytorch", "float32"), ("vllm", "float32")], 3, folder="results/test/")
-    write_json("plan.json", plan)
+    plan = builders.plan([("pytorch", "float32"), ("vllm", "float32")], 3)
+    write_record("plan.json", plan)
     assert run._time_left_s("plan.json") is None
-    for cell, lasts_s in zip(plan["cells"], (10.0, 100.0), strict=True):
-        spec = builders.spec(backend=cell["backend"])
+    for cell, lasts_s in zip(plan.cells, (10.0, 100.0), strict=True):
+        spec = builders.spec(backend=cell.backend)
         found = builders.measurement(spec)
-        write_record(cell["specs"][0], spec)
+        write_record(cell.specs[0], spec)
         end_s = found.clock.monotonic_s + lasts_s
-        write_record(cell["measurements"][0], replace(found, end_s=end_s))
+        write_record(cell.measurements[0], replace(found, end_s=end_s))
     assert run._time_left_s("plan.json") == pytest.approx(2 * 10 + 2 * 100)
-    stale = plan["cells"][0]["specs"][0]
+    stale = plan.cells[0].specs[0]
     write_record(stale, replace(builders.spec(), seed=9))  # the measurement is of another
     assert run._time_left_s("plan.json") == pytest.approx(3 * 100 + 2 * 100)

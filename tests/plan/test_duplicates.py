@@ -8,18 +8,21 @@ import pytest
 from support import builders
 
 from llm_energy.plan.duplicates import duplicates
+from llm_energy.records import AskedPrompts, PromptRequest
 
 MODELS = {
     id: {"id": id, "model_name": name, "source": {"kind": "folder", "path": name}}
     for id, name in (("m", "x"), ("n", "y"))
 }
-PROMPTS = {"requests": 2, "prompts": {"source": "builtin"}}
+PROMPTS = AskedPrompts(2, {"source": "builtin"})
 
 
 def told(*specs, models=MODELS, prompts=None):
     names = [w.id for spec in specs for w in spec.workloads]
     workloads = dict.fromkeys(names, PROMPTS) | (prompts or {})
-    return duplicates(specs, models, {model: {"workloads": workloads} for model in models})
+    return duplicates(
+        specs, models, {model: PromptRequest(1, model, workloads) for model in models}
+    )
 
 
 def workload(id: str, batching=None, **changes):
@@ -51,7 +54,7 @@ def test_other_work_is_no_duplicate(other):
 
 
 def test_other_prompts_are_other_work():
-    other = {"b": {"requests": 2, "prompts": {"source": "synthetic", "input_tokens": 9}}}
+    other = {"b": AskedPrompts(2, {"source": "synthetic", "input_tokens": 9})}
     assert told(spec(workload("a"), workload("b")), prompts=other) == []
 
 

@@ -18,7 +18,7 @@ from llm_energy.core.serialize import from_dict, to_dict
 from llm_energy.plan import freeze, plan, summary
 from llm_energy.plan.config.load import BackendEntry, load_sweep
 from llm_energy.plan.duplicates import duplicates
-from llm_energy.records import Spec, Workload, read_record
+from llm_energy.records import Plan, PromptRequest, Spec, Workload, read_record
 from llm_energy.records.files import paths
 from llm_energy.records.registry.order import block_rank
 
@@ -34,49 +34,32 @@ def engine(backend: BackendEntry) -> plan.Engine:
     return ENGINES[backend.engine]
 
 
-def make(tmp_path: Path, the_engine=engine, **changes) -> plan.Plan:
+def make(tmp_path: Path, the_engine=engine, **changes) -> plan.Planning:
     (tmp_path / "model").mkdir(exist_ok=True)
     return plan.make_plan(load_sweep(tiny_sweep(str(tmp_path / "model"), **changes)), the_engine)
 
 
-def test_a_spec_is_found_without_looking_through_all_cells(tmp_path):
-    class Counted(tuple):
-        walks = 0
-
-        def __iter__(self):
-            Counted.walks += 1
-            return super().__iter__()
-
-    made = make(tmp_path, precisions=["float32", "bfloat16"], protocol={"repeats": 2})
-    made = dataclasses.replace(made, cells=Counted(made.cells))
-    for cell in made.planned * 5:
-        assert all(made.spec(cell.id, repeat) is spec for repeat, spec in cell.specs.items())
-        assert made.backends == ("pytorch",)
-    assert Counted.walks <= 3
-
-
 def test_cells_are_models_by_backends_by_precisions(tmp_path):
     made = make(tmp_path, backends=["pytorch", "vllm"], precisions=["float32", "bfloat16"])
-    assert [cell.id for cell in made.cells] == [
+    assert [cell.cell for cell in made.plan.cells] == [
         "tiny--pytorch--float32",
         "tiny--pytorch--bfloat16",
         "tiny--vllm--float32",
         "tiny--vllm--bfloat16",
     ]
-    assert made.backends == ("pytorch", "vllm")
+    assert made.plan.backends == ("pytorch", "vllm")
 
 
 def test_a_new_precision_leaves_every_other_spec_as_it_was(tmp_path):
     few = make(tmp_path, precisions=["float32", "int8"])
     more = make(tmp_path, precisions=["bfloat16", "float32", "int4", "int8"])
-    for cell in few.cells:
-        assert more.spec(cell.id, "r01") == cell.specs["r01"]
+    assert all(more.specs[path] == spec for path, spec in few.specs.items())
 
 
 def test_a_spec_of_an_older_version_stays_as_long_as_it_says_the_same(tmp_path):
     made = make(tmp_path)
-    (spec,) = made.cells[0].specs.values()
-    path = tmp_path / paths.spec(made.folder, made.cells[0].id, "r01")
+    ((path, spec),) = made.specs.items()
+    path = tmp_path / path
     older = {key: value for key, value in to_dict(spec).items() if key != "sharding"}
     for written, kept in ((older, True), (older | {"seed": spec.seed + 1}, False)):
         write_json(path, written)
@@ -88,18 +71,18 @@ def test_a_spec_of_an_older_version_stays_as_long_as_it_says_the_same(tmp_path):
 def test_several_entries_of_one_engine_have_cells_of_their_own(tmp_path):
     entries = ["pytorch", {"id": "pytorch-2", "engine": "pytorch"}]
     made = make(tmp_path, backends=entries)
-    assert made.backends == ("pytorch", "pytorch-2")
-    plain, variant = (made.spec(f"tiny--{id}--float32", "r01") for id in made.backends)
+    assert made.plan.backends == ("pytorch", "pytorch-2")
+    plain, variant = made.specs.values()
     assert (plain.engine_id, variant.engine_id) == ("pytorch", "pytorch")
     assert variant.engine == plain.engine
     assert variant.notes == plain.notes
-    assert paths.measurement(made.folder, variant.backend, variant.cell, "r01").as_posix() == (
+    assert made.plan.measurements("pytorch-2") == [
         "results/tiny/pytorch-2/measurements/tiny--pytorch-2--float32/r01.json"
-    )
+    ]
     assert from_dict(Spec, to_dict(variant)) == variant
     assert to_dict(variant)["variant_of"] == "pytorch"
     assert "variant_of" not in to_dict(plain)
-    assert to_dict(plain) == to_dict(make(tmp_path).spec("tiny--pytorch--float32", "r01"))
+    assert [to_dict(plain)] == list(map(to_dict, make(tmp_path).specs.values()))
     told = duplicates(
         [plain, variant], made.models, made.prompt_requests
     )  # nothing but their names differs
@@ -108,12 +91,11 @@ def test_several_entries_of_one_engine_have_cells_of_their_own(tmp_path):
     ]
 
 
-def by_repeat(made: plan.Plan) -> dict[int, tuple[int, int, str]]:
+def by_repeat(made: plan.Planning) -> dict[int, tuple[int, int, str]]:
     """Return, by repeat, the seeds of its only cell and the key of its prompts."""
-    (cell,) = made.cells
     return {
         spec.repeat: (w.parameters["random_seed"], w.engine["seed"], w.prompts_key(spec.repeat))
-        for spec in cell.specs.values()
+        for spec in made.specs.values()
         for w in spec.workloads[:1]
         if spec.seed == w.parameters["random_seed"]
     }
@@ -142,18 +124,18 @@ def test_each_block_has_its_own_draw_of_what_is_drawn(tmp_path, parameters, prom
     if seeds == 1:
         assert {seed for seed, _, _ in found.values()} == {7}
     [request] = made.prompt_requests.values()
-    assert set(request["workloads"]) == {key for *_, key in found.values()}
-    drawn_from = [one["prompts"] for one in request["workloads"].values()]
+    assert set(request.workloads) == {key for *_, key in found.values()}
+    drawn_from = [one.prompts for one in request.workloads.values()]
     assert len({one["seed"] for one in drawn_from}) == sets
     assert not any("resample" in one for one in drawn_from)
-    resampled = {w.resampled for spec in made.cells[0].specs.values() for w in spec.workloads}
+    resampled = {w.resampled for spec in made.specs.values() for w in spec.workloads}
     assert resampled == {sets > 1}
 
 
 def test_the_specs_of_the_default_sweep_have_its_own_seed_in_every_block():
     made = plan.make_plan(load_sweep(yaml.safe_load(CONFIG.read_text())), engine)
-    for cell in made.planned:
-        first, *others = cell.specs.values()
+    for cell in made.plan.planned:
+        first, *others = (made.specs[path] for path in cell.specs)
         for spec in others:
             alike = dataclasses.replace(spec, repeat=1, workloads=first.workloads)
             assert alike == first
@@ -170,13 +152,13 @@ def test_a_new_repeat_leaves_every_other_spec_as_it_was(tmp_path):
     protocol = tiny_sweep("")["protocol"]
     one = make(tmp_path)
     three = make(tmp_path, protocol=protocol | {"repeats": 3})
-    assert list(three.cells[0].specs) == ["r01", "r02", "r03"]
-    assert three.spec("tiny--pytorch--float32", "r01") == one.cells[0].specs["r01"]
+    assert three.plan.cells[0].repeats == ("r01", "r02", "r03")
+    assert all(three.specs[path] == spec for path, spec in one.specs.items())
 
 
 def test_precision_becomes_the_arguments_of_the_engine(tmp_path):
     made = make(tmp_path, precisions=["float16", "int8", "int4"])
-    loads = {cell.precision: cell.specs["r01"].engine for cell in made.cells}
+    loads = {spec.precision: spec.engine for spec in made.specs.values()}
     assert loads["float16"]["dtype"] == "float16"
     assert loads["float16"]["quantization"] is None
     assert loads["int8"]["quantization"] == {"load_in_8bit": True}
@@ -189,9 +171,9 @@ def test_a_backend_that_is_missing_costs_only_its_own_cells(tmp_path):
         return plan.Engine("cpu", ENGINES[backend.id].version, missing)
 
     made = make(tmp_path, without_vllm, backends=["pytorch", "vllm"])
-    assert [cell.backend for cell in made.planned] == ["pytorch"]
-    assert made.cells[1].outcome == "unsupported"
-    assert made.cells[1].reason == "not here. Install it"
+    assert [cell.backend for cell in made.plan.planned] == ["pytorch"]
+    assert made.plan.cells[1].outcome == "unsupported"
+    assert made.plan.cells[1].reason == "not here. Install it"
     assert "tiny--vllm--float32: unsupported: not here" in summary.describe(made)
 
 
@@ -199,11 +181,11 @@ def test_three_backends_plan_and_the_one_without_its_gpu_is_rows_with_the_reason
     made = make(
         tmp_path, backends=["pytorch", "vllm", "tensorrt"], precisions=["float16", "bfloat16"]
     )
-    assert {cell.backend for cell in made.planned} == {"pytorch", "vllm"}
-    for refused in made.cells[4:]:
+    assert {cell.backend for cell in made.plan.planned} == {"pytorch", "vllm"}
+    for refused in made.plan.cells[4:]:
         assert refused.outcome == "unsupported"
         assert refused.reason == "TensorRT-LLM needs an NVIDIA GPU; the device here is cpu"
-        assert refused.specs == {}
+        assert refused.specs == refused.measurements == ()
 
 
 def test_with_a_gpu_all_three_backends_are_planned(tmp_path):
@@ -213,9 +195,9 @@ def test_with_a_gpu_all_three_backends_are_planned(tmp_path):
         backends=["pytorch", "vllm", "tensorrt"],
         precisions=["bfloat16", "int8"],
     )
-    assert len(made.planned) == 5
-    (refused,) = (cell for cell in made.cells if cell.outcome == "unsupported")
-    assert refused.id == "tiny--tensorrt--int8"
+    assert len(made.plan.planned) == 5
+    (refused,) = (cell for cell in made.plan.cells if cell.outcome == "unsupported")
+    assert refused.cell == "tiny--tensorrt--int8"
     assert "quantised beforehand to FP8" in refused.reason
 
 
@@ -239,8 +221,8 @@ def test_a_parameter_that_a_backend_does_not_know_is_an_error_with_the_remedy(tm
         parameters=parameters,
         policy={"ignore_backend_warnings": True},
     )
-    assert len(ignoring.planned) == 2
-    notes = [note.message for note in ignoring.cells[1].notes]
+    assert len(ignoring.plan.planned) == 2
+    notes = [note.message for note in ignoring.plan.cells[1].notes]
     assert any("no_repeat_ngram_size" in note for note in notes)
 
 
@@ -263,13 +245,12 @@ def test_every_cell_is_equally_likely_to_come_first(seed, repeat):
 def test_the_plan_on_disk_is_what_was_planned(tmp_path):
     made = make(tmp_path, precisions=["float32", "int8"])
     freeze.write_plan(made, tmp_path)
-    grid = read_json(tmp_path / "results/tiny/plan.json")
-    assert [cell["cell"] for cell in grid["cells"]] == [cell.id for cell in made.cells]
-    for cell in grid["cells"]:
-        spec = read_record(Spec, tmp_path / cell["specs"][0])
-        assert to_dict(spec) == to_dict(made.spec(cell["cell"], "r01"))
-    request = read_json(tmp_path / "results/tiny/prompts/tiny.request.json")
-    assert set(request["workloads"]) == {"b1", "b4"}
+    assert read_record(Plan, tmp_path / "results/tiny/plan.json") == made.plan
+    for path, spec in made.specs.items():
+        assert read_record(Spec, tmp_path / path) == spec
+    request = read_record(PromptRequest, tmp_path / "results/tiny/prompts/tiny.request.json")
+    assert {"tiny": request} == made.prompt_requests
+    assert set(request.workloads) == {"b1", "b4"}
 
 
 def test_planning_again_touches_only_what_changed(tmp_path):

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from llm_energy.analysis.normalise import window_fields
-from llm_energy.core.files import sha256_json, write_json
+from llm_energy.core.files import sha256_json
 from llm_energy.core.serialize import to_dict
 from llm_energy.records import (
     SCHEMA_VERSION,
@@ -27,6 +28,8 @@ from llm_energy.records import (
     Metrics,
     MetricsTable,
     ModelManifest,
+    Plan,
+    PlannedCell,
     Preflight,
     PromptSet,
     Protocol,
@@ -40,6 +43,7 @@ from llm_energy.records import (
     Workload,
     write_record,
 )
+from llm_energy.records.plan import cell_id, files_of
 
 GPU_W, DRAM_W, IDLE_GPU_W = 100.0, 5.0, 50.0
 PROMPT_TOKENS, OUTPUT_TOKENS, REQUESTS, PASSES = 4, 8, 2, 2
@@ -451,36 +455,31 @@ def aggregate(rows: Iterable[AggregateRow], backend: str = "pytorch", **changes:
     return replace(Aggregate(SCHEMA_VERSION, "test", backend, tuple(rows)), **changes)
 
 
-def plan(cells: Iterable[tuple[str, str]], repeats: int = 2, workloads=("b1",), folder="") -> dict:
+def plan(cells: Iterable[tuple[str, str]], repeats: int = 2, workloads=("b1",), **changes) -> Plan:
     """Return the plan of (backend, precision) cells; a precision with a "!" is unsupported."""
-    entries = []
-    for backend, marked in cells:
-        precision, planned = marked.rstrip("!"), not marked.endswith("!")
-        cell = f"m--{backend}--{precision}"
-        names = [f"r{k:02d}" for k in range(1, repeats + 1)] if planned else []
-        files = f"{folder}{backend}/measurements/{cell}"
-        entries.append(
-            {
-                "cell": cell,
-                "model": "m",
-                "backend": backend,
-                "precision": precision,
-                "outcome": "planned" if planned else "unsupported",
-                "reason": None if planned else f"{backend} has no {precision}",
-                "workloads": list(workloads),
-                "repeats": names,
-                "specs": [f"{folder}specs/{cell}/{name}.json" for name in names],
-                "measurements": [f"{files}/{name}.json" for name in names],
-                "notes": [],
-            }
-        )
-    return {"schema_version": 1, "sweep": "test", "allow_mixed_backends": False, "cells": entries}
+    names = tuple(f"r{k:02d}" for k in range(1, repeats + 1))
+    planned = []
+    for backend, precision in cells:
+        asked = ("m", backend, precision.rstrip("!"))
+        reason = f"{backend} has no {asked[2]}" if precision.endswith("!") else None
+        planned.append(planned_cell(asked, () if reason else names, workloads, reason))
+    return Plan(sweep="test", cells=tuple(planned), **changes)
 
 
-def write_sweep(root: Path, measurements: Iterable[Measurement], grid: dict | None = None) -> Path:
+def planned_cell(
+    axes: tuple[str, str, str], repeats: Iterable[str], workloads=("b1",), reason: str | None = None
+) -> PlannedCell:
+    """Return the cell of (model, backend, precision); with a reason it is unsupported."""
+    cell, names = cell_id(*axes), tuple(repeats)
+    outcome = "unsupported" if reason else "planned"
+    files = files_of("test", cell, axes[1], names)
+    return PlannedCell(cell, *axes, outcome, reason, tuple(workloads), names, *files)
+
+
+def write_sweep(root: Path, measurements: Iterable[Measurement], grid: Plan | None = None) -> Path:
     """Write measurements with the specs, model and prompts around them; give the plan's path.
 
-    Paths in the plan are absolute, so that no test needs a working directory.
+    ``root`` becomes the working folder until the test ends: paths in a plan are relative to it.
     """
     measurements = list(measurements)
     folder = root / "results" / "test"
@@ -488,12 +487,13 @@ def write_sweep(root: Path, measurements: Iterable[Measurement], grid: dict | No
     cells = dict.fromkeys((s.backend, s.precision) for s in specs)
     names = list(dict.fromkeys(w.id for s in specs for w in s.workloads)) or ["b1"]
     repeats = max((s.repeat for s in specs), default=2)
-    grid = grid or plan(cells, repeats, names, f"{folder}/")
+    grid = grid or plan(cells, repeats, names)
     for one in measurements:
         place = f"{one.spec.cell}/r{one.spec.repeat:02d}.json"
         write_record(folder / "specs" / place, one.spec)
         write_record(folder / one.spec.backend / "measurements" / place, one)
     write_record(root / "results" / "models" / "m" / "manifest.json", manifest())
     write_record(folder / "prompts" / "m.json", prompt_set("m", names))
-    write_json(folder / "plan.json", grid)
+    write_record(folder / "plan.json", grid)
+    os.chdir(root)
     return folder / "plan.json"

@@ -21,6 +21,7 @@ from llm_energy.core.files import read_json, sha256_file, sha256_json, write_jso
 from llm_energy.measure.simulation.host import SimulatedHost
 from llm_energy.records import Verdict
 from llm_energy.records.files import paths
+from llm_energy.records.plan import files_of
 
 EDITS = yaml.safe_load((ROOT / "tests" / "recorded" / "edits.yaml").read_text(encoding="utf-8"))
 ARCHIVES = ROOT / "docs" / "measurements"
@@ -136,11 +137,8 @@ class Sweep:
         other = copy.deepcopy(data)
         other["spec"] |= {"cell": name, "backend": backend}
         other["spec_sha256"] = sha256_json(other["spec"])
-        places = [
-            p.replace(f"/{own}/", f"/{backend}/").replace(cell["cell"], name)
-            for p in cell["measurements"]
-        ]
-        cell |= {"cell": name, "backend": backend, "measurements": places}
+        specs, places = files_of(self.plan["sweep"], name, backend, cell["repeats"])
+        cell |= {"cell": name, "backend": backend, "specs": specs, "measurements": places}
         self.plan["cells"].append(cell)
         write_json(self.plan_path, self.plan)
         place = self.root / places[data["spec"]["repeat"] - 1]

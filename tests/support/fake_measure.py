@@ -22,7 +22,6 @@ from support.simulated import SimulatedBackend
 
 from llm_energy.backends import base
 from llm_energy.core import locks
-from llm_energy.core.files import write_json
 from llm_energy.measure import run
 from llm_energy.records import MeterSettings, Protocol, Spec, write_record
 
@@ -69,8 +68,7 @@ def write_repeat(folder: Path, repeat: int = 1, **protocol) -> tuple[list[str], 
     write_record(paths["spec"], spec)
     write_record(paths["manifest"], builders.manifest())
     write_record(paths["prompts"], builders.prompt_set("m", ["b1", "b8"]))
-    cell = {"backend": "pytorch", "specs": [str(paths["spec"])], "measurements": [str(out)]}
-    write_json(paths["plan"], {"cells": [cell]})
+    write_record(paths["plan"], builders.plan([("pytorch", "float32")], repeat))
     named = [part for name, path in paths.items() for part in (f"--{name}", str(path))]
     return [*named, "--out", str(out)], out
 

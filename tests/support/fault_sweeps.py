@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -11,7 +12,7 @@ from typing import Any
 from support import builders, simulated_runs
 
 from llm_energy.analysis.validate import validate
-from llm_energy.core.files import sha256_json, write_json
+from llm_energy.core.files import sha256_json
 from llm_energy.core.serialize import to_dict
 from llm_energy.inputs.traffic.arrivals import complete, make_arrivals
 from llm_energy.measure.simulation.host import SimulatedHost
@@ -20,6 +21,7 @@ from llm_energy.records import (
     SCHEMA_VERSION,
     Arrivals,
     Measurement,
+    Plan,
     PromptSet,
     Request,
     Severity,
@@ -175,33 +177,16 @@ def write_sweep(
         sha256={workload: sha256_json([[r.id, r.prompt_token_ids] for r in requests])},
     )
     write_record(sweep / "prompts" / "m.json", prompts)
-    write_json(sweep / "plan.json", _plan(measurements, workload, sweep))
+    repeats: dict[str, list[str]] = {}
+    for one in measurements:
+        repeats.setdefault(one.spec.cell, []).append(f"r{one.spec.repeat:02d}")
+    cells = [
+        builders.planned_cell(tuple(cell.split("--")), names, [workload])
+        for cell, names in repeats.items()
+    ]
+    write_record(sweep / "plan.json", Plan(sweep="test", cells=tuple(cells)))
+    os.chdir(folder)
     return sweep / "plan.json", paths
-
-
-def _plan(measurements: Sequence[Measurement], workload: str, sweep: Path) -> dict[str, Any]:
-    cells = []
-    for cell in dict.fromkeys(one.spec.cell for one in measurements):
-        names = [f"r{m.spec.repeat:02d}" for m in measurements if m.spec.cell == cell]
-        cells.append(
-            {
-                "cell": cell,
-                "model": "m",
-                "backend": "simulated",
-                "precision": "bfloat16",
-                "outcome": "planned",
-                "reason": None,
-                "workloads": [workload],
-                "repeats": names,
-                "specs": [str(sweep / "specs" / cell / f"{name}.json") for name in names],
-                "measurements": [
-                    str(sweep / "simulated" / "measurements" / cell / f"{name}.json")
-                    for name in names
-                ],
-                "notes": [],
-            }
-        )
-    return {"schema_version": SCHEMA_VERSION, "sweep": "test", "cells": cells}
 
 
 def judge(plan_path: Path) -> dict[str, set[Severity]]:

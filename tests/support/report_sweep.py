@@ -18,7 +18,7 @@ from llm_energy.analysis.aggregate import aggregate, planned_batch_sizes
 from llm_energy.analysis.compare.stage import comparisons
 from llm_energy.analysis.normalise import normalise
 from llm_energy.analysis.validate import validate
-from llm_energy.core.files import read_json, sha256_json
+from llm_energy.core.files import sha256_json
 from llm_energy.core.serialize import to_dict
 from llm_energy.publish.report import Sources
 from llm_energy.records import SCHEMA_VERSION, Measurement, PromptSet, write_record
@@ -135,21 +135,19 @@ def sources(root: Path, compared: Comparisons | None = None) -> Sources:
         [(b, p) for b in ("pytorch", "vllm") for p in ("float32", "int8", "int4")],
         REPEATS,
         WORKLOADS,
-        f"{root}/results/test/",
     )
-    for cell in grid["cells"]:
-        if cell["cell"] == "m--vllm--int4":
-            cell |= {"outcome": "unsupported", "reason": f"no kernel for {HOSTILE}"}
-            cell |= {"repeats": [], "specs": [], "measurements": []}
+    refused = builders.planned_cell(
+        ("m", "vllm", "int4"), (), WORKLOADS, f"no kernel for {HOSTILE}"
+    )
+    grid = replace(grid, cells=(*grid.cells[:-1], refused))
     plan_path = builders.write_sweep(root, found, grid)
     write_record(root / "results" / "test" / "prompts" / "m.json", _prompts())
     verdicts = [validate("test", backend, plan_path) for backend in ("pytorch", "vllm")]
     metrics = [normalise(one) for one in verdicts]
-    plan = read_json(plan_path)
-    sizes = planned_batch_sizes(plan, metrics)
+    sizes = planned_batch_sizes(grid, metrics)
     return Sources(
-        plan=plan,
-        aggregates=[aggregate([one], plan, sizes) for one in metrics],
+        plan=grid,
+        aggregates=[aggregate([one], grid, sizes) for one in metrics],
         metrics=metrics,
         verdicts=verdicts,
         comparisons=compared or nothing_compared(),

@@ -14,7 +14,7 @@ from llm_energy.analysis.compare.crossovers import crossovers
 from llm_energy.analysis.compare.families import compare
 from llm_energy.analysis.compare.pairs import pairs_of
 from llm_energy.analysis.compare.series import Pair, collect
-from llm_energy.records import Metrics, MetricsTable
+from llm_energy.records import Metrics, MetricsTable, Plan
 from llm_energy.records.comparison import Comparison
 from llm_energy.records.registry.metrics import GROSS
 
@@ -75,7 +75,7 @@ class Sweep:
     session_sd: float = 0.0  # by which cells lie apart between sessions
     conditions: Mapping[str, str] = field(default_factory=dict)
 
-    def plan(self) -> dict:
+    def plan(self) -> Plan:
         """Return the plan of the sweep."""
         cells = [(backend, p) for backend in self.backends for p in self.precisions]
         return builders.plan(cells, self.n, [f"b{b}" for b in self.batch_sizes])

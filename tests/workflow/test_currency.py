@@ -22,7 +22,6 @@ from llm_energy.core.errors import LlmEnergyError, RecordError
 from llm_energy.core.files import read_json, write_json
 from llm_energy.inputs import currency
 from llm_energy.plan import freeze
-from llm_energy.records.files import paths
 
 MEASURED = "results/sim/simulated/measurements/sim--simulated--bfloat16/r01.json"
 LOCKS = ".snakemake/locks"
@@ -244,10 +243,9 @@ def test_a_checkout_with_a_brace_in_its_path_is_refused_in_one_line(tmp_path):
 def test_what_would_be_measured_anew_is_said_before(tmp_path, changed, count):
     before = make(tmp_path, precisions=["float32", "int8"], protocol={"repeats": 2})
     freeze.write_plan(before, tmp_path)
-    for path in before.measurements()[:3]:
-        cell, repeat = Path(path).parts[-2:]
-        spec = read_json(tmp_path / paths.spec(before.folder, cell, repeat.removesuffix(".json")))
-        write_json(tmp_path / path, {"spec": spec, "effective": {}})
+    for repeat in before.plan.repeats()[:3]:
+        spec = read_json(tmp_path / repeat.spec)
+        write_json(tmp_path / repeat.measurement, {"spec": spec, "effective": {}})
     after = {"precisions": ["float32", "int8"], "protocol": {"repeats": 2}} | changed
     found = freeze.pending(make(tmp_path, **after), {}, tmp_path)
     assert len(found.stale) == count

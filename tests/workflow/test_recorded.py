@@ -17,7 +17,7 @@ from llm_energy.analysis.normalise import normalise
 from llm_energy.analysis.validate import validate
 from llm_energy.core.files import read_json, write_json
 from llm_energy.core.serialize import from_dict
-from llm_energy.records import Interval, Measurement, read_record
+from llm_energy.records import Interval, Measurement, Plan, read_record
 
 FAULTS = ROOT / "tests" / "recorded" / "h100-faults.tar.gz"
 ARCHIVES = ROOT / "docs" / "measurements"
@@ -143,7 +143,7 @@ def test_what_was_measured_in_one_session_is_paired(archived, monkeypatch):
     monkeypatch.chdir(folder)
     plan = Path(f"results/{sweep.name}/plan.json")
     metrics = normalise(validate(sweep.name, sweep.backend, plan))
-    compared, _ = compare(pairs_of(collect([metrics]), read_json(plan)))
+    compared, _ = compare(pairs_of(collect([metrics]), read_record(Plan, plan)))
     assert sum(one.n for one in compared) == sweep.pairs
     assert not [one for one in compared if one.outcome == "not_comparable"]
 

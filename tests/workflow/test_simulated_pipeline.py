@@ -23,7 +23,15 @@ from llm_energy.measure.simulation.host import SimulatedHost
 from llm_energy.measure.simulation.truth import EngineTruth
 from llm_energy.plan import plan
 from llm_energy.plan.config.load import load_sweep
-from llm_energy.records import Measurement, PromptSet, Spec, parse_record, read_record
+from llm_energy.records import (
+    AskedPrompts,
+    Measurement,
+    PromptRequest,
+    PromptSet,
+    Spec,
+    parse_record,
+    read_record,
+)
 from llm_energy.records.registry.engines import SIMULATED_IDS
 
 EXAMPLE = example("simulated")
@@ -35,7 +43,7 @@ def sweep(**changes) -> dict:
     return copy.deepcopy(EXAMPLE) | changes
 
 
-def planned(tmp_path: Path, **changes) -> plan.Plan:
+def planned(tmp_path: Path, **changes) -> plan.Planning:
     loaded = load_sweep(sweep(**changes), root=tmp_path)
     return plan.make_plan(loaded, plan.installed_engine(ROOT, loaded.device, provided=False))
 
@@ -175,14 +183,14 @@ def test_it_runs_in_the_workflow_environment_and_needs_no_other(tmp_path: Path) 
     assert registry.environment_name("simulated", "cpu") == "workflow"
     assert registry.preparing_name(["simulated"], "auto") == "workflow"
     made = planned(tmp_path)
-    assert [cell.outcome for cell in made.cells] == ["planned"] * 2
-    assert {s.device for cell in made.cells for s in cell.specs.values()} == {"cuda"}
+    assert [cell.outcome for cell in made.plan.cells] == ["planned"] * 2
+    assert {s.device for s in made.specs.values()} == {"cuda"}
 
 
 @pytest.mark.parametrize("id", SIMULATED_IDS)
 def test_a_sweep_keeps_the_id_by_which_it_calls_the_simulated_backend(tmp_path, id) -> None:
     made = planned(tmp_path, backends=[id], precisions=["bfloat16"])
-    spec = made.spec(f"simulated-8b--{id}--bfloat16", "r01")
+    spec = next(iter(made.specs.values()))
     assert (spec.backend, plan.gpus_needed(spec)) == (id, 0)
     assert registry.preparing_name([id], "auto") == "workflow"
     assert isinstance(machine_for(spec), SimulatedHost)
@@ -191,7 +199,7 @@ def test_a_sweep_keeps_the_id_by_which_it_calls_the_simulated_backend(tmp_path, 
 
 
 def test_a_simulated_host_may_have_no_gpus(tmp_path: Path) -> None:
-    spec = planned(tmp_path, device="cpu").spec(CELL, "r01")
+    spec = planned(tmp_path, device="cpu").specs[f"results/simulated/specs/{CELL}/r01.json"]
     assert spec.device == "cpu"
     host = open_host(spec)
     engine = host.create_backend("simulated")
@@ -201,7 +209,7 @@ def test_a_simulated_host_may_have_no_gpus(tmp_path: Path) -> None:
 
 def test_repeats_and_cells_differ_in_noise_and_not_in_hardware(tmp_path: Path) -> None:
     made = planned(tmp_path)
-    hosts = [open_host(s) for cell in made.cells for s in cell.specs.values()]
+    hosts = [open_host(s) for s in made.specs.values()]
     assert len({repr(host.truth) for host in hosts}) == 1
     assert len({host.gpus[0].counter_mj() for host in hosts}) == len(hosts)
 
@@ -252,11 +260,7 @@ def test_a_simulated_model_has_a_manifest_of_its_size(tmp_path: Path) -> None:
 )
 def test_its_prompts_need_no_tokenizer_library(tmp_path: Path, settings: dict) -> None:
     manifest = fetch(model(1000), tmp_path / "files")
-    wanted = {
-        "schema_version": 1,
-        "model": "m",
-        "workloads": {"b1": {"requests": 4, "prompts": settings}},
-    }
+    wanted = PromptRequest(1, "m", {"b1": AskedPrompts(4, settings)})
     made = make_prompt_set(wanted, tmp_path / "files", manifest)
     requests = made.requests["b1"]
     assert len({request.prompt_token_ids for request in requests}) == 4

@@ -11,7 +11,7 @@ rule audit:
         script=f"{SCRIPTS}/audit.py",
         modules=modules_behind("audit.py"),
         plan="results/{sweep}/plan.json",
-        measurements=PLAN.measurements(),
+        measurements=asked_measurements(),
     output:
         "results/{sweep}/{backend}/audit.json",
     log:

@@ -1,7 +1,7 @@
 """Check the config, plan the sweep, and answer what rules ask: the only rule file with functions.
 
 INPUT  the config as Snakemake merged it; or, with `--config measured=<sweep>`, that sweep's plan.json
-OUTPUT PLAN, and the functions that rules use for inputs, parameters and environments
+OUTPUT PLAN, PLANNING, and the functions that rules use for inputs, parameters and environments
 """
 
 import atexit
@@ -24,7 +24,9 @@ from llm_energy.plan.config.load import load_sweep
 from llm_energy.core.errors import LlmEnergyError
 from llm_energy.core.files import require_folder, require_room
 from llm_energy.plan.imports import modules_behind
+from llm_energy.records import read_plan
 from llm_energy.records.files import paths
+from llm_energy.records.plan import cell_id
 from llm_energy.records.registry.order import block_rank
 
 # With conda or containers Snakemake provides the environments, else they are the venvs that
@@ -61,13 +63,14 @@ def check_folder():
 def planned_sweep():
     """Check the config and plan the sweep, or read the plan of one that is measured."""
     if MEASURED:
-        return None, archive.read_measured(MEASURED)
+        return None, None, read_plan(MEASURED)
     tools.require(PROVIDERS)
     sweep = load_sweep(config, workflow.configfiles)
     require_folder(Path(paths.sweep_folder(sweep.name)))
     sweep = plan.with_device(sweep, None if workflow.is_main_process else Path())
     engine = plan.installed_engine(ROOT, sweep.device, PROVIDED)
-    return sweep, plan.make_plan(sweep, engine)
+    made = plan.make_plan(sweep, engine)
+    return sweep, made, made.plan
 
 
 def check_executor():
@@ -117,10 +120,20 @@ def workflow_python(wildcards, resources):
     return interpreter("workflow")
 
 
+def cell_of(wildcards):
+    """Return the cell that a job is of."""
+    return cell_id(wildcards.model, wildcards.backend, wildcards.precision)
+
+
+def spec_of(wildcards):
+    """Return the spec of a job's repeat, or of the cell's first."""
+    repeat = wildcards.get("repeat", paths.repeat_name(1))
+    return PLANNING.specs[str(paths.spec(PLAN.folder, cell_of(wildcards), repeat))]
+
+
 def measuring_priority(wildcards):
     """Order measurements: block after block, each in its own seeded random order."""
-    cell = f"{wildcards.model}--{wildcards.backend}--{wildcards.precision}"
-    return -block_rank(SWEEP.order_seed, wildcards.repeat, cell)
+    return -block_rank(SWEEP.order_seed, wildcards.repeat, cell_of(wildcards))
 
 
 def outputs(rule, **wildcards):
@@ -143,27 +156,24 @@ def outputs(rule, **wildcards):
 
 def gpus(wildcards):
     """Return how many GPUs a repeat of a cell occupies."""
-    cell = f"{wildcards.model}--{wildcards.backend}--{wildcards.precision}"
-    repeat = wildcards.get("repeat", paths.repeat_name(1))
-    return plan.gpus_needed(PLAN.spec(cell, repeat))
+    return plan.gpus_needed(spec_of(wildcards))
 
 
 def model_entry(wildcards):
     """Return a model's entry of the config as JSON."""
-    return json.dumps(PLAN.models[wildcards.model], sort_keys=True)
+    return json.dumps(PLANNING.models[wildcards.model], sort_keys=True)
 
 
 def quantised_manifest(wildcards):
     """Return the manifest of a model's 8-bit files where a cell's engine reads them, else nothing."""
-    cell = f"{wildcards.model}--{wildcards.backend}--{wildcards.precision}"
-    reads = PLAN.spec(cell, wildcards.repeat).engine.get("load_in_8bit")
+    reads = spec_of(wildcards).engine.get("load_in_8bit")
     return str(paths.int8_manifest(PLAN.folder, wildcards.model)) if reads else []
 
 
 def begin():
     """Write the plan where there is room, and put right what a clock that was ahead would spoil."""
     require_room(PLAN.folder)
-    models = [paths.model_files(PLAN.folder, model).parent for model in PLAN.models]
+    models = [paths.model_files(PLAN.folder, model).parent for model in PLANNING.models]
     if count := freeze.bring_back([Path(SCRIPTS), PLAN.folder, *models]):
         print(f"{count} files were dated in the future and have the present time now.")
     PENDING.write()
@@ -203,7 +213,7 @@ def unless(holds, path):
 
 def is_not_stale(wildcards):
     """Tell whether no measurement stands for a repeat that is to be taken anew."""
-    cell = f"{wildcards.model}--{wildcards.backend}--{wildcards.precision}"
+    cell = cell_of(wildcards)
     path = str(paths.measurement(PLAN.folder, wildcards.backend, cell, wildcards.repeat))
     return path not in PENDING.stale and path not in PENDING.again
 
@@ -220,12 +230,21 @@ def is_settled(wildcards):
 
 def arrivals(wildcards):
     """Return the file of the arrivals where a workload has timed traffic, else nothing."""
-    return str(paths.arrivals(PLAN.folder)) if PLAN.arrivals.timed else []
+    return str(paths.arrivals(PLAN.folder)) if PLANNING.arrivals.timed else []
+
+
+def asked_measurements(backend=None):
+    """Return the measurements of a backend, or of all, that the plan asks for.
+
+    Of a sweep that is measured they are those that are there; those that are not become rows.
+    """
+    asked = PLAN.measurements(backend)
+    return [path for path in asked if not MEASURED or Path(path).is_file()]
 
 
 def measurements(wildcards):
     """Return the measurements of a backend that the plan asks for."""
-    return PLAN.measurements(wildcards.backend)
+    return asked_measurements(wildcards.backend)
 
 
 def failed_jobs():
@@ -249,7 +268,7 @@ def after_failure():
         return closing.stopped_message(PLAN.measurements(), PLAN.sweep)
     # Results in a bucket are not below this folder.
     unmade = set() if workflow.storage_settings.default_storage_prefix else unmade_measurements()
-    failures.record_failures(PLAN, unmade)
+    failures.record_failures(PLAN, PLANNING.specs, unmade)
     if unmade:
         print("Making the tables of what was measured.", file=sys.stderr)
         provided = ["--software-deployment-method", "conda"] if "conda" in PROVIDERS else []
@@ -266,11 +285,11 @@ def any_of(names):
 
 escape_what_lacks()
 or_exit(check_folder)
-SWEEP, PLAN = or_exit(planned_sweep)
+SWEEP, PLANNING, PLAN = or_exit(planned_sweep)
 # What a run would write of the plan, and which measurements it takes anew.
 PENDING = freeze.Pending(PLAN.sweep)
 if SWEEP and workflow.is_main_process:
-    PENDING = freeze.pending(PLAN, config, Path(), SWEEP.policy.measure_again)
+    PENDING = freeze.pending(PLANNING, config, Path(), SWEEP.policy.measure_again)
 TABLES = list(tables.TABLES)
 ENVIRONMENTS, PREPARING = {}, None
 if SWEEP:

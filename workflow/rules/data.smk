@@ -12,7 +12,7 @@ rule data:
         script=f"{SCRIPTS}/data.py",
         modules=modules_behind("data.py"),
         plan="results/{sweep}/plan.json",
-        measurements=PLAN.measurements(),
+        measurements=asked_measurements(),
         verdicts=expand("results/{{sweep}}/{backend}/verdicts.json", backend=PLAN.backends),
         metrics=expand("results/{{sweep}}/{backend}/metrics.json", backend=PLAN.backends),
         aggregates=expand("results/{{sweep}}/{backend}/aggregate.json", backend=PLAN.backends),

@@ -36,4 +36,4 @@ rule plan:
 if workflow.is_main_process:
     if line := PENDING.describe():
         print(line, file=sys.stderr)
-    print(summary.describe(PLAN), file=sys.stderr)
+    print(summary.describe(PLANNING), file=sys.stderr)

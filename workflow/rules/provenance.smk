@@ -11,7 +11,7 @@ rule provenance:
         script=f"{SCRIPTS}/provenance.py",
         modules=modules_behind("provenance.py"),
         plan="results/{sweep}/plan.json",
-        measurements=PLAN.measurements(),
+        measurements=asked_measurements(),
         results=outputs(rules.aggregate, backend=PLAN.backends),
         tables=rules.tables.output,
         compared=rules.compare.output,

@@ -11,7 +11,7 @@ rule sameness:
         script=f"{SCRIPTS}/sameness.py",
         modules=modules_behind("sameness.py"),
         plan="results/{sweep}/plan.json",
-        measurements=PLAN.measurements(),
+        measurements=asked_measurements(),
     output:
         multiext("results/{sweep}/tables/sameness", ".csv", ".md", ".tex", ".txt"),
     log:

@@ -26,11 +26,14 @@ from llm_energy.records import (
     Metrics,
     MetricsTable,
     Outlier,
+    Plan,
+    PlannedCell,
     Spec,
     Statistic,
     Verdict,
     read_record,
 )
+from llm_energy.records.plan import cell_id
 from llm_energy.records.registry.metrics import (
     FACILITY,
     GROSS,
@@ -70,7 +73,7 @@ class Place(NamedTuple):
 
 def aggregate(
     tables: Sequence[MetricsTable],
-    plan: dict[str, Any],
+    plan: Plan,
     batch_sizes: dict[str, int],
     allow_mixed_backends: bool = False,
 ) -> Aggregate:
@@ -82,27 +85,27 @@ def aggregate(
     """
     backends = sorted({t.backend for t in tables} | {r.backend for t in tables for r in t.rows})
     mixed = len(backends) > 1
-    if mixed and not (allow_mixed_backends or plan.get("allow_mixed_backends")):
+    if mixed and not (allow_mixed_backends or plan.allow_mixed_backends):
         raise LlmEnergyError(
             f"Mixed backends detected: {', '.join(backends)}. Aggregating results from different "
             "backends produces statistically invalid comparisons. Aggregate each backend by itself "
             "and compare their tables, or set policy.allow_mixed_backends in the config, which "
             "pools them and marks every number that it touches."
         )
-    if strange := sorted({t.sweep for t in tables} - {plan["sweep"]}):
+    if strange := sorted({t.sweep for t in tables} - {plan.sweep}):
         raise LlmEnergyError(
-            f"metrics of sweep '{strange[0]}' do not belong to the plan of '{plan['sweep']}'"
+            f"metrics of sweep '{strange[0]}' do not belong to the plan of '{plan.sweep}'"
         )
     pooled = "+".join(backends)
     places: dict[Place, tuple[int, ...]] = {}
     origin: dict[tuple[str, str], Place] = {}
-    for cell in plan["cells"]:
-        if cell["backend"] in backends:
-            for workload in cell["workloads"]:
+    for cell in plan.cells:
+        if cell.backend in backends:
+            for workload in cell.workloads:
                 place = _place(cell, workload, pooled)
-                planned = tuple(int(repeat[1:]) for repeat in cell["repeats"])
+                planned = tuple(repeat.number for repeat in cell.each_repeat())
                 places[place] = (*places.get(place, ()), *planned)
-                origin[cell["cell"], workload] = place
+                origin[cell.cell, workload] = place
     rows = _sort_in([row for table in tables for row in table.rows], origin)
     without = _sort_in([verdict for table in tables for verdict in table.without], origin)
     beside = _sort_in([found for table in tables for found in table.beside], origin)
@@ -133,24 +136,22 @@ def aggregate(
     if mixed:  # unlike on purpose, and marked
         result = [replace(row, flags=(*row.flags, MIXED)) for row in result]
     return Aggregate(
-        SCHEMA_VERSION, plan["sweep"], pooled, tuple(result), tuple(backends) if mixed else ()
+        SCHEMA_VERSION, plan.sweep, pooled, tuple(result), tuple(backends) if mixed else ()
     )
 
 
-def _place(cell: dict[str, Any], workload: str, backend: str) -> Place:
+def _place(cell: PlannedCell, workload: str, backend: str) -> Place:
     """Return the row of a cell; pooled backends share the row of their model and precision."""
-    id = cell["cell"]
-    if backend != cell["backend"]:
-        id = f"{cell['model']}--{backend}--{cell['precision']}"
-    return Place(id, cell["model"], backend, cell["precision"], workload)
+    id = cell_id(cell.model, backend, cell.precision)
+    return Place(id, cell.model, backend, cell.precision, workload)
 
 
-def planned_batch_sizes(plan: dict[str, Any], tables: Sequence[MetricsTable]) -> dict[str, int]:
+def planned_batch_sizes(plan: Plan, tables: Sequence[MetricsTable]) -> dict[str, int]:
     """Return the batch size of each workload, from the metrics or else from a spec of the plan."""
     sizes = {row.workload: row.batch_size for table in tables for row in table.rows}
-    if all(workload in sizes for cell in plan["cells"] for workload in cell["workloads"]):
+    if all(workload in sizes for cell in plan.cells for workload in cell.workloads):
         return sizes
-    paths = [Path(path) for cell in plan["cells"] for path in cell.get("specs", ())[:1]]
+    paths = [Path(path) for cell in plan.cells for path in cell.specs[:1]]
     spec = next((read_record(Spec, path) for path in paths if path.is_file()), None)
     return {w.id: w.batch_size for w in (spec.workloads if spec else ())} | sizes
 

@@ -13,13 +13,7 @@ from pathlib import Path
 
 from llm_energy.analysis.checks import Key, of_scope
 from llm_energy.analysis.evidence.files import Repeat, Span, intervals, read_trace, spans
-from llm_energy.analysis.evidence.measurements import (
-    UNREADABLE,
-    Planned,
-    planned_cells,
-    planned_of,
-    read_measurement,
-)
+from llm_energy.analysis.evidence.measurements import UNREADABLE, plan_of, read_measurement
 from llm_energy.core.files import parse_json, read_json, sha256_bytes, sha256_json
 from llm_energy.core.parallel import each
 from llm_energy.records import (
@@ -28,6 +22,7 @@ from llm_energy.records import (
     AuditedWindow,
     Flag,
     Measurement,
+    PlannedRepeat,
     PromptSet,
     Severity,
     parse_record,
@@ -54,15 +49,16 @@ def audit(sweep: str, backend: str, plan_path: Path, jobs: int = 1) -> Audit:
     are read, since windows of one host must not overlap. Raises LlmEnergyError where the plan is of
     another sweep or has no such backend, or where a prompts file is none.
     """
-    plan, cells = planned_cells(plan_path, sweep, backend)
+    plan = plan_of(plan_path, sweep, backend)
     folder = plan_path.parent
     seed = _order_seed(folder)
-    prompts = {cell["model"]: _prompts(folder, cell["model"]) for cell in cells}
-    own = [planned for cell in cells for planned in planned_of(cell)]
-    others = [p for c in plan["cells"] if c["backend"] != backend for p in planned_of(c)]
+    models = {cell.model for cell in plan.cells if cell.backend == backend}
+    prompts = {model: _prompts(folder, model) for model in models}
+    own = plan.repeats(backend)
+    others = [planned for planned in plan.repeats() if planned.cell.backend != backend]
     found: dict[Key, AuditedWindow] = {}
     compared: list[Span] = []
-    for one in each(lambda p: _read(p, prompts[p.model], _rank(seed, p)), own, jobs):
+    for one in each(lambda p: _read(p, prompts[p.cell.model], _rank(seed, p)), own, jobs):
         found |= {Key(w.cell, w.repeat, w.workload): w for w in one.windows}
         compared += one.spans
     for one in each(lambda p: tuple(_other_spans(p, _rank(seed, p))), others, jobs):
@@ -92,18 +88,20 @@ def findings(audits: Iterable[Audit]) -> Iterator[tuple[Severity, str]]:
                 yield severity, f"{severity} {title}: {where}\n  found {evidence:.500}\n  {advice}"
 
 
-def _read(planned: Planned, prompts: dict[str, tuple[str | None, str]], rank: int | None) -> _Read:
+def _read(
+    planned: PlannedRepeat, prompts: dict[str, tuple[str | None, str]], rank: int | None
+) -> _Read:
     """Audit one repeat by itself; nothing where it is not there or no record."""
-    if not os.path.isfile(planned.path):
+    if not os.path.isfile(planned.measurement):
         return _Read()
-    content = Path(planned.path).read_bytes()
+    content = Path(planned.measurement).read_bytes()
     measurement, _ = read_measurement(content, planned)
     if measurement is None:
         return _Read()
     asked = {w.id for w in measurement.spec.workloads}
     repeat = Repeat(
         measurement,
-        read_trace(measurement, Path(planned.path)),
+        read_trace(measurement, Path(planned.measurement)),
         {workload: pair for workload, pair in prompts.items() if workload in asked},
     )
     names = [window.workload for window in repeat.windows]
@@ -115,8 +113,8 @@ def _read(planned: Planned, prompts: dict[str, tuple[str | None, str]], rank: in
     sha256 = sha256_bytes(content)
     windows = tuple(
         AuditedWindow(
-            planned.cell,
-            planned.repeat,
+            planned.cell.cell,
+            planned.number,
             name,
             sha256,
             repeat.trace.sha256,
@@ -138,18 +136,18 @@ def _integrals(repeat: Repeat, workload: str) -> int:
     )
 
 
-def _other_spans(planned: Planned, rank: int | None) -> Iterator[Span]:
+def _other_spans(planned: PlannedRepeat, rank: int | None) -> Iterator[Span]:
     """Yield the times of another backend's windows, none where its file is no measurement.
 
     Its requests, which are most of a record, are left out: its own audit looks at them.
     """
-    if not os.path.isfile(planned.path):
+    if not os.path.isfile(planned.measurement):
         return
     try:
-        data = parse_json(Path(planned.path).read_bytes(), planned.path)
+        data = parse_json(Path(planned.measurement).read_bytes(), planned.measurement)
         for window in data["windows"]:
             window |= {"requests": None, "output_token_ids": {}}
-        yield from spans(parse_record(Measurement, data, planned.path), False, rank)
+        yield from spans(parse_record(Measurement, data, planned.measurement), False, rank)
     except (*UNREADABLE, KeyError, TypeError):
         return
 
@@ -174,7 +172,7 @@ def _order_seed(folder: Path) -> int | None:
     return seed if type(seed) is int else None
 
 
-def _rank(seed: int | None, planned: Planned) -> int | None:
+def _rank(seed: int | None, planned: PlannedRepeat) -> int | None:
     if seed is None:
         return None
-    return block_rank(seed, paths.repeat_name(planned.repeat), planned.cell)
+    return block_rank(seed, paths.repeat_name(planned.number), planned.cell.cell)

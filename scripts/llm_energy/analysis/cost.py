@@ -11,7 +11,6 @@ import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from llm_energy.analysis.energy.accounting import sums
 from llm_energy.analysis.statistics.format import significant
@@ -21,6 +20,8 @@ from llm_energy.inputs.currency import current
 from llm_energy.records import (
     Measurement,
     MetricsTable,
+    Plan,
+    PlannedCell,
     Protocol,
     Spec,
     Workload,
@@ -71,21 +72,21 @@ def _window_s(workload: Workload, protocol: Protocol) -> float:
     return lasts_s + protocol.cooldown_duration_s + protocol.hot_idle_duration_s
 
 
-def sweep_costs(plan: Mapping[str, Any], power_w: float | None = None) -> list[CellCost]:
+def sweep_costs(plan: Plan, power_w: float | None = None) -> list[CellCost]:
     """Return what is left of every cell of ``plan.json`` that can be measured.
 
     A cell takes as long, and draws as much, as its last repeats did; while it has none, as those of
     the other cells on its backend. ``power_w``, if given, replaces the power that they had.
     """
-    cells = [cell for cell in plan["cells"] if cell["specs"]]
-    done = {c["cell"]: current(zip(c["measurements"], c["specs"], strict=True)) for c in cells}
+    cells = plan.planned
+    done = {c.cell: current(zip(c.measurements, c.specs, strict=True)) for c in cells}
     latest = {cell: [_read(path) for path in paths[-LATEST:]] for cell, paths in done.items()}
     return [
         _cell_cost(
-            read_record(Spec, cell["specs"][0]),
-            len(cell["specs"]),
-            len(done[cell["cell"]]),
-            latest[cell["cell"]] or _of_backend(cells, latest, cell["backend"]),
+            read_record(Spec, cell.specs[0]),
+            len(cell.specs),
+            len(done[cell.cell]),
+            latest[cell.cell] or _of_backend(cells, latest, cell.backend),
             power_w,
         )
         for cell in cells
@@ -97,9 +98,9 @@ def _read(path: Path) -> Measurement:
 
 
 def _of_backend(
-    cells: Sequence[Mapping[str, Any]], latest: Mapping[str, list[Measurement]], backend: str
+    cells: Sequence[PlannedCell], latest: Mapping[str, list[Measurement]], backend: str
 ) -> list[Measurement]:
-    return [m for cell in cells if cell["backend"] == backend for m in latest[cell["cell"]]]
+    return [m for cell in cells if cell.backend == backend for m in latest[cell.cell]]
 
 
 def _cell_cost(

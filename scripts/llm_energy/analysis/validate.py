@@ -6,7 +6,6 @@ import os
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from llm_energy.analysis.checks import (
     Expected,
@@ -25,12 +24,7 @@ from llm_energy.analysis.checks import (
 )
 from llm_energy.analysis.checks.energy.steady_state import steady_flags
 from llm_energy.analysis.evidence.failures import known_failure
-from llm_energy.analysis.evidence.measurements import (
-    Planned,
-    planned_cells,
-    planned_of,
-    read_measurement,
-)
+from llm_energy.analysis.evidence.measurements import plan_of, read_measurement
 from llm_energy.core.errors import LlmEnergyError
 from llm_energy.core.files import parse_json, sha256_bytes, sha256_file, sha256_json
 from llm_energy.core.parallel import each
@@ -41,6 +35,8 @@ from llm_energy.records import (
     Flag,
     Measurement,
     ModelManifest,
+    PlannedCell,
+    PlannedRepeat,
     PromptSet,
     Verdict,
     Verdicts,
@@ -62,17 +58,17 @@ def validate(
     in each of ``jobs`` processes. Raises LlmEnergyError where the plan is of another sweep or has
     no such backend, and where a measurement is not the one that was audited.
     """
-    _, cells = planned_cells(plan_path, sweep, backend)
+    plan = plan_of(plan_path, sweep, backend)
+    cells = [cell for cell in plan.cells if cell.backend == backend]
     verdicts: dict[Key, Verdict] = {}
     summaries: list[WindowSummary] = []
     found = {Key(w.cell, w.repeat, w.workload): w for w in audit.windows} if audit else {}
     around = SweepFiles(plan_path.parent)
-    wanted = [planned for cell in cells for planned in planned_of(cell)]
-    judged = each(lambda planned: _judge(planned, around), wanted, jobs)
+    judged = each(lambda planned: _judge(planned, around), plan.repeats(backend), jobs)
     for cell in cells:
-        if cell["outcome"] != "planned":
+        if cell.outcome != "planned":
             verdicts.update(_not_planned(cell))
-        for _ in cell["measurements"]:
+        for _ in cell.measurements:
             for verdict, summary in next(judged):
                 audited = found.get(_key(verdict))
                 verdicts[_key(verdict)] = _with_audit(verdict, audited) if audited else verdict
@@ -91,17 +87,17 @@ def _with_audit(verdict: Verdict, audited: AuditedWindow) -> Verdict:
     return replace(verdict, flags=(*verdict.flags, *audited.flags))
 
 
-def _not_planned(cell: dict[str, Any]) -> dict[Key, Verdict]:
+def _not_planned(cell: PlannedCell) -> dict[Key, Verdict]:
     """Return one verdict a workload for an unsupported cell, as repeat 0: it has no repeats."""
     return {
-        key: Verdict(
-            *key[:2], key.workload, cell["outcome"], cell["reason"], None, None, "invalid", ()
-        )
-        for key in (Key(cell["cell"], 0, workload) for workload in cell["workloads"])
+        key: Verdict(*key[:2], key.workload, cell.outcome, cell.reason, None, None, "invalid", ())
+        for key in (Key(cell.cell, 0, workload) for workload in cell.workloads)
     }
 
 
-def _judge(planned: Planned, around: SweepFiles) -> list[tuple[Verdict, WindowSummary | None]]:
+def _judge(
+    planned: PlannedRepeat, around: SweepFiles
+) -> list[tuple[Verdict, WindowSummary | None]]:
     """Judge one measurement; what nobody foresaw, or is broken around it, costs it and no other."""
     try:
         return list(_judge_windows(planned, around))
@@ -109,45 +105,48 @@ def _judge(planned: Planned, around: SweepFiles) -> list[tuple[Verdict, WindowSu
         problem = str(error)
     except Exception as error:
         problem = f"it could not be judged ({type(error).__name__}: {error}); please report this"
-    path, sha256 = planned.path, None
+    path, sha256 = planned.measurement, None
     try:
         sha256 = sha256_file(path)
     except OSError:  # a measurement that nobody may read
         path = None
-    faults = flags_of("file", FileState(planned.path, True, problem))
+    faults = flags_of("file", FileState(planned.measurement, True, problem))
     place = ("failed", problem, path, sha256, "invalid", faults)
-    return [(Verdict(planned.cell, planned.repeat, w, *place), None) for w in planned.workloads]
+    return [
+        (Verdict(planned.cell.cell, planned.number, w, *place), None)
+        for w in planned.cell.workloads
+    ]
 
 
 def _judge_windows(
-    planned: Planned, around: SweepFiles
+    planned: PlannedRepeat, around: SweepFiles
 ) -> Iterator[tuple[Verdict, WindowSummary | None]]:
     """Judge the windows of one measurement by the file and window checks."""
     measurement, sha256, problem = None, None, None
-    if exists := os.path.isfile(planned.path):
-        with open(planned.path, "rb") as stream:
+    if exists := os.path.isfile(planned.measurement):
+        with open(planned.measurement, "rb") as stream:
             content = stream.read()
         sha256 = sha256_bytes(content)
         measurement, problem = read_measurement(content, planned)
-    path = planned.path if exists else None
+    path = planned.measurement if exists else None
 
     def verdict(
         workload: str, outcome: str, reason: str | None, flags: tuple[Flag, ...] = ()
     ) -> Verdict:
         # One that was not needed is no fault and no exclusion; flags are weighed once all are in.
         word = "valid" if outcome == NOT_NEEDED else "invalid"
-        place = (planned.cell, planned.repeat, workload)
+        place = (planned.cell.cell, planned.number, workload)
         return Verdict(*place, outcome, reason, path, sha256, word, flags)
 
-    faults = flags_of("file", FileState(planned.path, exists, problem))
+    faults = flags_of("file", FileState(planned.measurement, exists, problem))
     if measurement is None:
-        outcome, reason = ("failed", problem) if exists else _absent(planned.path)
-        for workload in planned.workloads:
+        outcome, reason = ("failed", problem) if exists else _absent(planned.measurement)
+        for workload in planned.cell.workloads:
             yield verdict(workload, outcome, reason, faults), None
         return
     windows = {window.workload: window for window in measurement.windows}
     spec_sha256 = around.spec_sha256(planned, measurement)
-    for workload in planned.workloads:
+    for workload in planned.cell.workloads:
         window = windows.get(workload)
         if window is None:
             ended = measurement.outcome if measurement.outcome != "ok" else "missing"
@@ -157,8 +156,8 @@ def _judge_windows(
             yield verdict(workload, window.outcome, window.reason, faults), None
         else:
             asked = next(w for w in measurement.spec.workloads if w.id == workload)
-            key = asked.prompts_key(planned.repeat)
-            expected = around.expected(planned.model, key, spec_sha256)
+            key = asked.prompts_key(planned.number)
+            expected = around.expected(planned.cell.model, key, spec_sha256)
             case = WindowEvidence(measurement, window, expected)
             flags = (*flags_of("window", case), *steady_flags(case))
             yield verdict(workload, "ok", None, flags), summary_of(case)
@@ -183,12 +182,12 @@ class SweepFiles:
         self._models: dict[str, tuple[ModelManifest | None, PromptSet | None]] = {}
         self._known: dict[tuple[str, str], Expected] = {}
 
-    def spec_sha256(self, planned: Planned, measurement: Measurement) -> str | None:
+    def spec_sha256(self, planned: PlannedRepeat, measurement: Measurement) -> str | None:
         """Return the hash of a spec as the measuring process took it, if it says the same still.
 
         Where the process was of a newer version than the plan, it hashed keys that the file lacks.
         """
-        path = paths.spec(self.folder, planned.cell, paths.repeat_name(planned.repeat))
+        path = paths.spec(self.folder, planned.cell.cell, paths.repeat_name(planned.number))
         try:
             with open(path, "rb") as stream:
                 found = sha256_json(parse_json(stream.read(), path))
@@ -224,16 +223,16 @@ def _judge_together(
             _add(verdicts, summary.key, check.flag(finding))
 
 
-def _judge_repeats(cells: list[dict[str, Any]], verdicts: dict[Key, Verdict]) -> None:
+def _judge_repeats(cells: list[PlannedCell], verdicts: dict[Key, Verdict]) -> None:
     """Apply the checks that see which repeats are left once all other checks have spoken."""
     for cell in cells:
-        repeats = tuple(planned.repeat for planned in planned_of(cell))
-        for workload in cell["workloads"]:
-            keys = [Key(cell["cell"], repeat, workload) for repeat in repeats]
+        repeats = tuple(planned.number for planned in cell.each_repeat())
+        for workload in cell.workloads:
+            keys = [Key(cell.cell, repeat, workload) for repeat in repeats]
             keys = [key for key in keys if verdicts[key].outcome != NOT_NEEDED]
             usable = [key for key in keys if _is_usable(verdicts[key])]
             remaining = RepeatCounts(
-                cell["cell"],
+                cell.cell,
                 workload,
                 tuple(key.repeat for key in usable),
                 tuple(key.repeat for key in keys),

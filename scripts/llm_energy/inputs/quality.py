@@ -13,23 +13,22 @@ from typing import Any
 from llm_energy.core.errors import LlmEnergyError
 from llm_energy.core.files import sha256_file, sha256_json
 from llm_energy.inputs.prompts import sets
-from llm_energy.records import Quality, QualityText
+from llm_energy.records import Quality, QualitySettings, QualityText
 
 BUILTIN = sets.ROOT / "config" / "quality" / "prose-v1.jsonl"
 PASSAGE_TOKENS = 512  # longer passages are cut: an engine holds all logits of one at once
 
 
 def make_text(
-    tokenizer: Any, settings: dict[str, Any], limit: int | None, base: Path = Path()
+    tokenizer: Any, settings: QualitySettings, limit: int | None, base: Path = Path()
 ) -> QualityText:
     """Tokenise the first ``tokens`` ids of a text, passage by passage, without a chat template.
 
-    ``settings`` is the config's ``quality``: ``path`` (None for the built-in text, else relative
-    to ``base``) and ``tokens``. ``limit`` is the model's context.
+    The text's path is relative to ``base``; ``limit`` is the model's context.
     """
-    path = base / Path(settings["path"]).expanduser() if settings["path"] else BUILTIN
+    path = base / Path(settings.path).expanduser() if settings.path else BUILTIN
     longest = min(PASSAGE_TOKENS, (limit or PASSAGE_TOKENS + 1) - 1)  # engines add one token
-    left = settings["tokens"]
+    left = settings.tokens
     passages = []
     length = count = 0
     for passage in sets.read_file(path, sets.DEFAULT_COLUMN):

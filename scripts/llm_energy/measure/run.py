@@ -25,6 +25,7 @@ from llm_energy.records import (
     Clock,
     Measurement,
     ModelManifest,
+    Plan,
     PromptSet,
     Spec,
     holds_already,
@@ -283,10 +284,10 @@ def _finished(plan_path: Path) -> tuple[dict[str, list[Path]], dict[str, int]]:
     """Return by backend the measurements that stay, newest last, and how many the plan asks for."""
     done: dict[str, list[Path]] = {}
     asked: dict[str, int] = {}
-    for cell in read_json(plan_path)["cells"]:
-        backend, pairs = cell["backend"], zip(cell["measurements"], cell["specs"], strict=True)
-        done[backend] = done.get(backend, []) + currency.current(pairs)
-        asked[backend] = asked.get(backend, 0) + len(cell["specs"])
+    for cell in read_record(Plan, plan_path).cells:
+        pairs = zip(cell.measurements, cell.specs, strict=True)
+        done[cell.backend] = done.get(cell.backend, []) + currency.current(pairs)
+        asked[cell.backend] = asked.get(cell.backend, 0) + len(cell.specs)
     return {backend: sorted(found, key=_mtime) for backend, found in done.items()}, asked
 
 

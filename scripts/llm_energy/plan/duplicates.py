@@ -7,13 +7,14 @@ from typing import Any
 
 from llm_energy.backends.compatibility import matrix
 from llm_energy.core.files import canonical_json
-from llm_energy.records import Spec, Workload
+from llm_energy.core.serialize import to_dict
+from llm_energy.records import AskedPrompts, PromptRequest, Spec, Workload
 
 
 def duplicates(
     specs: Iterable[Spec],
     models: dict[str, dict[str, Any]],
-    prompt_requests: dict[str, dict[str, Any]],
+    prompt_requests: dict[str, PromptRequest],
 ) -> list[str]:
     """Return one sentence for each group of workloads, and of cells, whose work is the same.
 
@@ -23,7 +24,7 @@ def duplicates(
     cells: dict[Hashable, list[str]] = {}
     found: dict[str, list[str]] = {}
     for spec in specs:
-        asked = prompt_requests[spec.model]["workloads"]
+        asked = prompt_requests[spec.model].workloads
         works: dict[str, list[str]] = {}
         for workload in sorted(spec.workloads, key=lambda w: w.id):
             works.setdefault(_work(workload, spec.engine_id, asked[workload.id]), []).append(
@@ -48,7 +49,7 @@ def duplicates(
     ]
 
 
-def _work(workload: Workload, backend: str, prompts: dict[str, Any]) -> str:
+def _work(workload: Workload, backend: str, prompts: AskedPrompts) -> str:
     """Return all that decides what an engine does for a workload, and nothing without effect."""
     batching = workload.parameters["batching"]
     obeyed = {"batch_size": batching["batch_size"]}
@@ -57,7 +58,7 @@ def _work(workload: Workload, backend: str, prompts: dict[str, Any]) -> str:
         if batching["strategy"] == "dynamic":
             obeyed = {k: batching.get(k) for k in ("batch_size", "strategy", "max_batch_tokens")}
     traffic = workload.parameters.get("traffic_simulation")
-    return canonical_json([workload.requests, workload.engine, obeyed, traffic, prompts])
+    return canonical_json([workload.requests, workload.engine, obeyed, traffic, to_dict(prompts)])
 
 
 def _obeys_strategy(backend: str) -> bool:

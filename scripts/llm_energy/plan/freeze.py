@@ -18,8 +18,8 @@ from llm_energy.core.errors import RecordError
 from llm_energy.core.files import is_written, read_json, sha256_file, sha256_json, write_json
 from llm_energy.core.serialize import to_dict
 from llm_energy.inputs import currency
-from llm_energy.plan import plan, summary
-from llm_energy.records import holds_already
+from llm_energy.plan.plan import Planning
+from llm_energy.records import Plan, holds_already
 from llm_energy.records.files import paths
 from llm_energy.records.files.attempts import put_aside
 
@@ -112,62 +112,57 @@ def bring_back(folders: Iterable[Path]) -> int:
     return found
 
 
-def changes(made: plan.Plan, folder: Path) -> dict[Path, Any]:
+def changes(made: Planning, folder: Path) -> dict[Path, Any]:
     """Return the grid, each spec and each prompt request that ``folder`` lacks or has otherwise.
 
     A spec that an older version wrote stays if it says the same, and so do its measurements.
     """
-    specs = {
-        folder / paths.spec(made.folder, cell.id, repeat): spec
-        for cell in made.cells
-        for repeat, spec in cell.specs.items()
-    }
+    specs = {folder / path: spec for path, spec in made.specs.items()}
     changed = {p: to_dict(spec) for p, spec in specs.items() if not holds_already(p, spec)}
     others: dict[Path, Any] = {
-        folder / paths.prompt_request(made.folder, model): request
+        folder / paths.prompt_request(made.plan.folder, model): to_dict(request)
         for model, request in made.prompt_requests.items()
     }
     if made.arrivals.timed:
-        others[folder / paths.arrivals(made.folder)] = to_dict(made.arrivals)
-    others[folder / paths.plan(made.folder)] = summary.grid(made)
+        others[folder / paths.arrivals(made.plan.folder)] = to_dict(made.arrivals)
+    others[folder / paths.plan(made.plan.folder)] = to_dict(made.plan)
     return changed | {p: value for p, value in others.items() if not is_written(p, value)}
 
 
-def write_plan(made: plan.Plan, folder: Path) -> None:
+def write_plan(made: Planning, folder: Path) -> None:
     """Write the grid, every spec and every prompt request below ``folder``, where they changed."""
     for path, value in changes(made, folder).items():
         write_json(path, value)
 
 
 def pending(
-    made: plan.Plan, config: Mapping[str, Any], folder: Path, measure_again: Container[str] = ()
+    made: Planning, config: Mapping[str, Any], folder: Path, measure_again: Container[str] = ()
 ) -> Pending:
     """Compare a plan and its config with what ``folder`` holds; nothing is written.
 
     ``measure_again`` are the outcomes of windows, and ``invalid``, that a run tries again.
     """
     files = changes(made, folder)
-    path = folder / paths.config(made.folder)
+    path = folder / paths.config(made.plan.folder)
     if not is_written(path, config):
         files[path] = config
     models = {model: _Model.found(made, model, files, folder) for model in made.models}
     stale = set()
-    for cell in made.planned:
-        model = models[cell.model]
-        for repeat, spec in cell.specs.items():
-            measured = paths.measurement(made.folder, cell.backend, cell.id, repeat)
-            try:
-                head = currency.read_head(folder / measured)
-            except RecordError:
-                continue  # not measured; or damaged, which is for the validate stage to say
-            if model.asked_anew or not currency.is_of(head, spec, model.manifest, model.sha256):
-                stale.add(str(measured))
+    for repeat in made.plan.repeats():
+        model = models[repeat.cell.model]
+        try:
+            head = currency.read_head(folder / repeat.measurement)
+        except RecordError:
+            continue  # not measured; or damaged, which is for the validate stage to say
+        spec = made.specs[repeat.spec]
+        if model.asked_anew or not currency.is_of(head, spec, model.manifest, model.sha256):
+            stale.add(repeat.measurement)
     return Pending(
-        made.sweep,
+        made.plan.sweep,
         folder,
         files,
         frozenset(stale),
-        frozenset(_came_to(made, measure_again, folder) - stale if measure_again else ()),
+        frozenset(_came_to(made.plan, measure_again, folder) - stale if measure_again else ()),
         frozenset(id for id, model in models.items() if model.fetched),
         frozenset(id for id, model in models.items() if model.settled),
         frozenset(id for id, model in models.items() if model.outdated),
@@ -192,10 +187,10 @@ class _Model:
     settled: bool = False
 
     @classmethod
-    def found(cls, made: plan.Plan, model: str, files: Mapping[Path, Any], folder: Path) -> _Model:
-        path = folder / paths.prompts(made.folder, model)
-        request = folder / paths.prompt_request(made.folder, model)
-        manifest = _manifest(folder / paths.manifest(made.folder, model))
+    def found(cls, made: Planning, model: str, files: Mapping[Path, Any], folder: Path) -> _Model:
+        path = folder / paths.prompts(made.plan.folder, model)
+        request = folder / paths.prompt_request(made.plan.folder, model)
+        manifest = _manifest(folder / paths.manifest(made.plan.folder, model))
         prompts = currency.read_prompts_ends(path)
         fetched = manifest is not None and _is_of_entry(manifest, made.models[model])
         if manifest is None or prompts is None or request in files:
@@ -203,27 +198,27 @@ class _Model:
         if (asked := prompts.get("request_sha256")) is None:  # an older version's
             same = request.stat().st_mtime_ns <= path.stat().st_mtime_ns
         else:
-            same = asked == sha256_json(made.prompt_requests[model])
+            same = asked == sha256_json(to_dict(made.prompt_requests[model]))
         same = same and prompts.get("tokenizer_sha256") == manifest.get("tokenizer_sha256")
         return cls(manifest, prompts.get("sha256"), False, not same, fetched, fetched and same)
 
 
-def _came_to(made: plan.Plan, outcomes: Container[str], folder: Path) -> set[str]:
+def _came_to(plan: Plan, outcomes: Container[str], folder: Path) -> set[str]:
     """Return the planned measurements with a window that came to one of the outcomes.
 
     The verdicts say so, as far as they are of what lies there.
     """
     found: dict[str, str] = {}
-    for backend in made.backends:
+    for backend in plan.backends:
         try:
-            judged = read_json(folder / paths.verdicts(made.folder, backend))["verdicts"]
+            judged = read_json(folder / paths.verdicts(plan.folder, backend))["verdicts"]
         except RecordError:
             continue
         for verdict in judged:
             word = verdict["verdict"] if verdict["outcome"] == "ok" else verdict["outcome"]
             if word in outcomes and verdict["measurement"]:
                 found[verdict["measurement"]] = verdict["measurement_sha256"]
-    there = set(made.measurements())
+    there = set(plan.measurements())
     return {
         path
         for path, sha256 in found.items()

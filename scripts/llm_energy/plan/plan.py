@@ -7,8 +7,7 @@ loaded or written: ``freeze`` does that.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field, replace
-from functools import cached_property
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +15,7 @@ from llm_energy.backends.compatibility import Translation, merge_loads, translat
 from llm_energy.backends.sharding import model_config
 from llm_energy.backends.sharding import refusals as sharding_refusals
 from llm_energy.core.errors import ConfigError
-from llm_energy.core.files import read_json, sha256_json
+from llm_energy.core.files import sha256_json
 from llm_energy.core.serialize import to_dict
 from llm_energy.environments import registry
 from llm_energy.inputs.seeds import block_seed
@@ -32,13 +31,20 @@ from llm_energy.records import (
     SCHEMA_VERSION,
     Arrivals,
     ArrivalSet,
+    AskedPrompts,
+    AskedTrace,
     Note,
+    Plan,
+    PlannedCell,
+    PromptRequest,
     Sharding,
     Spec,
     Workload,
     is_greedy,
+    read_record,
 )
 from llm_energy.records.files import paths
+from llm_energy.records.plan import cell_id, files_of
 from llm_energy.records.registry.engines import is_simulated
 from llm_energy.records.registry.order import block_rank
 
@@ -53,68 +59,17 @@ class Engine:
 
 
 @dataclass(frozen=True)
-class Cell:
-    """One (model, backend, precision) with its specs by repeat name, or the reason it has none."""
+class Planning:
+    """A plan and what is frozen with it: the specs by their paths, the rest by the model's id."""
 
-    id: str
-    model: str
-    backend: str
-    precision: str
-    outcome: str
-    reason: str | None
-    workloads: tuple[str, ...]
-    notes: tuple[Note, ...]
-    specs: dict[str, Spec] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class Plan:
-    """The whole expected grid of a sweep; ``device`` is what ``auto`` was found to be."""
-
-    sweep: str
-    device: str
-    cells: tuple[Cell, ...]
+    plan: Plan
+    specs: dict[str, Spec]
     models: dict[str, dict[str, Any]]
-    prompt_requests: dict[str, dict[str, Any]]
-    allow_mixed_backends: bool
+    prompt_requests: dict[str, PromptRequest]
     arrivals: ArrivalSet
-    recommendation: dict[str, float | None] = field(default_factory=dict)
-
-    @property
-    def folder(self) -> Path:
-        """Return the sweep's folder."""
-        return paths.sweep_folder(self.sweep)
-
-    @cached_property
-    def planned(self) -> tuple[Cell, ...]:
-        """Return the cells that will be measured."""
-        return tuple(cell for cell in self.cells if cell.outcome == "planned")
-
-    @cached_property
-    def backends(self) -> tuple[str, ...]:
-        """Return the backends of the sweep, in its order, those without a planned cell included."""
-        return tuple(dict.fromkeys(cell.backend for cell in self.cells))
-
-    def measurements(self, backend: str | None = None) -> list[str]:
-        """Return the paths of all measurements that are planned, or of those of one backend."""
-        return [
-            str(paths.measurement(self.folder, cell.backend, cell.id, repeat))
-            for cell in self.planned
-            for repeat in cell.specs
-            if backend in (None, cell.backend)
-        ]
-
-    def spec(self, cell: str, repeat: str) -> Spec:
-        """Return the spec of one cell and repeat; KeyError where the plan has none."""
-        return self._by_id[cell].specs[repeat]
-
-    @cached_property
-    def _by_id(self) -> dict[str, Cell]:
-        """Return the cells by their id: the rules ask for a spec in each of thousands of jobs."""
-        return {cell.id: cell for cell in self.cells}
 
 
-def make_plan(sweep: Sweep, engine: Callable[[BackendEntry], Engine]) -> Plan:
+def make_plan(sweep: Sweep, engine: Callable[[BackendEntry], Engine]) -> Planning:
     """Plan every cell of ``sweep``; ``engine`` says how each backend would run here.
 
     Raises ConfigError with every parameter that a backend does not support, unless
@@ -126,13 +81,14 @@ def make_plan(sweep: Sweep, engine: Callable[[BackendEntry], Engine]) -> Plan:
         for block in range(1, sweep.repeats + 1)
     }
     conflicts: dict[str, None] = {}
-    cells = []
+    cells, specs = [], {}
     for backend in sweep.backends:
         how = engine(backend)
         for model in sweep.models:
             for precision in sweep.precisions:
-                cell, found = _plan_cell(sweep, model, backend, precision, how, hashes)
+                cell, own, found = _plan_cell(sweep, model, backend, precision, how, hashes)
                 cells.append(cell)
+                specs.update(own)
                 conflicts.update(dict.fromkeys(found))
     if conflicts and not sweep.policy.ignore_backend_warnings:
         raise ConfigError(
@@ -141,17 +97,21 @@ def make_plan(sweep: Sweep, engine: Callable[[BackendEntry], Engine]) -> Plan:
                 for text in conflicts
             ]
         )
-    return Plan(
+    made = Plan(
         sweep=sweep.name,
         device=sweep.device,
+        allow_mixed_backends=sweep.policy.allow_mixed_backends,
+        recommendation=sweep.recommendation,
         cells=tuple(cells),
+    )
+    return Planning(
+        plan=made,
+        specs=specs,
         models={model.id: to_dict(model) for model in sweep.models},
         prompt_requests={
             model.id: _prompt_request(sweep, model, arrivals) for model in sweep.models
         },
-        allow_mixed_backends=sweep.policy.allow_mixed_backends,
         arrivals=arrivals,
-        recommendation=sweep.recommendation,
     )
 
 
@@ -212,10 +172,8 @@ def with_device(sweep: Sweep, planned_below: Path | None = None) -> Sweep:
         return sweep
     if planned_below is None:
         return replace(sweep, device=registry.variant(sweep.device))
-    return replace(
-        sweep,
-        device=read_json(planned_below / paths.plan(paths.sweep_folder(sweep.name)))["device"],
-    )
+    written = read_record(Plan, planned_below / paths.plan(paths.sweep_folder(sweep.name)))
+    return replace(sweep, device=written.device)
 
 
 def gpus_needed(spec: Spec) -> int:
@@ -232,8 +190,8 @@ def _plan_cell(
     precision: PrecisionEntry,
     how: Engine,
     arrivals_sha256: dict[int, dict[str, str]],
-) -> tuple[Cell, list[str]]:
-    """Plan one cell; also give the parameters that its backend does not support, as sentences."""
+) -> tuple[PlannedCell, dict[str, Spec], list[str]]:
+    """Plan one cell and its specs; also return as sentences what its backend does not support."""
 
     def translated(asked: dict[str, dict[str, Any]]) -> dict[str, Translation]:
         return {
@@ -253,8 +211,8 @@ def _plan_cell(
         reasons += sharding_refusals(sharding, backend.engine, asked, model_config(model.source))
     reasons = list(dict.fromkeys(reasons)) or ([how.missing] if how.missing else [])
     notes = _unique(note for t in translations.values() for note in (*t.notes, *t.conflicts))
-    cell_id = f"{model.id}--{backend.id}--{precision.id}"
-    specs = {}
+    id = cell_id(model.id, backend.id, precision.id)
+    specs: dict[str, Spec] = {}
     if not reasons:
         sampled = not all(map(is_greedy, parameters.values()))
         for number in range(1, sweep.repeats + 1):
@@ -273,12 +231,12 @@ def _plan_cell(
             }
             repeat = paths.repeat_name(number)
             order = sorted(
-                workloads, key=lambda w: block_rank(sweep.order_seed, repeat, f"{cell_id}/{w}")
+                workloads, key=lambda w: block_rank(sweep.order_seed, repeat, f"{id}/{w}")
             )
             specs[repeat] = Spec(
                 schema_version=SCHEMA_VERSION,
                 sweep=sweep.name,
-                cell=cell_id,
+                cell=id,
                 model=model.id,
                 backend=backend.id,
                 precision=precision.id,
@@ -293,18 +251,22 @@ def _plan_cell(
                 sharding=sharding,
                 variant_of=backend.engine if backend.engine != backend.id else None,
             )
-    cell = Cell(
-        id=cell_id,
+    spec_paths, measurements = files_of(sweep.name, id, backend.id, tuple(specs))
+    cell = PlannedCell(
+        cell=id,
         model=model.id,
         backend=backend.id,
         precision=precision.id,
         outcome="unsupported" if reasons else "planned",
         reason="; ".join(reasons) or None,
         workloads=tuple(w.id for w in sweep.workloads),
+        repeats=tuple(specs),
+        specs=spec_paths,
+        measurements=measurements,
         notes=notes,
-        specs=specs,
     )
-    return cell, [note.message for note in conflicts]
+    own = dict(zip(spec_paths, specs.values(), strict=True))
+    return cell, own, [note.message for note in conflicts]
 
 
 def _seeded(
@@ -337,37 +299,35 @@ def universal_parameters(
     }
 
 
-def _prompt_request(sweep: Sweep, model: ModelEntry, arrivals: ArrivalSet) -> dict[str, Any]:
-    return {
-        "schema_version": SCHEMA_VERSION,
-        "model": model.id,
-        "workloads": {
-            key: asked
-            for w in sweep.workloads
-            for key, asked in _prompts_asked(w, arrivals, sweep.repeats).items()
-        },
-        "quality": sweep.quality and to_dict(sweep.quality),
+def _prompt_request(sweep: Sweep, model: ModelEntry, arrivals: ArrivalSet) -> PromptRequest:
+    workloads = {
+        key: asked
+        for w in sweep.workloads
+        for key, asked in _prompts_asked(w, arrivals, sweep.repeats).items()
     }
+    return PromptRequest(SCHEMA_VERSION, model.id, workloads, sweep.quality)
 
 
 def _prompts_asked(
     workload: WorkloadEntry, arrivals: ArrivalSet, repeats: int
-) -> dict[str, dict[str, Any]]:
+) -> dict[str, AskedPrompts]:
     """Return what the prompts stage must make for a workload, by ``Workload.prompts_key``.
 
     A trace gives each request its lengths.
     """
     settings = {name: value for name, value in workload.prompts.items() if name != "resample"}
-    asked: dict[str, Any] = {"requests": workload.requests, "prompts": settings}
+    asked = AskedPrompts(workload.requests, settings)
     if takes_lengths(workload.parameters, workload.prompts):
         most = workload.parameters["max_output_tokens"]
         pairs = arrivals.workloads[workload.id].tokens
-        asked["tokens"] = [[prompt, min(output, most)] for prompt, output in pairs]
+        tokens = tuple((prompt, min(output, most)) for prompt, output in pairs)
+        asked = AskedTrace(workload.requests, settings, tokens)
     if not _resampled(workload):
         return {workload.id: asked}
     return {
-        f"{workload.id}/{paths.repeat_name(block)}": asked
-        | {"prompts": settings | {"seed": block_seed(settings["seed"], block)}}
+        f"{workload.id}/{paths.repeat_name(block)}": replace(
+            asked, prompts=settings | {"seed": block_seed(settings["seed"], block)}
+        )
         for block in range(1, repeats + 1)
     }
 

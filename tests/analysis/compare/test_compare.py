@@ -16,9 +16,8 @@ from llm_energy.analysis.compare.rankings import fronts
 from llm_energy.analysis.compare.recommend import _candidate
 from llm_energy.analysis.compare.stage import comparisons
 from llm_energy.core.errors import LlmEnergyError
-from llm_energy.core.files import write_json
 from llm_energy.core.serialize import to_dict
-from llm_energy.records import Statistic, read_record, write_record
+from llm_energy.records import Plan, Statistic, read_record, write_record
 from llm_energy.records.comparison import Comparisons
 from llm_energy.records.files import storage
 
@@ -32,7 +31,7 @@ def said(sweep=None, seed=1, change=None, bounds=None) -> Comparisons:
     tables = sweep.measured(seed)
     if change:
         tables = [change(table) for table in tables]
-    plan = sweep.plan() | {"recommendation": bounds or {}}
+    plan = replace(sweep.plan(), recommendation=bounds or {})
     return comparisons(tables, [aggregate([t], plan, {}) for t in tables], plan)
 
 
@@ -368,12 +367,12 @@ def test_the_record_keeps_its_schema_and_its_order(tmp_path):
 def test_records_of_another_sweep_are_refused():
     sweep = Sweep(**SMALL)
     with pytest.raises(LlmEnergyError, match="records of sweep 'test' do not belong"):
-        comparisons(sweep.measured(1), [], sweep.plan() | {"sweep": "other"})
+        comparisons(sweep.measured(1), [], Plan(sweep="other", cells=()))
 
 
 def test_the_command_writes_what_the_stage_says(tmp_path):
     sweep = Sweep()
-    plan = sweep.plan() | {"recommendation": {}}
+    plan = sweep.plan()
     tables = sweep.measured(1)
     arguments = {"--metrics": [], "--aggregates": []}
     for table in tables:
@@ -381,7 +380,7 @@ def test_the_command_writes_what_the_stage_says(tmp_path):
             path = tmp_path / f"{table.backend}-{name}.json"
             write_record(path, record)
             arguments[f"--{name}"].append(str(path))
-    write_json(tmp_path / "plan.json", plan)
+    write_record(tmp_path / "plan.json", plan)
     out = tmp_path / "comparisons.json"
     rest = ["--plan", str(tmp_path / "plan.json"), "--out", str(out)]
     given = [word for name, paths in arguments.items() for word in (name, *paths)]

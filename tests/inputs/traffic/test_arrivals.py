@@ -31,6 +31,7 @@ from llm_energy.measure.simulation.truth import EngineTruth, GpuTruth, Truth
 from llm_energy.plan import freeze, plan, summary
 from llm_energy.plan.config.load import load_sweep
 from llm_energy.records import Arrivals, ArrivalSet, read_record, write_record
+from llm_energy.records.files import paths
 
 SPAN = {"ramp_s": 5.0, "horizon_s": 1000.0, "batch_timeout_s": 1.0}
 
@@ -443,9 +444,8 @@ def test_the_plan_freezes_the_arrivals_and_every_spec_names_them(tmp_path) -> No
     written = read_record(ArrivalSet, tmp_path / "results" / "timed" / "arrivals.json")
     assert written == made.arrivals
     hashes = {
-        (repeat, workload.arrivals_sha256)
-        for cell in made.planned
-        for repeat, spec in cell.specs.items()
+        (paths.repeat_name(spec.repeat), workload.arrivals_sha256)
+        for spec in made.specs.values()
         for workload in spec.workloads
     }
     of_blocks = {(name, sha256_json(to_dict(own["w"]))) for name, own in written.blocks.items()}
@@ -489,13 +489,14 @@ def test_a_trace_gives_each_request_its_prompt_and_its_length(tmp_path) -> None:
         made
     )
     request = made.prompt_requests["m"]
-    assert request["workloads"]["w"]["tokens"] == [[5, 6], [7, 8], [9, 9]]
+    assert request.workloads["w"].tokens == ((5, 6), (7, 8), (9, 9))
     model = {"id": "m", "model_name": "m", "source": {"kind": "simulated", "parameter_count": 1}}
     write_files(model, tmp_path / "model")
     manifest = replace(builders.manifest(), model="m")
-    settings = request["workloads"]["w"]["prompts"] | {"chat_template": False}
-    request["workloads"]["w"]["prompts"] = settings
-    prompts = make_prompt_set(request | {"quality": None}, tmp_path / "model", manifest)
+    settings = request.workloads["w"].prompts | {"chat_template": False}
+    asked = {"w": replace(request.workloads["w"], prompts=settings)}
+    request = replace(request, workloads=asked, quality=None)
+    prompts = make_prompt_set(request, tmp_path / "model", manifest)
     rows = prompts.requests["w"]
     assert [len(row.prompt_token_ids) for row in rows] == [5, 7, 9]
     assert [row.output_tokens for row in rows] == [6, 8, 9]

@@ -16,12 +16,12 @@ from llm_energy.analysis.compare.stage import comparisons
 from llm_energy.analysis.normalise import normalise
 from llm_energy.analysis.statistics.format import ABSENT
 from llm_energy.analysis.validate import validate
-from llm_energy.core.files import read_json
 from llm_energy.publish.data import Sweep, render
 from llm_energy.publish.provenance.archive import unpack
 from llm_energy.publish.tables import Results, make
 from llm_energy.publish.tables.energy import MEASURES
 from llm_energy.publish.tables.writers.table import Table
+from llm_energy.records import read_plan
 from llm_energy.records.files import paths
 
 SHOWN = {one.name: one.statistic for one in MEASURES if one.name != "absolute"}
@@ -33,8 +33,8 @@ def energy(request, tmp_path, monkeypatch) -> Table:
     monkeypatch.chdir(tmp_path)
     sweep = unpack(ROOT / "docs" / "measurements" / f"{request.param}.tar.gz", Path())
     path = paths.plan(paths.sweep_folder(sweep))
-    plan = read_json(path)
-    (backend,) = {cell["backend"] for cell in plan["cells"]}
+    plan = read_plan(sweep)
+    (backend,) = plan.backends
     verdicts = validate(sweep, backend, path)
     metrics = normalise(verdicts)
     summary = aggregate([metrics], plan, planned_batch_sizes(plan, [metrics]))

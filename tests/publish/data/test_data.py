@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
 import re
@@ -23,19 +24,31 @@ TABLES = ("windows", "cells", "comparisons", "requests")
 
 
 @pytest.fixture(scope="module")
-def sweep(tmp_path_factory) -> Sweep:
+def root(tmp_path_factory) -> Path:
+    """Return the folder that the paths of the sweep are relative to."""
+    return tmp_path_factory.mktemp("sweep")
+
+
+@pytest.fixture(autouse=True)
+def _where_the_sweep_lies(root, monkeypatch):
+    monkeypatch.chdir(root)
+
+
+@pytest.fixture(scope="module")
+def sweep(root) -> Sweep:
     """Give a sweep with an unsupported cell and a window without memory; some pairs compared."""
-    found = report_sweep.sources(tmp_path_factory.mktemp("sweep"), example())
+    found = report_sweep.sources(root, example())
     return Sweep(found.plan, found.verdicts, found.metrics, found.aggregates, found.comparisons)
 
 
 @pytest.fixture(scope="module")
-def folder(sweep, tmp_path_factory) -> Path:
+def folder(root, sweep, tmp_path_factory) -> Path:
     """Write the data of the sweep and give its folder, below that of the sweep."""
     place = tmp_path_factory.mktemp("made") / "data"
     place.mkdir()
-    for name, content in render(sweep):
-        (place / name).write_bytes(content)
+    with contextlib.chdir(root):
+        for name, content in render(sweep):
+            (place / name).write_bytes(content)
     return place
 
 
@@ -161,10 +174,7 @@ def test_the_stage_writes_the_same_bytes_each_time(folder, sweep, tmp_path, monk
         arguments.append(f"--{name.removesuffix('.json')}")
         for number, record in enumerate(records):
             arguments.append(str(tmp_path / f"{name}-{number}"))
-            if name == "plan.json":
-                (tmp_path / f"{name}-{number}").write_text(json.dumps(record))
-            else:
-                write_record(tmp_path / f"{name}-{number}", record)
+            write_record(tmp_path / f"{name}-{number}", record)
     assert script.main(arguments) == 0
     written = {path.name: path.read_bytes() for path in (tmp_path / "data").iterdir()}
     assert written == {path.name: path.read_bytes() for path in folder.iterdir()}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import subprocess
 import sys
 from dataclasses import replace
@@ -38,8 +39,14 @@ def sweep(tmp_path_factory):
 @pytest.fixture(scope="module")
 def drawn(sweep, tmp_path_factory):
     folder = tmp_path_factory.mktemp("figures")
-    figures.write_figures(sweep.aggregates, (), folder)
+    with contextlib.chdir(sweep.root):
+        figures.write_figures(sweep.aggregates, (), folder)
     return folder
+
+
+@pytest.fixture(autouse=True)
+def _where_the_sweep_lies(sweep, monkeypatch):
+    monkeypatch.chdir(sweep.root)
 
 
 def test_every_figure_is_drawn_as_svg_and_pdf_and_named_in_the_index(drawn):

@@ -23,7 +23,8 @@ from support.project import ROOT, Project
 from llm_energy.core.errors import LlmEnergyError
 from llm_energy.core.files import read_json, write_json
 from llm_energy.publish.provenance import packed as reader
-from llm_energy.publish.provenance.archive import read_measured, unpack
+from llm_energy.publish.provenance.archive import unpack
+from llm_energy.records import Plan, read_plan, write_record
 
 ARCHIVE = ROOT / "docs" / "measurements" / "h100-llama-3.1-8b-bfloat16.tar.gz"
 SWEEP = "h100-first"
@@ -122,7 +123,7 @@ def test_make_hands_the_path_of_an_archive_on_as_it_is(tmp_path):
 @pytest.fixture
 def archived(tmp_path):
     """Return a folder with one sweep as results/<sweep> lies in a project."""
-    grid = builders.plan([("pytorch", "float32")], 1, folder="results/test/")
+    grid = builders.plan([("pytorch", "float32")], 1)
     builders.write_sweep(tmp_path / "there", [builders.measurement()], grid)
     return tmp_path / "there"
 
@@ -145,7 +146,7 @@ def test_a_folder_a_tar_and_a_zip_file_are_taken_alike(archived, tmp_path, monke
         source = packed(archived, tmp_path / name)
     assert unpack(source, tmp_path / "here") == "test"
     monkeypatch.chdir(tmp_path / "here")
-    known = read_measured("test")
+    known = read_plan("test")
     assert known.backends == ("pytorch",)
     assert known.measurements("pytorch") == known.measurements()
     assert [os.path.basename(path) for path in known.measurements()] == ["r01.json"]
@@ -186,12 +187,12 @@ def test_an_archive_writes_nowhere_else(tmp_path):
 def test_a_plan_of_another_sweep_or_shape_is_told(archived, monkeypatch):
     monkeypatch.chdir(archived)
     path = Path("results/test/plan.json")
-    write_json(path, read_json(path) | {"sweep": "other"})
+    write_record(path, Plan(sweep="other", cells=()))
     with pytest.raises(LlmEnergyError, match="it is the plan of sweep 'other', not of 'test'"):
-        read_measured("test")
+        read_plan("test")
     write_json(path, {"sweep": "test"})
-    with pytest.raises(LlmEnergyError, match="not a plan of this pipeline: KeyError"):
-        read_measured("test")
+    with pytest.raises(LlmEnergyError, match=r"plan\.json: missing key 'cells'"):
+        read_plan("test")
 
 
 CELL = {"model": "m", "backend": "pytorch", "precision": "float32"}
@@ -203,20 +204,20 @@ CELL = {"model": "m", "backend": "pytorch", "precision": "float32"}
         # names that lead out of the sweep's folder, or over what lies beside it
         *(({"sweep": name}, "sweep: found") for name in ["..", ".", "models", "a/b", "", "a\0b"]),
         *(({"sweep": name}, "sweep: found") for name in [{"a": 1}, 123, None, "a\n", "x" * 65]),
-        *(({key: "../../x"}, rf"cells\[0\]\.{key}: found '\.\./\.\./x'") for key in CELL),
-        ({"cell": "m--pytorch--../x"}, r"cells\[0\]\.cell: found 'm--pytorch--\.\./x', allowed"),
-        ({"cell": "no-dashes"}, r"cells\[0\]\.cell: found 'no-dashes', allowed 'm--pytorch--"),
-        ({"repeats": ["rXX"]}, r"cells\[0\]\.repeats: found 'rXX', allowed r01, r02"),
-        ({"repeats": ["../r01"]}, r"cells\[0\]\.repeats: found"),
+        *(({key: "../../x"}, rf"cells\[0\]: {key}: found '\.\./\.\./x'") for key in CELL),
+        ({"cell": "m--pytorch--../x"}, r"cells\[0\]: cell: found 'm--pytorch--\.\./x', allowed"),
+        ({"cell": "no-dashes"}, r"cells\[0\]: cell: found 'no-dashes', allowed 'm--pytorch--"),
+        ({"repeats": ["rXX"]}, r"cells\[0\]: repeats: found 'rXX', allowed r01, r02"),
+        ({"repeats": ["../r01"]}, r"cells\[0\]: repeats: found"),
         # files that are no measurement of the sweep
-        ({"measurements": ["/etc/passwd"]}, r"cells\[0\]\.measurements: found \['/etc/passwd'\]"),
-        ({"measurements": [5]}, r"cells\[0\]\.measurements: found \[5\], allowed"),
-        ({"measurements": []}, r"cells\[0\]\.measurements: found \[\], allowed"),
+        ({"measurements": ["/etc/passwd"]}, r"cells\[0\]\.measurements: found \('/etc/passwd',\)"),
+        ({"measurements": [5]}, r"cells\[0\]\.measurements\[0\]: found 5, allowed str"),
+        ({"measurements": []}, r"cells\[0\]\.measurements: found \(\), allowed"),
         ({"specs": ["/etc/passwd"]}, r"cells\[0\]\.specs: found"),
         # other shapes
-        ({"cells": 5}, "not a plan of this pipeline"),
-        ({"cells": [5]}, "not a plan of this pipeline"),
-        ({"repeats": 5}, "not a plan of this pipeline"),
+        ({"cells": 5}, r"plan\.json\.cells: found int, allowed a list"),
+        ({"cells": [5]}, r"cells\[0\]: found int, allowed a mapping"),
+        ({"repeats": 5}, r"cells\[0\]\.repeats: found int, allowed a list"),
     ],
 )
 def test_a_plan_names_no_other_files(archived, tmp_path, change, told):
@@ -233,7 +234,7 @@ def test_a_plan_names_no_other_files(archived, tmp_path, change, told):
 @pytest.mark.parametrize("text", ["[]", "5", "null", '"plan"'])
 def test_a_plan_that_is_no_mapping_is_told(archived, tmp_path, text):
     (archived / "results/test/plan.json").write_text(text, encoding="utf-8")
-    with pytest.raises(LlmEnergyError, match=r"results/test/plan\.json: not a plan"):
+    with pytest.raises(LlmEnergyError, match=r"plan\.json: found .*, allowed a mapping"):
         unpack(archived, tmp_path / "here")
 
 
@@ -356,4 +357,4 @@ def test_what_an_archive_may_unpack_to_is_bounded(archived, tmp_path, monkeypatc
 @pytest.mark.parametrize("sweep", [[1], 5, True, "..", "models", "../x", "a\0b", {"a": 1}])
 def test_the_name_of_a_measured_sweep_is_a_name(sweep):
     with pytest.raises(LlmEnergyError, match="the sweep that is measured: found"):
-        read_measured(sweep)
+        read_plan(sweep)

@@ -22,7 +22,7 @@ from support import builders
 from llm_energy.core.errors import LlmEnergyError
 from llm_energy.core.files import read_json, sha256_file, write_json
 from llm_energy.publish.provenance.provenance import Provenance, fed_by, trace_back
-from llm_energy.records import read_record
+from llm_energy.records import read_plan, read_record
 
 ROOT = Path(__file__).resolve().parents[3]
 FOLDER = "results/test"
@@ -78,7 +78,7 @@ def original(tmp_path_factory):
                 [("float32", 1), ("int4", 1), ("float32", 2), ("int4", 2)], 1
             )
         ]
-        grid = builders.plan(cells, 2, ("b1", "b4"), f"{FOLDER}/")
+        grid = builders.plan(cells, 2, ("b1", "b4"))
         builders.write_sweep(Path(), measured, grid)
         run_stages(root)
     finally:
@@ -208,7 +208,7 @@ def test_a_pooled_cell_is_fed_by_the_measurements_of_each_of_its_backends(sweep)
     known = read_record(Provenance, f"{FOLDER}/provenance.json")
     pooled = {"energy": {"m--pytorch+vllm--int4/b1": (("m--pytorch+vllm--int4", "b1"),)}}
     other = Provenance(**(vars(known) | {"tables": pooled}))
-    plan = read_json(f"{FOLDER}/plan.json")
+    plan = read_plan("test")
     fed = fed_by(other, plan, f"{FOLDER}/pytorch/measurements/{INT4}/r01.json")
     assert fed == {"energy": ["m--pytorch+vllm--int4/b1"]}
     assert fed_by(other, plan, f"{FOLDER}/pytorch/measurements/{FLOAT}/r01.json") == {}

@@ -23,7 +23,7 @@ from llm_energy.records import read_record
 def sweep(tmp_path, monkeypatch):
     """Make a sweep of one cell, up to its provenance, in the working directory."""
     monkeypatch.chdir(tmp_path)
-    grid = builders.plan([("pytorch", "float32")], 1, folder=f"{FOLDER}/")
+    grid = builders.plan([("pytorch", "float32")], 1)
     builders.write_sweep(Path(), [builders.measurement()], grid)
     write_json(f"{FOLDER}/config.json", {"name": "test"})
     run_stages(tmp_path)

@@ -298,15 +298,16 @@ def test_the_methods_say_what_was_done(sweep):
 
 
 @pytest.fixture
-def command(sweep, tmp_path):
+def command(sweep, tmp_path, monkeypatch):
     """Write what the report is made of; give the arguments of the command, and the page's path."""
+    monkeypatch.chdir(sweep.root)
     arguments = ["--out", str(tmp_path / "report.html")]
     for name in ("aggregates", "metrics", "verdicts"):
         arguments.append(f"--{name}")
         for k, record in enumerate(getattr(sweep, name)):
             write_record(tmp_path / f"{name}-{k}.json", record)
             arguments.append(str(tmp_path / f"{name}-{k}.json"))
-    write_json(tmp_path / "plan.json", sweep.plan)
+    write_record(tmp_path / "plan.json", sweep.plan)
     write_json(tmp_path / "comparisons.json", to_dict(sweep.comparisons))
     write_json(tmp_path / "figures" / "index.json", FIGURES)
     for name in ("plan.json", "comparisons.json", "figures"):

@@ -32,7 +32,7 @@ from llm_energy.plan import plan
 from llm_energy.plan.config.load import load_sweep
 sweep = load_sweep(json.loads(Path(sys.argv[1]).read_text()))
 made = plan.make_plan(sweep, plan.installed_engine(Path(), "cpu", True))
-print(json.dumps([[c.id, c.outcome, c.reason, base.MODULES[c.backend]] for c in made.cells]))
+print(json.dumps([[c.cell, c.outcome, c.reason, base.MODULES[c.backend]] for c in made.plan.cells]))
 """
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any
 
 from llm_energy.analysis.compare.families import compare
 from llm_energy.analysis.compare.pairs import Place, axes, lines
@@ -19,7 +18,7 @@ from llm_energy.analysis.statistics.format import (
     too_wide,
 )
 from llm_energy.analysis.statistics.paired import MOST_REPEATS, repeats_to_tell
-from llm_energy.records import Aggregate, AggregateRow
+from llm_energy.records import Aggregate, AggregateRow, Plan
 from llm_energy.records.comparison import Answer, Comparison, Contrast, Family, Figure
 from llm_energy.records.registry.metrics import (
     GPU_MEMORY,
@@ -45,7 +44,7 @@ def answers(
     aggregates: Sequence[Aggregate],
     compared: Sequence[Comparison],
     families: Iterable[Family],
-    plan: Mapping[str, Any],
+    plan: Plan,
 ) -> list[Answer]:
     """Hold each entry of an axis against the first one of the config that gave something.
 
@@ -76,7 +75,7 @@ def answers(
 def _asked(
     places: Mapping[Place, Sequence[Series]],
     rows: Mapping[Place, AggregateRow],
-    plan: Mapping[str, Any],
+    plan: Plan,
 ) -> Iterator[tuple[Contrast, Place, Place]]:
     """Return the pairs: each axis's entries, and a cell's batch sizes, against the first."""
     groups = [(contrast, group) for contrast, group in axes(plan)]

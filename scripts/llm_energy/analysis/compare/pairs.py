@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any
 
 from llm_energy.analysis.compare.series import Pair, Series, matched, pair
 from llm_energy.analysis.grouping.comparability import UNRECORDED
+from llm_energy.records import Plan
 from llm_energy.records.comparison import Contrast
 from llm_energy.records.registry.metrics import GROSS, METRICS, NET, PER_BYTE, PER_REQUEST, SPEED
 
@@ -26,7 +26,7 @@ WORK = ("output_lengths", "token_rule", "decoding", "traffic", "sharding", "batc
 Place = tuple[str, str, str, str]  # model, backend, precision, workload
 
 
-def pairs_of(series: Iterable[Series], plan: dict[str, Any]) -> Iterator[Pair]:
+def pairs_of(series: Iterable[Series], plan: Plan) -> Iterator[Pair]:
     """Return every pair of a sweep, each metric of it, in the order of the plan.
 
     Of precisions, models and backends each one is compared with each other, or with the first where
@@ -48,7 +48,7 @@ def pairs_of(series: Iterable[Series], plan: dict[str, Any]) -> Iterator[Pair]:
             yield from _pairs("batch_size", first, second)
 
 
-def axes(plan: Mapping[str, Any]) -> Iterator[tuple[Contrast, list[Place]]]:
+def axes(plan: Plan) -> Iterator[tuple[Contrast, list[Place]]]:
     """Return the places that differ in one axis alone, in the order of the plan."""
     for contrast, axis in (("precision", 2), ("model", 0), ("backend", 1)):
         groups: dict[tuple[str, ...], list[Place]] = {}
@@ -57,9 +57,7 @@ def axes(plan: Mapping[str, Any]) -> Iterator[tuple[Contrast, list[Place]]]:
         yield from ((contrast, group) for group in groups.values())
 
 
-def lines(
-    places: Mapping[Place, list[Series]], plan: Mapping[str, Any]
-) -> Iterator[list[list[Series]]]:
+def lines(places: Mapping[Place, list[Series]], plan: Plan) -> Iterator[list[list[Series]]]:
     """Return the workloads of each cell that differ in their batch size, the smallest first."""
     cells: dict[tuple[str, ...], list[list[Series]]] = {}
     for place in _ordered(plan):
@@ -69,9 +67,9 @@ def lines(
         yield from _lines(own)
 
 
-def _ordered(plan: Mapping[str, Any]) -> list[Place]:
-    cells = [(cell["model"], cell["backend"], cell["precision"]) for cell in plan["cells"]]
-    workloads = list(dict.fromkeys(w for cell in plan["cells"] for w in cell["workloads"]))
+def _ordered(plan: Plan) -> list[Place]:
+    cells = [(cell.model, cell.backend, cell.precision) for cell in plan.cells]
+    workloads = list(dict.fromkeys(w for cell in plan.cells for w in cell.workloads))
     return [(*cell, workload) for cell in cells for workload in workloads]
 
 

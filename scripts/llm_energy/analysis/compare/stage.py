@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Any
 
 from llm_energy.analysis.compare import rankings
 from llm_energy.analysis.compare.answers import answers
@@ -18,7 +17,7 @@ from llm_energy.analysis.grouping.rows import key, with_energy
 from llm_energy.analysis.grouping.sessions import sessions
 from llm_energy.analysis.statistics.format import change, significant
 from llm_energy.core.errors import LlmEnergyError
-from llm_energy.records import SCHEMA_VERSION, Aggregate, AggregateRow, MetricsTable
+from llm_energy.records import SCHEMA_VERSION, Aggregate, AggregateRow, MetricsTable, Plan
 from llm_energy.records.comparison import Comparison, Comparisons, Crossover, HeldFixed
 from llm_energy.records.recommendation import Recommendation
 from llm_energy.records.registry.metrics import GROSS, METRICS
@@ -28,17 +27,17 @@ WORK = ("prompt_lengths", "output_lengths", "decoding", "traffic", "sharding")
 
 
 def comparisons(
-    tables: Sequence[MetricsTable], aggregates: Sequence[Aggregate], plan: dict[str, Any]
+    tables: Sequence[MetricsTable], aggregates: Sequence[Aggregate], plan: Plan
 ) -> Comparisons:
     """Compare the cells of a sweep and show them in order.
 
     ``tables`` and ``aggregates`` are of the plan's backends, one each, never pooled. The plan's
     ``recommendation`` has the bounds. Raises LlmEnergyError for another sweep's records.
     """
-    strange = {record.sweep for record in (*tables, *aggregates)} - {plan["sweep"]}
+    strange = {record.sweep for record in (*tables, *aggregates)} - {plan.sweep}
     if strange:
         raise LlmEnergyError(
-            f"records of sweep '{min(strange)}' do not belong to the plan of '{plan['sweep']}'"
+            f"records of sweep '{min(strange)}' do not belong to the plan of '{plan.sweep}'"
         )
     series = collect(tables)
     pairs = list(pairs_of(series, plan))
@@ -47,13 +46,13 @@ def comparisons(
     rows = with_energy(aggregates)
     by_row = {(one.cell, one.workload, *one.kind): one for one in series}
     groups = _groups(rows, by_row)
-    bounds = {k: v for k, v in plan.get("recommendation", {}).items() if v is not None}
+    bounds = {k: v for k, v in plan.recommendation.items() if v is not None}
     chosen = choices(groups, lambda row: by_row[key(row)], {})
     bounded = choices(groups, lambda row: by_row[key(row)], bounds) if bounds else chosen
     recommended = [recommendation(choice) for choice in bounded]
     return Comparisons(
         schema_version=SCHEMA_VERSION,
-        sweep=plan["sweep"],
+        sweep=plan.sweep,
         simulated=any(row.simulated for row in rows),
         findings=tuple(findings(rows, compared, crossed, recommended)),
         held_fixed=tuple(held_fixed(tables)),

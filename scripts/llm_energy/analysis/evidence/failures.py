@@ -8,12 +8,19 @@ from __future__ import annotations
 
 import re
 import signal
-from collections.abc import Container
+from collections.abc import Container, Mapping
 from pathlib import Path
-from typing import Any
 
 from llm_energy.core.errors import RecordError
-from llm_energy.records import SCHEMA_VERSION, Failure, read_record, write_record
+from llm_energy.records import (
+    SCHEMA_VERSION,
+    Failure,
+    Plan,
+    PlannedRepeat,
+    Spec,
+    read_record,
+    write_record,
+)
 from llm_energy.records.files import paths
 
 STATUS = re.compile(r"^exit status (\d+)\n?\Z", re.MULTILINE)
@@ -60,25 +67,26 @@ def known_failure(measurement: str | Path) -> Failure | None:
         return None
 
 
-def record_failures(plan: Any, unmade: Container[str], folder: Path = Path()) -> None:
-    """Write why, for each planned measurement whose path is in ``unmade``."""
-    repeats = ((cell, repeat) for cell in plan.planned for repeat in cell.specs)
-    for (cell, repeat), path in zip(repeats, plan.measurements(), strict=True):
-        if path in unmade:
-            failure = failure_of(_log(plan, cell, repeat, folder))
-            write_record(paths.failure(folder / path), failure)
+def record_failures(
+    plan: Plan, specs: Mapping[str, Spec], unmade: Container[str], folder: Path = Path()
+) -> None:
+    """Write why, for each planned measurement whose path is in ``unmade``; specs are by path."""
+    for repeat in plan.repeats():
+        if repeat.measurement in unmade:
+            failure = failure_of(_log(plan, repeat, specs[repeat.spec], folder))
+            write_record(paths.failure(folder / repeat.measurement), failure)
 
 
-def _log(plan: Any, cell: Any, repeat: str, folder: Path) -> Path:
-    """Return log of the job for whose lack of a result a repeat has none: the first in order."""
-    model, sweep = cell.model, folder / plan.folder
+def _log(plan: Plan, repeat: PlannedRepeat, spec: Spec, folder: Path) -> Path:
+    """Return the log of the job that left a repeat without a result: the first in order."""
+    model, sweep = spec.model, folder / plan.folder
     stages = [
         (paths.manifest(sweep, model), f"models/{model}.log"),
         (paths.prompts(sweep, model), f"{plan.sweep}/prompts/{model}.log"),
     ]
-    if cell.specs[repeat].engine.get("load_in_8bit"):
+    if spec.engine.get("load_in_8bit"):
         stages.insert(1, (paths.int8_manifest(sweep, model), f"models/{model}-int8.log"))
-    measured = f"{plan.sweep}/measure/{cell.id}/{repeat}.log"
+    measured = f"{plan.sweep}/measure/{spec.cell}/{paths.repeat_name(repeat.number)}.log"
     return folder / "logs" / next((log for made, log in stages if not made.exists()), measured)
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -13,8 +12,16 @@ from llm_energy.analysis.evidence.files import intervals
 from llm_energy.analysis.evidence.readings import WITH_READINGS, has_readings
 from llm_energy.analysis.evidence.windows import number
 from llm_energy.core.errors import LlmEnergyError, RecordError
-from llm_energy.core.files import parse_json, read_json, sha256_json
-from llm_energy.records import SCHEMA_VERSION, Measurement, Workload, parse_record
+from llm_energy.core.files import parse_json, sha256_json
+from llm_energy.records import (
+    SCHEMA_VERSION,
+    Measurement,
+    Plan,
+    PlannedRepeat,
+    Workload,
+    parse_record,
+    read_record,
+)
 from llm_energy.records.files import storage
 
 # Beside what is no record: too deep for the parser, and numbers of thousands of digits.
@@ -38,49 +45,27 @@ PARAMETERS = {
 }
 
 
-@dataclass(frozen=True)
-class Planned:
-    """One measurement that the plan asks for."""
-
-    cell: str
-    model: str
-    repeat: int
-    workloads: tuple[str, ...]
-    path: str
-
-
-def planned_cells(
-    plan_path: Path, sweep: str, backend: str
-) -> tuple[dict[str, Any], list[dict[str, Any]]]:
-    """Return the plan and its cells of ``backend``.
-
-    Raises LlmEnergyError where the plan is of another sweep or has no such backend.
-    """
-    plan = read_json(plan_path)
-    cells = [cell for cell in plan["cells"] if cell["backend"] == backend]
-    if plan["sweep"] != sweep or not cells:
+def plan_of(plan_path: Path, sweep: str, backend: str) -> Plan:
+    """Read the plan; LlmEnergyError where it is of another sweep or has no such backend."""
+    plan = read_record(Plan, plan_path)
+    if plan.sweep != sweep or backend not in plan.backends:
         raise LlmEnergyError(
-            f"{plan_path}: it plans sweep '{plan['sweep']}' with backends "
-            f"{', '.join(sorted({c['backend'] for c in plan['cells']}))}, "
-            f"not sweep '{sweep}' with backend '{backend}'"
+            f"{plan_path}: it plans sweep '{plan.sweep}' with backends "
+            f"{', '.join(sorted(plan.backends))}, not sweep '{sweep}' with backend '{backend}'"
         )
-    return plan, cells
+    return plan
 
 
-def planned_of(cell: dict[str, Any]) -> Iterator[Planned]:
-    """Yield the measurements that a cell of the plan asks for."""
-    for repeat, path in zip(cell["repeats"], cell["measurements"], strict=True):
-        yield Planned(cell["cell"], cell["model"], int(repeat[1:]), tuple(cell["workloads"]), path)
-
-
-def read_measurement(content: bytes, planned: Planned) -> tuple[Measurement | None, str | None]:
+def read_measurement(
+    content: bytes, planned: PlannedRepeat
+) -> tuple[Measurement | None, str | None]:
     """Read a planned measurement, or say what is wrong, all of it where a schema can tell."""
     try:
-        data = parse_json(content, planned.path)
+        data = parse_json(content, planned.measurement)
     except UNREADABLE as error:
         return None, str(error)
     try:
-        measurement = parse_record(Measurement, data, planned.path)
+        measurement = parse_record(Measurement, data, planned.measurement)
         # As it stands in the file: a spec that an older version wrote lacks newer keys.
         spec_sha256 = sha256_json(data["spec"])
     except UNREADABLE as error:
@@ -114,15 +99,15 @@ def _extremes(value: Any, place: str) -> Iterator[str]:
             )
 
 
-def consistent(measurement: Measurement, planned: Planned, spec_sha256: str) -> str | None:
+def consistent(measurement: Measurement, planned: PlannedRepeat, spec_sha256: str) -> str | None:
     """Say what in a well-formed measurement contradicts itself or the plan, or None."""
     spec = measurement.spec
     if spec.schema_version != SCHEMA_VERSION:
         return f"spec.schema_version is {spec.schema_version}, this version reads {SCHEMA_VERSION}"
-    if (spec.cell, spec.repeat) != (planned.cell, planned.repeat):
+    if (spec.cell, spec.repeat) != (planned.cell.cell, planned.number):
         return (
             f"it holds {spec.cell} repeat {spec.repeat}, "
-            f"the plan expects {planned.cell} repeat {planned.repeat}"
+            f"the plan expects {planned.cell.cell} repeat {planned.number}"
         )
     if spec_sha256 != measurement.spec_sha256:
         return "its spec is not the one that spec_sha256 was taken of"

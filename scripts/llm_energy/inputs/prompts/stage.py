@@ -14,10 +14,18 @@ from unittest import mock
 
 from llm_energy.core.errors import LlmEnergyError, RecordError
 from llm_energy.core.files import read_object, sha256_json
+from llm_energy.core.serialize import to_dict
 from llm_energy.inputs import quality
 from llm_energy.inputs.models import simulated
 from llm_energy.inputs.prompts import sets
-from llm_energy.records import SCHEMA_VERSION, ModelManifest, PromptSet, Request
+from llm_energy.records import (
+    SCHEMA_VERSION,
+    AskedTrace,
+    ModelManifest,
+    PromptRequest,
+    PromptSet,
+    Request,
+)
 
 CONTEXT_KEYS = ("max_position_embeddings", "n_positions", "max_sequence_length")
 # some templates print today's date, and the ids would change from day to day
@@ -30,25 +38,25 @@ Ids = list[int]
 
 
 def make_prompt_set(
-    request: dict[str, Any], model_folder: Path, manifest: ModelManifest, base: Path = Path()
+    request: PromptRequest, model_folder: Path, manifest: ModelManifest, base: Path = Path()
 ) -> PromptSet:
     """Tokenise the prompts of every workload in ``request`` with the model's own tokenizer.
 
-    ``request`` is what the plan stage wrote: ``schema_version``, ``model`` and, by the key of a
-    workload's prompts, ``requests`` (a count) and ``prompts`` (the config's settings), and
-    ``tokens``, (prompt, output) of each request, where a trace gives them; ``quality`` has the
-    settings of the text to score, or is None. Needs transformers.
+    Needs transformers.
     """
-    _check_request(request, manifest)
+    if request.model != manifest.model:
+        raise RecordError(
+            f"prompt request: model is {request.model!r}, the manifest's is {manifest.model!r}"
+        )
     tokenizer = _load_tokenizer(model_folder)
     limit = context_length(model_folder)
     made: dict[str, tuple[Request, ...]] = {}
     sources: dict[str, Any] = {}
-    for workload, wanted in request["workloads"].items():
-        settings, count = wanted["prompts"], wanted["requests"]
+    for workload, wanted in request.workloads.items():
+        settings, count = wanted.prompts, wanted.requests
         try:
-            if "tokens" in wanted:
-                requests, source = of_trace(tokenizer, settings, wanted["tokens"], limit)
+            if isinstance(wanted, AskedTrace):
+                requests, source = of_trace(tokenizer, settings, wanted.tokens, limit)
             elif settings["source"] == "synthetic":
                 requests, source = synthetic(tokenizer, settings, count)
             else:
@@ -63,7 +71,7 @@ def make_prompt_set(
             requests = [replace(one, id=f"{one.id}-{block}") for one in requests]
         made[workload] = tuple(requests)
         sources[workload] = {**source, "chat_template": settings["chat_template"]}
-    asked = request.get("quality")
+    asked = request.quality
     return PromptSet(
         schema_version=SCHEMA_VERSION,
         model=manifest.model,
@@ -72,7 +80,7 @@ def make_prompt_set(
         requests=made,
         sha256={w: sha256_json([r.identity() for r in rs]) for w, rs in made.items()},
         quality=quality.make_text(tokenizer, asked, limit, base) if asked else None,
-        request_sha256=sha256_json(request),
+        request_sha256=sha256_json(to_dict(request)),
     )
 
 
@@ -185,18 +193,6 @@ def context_length(model_folder: Path) -> int | None:
     if isinstance(inner := config.get("text_config"), dict):
         config = {**config, **inner}
     return next((config[key] for key in CONTEXT_KEYS if isinstance(config.get(key), int)), None)
-
-
-def _check_request(request: dict[str, Any], manifest: ModelManifest) -> None:
-    if request.get("schema_version") != SCHEMA_VERSION:
-        raise RecordError(
-            f"prompt request: schema_version is {request.get('schema_version')!r}, "
-            f"this version reads {SCHEMA_VERSION}"
-        )
-    if request["model"] != manifest.model:
-        raise RecordError(
-            f"prompt request: model is {request['model']!r}, the manifest's is {manifest.model!r}"
-        )
 
 
 def _check_length(requests: Sequence[Request], limit: int | None) -> None:

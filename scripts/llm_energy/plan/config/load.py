@@ -75,14 +75,6 @@ class WorkloadEntry:
 
 
 @dataclass(frozen=True)
-class QualitySettings:
-    """Which text is scored after the windows, and how much of it; no path is the built-in one."""
-
-    path: str | None
-    tokens: int
-
-
-@dataclass(frozen=True)
 class Policy:
     """What may be done against advice."""
 
@@ -107,7 +99,7 @@ class Sweep:
     protocol: records.Protocol
     meter: records.MeterSettings
     policy: Policy
-    quality: QualitySettings | None = None
+    quality: records.QualitySettings | None = None
     recommendation: dict[str, float | None] = field(default_factory=dict)
     containers: dict[str, str] = field(default_factory=dict)
 
@@ -339,6 +331,6 @@ def _sweep(config: dict[str, Any]) -> Sweep:
         meter=from_dict(records.MeterSettings, config["meter"]),
         policy=Policy(**config["policy"]),
         containers=config["containers"],
-        quality=QualitySettings(**quality) if score else None,
+        quality=records.QualitySettings(**quality) if score else None,
         recommendation=config["recommendation"],
     )

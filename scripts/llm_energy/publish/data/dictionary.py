@@ -80,7 +80,7 @@ def page(sweep: Sweep, made: Mapping[str, Tidy]) -> str:
     """Return the page that says what the columns mean and how to read them."""
     simulated = any(row.simulated for one in sweep.aggregates for row in one.rows)
     told = f"\n{SIMULATED}\n" if simulated else ""
-    parts = [PAGE.format(sweep=sweep.plan["sweep"], simulated=told)]
+    parts = [PAGE.format(sweep=sweep.plan.sweep, simulated=told)]
     for name, table in made.items():
         lines = "\n".join(_lines(table.columns))
         parts.append(TABLE.format(name=name, row=table.row, lines=lines))
@@ -122,7 +122,7 @@ def package(sweep: Sweep, made: Mapping[str, Tidy]) -> str:
         for name, table in made.items()
         for suffix, mediatype in FORMATS.items()
     ]
-    told = {"$schema": PROFILE, "name": sweep.plan["sweep"], "resources": resources}
+    told = {"$schema": PROFILE, "name": sweep.plan.sweep, "resources": resources}
     return json.dumps(told, indent=1, ensure_ascii=False) + "\n"
 
 

@@ -20,6 +20,8 @@ from llm_energy.records import (
     AggregateRow,
     Metrics,
     MetricsTable,
+    Plan,
+    PlannedCell,
     RequestTable,
     Statistic,
     Verdict,
@@ -58,22 +60,22 @@ Orders = Mapping[str, tuple[str, ...]]
 class Sweep:
     """What the tidy tables are made from; verdicts, metrics and aggregates are one a backend."""
 
-    plan: dict[str, Any]
+    plan: Plan
     verdicts: Sequence[Verdicts]
     metrics: Sequence[MetricsTable]
     aggregates: Sequence[Aggregate]
     comparisons: Comparisons
 
     @cached_property
-    def cells(self) -> dict[str, dict[str, Any]]:
+    def cells(self) -> dict[str, PlannedCell]:
         """Return the cells of the plan by their names."""
-        return {cell["cell"]: cell for cell in self.plan["cells"]}
+        return {cell.cell: cell for cell in self.plan.cells}
 
     @cached_property
     def orders(self) -> Orders:
         """Return, by column, the names that the config gives in its order."""
-        found = {name: [c[name] for c in self.plan["cells"]] for name in ("cell", *AXES)}
-        found["workload"] = [w for c in self.plan["cells"] for w in c["workloads"]]
+        found = {name: [getattr(c, name) for c in self.plan.cells] for name in ("cell", *AXES)}
+        found["workload"] = [w for c in self.plan.cells for w in c.workloads]
         return {name: tuple(dict.fromkeys(names)) for name, names in found.items()}
 
 
@@ -142,7 +144,7 @@ def _windows(sweep: Sweep) -> Tidy:
             ),
         ],
         _window_rows(sweep),
-        sweep.plan["sweep"],
+        sweep.plan.sweep,
     )
 
 
@@ -177,7 +179,8 @@ def _place(sweep: Sweep, verdict: Verdict) -> dict[str, Any]:
     """Return what a verdict says of its window; a cell that was not planned has no repeat."""
     flags = " ".join(dict.fromkeys(flag.id for flag in verdict.flags)) or None
     told = {"flags": flags, "repeat": verdict.repeat or None}
-    return _fields(verdict) | {name: sweep.cells[verdict.cell][name] for name in AXES} | told
+    cell = sweep.cells[verdict.cell]
+    return _fields(verdict) | {name: getattr(cell, name) for name in AXES} | told
 
 
 def _cells(sweep: Sweep) -> Tidy:
@@ -199,7 +202,7 @@ def _cells(sweep: Sweep) -> Tidy:
         "a cell, workload and status of its joules, over the repeats",
         [*columns_of(AggregateRow, sweep.orders, leave=NESTED), *statistics],
         map(_cell, (row for aggregate in sweep.aggregates for row in aggregate.rows)),
-        sweep.plan["sweep"],
+        sweep.plan.sweep,
     )
 
 
@@ -225,7 +228,7 @@ def _comparisons(sweep: Sweep) -> Tidy:
         "a pair of cells and workloads, and a metric",
         [*columns[:place], *sides, *columns[place:]],
         map(_pair, sweep.comparisons.comparisons),
-        sweep.plan["sweep"],
+        sweep.plan.sweep,
     )
 
 

@@ -20,7 +20,6 @@ from llm_energy.core.files import read_json, sha256_file, sha256_json
 from llm_energy.environments import registry
 from llm_energy.publish.provenance.provenance import (
     Provenance,
-    backends,
     entries,
     fed_by,
     judged_hashes,
@@ -30,11 +29,14 @@ from llm_energy.records import (
     Aggregate,
     Measurement,
     MetricsTable,
+    Plan,
+    PlannedCell,
     Spec,
     Verdicts,
     check_titles,
     holds_already,
     parse_record,
+    read_plan,
     read_record,
     rows_text,
 )
@@ -81,7 +83,7 @@ def describe(provenance: Provenance, table: str, row: str, root: Path) -> str:
             f"table {table} has no row '{row}': a row is named cell/workload, such as "
             f"{', '.join(map(repr, close)) or 'none; the table is empty'}"
         )
-    plan = read_json(paths.plan(provenance.folder))
+    plan = read_plan(provenance.sweep)
     lines = [f"Table {table}, row {row}", *_shown(provenance, plan, table, row)]
     for cell, workload in rows[row]:
         lines += _of_source(provenance, plan, cell, workload, root)
@@ -90,7 +92,7 @@ def describe(provenance: Provenance, table: str, row: str, root: Path) -> str:
     return "\n".join(lines)
 
 
-def _shown(provenance: Provenance, plan: dict[str, Any], table: str, row: str) -> Iterator[str]:
+def _shown(provenance: Provenance, plan: Plan, table: str, row: str) -> Iterator[str]:
     if table not in TABLES:  # of another version
         return
     sheet = make(_results(provenance.folder, plan), [table])[table].sheet
@@ -102,27 +104,27 @@ def _shown(provenance: Provenance, plan: dict[str, Any], table: str, row: str) -
 
 
 def _of_source(
-    provenance: Provenance, plan: dict[str, Any], cell: str, workload: str, root: Path
+    provenance: Provenance, plan: Plan, cell: str, workload: str, root: Path
 ) -> Iterator[str]:
     """Yield the lines on one cell and workload; a pooled cell stands for those of its backends."""
     for entry in entries(plan, cell):
-        folder, backend = provenance.folder, entry["backend"]
-        yield from ("", f"{entry['cell']}, workload {workload}")
-        if not entry["measurements"]:
-            yield f"  {entry['outcome']}: {entry['reason']}"
+        folder, backend = provenance.folder, entry.backend
+        yield from ("", f"{entry.cell}, workload {workload}")
+        if not entry.measurements:
+            yield f"  {entry.outcome}: {entry.reason}"
             continue
         verdicts = {
             v["measurement"]: v
             for v in read_json(paths.verdicts(folder, backend))["verdicts"]
-            if (v["cell"], v["workload"]) == (entry["cell"], workload)
+            if (v["cell"], v["workload"]) == (entry.cell, workload)
         }
-        for path, spec in zip(entry["measurements"], entry["specs"], strict=True):
+        for path, spec in zip(entry.measurements, entry.specs, strict=True):
             yield from _of_measurement(provenance, path, spec, verdicts.get(path))
         yield from _of_environment(provenance, entry, root)
-        around = [paths.prompts(folder, entry["model"])]
+        around = [paths.prompts(folder, entry.model)]
         arrivals = paths.arrivals(folder)
         around += [arrivals] if str(arrivals) in provenance.files else []
-        around += [paths.manifest(folder, entry["model"]), *(of(folder, backend) for of in STAGES)]
+        around += [paths.manifest(folder, entry.model), *(of(folder, backend) for of in STAGES)]
         yield "  made with"
         yield from (f"    {_file(provenance, str(path))}" for path in around)
 
@@ -144,13 +146,13 @@ def _of_measurement(
     yield f"    spec {_file(provenance, spec)}"
 
 
-def _of_environment(provenance: Provenance, entry: dict[str, Any], root: Path) -> Iterator[str]:
-    lock = provenance.environments.get(entry["backend"])
+def _of_environment(provenance: Provenance, entry: PlannedCell, root: Path) -> Iterator[str]:
+    lock = provenance.environments.get(entry.backend)
     if lock is None:
         yield f"  environment: none of this checkout is that of backend {entry['backend']}"
         return
     yield f"  environment {lock.name}: {lock.path} sha256 {lock.sha256}"
-    there = [path for path in entry["measurements"] if path in provenance.files]
+    there = [path for path in entry.measurements if path in provenance.files]
     recorded = read_record(Measurement, there[0]).host.packages if there else {}
     if not (root / lock.path).is_file() or sha256_file(root / lock.path) != lock.sha256:
         yield "    the lock in this checkout is another one now"
@@ -175,10 +177,10 @@ def _file(provenance: Provenance, path: str) -> str:
     return f"{path} sha256 {provenance.files.get(path, 'unknown')}"
 
 
-def _results(folder: Path, plan: dict[str, Any]) -> Results:
+def _results(folder: Path, plan: Plan) -> Results:
     """Read what the tables of a sweep are made from."""
-    aggregates = [read_record(Aggregate, folder / b / "aggregate.json") for b in backends(plan)]
-    verdicts = [read_record(Verdicts, folder / b / "verdicts.json") for b in backends(plan)]
+    aggregates = [read_record(Aggregate, folder / b / "aggregate.json") for b in plan.backends]
+    verdicts = [read_record(Verdicts, folder / b / "verdicts.json") for b in plan.backends]
     compared, load = folder / "comparisons.json", folder / "load.json"
     return Results(
         tuple(aggregates),
@@ -197,7 +199,7 @@ def verify(provenance: Provenance) -> list[Fault]:
     The stages run again only where all files are as they were, so what they find then is that a
     result was not made by this software from these measurements.
     """
-    plan = read_json(paths.plan(provenance.folder))
+    plan = read_plan(provenance.sweep)
     found = dict(_changed(provenance)) or dict(_broken_links(provenance, plan))
     found = found or dict(_refuted(provenance, plan)) or dict(_not_reproduced(provenance, plan))
     return [Fault(path, what, fed_by(provenance, plan, path)) for path, what in found.items()]
@@ -211,28 +213,27 @@ def _changed(provenance: Provenance) -> Iterator[tuple[str, str]]:
             yield path, f"its SHA-256 is {found}, not {expected} as when the tables were made"
 
 
-def _broken_links(provenance: Provenance, plan: dict[str, Any]) -> Iterator[tuple[str, str]]:
+def _broken_links(provenance: Provenance, plan: Plan) -> Iterator[tuple[str, str]]:
     for path, judged in judged_hashes(provenance.folder, plan):
         if provenance.files.get(path) != judged:
             yield path, f"its verdict was given for a file with the SHA-256 {judged}"
-    for cell in plan["cells"]:
-        for path, spec in zip(cell["measurements"], cell["specs"], strict=True):
-            if path not in provenance.files:
-                continue
-            if not Path(spec).is_file():
-                yield spec, f"it is gone, and {path} was measured by it"
-                continue
-            measured = read_json(path)
-            obeyed = measured.get("spec_sha256") if isinstance(measured, dict) else None
-            if not obeyed or sha256_json(read_json(spec)) == obeyed:
-                continue
-            if not holds_already(spec, parse_record(Spec, measured["spec"], path)):
-                yield spec, f"{path} obeyed a spec with the SHA-256 {obeyed}"
+    for _, _, spec, path in plan.repeats():
+        if path not in provenance.files:
+            continue
+        if not Path(spec).is_file():
+            yield spec, f"it is gone, and {path} was measured by it"
+            continue
+        measured = read_json(path)
+        obeyed = measured.get("spec_sha256") if isinstance(measured, dict) else None
+        if not obeyed or sha256_json(read_json(spec)) == obeyed:
+            continue
+        if not holds_already(spec, parse_record(Spec, measured["spec"], path)):
+            yield spec, f"{path} obeyed a spec with the SHA-256 {obeyed}"
 
 
-def _refuted(provenance: Provenance, plan: dict[str, Any]) -> Iterator[tuple[str, str]]:
+def _refuted(provenance: Provenance, plan: Plan) -> Iterator[tuple[str, str]]:
     """Audit the measurements, and yield those of each backend that contradict themselves."""
-    for backend in backends(plan):
+    for backend in plan.backends:
         found = audit(provenance.sweep, backend, paths.plan(provenance.folder))
         wrong = [text for severity, text in findings([found]) if severity == "invalid"]
         if wrong:
@@ -240,12 +241,12 @@ def _refuted(provenance: Provenance, plan: dict[str, Any]) -> Iterator[tuple[str
             yield place, "\n".join(["measurements do not prove their numbers", *wrong])
 
 
-def _not_reproduced(provenance: Provenance, plan: dict[str, Any]) -> Iterator[tuple[str, str]]:
+def _not_reproduced(provenance: Provenance, plan: Plan) -> Iterator[tuple[str, str]]:
     """Run each stage on what the one before it wrote, and compare."""
     folder = provenance.folder
     again: dict[Path, Any] = {}
     every, judgements = [], []
-    for backend in backends(plan):
+    for backend in plan.backends:
         verdicts = read_record(Verdicts, paths.verdicts(folder, backend))
         metrics = read_record(MetricsTable, paths.metrics(folder, backend))
         audited = audit(provenance.sweep, backend, paths.plan(folder))

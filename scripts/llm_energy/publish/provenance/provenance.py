@@ -5,13 +5,20 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from llm_energy.core.errors import LlmEnergyError
 from llm_energy.core.files import read_json, sha256_file
 from llm_energy.core.git import git_state
 from llm_energy.environments import registry as environments
-from llm_energy.records import SCHEMA_VERSION, Spec, TableSources, read_record
+from llm_energy.records import (
+    SCHEMA_VERSION,
+    Plan,
+    PlannedCell,
+    Spec,
+    TableSources,
+    read_plan,
+    read_record,
+)
 from llm_energy.records.files import paths
 
 
@@ -54,7 +61,7 @@ def trace_back(sweep: str, root: Path) -> Provenance:
     Raises LlmEnergyError where a measurement is not the one that was judged.
     """
     folder = paths.sweep_folder(sweep)
-    plan = read_json(paths.plan(folder))
+    plan = read_plan(sweep)
     files = {str(path): sha256_file(path) for path in _files(folder, plan)}
     for path, judged in judged_hashes(folder, plan):
         if files.get(path) != judged:
@@ -77,30 +84,25 @@ def trace_back(sweep: str, root: Path) -> Provenance:
     )
 
 
-def backends(plan: dict[str, Any]) -> list[str]:
-    """Return the backends of a plan, each once, in its order."""
-    return list(dict.fromkeys(cell["backend"] for cell in plan["cells"]))
-
-
-def judged_hashes(folder: Path, plan: dict[str, Any]) -> Iterator[tuple[str, str]]:
+def judged_hashes(folder: Path, plan: Plan) -> Iterator[tuple[str, str]]:
     """Yield the path of each measurement that has a verdict, and the hash that it was judged by."""
-    for backend in backends(plan):
+    for backend in plan.backends:
         verdicts = read_json(paths.verdicts(folder, backend))["verdicts"]
         found = {v["measurement"]: v["measurement_sha256"] for v in verdicts}
         yield from ((path, sha256) for path, sha256 in found.items() if path)
 
 
-def _files(folder: Path, plan: dict[str, Any]) -> list[Path]:
-    models = sorted({cell["model"] for cell in plan["cells"]})
+def _files(folder: Path, plan: Plan) -> list[Path]:
+    models = sorted({cell.model for cell in plan.cells})
     found = [path for part in (*paths.MEASURED, *paths.MADE) for path in folder.glob(part)]
     found += [f(folder, m) for m in models for f in (paths.manifest, paths.int8_manifest)]
     return sorted(path for path in found if path.is_file() and not paths.is_unread(path))
 
 
-def _locks(plan: dict[str, Any], root: Path) -> Iterator[tuple[str, Lock]]:
+def _locks(plan: Plan, root: Path) -> Iterator[tuple[str, Lock]]:
     """Yield the lock of each backend that has an environment of its own in this checkout."""
-    for backend in backends(plan):
-        specs = (path for c in plan["cells"] if c["backend"] == backend for path in c["specs"])
+    for backend in plan.backends:
+        specs = (repeat.spec for repeat in plan.repeats(backend))
         spec = next((path for path in specs if Path(path).is_file()), None)
         if spec is None:
             continue
@@ -115,7 +117,7 @@ def _locks(plan: dict[str, Any], root: Path) -> Iterator[tuple[str, Lock]]:
             continue
 
 
-def fed_by(provenance: Provenance, plan: dict[str, Any], path: str) -> dict[str, list[str]]:
+def fed_by(provenance: Provenance, plan: Plan, path: str) -> dict[str, list[str]]:
     """Return, by table, the rows that a file feeds."""
     place = Path(path)
     if place == paths.table_sources(provenance.folder):
@@ -132,19 +134,19 @@ def fed_by(provenance: Provenance, plan: dict[str, Any], path: str) -> dict[str,
     return _rows(provenance, fed)
 
 
-def _feeds(place: Path, cell: dict[str, Any], folder: Path) -> bool:
+def _feeds(place: Path, cell: PlannedCell, folder: Path) -> bool:
     """Return whether a file that is no table feeds a cell; what has no cell's name feeds all."""
     if place.is_relative_to(folder.parent / "models"):
-        return place.parent.name == cell["model"]
+        return place.parent.name == cell.model
     if not place.is_relative_to(folder):
         return False
     match place.relative_to(folder).parts:
         case ("specs", name, _) | (_, "measurements", name, _):
-            return name == cell["cell"]
+            return name == cell.cell
         case ("prompts", name):
-            return name.partition(".")[0] == cell["model"]
+            return name.partition(".")[0] == cell.model
         case (backend, "audit.json" | "verdicts.json" | "metrics.json" | "aggregate.json"):
-            return backend == cell["backend"]
+            return backend == cell.backend
     return place.parent == folder  # the plan, the config, the arrivals, the comparisons
 
 
@@ -157,15 +159,15 @@ def _rows(provenance: Provenance, cells: set[str]) -> dict[str, list[str]]:
     return {table: rows for table, rows in found.items() if rows}
 
 
-def entries(plan: dict[str, Any], cell: str) -> list[dict[str, Any]]:
+def entries(plan: Plan, cell: str) -> list[PlannedCell]:
     """Return the entries of the plan behind a cell: its own, or those of pooled backends (a+b)."""
-    return [one for one in plan["cells"] if cell in (one["cell"], _pooled(one, cell))]
+    return [one for one in plan.cells if cell in (one.cell, _pooled(one, cell))]
 
 
-def _pooled(entry: dict[str, Any], cell: str) -> str | None:
+def _pooled(entry: PlannedCell, cell: str) -> str | None:
     """Return ``cell`` where it pools the entry's backend with others."""
-    before, after = f"{entry['model']}--", f"--{entry['precision']}"
+    before, after = f"{entry.model}--", f"--{entry.precision}"
     if not (cell.startswith(before) and cell.endswith(after)):
         return None
     pooled = cell.removeprefix(before).removesuffix(after).split("+")
-    return cell if entry["backend"] in pooled else None
+    return cell if entry.backend in pooled else None

@@ -45,7 +45,7 @@ def render(sources: Sources, figures: list[dict[str, Any]] = ()) -> str:
         print(textwrap.fill(f"The report has no plots: {refused}.", TERMINAL_WIDTH))
         plots = {name: plot | {"reason": plot["reason"] or refused} for name, plot in plots.items()}
     return environment.get_template("report.html.j2").render(
-        sweep=sources.plan["sweep"],
+        sweep=sources.plan.sweep,
         banner=abstract.banner(sources),
         abstract=abstract.abstract(sources),
         warnings=abstract.warnings(sources),
@@ -76,7 +76,7 @@ def page_data(sources: Sources) -> tuple[dict[str, Any], dict[str, dict[str, Any
     rows = content.row_records(sources, described)
     plots = charts.charts(described)
     data = {
-        "sweep": sources.plan["sweep"],
+        "sweep": sources.plan.sweep,
         "large": len(rows) > MOST_DRAWN_AT_ONCE,
         "heads": {name: metric.head for name, metric in METRICS.items()},
         "rows": rows,

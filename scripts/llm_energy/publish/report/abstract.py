@@ -221,8 +221,8 @@ def _estimated(sources: Sources) -> Statement:
 def _missing(sources: Sources) -> Statement:
     """Say which cells gave nothing, and which repeats did not enter."""
     usable = {row.cell for row in sources.rows}
-    cells = sources.plan["cells"]
-    lost = [cell["cell"] for cell in cells if cell["cell"] not in usable]
+    cells = sources.plan.cells
+    lost = [cell.cell for cell in cells if cell.cell not in usable]
     failed = {row.cell: row for row in reversed(sources.every_row) if not row.n}
     kinds = Counter(failed[cell].outcome if cell in failed else "missing" for cell in lost)
     excluded = {(r.cell, r.workload, k): why for r in sources.rows for k, why in r.excluded}

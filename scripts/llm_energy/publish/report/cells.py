@@ -23,21 +23,21 @@ def cell_records(sources: Sources) -> dict[str, dict[str, Any]]:
     """Return the page of each cell: what was asked, its timeline, and where it comes from."""
     most = max(FEWEST, min(MOST, TRACE_POINTS_IN_ALL // max(1, len(sources.repeats))))
     records = {}
-    for cell in sources.plan["cells"]:
+    for cell in sources.plan.cells:
         record = {
-            "cell": cell["cell"],
-            "model": cell["model"],
-            "backend": cell["backend"],
-            "precision": cell["precision"],
-            "planned": cell["outcome"],
-            "reason": cell["reason"],
-            "notes": [note["message"] for note in cell.get("notes", ())],
-            "files": dict(zip(cell["repeats"], cell["measurements"], strict=True)),
+            "cell": cell.cell,
+            "model": cell.model,
+            "backend": cell.backend,
+            "precision": cell.precision,
+            "planned": cell.outcome,
+            "reason": cell.reason,
+            "notes": [note.message for note in cell.notes],
+            "files": dict(zip(cell.repeats, cell.measurements, strict=True)),
         }
-        repeat = sources.repeats.get(cell["cell"])
+        repeat = sources.repeats.get(cell.cell)
         if repeat is not None:
             record |= _repeat_record(repeat, sources, most)
-        records[cell["cell"]] = record
+        records[cell.cell] = record
     return records
 
 

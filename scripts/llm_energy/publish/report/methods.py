@@ -44,11 +44,11 @@ def software(sources: Sources) -> list[tuple[str, str]]:
 
 
 def _design(sources: Sources) -> str:
-    cells = [cell for cell in sources.plan["cells"] if cell["outcome"] == "planned"]
+    cells = sources.plan.planned
     models, precisions = (
-        list(dict.fromkeys(c[axis] for c in cells)) for axis in ("model", "precision")
+        list(dict.fromkeys(getattr(c, axis) for c in cells)) for axis in ("model", "precision")
     )
-    repeats = sorted({len(cell["repeats"]) for cell in cells})
+    repeats = sorted({len(cell.repeats) for cell in cells})
     were = "was" if len(cells) == 1 else "were"
     return (
         f"{counted(len(cells), 'cell')} ({_axis(models, 'model')}, "

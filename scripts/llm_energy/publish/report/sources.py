@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 from llm_energy.analysis.grouping.rows import one_per_place, representatives, with_energy
-from llm_energy.core.files import read_json
 from llm_energy.records import (
     Aggregate,
     AggregateRow,
     Measurement,
     Metrics,
     MetricsTable,
+    Plan,
     Verdict,
     Verdicts,
     check_titles,
@@ -29,7 +28,7 @@ from llm_energy.records.recommendation import Lowest
 class Sources:
     """The records of one sweep. Paths in them are taken relative to ``root``."""
 
-    plan: Mapping[str, Any]
+    plan: Plan
     aggregates: Sequence[Aggregate]
     metrics: Sequence[MetricsTable]
     verdicts: Sequence[Verdicts]
@@ -77,7 +76,7 @@ class Sources:
     @cached_property
     def backends(self) -> list[str]:
         """Return the backends in the order of the plan."""
-        return list(dict.fromkeys(cell["backend"] for cell in self.plan["cells"]))
+        return list(self.plan.backends)
 
     def row_of(self, lowest: Lowest) -> AggregateRow:
         """Return the row that the compare stage found to have the lowest energy."""
@@ -99,7 +98,7 @@ def read_sources(
 ) -> Sources:
     """Read all that the report needs, each file once."""
     return Sources(
-        plan=read_json(plan),
+        plan=read_record(Plan, plan),
         aggregates=[read_record(Aggregate, path) for path in aggregates],
         metrics=[read_record(MetricsTable, path) for path in metrics],
         verdicts=[read_record(Verdicts, path) for path in verdicts],

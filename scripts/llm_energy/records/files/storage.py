@@ -32,12 +32,16 @@ def read_record(cls: type[Record], path: str | Path) -> Record:
 
 
 def parse_record(cls: type[Record], data: Any, path: str | Path) -> Record:
-    """Build a record from the JSON values that were read from ``path``."""
-    found = data.get("schema_version") if isinstance(data, dict) else None
-    if found != SCHEMA_VERSION:
-        raise RecordError(
-            f"{path}: schema_version is {found!r}, this version reads {SCHEMA_VERSION}"
-        )
+    """Build a record from the JSON values that were read from ``path``.
+
+    A record whose version has a default was once written without one.
+    """
+    if isinstance(data, dict):
+        found = data.get("schema_version", getattr(cls, "schema_version", None))
+        if found != SCHEMA_VERSION:
+            raise RecordError(
+                f"{path}: schema_version is {found!r}, this version reads {SCHEMA_VERSION}"
+            )
     return from_dict(cls, data, str(path))
 
 

@@ -27,7 +27,7 @@ from llm_energy.backends.compatibility import (
     translate,
 )
 from llm_energy.core.errors import BackendUnavailable, ConfigError, LlmEnergyError
-from llm_energy.records import SCHEMA_VERSION, MetricsTable
+from llm_energy.records import SCHEMA_VERSION, MetricsTable, Plan
 
 BACKENDS = ("pytorch", "vllm", "tensorrt")
 RUNNABLE = ("pytorch", "vllm")
@@ -464,7 +464,7 @@ def test_a_backend_that_is_not_installed_names_the_command(monkeypatch):
 
 def test_backends_are_pooled_only_against_advice_and_then_marked():
     tables = [MetricsTable(SCHEMA_VERSION, "s", backend, (), ()) for backend in RUNNABLE]
-    plan = {"sweep": "s", "cells": []}
+    plan = Plan(sweep="s", cells=())
     with pytest.raises(LlmEnergyError, match="Mixed backends detected: pytorch, vllm") as error:
         aggregate(tables, plan, {})
     assert "statistically invalid" in str(error.value)

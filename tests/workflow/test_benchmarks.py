@@ -6,7 +6,7 @@ import sys
 from importlib import import_module
 
 import pytest
-from support import builders, coverage_runs, simulated_sweeps
+from support import builders, coverage_runs, simulated_cells, simulated_sweeps
 from support.project import ROOT
 from support.simulated_sweeps import Score
 
@@ -36,6 +36,23 @@ def test_intervals_that_hold_the_truth_too_seldom_or_too_often_are_missed(
     monkeypatch.setattr(coverage_runs, "repeats", lambda truth, seeds: [])
     monkeypatch.setattr(coverage_runs, "share_of_windows_held", lambda known: both(single))
     monkeypatch.setattr(coverage_runs, "share_of_cells_held", lambda known, draws: both(five))
+    monkeypatch.setattr(simulated_cells, "held", lambda kind, seeds: {"gross_energy_j": 0.95})
+    assert benchmark("coverage").main([]) == status
+
+
+@pytest.mark.parametrize(("harder", "status"), [(0.90, 0), (0.89, 1)])
+def test_intervals_that_harder_noise_breaks_are_missed(
+    benchmark, monkeypatch, harder, status
+) -> None:
+    right = dict.fromkeys(("gross_energy_j", "net_energy_j"), 0.95)
+    monkeypatch.setattr(coverage_runs, "repeats", lambda truth, seeds: [])
+    monkeypatch.setattr(coverage_runs, "share_of_windows_held", lambda known: dict(right))
+    monkeypatch.setattr(coverage_runs, "share_of_cells_held", lambda known, draws: dict(right))
+
+    def held(kind, seeds):
+        return {"gross_energy_j": 0.95 if kind.noise is simulated_cells.normal else harder}
+
+    monkeypatch.setattr(simulated_cells, "held", held)
     assert benchmark("coverage").main([]) == status
 
 

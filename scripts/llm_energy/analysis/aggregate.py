@@ -2,21 +2,13 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from llm_energy.analysis.energy.uncertainty import (
-    SENSOR_RELATIVE,
-    drift_standard,
-    with_intervals,
-    without_drift,
-)
-from llm_energy.analysis.grouping.comparability import FIELDS, UNRECORDED
-from llm_energy.analysis.statistics.outliers import outlying
-from llm_energy.analysis.statistics.summary import summarise
+from llm_energy.analysis.energy.summaries import by_name, outliers, summarised
+from llm_energy.analysis.grouping.scopes import Scope, Scopes
 from llm_energy.core.errors import LlmEnergyError
 from llm_energy.records import (
     SCHEMA_VERSION,
@@ -25,37 +17,16 @@ from llm_energy.records import (
     Beside,
     Metrics,
     MetricsTable,
-    Outlier,
     Plan,
     PlannedCell,
     Spec,
-    Statistic,
     Verdict,
     read_record,
 )
 from llm_energy.records.plan import cell_id
-from llm_energy.records.registry.metrics import (
-    FACILITY,
-    GROSS,
-    METRICS,
-    NET,
-    OF_COMPONENT,
-    PER_REQUEST,
-    PER_TOTAL_TOKEN,
-    SPEED,
-    SUMMARISED,
-)
+from llm_energy.records.registry.metrics import SUMMARISED
 
-SEARCHED = (GROSS, NET, SPEED)
 MIXED = "mixed_backends"
-# What the joules of a window are divided by.
-COUNTS: dict[str, Callable[[Metrics], int]] = {
-    **dict.fromkeys([GROSS, NET, FACILITY, *OF_COMPONENT.values()], lambda row: row.output_tokens),
-    PER_TOTAL_TOKEN: lambda row: row.prompt_tokens + row.output_tokens,
-    PER_REQUEST: lambda row: row.requests,
-}
-# The conditions that all repeats of a row share, or else it has no interval.
-ONE_MACHINE = ("boards", "host", "driver", "hardware", "power_limit_w", "engine", "configuration")
 DRAWN = ("poisson", "gamma")  # the modes of traffic whose arrivals are random
 ONE_DRAW = "the arrivals of these repeats, which are all one draw"
 OTHER_PROMPTS = "prompts of the same kind, drawn anew for each block"
@@ -112,6 +83,7 @@ def aggregate(
     given = [row for found in rows.values() for row in found]
     _refuse_duplicates(given)
     _refuse_a_mixture_of_simulated_and_real(given)
+    scopes = None if mixed else Scopes(tables, plan.pool_machines)
     result = [
         row
         for place, planned in places.items()
@@ -122,17 +94,9 @@ def aggregate(
             rows.get(place, []),
             without.get(place, []),
             beside.get(place, []),
+            scopes,
         )
     ]
-    if not mixed:
-        held = {
-            (table_row.measurement, table_row.workload): table.conditions.get(
-                table_row.conditions or "", {}
-            )
-            for table in tables
-            for table_row in table.rows
-        }
-        result = [_like(row, held) for row in result]
     if mixed:  # unlike on purpose, and marked
         result = [replace(row, flags=(*row.flags, MIXED)) for row in result]
     return Aggregate(
@@ -198,6 +162,7 @@ def _rows_of(
     rows: list[Metrics],
     without: list[Verdict],
     beside: list[Beside],
+    scopes: Scopes | None,
 ) -> list[AggregateRow]:
     """Return a row per energy status and set of components, or the one that says why there is none.
 
@@ -222,19 +187,20 @@ def _rows_of(
                 components=(),
                 n=0,
                 degraded=0,
-                statistics=_by_name([one.values for one in beside]),
+                statistics=by_name([one.values for one in beside]),
                 excluded=tuple(sorted(lost)),
                 flags=(),
                 hosts=(),
                 measurements=tuple(dict.fromkeys(v.measurement for v in without if v.measurement)),
                 not_needed=not_needed,
-                latencies_s=_by_name([one.latencies_s for one in beside]),
+                latencies_s=by_name([one.latencies_s for one in beside]),
             )
         ]
     result = []
     for _, status, components in kinds:
         own = [r for r in rows if (r.energy_status, r.components) == (status, components)]
         others = {r.repeat for r in rows} - {r.repeat for r in own}
+        scope = scopes.of(own) if scopes else Scope(None)
         other = f"not {status} for {', '.join(components)}"
         result.append(
             AggregateRow(
@@ -246,7 +212,9 @@ def _rows_of(
                 components=components,
                 n=len(own),
                 degraded=sum(r.verdict == "degraded" for r in own),
-                statistics={name: _summarise(own, name) for name in SUMMARISED},
+                statistics={
+                    name: scope.bare(summarised(own, name, scope.groups)) for name in SUMMARISED
+                },
                 excluded=tuple(sorted([*lost, *((repeat, other) for repeat in others)])),
                 flags=tuple(sorted({flag for r in own for flag in r.flags})),
                 hosts=tuple(sorted({r.hostname for r in own})),
@@ -255,44 +223,32 @@ def _rows_of(
                 simulated=own[0].simulated,
                 not_needed=not_needed,
                 assumptions=tuple(
-                    dict.fromkeys([*(text for r in own for text in r.assumptions), *_draws(own)])
+                    dict.fromkeys(
+                        [
+                            *scope.told,
+                            *(text for r in own for text in r.assumptions),
+                            *_draws(own),
+                        ]
+                    )
                 ),
                 model_notes=tuple(dict.fromkeys(text for r in own for text in r.model_notes)),
                 traffic=own[0].traffic,
                 work=own[0].work,
-                latencies_s=_latencies(own),
+                latencies_s={
+                    name: scope.bare(one)
+                    for name, one in by_name(
+                        [r.latencies_s for r in own], [scope.groups.get(r.measurement) for r in own]
+                    ).items()
+                },
                 bias_bound_percent=_bias_bound_percent(own),
-                outliers=tuple(_outliers(own)),
+                outliers=tuple(
+                    replace(one, without=scope.bare(one.without))
+                    for one in outliers(own, scope.groups)
+                ),
+                interval_scope=scope.name,
             )
         )
     return result
-
-
-def _like(row: AggregateRow, held: dict[tuple[str, str], dict[str, str]]) -> AggregateRow:
-    """Take the intervals off a row whose repeats are of unlike machines, and say which.
-
-    How far such repeats lie apart says how unlike the machines are, not what another repeat gives.
-    """
-    conditions = [held.get((name, row.workload), {}) for name in row.measurements]
-    unlike = []
-    for name in ONE_MACHINE:
-        values = dict.fromkeys(known.get(name, UNRECORDED) for known in conditions)
-        if len(values) > 1:
-            unlike.append(f"{FIELDS[name].title}: {' and '.join(values)}")
-    if not unlike or row.n < 2:
-        return row
-    told = f"no interval, since the repeats differ in {'; '.join(unlike)}; measure all on one"
-    return replace(
-        row,
-        statistics={name: _bare(one) for name, one in row.statistics.items()},
-        latencies_s={name: _bare(one) for name, one in row.latencies_s.items()},
-        outliers=tuple(replace(one, without=_bare(one.without)) for one in row.outliers),
-        assumptions=(told, *row.assumptions),
-    )
-
-
-def _bare(one: Statistic) -> Statistic:
-    return Statistic(one.n, one.mean, one.sd, None, None)
 
 
 def _bias_bound_percent(rows: list[Metrics]) -> float | None:
@@ -310,86 +266,6 @@ def _draws(rows: list[Metrics]) -> Iterator[str]:
         yield ONE_DRAW
     if len(prompts) > 1:
         yield OTHER_PROMPTS
-
-
-def _latencies(rows: list[Metrics]) -> dict[str, Statistic]:
-    """Summarise each quantile over the repeats that have it."""
-    return _by_name([row.latencies_s for row in rows])
-
-
-def _by_name(repeats: Sequence[Mapping[str, float]]) -> dict[str, Statistic]:
-    names = dict.fromkeys(name for one in repeats for name in one)
-    return {name: summarise([one[name] for one in repeats if name in one]) for name in names}
-
-
-def _summarise(rows: list[Metrics], name: str) -> Statistic:
-    """Summarise one metric over repeats; measured energies get what their counters leave open."""
-    rows = [row for row in rows if getattr(row, name) is not None]
-    if rows and name == OF_COMPONENT.get("+".join(rows[0].components)):
-        name = GROSS  # the only component's joules are all there are, with the same interval
-    found = summarise(_values(rows, name))
-    if not rows or any(row.counter_lag_j is None or not row.gross_energy_j for row in rows):
-        return found
-    kind = METRICS[name].kind
-    if kind == "steady_state":  # it begins and ends amid the same work, so no lag is expected of it
-        return with_intervals(found, sensor_relative=SENSOR_RELATIVE)
-    if kind == "gross":
-        scales = [getattr(row, name) / row.gross_energy_j for row in rows]
-        standards_j = [row.gross_energy_standard_uncertainty_j for row in rows]
-        drifts_j = excesses_j = [0.0] * len(rows)
-    elif kind == "net":
-        scales = [1.0 if name == "net_energy_j" else 1 / row.output_tokens for row in rows]
-        drifts_j = [(row.loaded_idle_drift_w or 0.0) * row.duration_s for row in rows]
-        excesses_j = [(row.loaded_idle_excess_w or 0.0) * row.duration_s for row in rows]
-        standards_j = [
-            without_drift(row.net_energy_standard_uncertainty_j, drift_j)
-            for row, drift_j in zip(rows, drifts_j, strict=True)
-        ]
-    else:
-        return found
-    lag = _mean_of([row.counter_lag_j for row in rows], scales)
-    scaled = [standard_j * scale for standard_j, scale in zip(standards_j, scales, strict=True)]
-    return with_intervals(
-        found,
-        window=math.hypot(*scaled) / math.sqrt(len(rows)),
-        drift=drift_standard(_mean_of(drifts_j, scales)),
-        bias=lag - _mean_of(excesses_j, scales),  # a counter too small, an idle power too small
-        sensor_relative=SENSOR_RELATIVE,
-    )
-
-
-def _values(rows: list[Metrics], name: str) -> list[float]:
-    """Return one value a repeat, whose mean is the cell's.
-
-    Windows of timed traffic hold unequal numbers of tokens, and the mean of their quotients is more
-    than what traffic of the kind takes in the long run: the one with few tokens weighs as much as
-    the others. There the mean is all joules over all tokens, and a repeat's value is that mean plus
-    what its joules are above it, over the mean tokens, so that their scatter is that of the ratio
-    (W. G. Cochran, Sampling Techniques, 3rd ed. 1977, section 6.4).
-    """
-    values = [getattr(row, name) for row in rows]
-    counts = COUNTS.get(name)
-    if counts is None or not rows or rows[0].traffic is None:
-        return values
-    weights = [counts(row) for row in rows]
-    mean_count = math.fsum(weights) / len(weights)
-    ratio = math.fsum(v * n for v, n in zip(values, weights, strict=True)) / math.fsum(weights)
-    return [ratio + (v - ratio) * n / mean_count for v, n in zip(values, weights, strict=True)]
-
-
-def _outliers(rows: list[Metrics]) -> Iterator[Outlier]:
-    """Flag repeats far from the others, with the summary that the others alone would give."""
-    if len({row.repeat for row in rows}) < len(rows):
-        return  # pooled backends, whose repeats are of unlike systems
-    for name in SEARCHED:
-        values = {row.repeat: v for row in rows if (v := getattr(row, name)) is not None}
-        if far := outlying(values):
-            rest = [row for row in rows if row.repeat not in far]
-            yield Outlier(name, far, _summarise(rest, name))
-
-
-def _mean_of(values_j: Sequence[float], scales: Sequence[float]) -> float:
-    return math.fsum(v * s for v, s in zip(values_j, scales, strict=True)) / len(scales)
 
 
 def _why(verdict: Verdict) -> str:

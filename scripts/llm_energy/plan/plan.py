@@ -101,6 +101,7 @@ def make_plan(sweep: Sweep, engine: Callable[[BackendEntry], Engine]) -> Plannin
         sweep=sweep.name,
         device=sweep.device,
         allow_mixed_backends=sweep.policy.allow_mixed_backends,
+        pool_machines=sweep.policy.pool_machines,
         recommendation=sweep.recommendation,
         cells=tuple(cells),
     )

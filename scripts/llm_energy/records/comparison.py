@@ -69,9 +69,11 @@ class Comparison:
     correction over the family. ``smallest_detectable_percent`` is the true difference that would be
     found in 4 of 5 such sweeps, correction included. ``log_sd`` is the standard deviation of the
     paired log-ratios, ``degrees_of_freedom`` those of the interval. All of them are None without
-    two pairs. ``differs`` says, for ``not_comparable``, which fields differ. ``verdict`` is the
-    result in words, ``notes`` what a reader must know to use it. A throughput or latency has no
-    ``energy_status`` and no ``components``.
+    two pairs. ``scope`` says what the interval speaks for: the one ``session`` of its blocks, or
+    other ``sessions`` like these, of which each counts once. ``differs`` says, for
+    ``not_comparable``, which fields differ. ``verdict`` is the result in words, ``notes`` what a
+    reader must know to use it. A throughput or latency has no ``energy_status`` and no
+    ``components``.
     """
 
     contrast: Contrast
@@ -96,6 +98,7 @@ class Comparison:
     log_sd: float | None
     degrees_of_freedom: float | None
     notes: tuple[str, ...]
+    scope: Literal["session", "sessions"] | None = None
 
 
 @dataclass(frozen=True)

@@ -74,6 +74,7 @@ class Plan:
     sweep: str
     device: str | None = None
     allow_mixed_backends: bool = False
+    pool_machines: bool = False
     recommendation: dict[str, float | None] = field(default_factory=dict)
     cells: tuple[PlannedCell, ...]
 

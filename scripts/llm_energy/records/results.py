@@ -11,6 +11,8 @@ from llm_energy.records.window import Outcome, Status
 VerdictWord = Literal["valid", "degraded", "invalid"]
 Severity = Literal["note", "warning", "invalid"]
 
+IntervalScope = Literal["session", "sessions", "machines"]
+
 
 @dataclass(frozen=True)
 class Flag:
@@ -287,7 +289,9 @@ class AggregateRow:
     beside the joules. ``flags`` and ``assumptions`` are those of any repeat.
     ``not_needed`` repeats were left out on purpose, the interval being narrow enough without them.
     ``outliers`` are repeats far from the others, by metric. ``bias_bound_percent`` is the largest
-    of any repeat's verdict.
+    of any repeat's verdict. ``interval_scope`` says what the intervals over repeats speak for: the
+    one ``session`` of the repeats, or other ``sessions`` or ``machines`` like these, of which each
+    counts once; None where there is no such interval.
     """
 
     cell: str
@@ -317,6 +321,7 @@ class AggregateRow:
     latencies_s: dict[str, Statistic] = field(default_factory=dict)
     outliers: tuple[Outlier, ...] = ()
     bias_bound_percent: float | None = None
+    interval_scope: IntervalScope | None = None
 
 
 @dataclass(frozen=True)

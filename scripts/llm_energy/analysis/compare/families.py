@@ -36,7 +36,10 @@ TITLES = {
     "backend": "between backends",
     "choice": "against the chosen one",
 }
-REMEDY = "Raise protocol.repeats: the added blocks measure both cells in one session"
+REMEDY = (
+    "Raise protocol.repeats: the added blocks measure both cells in one session. A cell that is "
+    "added later takes an anchor, one of the earlier cells, that is measured again beside it"
+)
 
 
 def compare(pairs: Iterable[Pair]) -> tuple[list[Comparison], list[Family]]:
@@ -167,6 +170,7 @@ def _comparison(
         smallest_detectable_percent=(
             smallest_detectable_percent(test, ratio.n, compared) if test else None
         ),
+        scope="sessions" if len(pair.sessions) > 1 else "session" if test else None,
         log_sd=math.sqrt(ratio.variance) if ratio and ratio.degrees else None,
         degrees_of_freedom=test.degrees if test else None,
         notes=tuple(_notes(pair)),
@@ -229,6 +233,8 @@ def _notes(pair: Pair) -> Iterable[str]:
             yield f"{series.cell}: {share} ({', '.join(flags)})"
         for k in series.outliers(pair.metric):
             yield f"{series.cell}: repeat {k} is an outlier"
+    if len(pair.sessions) > 1:
+        yield f"over {len(pair.sessions)} sessions, of which each counts once"
     gpus = {pair.reference.conditions[k].get("boards") for k in pair.logs}
     if len(gpus) > 1:
         yield f"blocks of {len(gpus)} different sets of GPUs"

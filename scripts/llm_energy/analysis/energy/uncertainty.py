@@ -159,7 +159,9 @@ def with_intervals(
     With ``sensor_relative`` there is an absolute interval as well.
     """
     n, mean = statistic.n, statistic.mean
-    if n >= 2 and (window is None or not _scatter_too_little(statistic, window)):
+    if statistic.standard_uncertainty is not None:  # of several sessions or machines
+        own = (statistic.standard_uncertainty, statistic.degrees_of_freedom)
+    elif n >= 2 and (window is None or not _scatter_too_little(statistic, window)):
         own = (serial_guard(n) * statistic.sd / math.sqrt(n), n - 1.0)
     elif n >= 1 and window is not None:
         own = (window / math.sqrt(n), math.inf)

@@ -81,6 +81,7 @@ class Policy:
     allow_mixed_backends: bool
     ignore_backend_warnings: bool
     same_node_per_block: bool
+    pool_machines: bool = False
     measure_again: tuple[str, ...] = ()
 
 

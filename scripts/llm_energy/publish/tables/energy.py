@@ -76,7 +76,9 @@ EXPLANATION = (
     "J/output token is the gross energy of the window over its output tokens: the mean over n "
     "repeats ± half its 95 % interval, for comparisons on one GPU. With one repeat the interval "
     "is the meter's alone, and an estimate has none; with two it is wide because two repeats say "
-    "little. It takes repeats as independent, their scatter as normal, and speaks of this session. "
+    "little. It allows for repeats that are correlated by up to 0.3, takes their scatter as "
+    "normal, and speaks of the one session that they were measured in (one host, one boot, no "
+    "pause of more than six hours), unless a note names several. "
     "Net is gross minus the power of the loaded, idle model times the window. CPU and "
     "memory joules include every process of the host. tok/s counts output tokens; service TTFT is "
     "the time from the begin of service to the first token; TTFT is from when a request was due, "
@@ -84,7 +86,9 @@ EXPLANATION = (
     "interval. Each backend stands by itself. ± is for the sweep's own prompts unless a note says "
     "that they were drawn anew."
 )
-BEYOND = "± is for comparisons on one GPU; energy.md has the absolute intervals."
+BEYOND = (
+    "± is for comparisons on one GPU, within one session; energy.md has the absolute intervals."
+)
 
 
 def table(results: Results) -> Table:

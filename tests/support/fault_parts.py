@@ -192,6 +192,11 @@ def filling(measurement: Measurement) -> dict[str, Any]:
     return {"traffic": replace(measurement.windows[0].traffic, in_flight=(0, 99))}
 
 
+def miscounted(measurement: Measurement) -> dict[str, Any]:
+    counts = {"server_output_tokens": 129, "returned_output_tokens": 128}
+    return {"events": measurement.windows[0].events | counts}
+
+
 def hosted(**changes: Any) -> Callable[[Measurement], Measurement]:
     return lambda m: replace(m, host=replace(m.host, **changes))
 

@@ -13,7 +13,7 @@ TEST_TOOLS = latex chromium slurm
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .SECONDARY:
-.PHONY: help demo paper audit verify export doctor report envs test lint format bench locks clean tools test-envs test-tools \
+.PHONY: help demo paper audit verify export doctor report envs test lint format bench locks pictures clean tools test-envs test-tools \
  
 
 DEV = .venvs/dev/bin
@@ -127,6 +127,11 @@ bench: envs tools ## measure what the pipeline itself costs (after make demo, on
 
 locks: .venvs/uv/.installed ## make envs/*.txt and envs/*.yaml anew from envs/*.in
 	@UV_FIND_LINKS=$(CPU_LINKS) $(PYTHON) scripts/lock.py --uv $(UV)
+
+PICTURED = h100-llama-3.1-8b-vllm
+pictures: tools test-tools ## make the pictures of the README again, from an archived sweep
+	@$(MAKE) --no-print-directory paper ARCHIVE=docs/measurements/$(PICTURED).tar.gz
+	@$(DEV)/python tests/support/pictures.py paper/$(PICTURED)/results/*
 
 clean: ## remove the environments and caches; results/ is never touched
 	rm -rf .venvs .pytest_cache .ruff_cache .hypothesis

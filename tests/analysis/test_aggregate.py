@@ -417,3 +417,17 @@ def test_the_joules_per_token_of_timed_traffic_are_all_joules_over_all_tokens():
     assert timed.statistics[GROSS].sd == pytest.approx(statistics.stdev(residuals) / 500)
     [offline] = summed([replace(row, traffic=None) for row in rows])
     assert offline.statistics[GROSS].mean == pytest.approx((11 + 3.5 + 2) / 3)
+
+
+@pytest.mark.parametrize(("traffic", "has"), [("poisson", False), ("constant", True), (None, True)])
+def test_the_outermost_quantiles_of_drawn_traffic_have_no_interval(traffic, has):
+    rows = [
+        builders.metrics(
+            0.4, k, traffic=traffic, latencies_s={"ttft_p50": 1.0 + k, "ttft_p99": 2.0 + k}
+        )
+        for k in (1, 2)
+    ]
+    found = summed(rows)[0].latencies_s
+    assert found["ttft_p50"].ci_low is not None
+    assert (found["ttft_p99"].ci_low is not None) == has
+    assert found["ttft_p99"].mean == pytest.approx(3.5)

@@ -5,9 +5,10 @@ counter is all that errs, then where whole runs differ by more than that. Prints
 energy and for joules per output token, the share of intervals that hold the truth: those of single
 repeats, and those of cells of five. Then draws cells with noise that the intervals do not assume,
 of one session and of several, and aggregates them as the pipeline does. The exit status says
-whether the floors hold: between 93 and 97 % of independent, normal repeats, at least 90 % of the
-harder kinds. Net energy may hold the truth more often where the counter dominates, and of single
-repeats, since the slope of the idle power is then a guess that the interval allows for.
+whether the floors hold, as far as so many draws tell: between 93 and 97 % of independent, normal
+repeats, at least 90 % of the harder kinds. Net energy may hold the truth more often where the
+counter dominates, and of single repeats, since the slope of the idle power is then a guess that
+the interval allows for.
 
     make bench runs it; it needs no hardware.
 """
@@ -15,6 +16,7 @@ repeats, since the slope of the idle power is then a guess that the interval all
 from __future__ import annotations
 
 import argparse
+import math
 import sys
 from pathlib import Path
 
@@ -64,8 +66,9 @@ def main(argv: list[str] | None = None) -> int:
         f"{min(shares):.1%} to {max(shares):.1%} (from {LEAST_HELD:.0%} to {MOST_HELD:.0%}); what "
         f"is harder at least {min(low):.1%} ({LEAST_OF_HARDER:.0%})"
     )
-    wrong = min(shares) < LEAST_HELD or max(shares) > MOST_HELD
-    return int(wrong or min(low) < LEAST_OF_HARDER)
+    error = 2 * math.sqrt(0.05 * 0.95 / count)  # of a share, two standard deviations
+    wrong = min(shares) + error < LEAST_HELD or max(shares) - error > MOST_HELD
+    return int(wrong or min(low) + error < LEAST_OF_HARDER)
 
 
 if __name__ == "__main__":

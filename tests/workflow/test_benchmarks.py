@@ -61,9 +61,10 @@ def test_intervals_of_traffic_that_hold_its_long_run_cost_too_seldom_or_too_ofte
     benchmark, monkeypatch, held, status
 ) -> None:
     module = benchmark("traffic_coverage")
-    monkeypatch.setattr(module, "measured", lambda rate_per_s, block: builders.metrics())
-    monkeypatch.setattr(module, "held", lambda rows, truth_j: held)
-    assert module.main(["--sweeps", "500"]) == status
+    monkeypatch.setattr(module, "measured", lambda rate_per_s, block: (builders.metrics(), {}))
+    monkeypatch.setattr(module, "truths", lambda known: {module.GROSS: 0.5})
+    monkeypatch.setattr(module, "shares", lambda rows, truth, sweeps: {module.GROSS: (held, 500)})
+    assert module.main(["--blocks", "1"]) == status
 
 
 HARD = Score(0.94, 0.11, 0.09)  # what noise may do that the method does not assume

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from llm_energy.analysis.energy.summaries import by_name, outliers, summarised
-from llm_energy.analysis.grouping.scopes import Scope, Scopes
+from llm_energy.analysis.grouping.scopes import Scope, Scopes, bare
 from llm_energy.core.errors import LlmEnergyError
 from llm_energy.records import (
     SCHEMA_VERSION,
@@ -20,6 +20,7 @@ from llm_energy.records import (
     Plan,
     PlannedCell,
     Spec,
+    Statistic,
     Verdict,
     read_record,
 )
@@ -28,6 +29,8 @@ from llm_energy.records.registry.metrics import SUMMARISED
 
 MIXED = "mixed_backends"
 DRAWN = ("poisson", "gamma")  # the modes of traffic whose arrivals are random
+# Too few requests of a block lie beyond them, so that their mean over blocks is too small.
+BIASED = ("_p95", "_p99")
 ONE_DRAW = "the arrivals of these repeats, which are all one draw"
 OTHER_PROMPTS = "prompts of the same kind, drawn anew for each block"
 
@@ -234,12 +237,7 @@ def _rows_of(
                 model_notes=tuple(dict.fromkeys(text for r in own for text in r.model_notes)),
                 traffic=own[0].traffic,
                 work=own[0].work,
-                latencies_s={
-                    name: scope.bare(one)
-                    for name, one in by_name(
-                        [r.latencies_s for r in own], [scope.groups.get(r.measurement) for r in own]
-                    ).items()
-                },
+                latencies_s=_latencies(own, scope),
                 bias_bound_percent=_bias_bound_percent(own),
                 outliers=tuple(
                     replace(one, without=scope.bare(one.without))
@@ -249,6 +247,21 @@ def _rows_of(
             )
         )
     return result
+
+
+def _latencies(rows: list[Metrics], scope: Scope) -> dict[str, Statistic]:
+    """Summarise each quantile over the repeats that have it.
+
+    Where arrivals are drawn, the outermost have no interval: it would hold what all requests wait
+    in the long run in fewer than 90 % of cases.
+    """
+    groups = [scope.groups.get(row.measurement) for row in rows]
+    found = by_name([row.latencies_s for row in rows], groups)
+    drawn = rows[0].traffic in DRAWN
+    return {
+        name: bare(one) if drawn and name.endswith(BIASED) else scope.bare(one)
+        for name, one in found.items()
+    }
 
 
 def _bias_bound_percent(rows: list[Metrics]) -> float | None:

@@ -43,7 +43,7 @@ class Scope:
 
         How far they lie apart says how unlike the machines are, not what another repeat gives.
         """
-        return Statistic(found.n, found.mean, found.sd, None, None) if self.unlike else found
+        return bare(found) if self.unlike else found
 
 
 class Scopes:
@@ -89,6 +89,11 @@ class Scopes:
 
     def _values(self, rows: Iterable[Metrics], name: str) -> list[str]:
         return list(dict.fromkeys(self._condition(row, name) for row in rows))
+
+
+def bare(found: Statistic) -> Statistic:
+    """Return a statistic without its intervals."""
+    return Statistic(found.n, found.mean, found.sd, None, None)
 
 
 def _several(name: IntervalScope, rows: Sequence[Metrics], groups: dict[str, str]) -> Scope:

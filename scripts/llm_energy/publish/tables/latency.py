@@ -47,7 +47,9 @@ EXPLANATION = (
     "there to the first token. TPOT is the time from first to last token over the tokens after the "
     "first. ITL is the gap between two tokens of a request; its quantiles are over tokens, within "
     "half a percent, all others over requests. Each repeat gives one quantile; shown is the mean "
-    "over n repeats ± half its 95 % interval. A quantile that the requests of a repeat do not "
+    "over n repeats ± half its 95 % interval. Where arrivals are drawn, p95 and p99 have none: too "
+    "few requests of a repeat lie beyond them, so that their mean is too small. A quantile that "
+    "the requests of a repeat do not "
     "reach is left out: p99 takes 100 of them, p95 20, p90 10. Offline, all requests are due at "
     "the start of a pass; served/s counts the requests that were served in a second."
 )

@@ -15,11 +15,11 @@ from pathlib import Path
 from typing import Any
 
 from llm_energy.core.errors import RecordError
-from llm_energy.core.files import is_written, read_json, sha256_file, sha256_json, write_json
+from llm_energy.core.files import is_written, read_json, sha256_file, sha256_json
 from llm_energy.core.serialize import to_dict
 from llm_energy.inputs import currency
 from llm_energy.plan.plan import Planning
-from llm_energy.records import Plan, holds_already
+from llm_energy.records import Plan, holds_already, write_record
 from llm_energy.records.files import paths
 from llm_energy.records.files.attempts import put_aside
 
@@ -94,7 +94,7 @@ class Pending:
         waited_for = {Path(path.replace("{sweep}", self.sweep)) for path in self.outputs()}
         for path, value in self.files.items():
             new = path.relative_to(self.folder) in waited_for
-            write_json(path.with_name(f"{path.name}.new") if new else path, value)
+            write_record(path.with_name(f"{path.name}.new") if new else path, value)
 
 
 def bring_back(folders: Iterable[Path]) -> int:
@@ -113,26 +113,26 @@ def bring_back(folders: Iterable[Path]) -> int:
 
 
 def changes(made: Planning, folder: Path) -> dict[Path, Any]:
-    """Return the grid, each spec and each prompt request that ``folder`` lacks or has otherwise.
+    """Return as records what of grid, specs and requests ``folder`` lacks or has otherwise.
 
     A spec that an older version wrote stays if it says the same, and so do its measurements.
     """
     specs = {folder / path: spec for path, spec in made.specs.items()}
-    changed = {p: to_dict(spec) for p, spec in specs.items() if not holds_already(p, spec)}
+    changed = {p: spec for p, spec in specs.items() if not holds_already(p, spec)}
     others: dict[Path, Any] = {
-        folder / paths.prompt_request(made.plan.folder, model): to_dict(request)
+        folder / paths.prompt_request(made.plan.folder, model): request
         for model, request in made.prompt_requests.items()
     }
     if made.arrivals.timed:
-        others[folder / paths.arrivals(made.plan.folder)] = to_dict(made.arrivals)
-    others[folder / paths.plan(made.plan.folder)] = to_dict(made.plan)
-    return changed | {p: value for p, value in others.items() if not is_written(p, value)}
+        others[folder / paths.arrivals(made.plan.folder)] = made.arrivals
+    others[folder / paths.plan(made.plan.folder)] = made.plan
+    return changed | {p: one for p, one in others.items() if not is_written(p, to_dict(one))}
 
 
 def write_plan(made: Planning, folder: Path) -> None:
     """Write the grid, every spec and every prompt request below ``folder``, where they changed."""
-    for path, value in changes(made, folder).items():
-        write_json(path, value)
+    for path, record in changes(made, folder).items():
+        write_record(path, record)
 
 
 def pending(

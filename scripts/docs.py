@@ -18,6 +18,7 @@ from typing import Any
 import architecture
 
 from llm_energy.analysis.checks import CATALOGUE, EXPLAINED, GROUPS, Check
+from llm_energy.backends.arguments import ARGUMENTS
 from llm_energy.backends.compatibility import matrix
 from llm_energy.core.cli import run
 from llm_energy.core.errors import LlmEnergyError
@@ -289,9 +290,19 @@ SINGLE = ("model_name", "backend", "fp_precision", "quantization")
 
 
 def config_table(section: str) -> str:
-    """Return Markdown table of one top-level key; ``sweep`` and ``single`` are the top level."""
+    """Return Markdown table of one top-level key; ``sweep`` and ``single`` are the top level.
+
+    ``arguments`` are those of the engines that an entry of ``backends`` may set.
+    """
     rows = ["| key | allowed | default | meaning |", "|---|---|---|---|"]
-    if section in ("sweep", "single"):
+    if section == "arguments":
+        rows = ["| argument | engine | allowed |", "|---|---|---|"]
+        rows += [
+            f"| `{name}` | `{engine}` | {argument.allowed} |"
+            for engine, known in ARGUMENTS.items()
+            for name, argument in known.items()
+        ]
+    elif section in ("sweep", "single"):
         for key, value in schema()["properties"].items():
             if (section == "single") == (key in SINGLE or key in _parameters()):
                 rows.append(

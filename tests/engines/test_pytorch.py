@@ -12,6 +12,7 @@ import pytest
 from support.subject import PROMPT, Subject
 
 from llm_energy.backends import base
+from llm_energy.backends.arguments import ARGUMENTS
 from llm_energy.backends.pytorch import backend, batches, weights
 from llm_energy.backends.pytorch import compiled as pytorch_compiled
 from llm_energy.core.errors import OutOfMemory, Unsupported
@@ -38,12 +39,12 @@ def load(tiny_folder):
     """Return a function that loads the tiny model with changed native arguments."""
     engines = []
 
-    def load_with(device="auto", **engine):
+    def load_with(device="auto", arguments=None, **engine):
         native = {"flow": "eager", "dtype": "bfloat16", "quantization": None}
         native |= {"device_map": None, "tp_plan": None}
         spec = Spec(
             SCHEMA_VERSION, "s", "c", "tiny", "pytorch", "p", 1, 1, device, native | engine,
-            (), (), Protocol(), MeterSettings(),
+            (), (), Protocol(), MeterSettings(), arguments=arguments or {},
         )  # fmt: skip
         engines.append(base.create("pytorch"))
         return engines[-1].load(spec, tiny_folder)
@@ -51,6 +52,12 @@ def load(tiny_folder):
     yield load_with
     for engine in engines:
         engine.close()
+
+
+@pytest.mark.parametrize("kernel", ARGUMENTS["pytorch"]["attn_implementation"].choices)
+def test_an_argument_of_the_entry_is_read_back_from_the_loaded_model(load, kernel):
+    asked = {"attn_implementation": kernel}
+    assert load(arguments=asked)["arguments"] == asked
 
 
 # batches

@@ -9,6 +9,7 @@ import logging
 import os
 import shutil
 import threading
+import typing
 import weakref
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ import pytest
 from support import tiny_model
 from support.subject import parameters
 
+from llm_energy.backends.arguments import ARGUMENTS
 from llm_energy.backends.engine_errors import outcome
 from llm_energy.backends.served.server import ServerFailure
 from llm_energy.backends.vllm.backend import Backend
@@ -96,6 +98,32 @@ def small(tiny_folder: Path):
     engine.load(spec(block_size=BLOCK_TOKENS, num_gpu_blocks_override=5), tiny_folder)
     yield engine
     engine.close()
+
+
+def test_the_arguments_that_an_entry_may_set_are_the_engine_s_own():
+    from vllm.engine.arg_utils import EngineArgs
+
+    types = {field.name: field.type for field in dataclasses.fields(EngineArgs)}
+    plain = {"boolean": bool, "integer": int, "number": float}
+    for name, argument in ARGUMENTS["vllm"].items():
+        found = types[name]
+        kinds = typing.get_args(found) or (found,)
+        assert argument.choices == kinds if argument.choices else plain[argument.type] in kinds, (
+            name
+        )
+
+
+def test_every_argument_is_read_back_from_the_loaded_engine(unloaded, tiny_folder):
+    asked = {
+        "block_size": 2 * BLOCK_TOKENS,
+        "enable_chunked_prefill": False,
+        "enable_prefix_caching": True,
+        "max_num_batched_tokens": 1024,
+        "max_model_len": 256,
+    }
+    used = unloaded.load(spec(**asked), tiny_folder)["arguments"]
+    assert used.keys() == ARGUMENTS["vllm"].keys()
+    assert {name: used[name] for name in asked} == asked
 
 
 @pytest.fixture

@@ -91,6 +91,16 @@ def test_several_entries_of_one_engine_have_cells_of_their_own(tmp_path):
     ]
 
 
+def test_arguments_of_an_entry_reach_the_engine_and_nothing_else(tmp_path):
+    entry = {"id": "vllm-64", "engine": "vllm", "arguments": {"block_size": 64}}
+    made = make(tmp_path, backends=["vllm", entry])
+    plain, variant = made.specs.values()
+    assert variant.engine == plain.engine | {"block_size": 64}
+    assert to_dict(variant)["arguments"] == {"block_size": 64}
+    assert "arguments" not in to_dict(plain)
+    assert variant.workloads[0].engine == plain.workloads[0].engine
+
+
 def by_repeat(made: plan.Planning) -> dict[int, tuple[int, int, str]]:
     """Return, by repeat, the seeds of its only cell and the key of its prompts."""
     return {

@@ -81,6 +81,18 @@ ENGINE = {
         (counted(server_output_tokens=33), "invalid", counted()),
         (counted(returned_prompt_tokens=12), "invalid", case()),
     ],
+    "E37": [
+        (
+            reported(builders.spec(arguments={"block_size": 64}), arguments={"block_size": 32}),
+            "invalid",
+            reported(builders.spec(arguments={"block_size": 64}), arguments={"block_size": 64}),
+        ),
+        (
+            reported(builders.spec(arguments={"block_size": 64})),
+            "invalid",
+            reported(arguments={"block_size": 32}),
+        ),
+    ],
     "E01": [
         (reported(**ON_GPU, **OFFLOADED), "invalid", reported(**ON_GPU, **WHOLE)),
         (

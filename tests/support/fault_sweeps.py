@@ -61,6 +61,7 @@ class Setting:
     prompt_tokens: tuple[int, ...] = (100,)
     traffic: dict[str, Any] | None = None
     protocol: dict[str, Any] = field(default_factory=dict)
+    arguments: dict[str, Any] = field(default_factory=dict)
 
     def on_gpus(self, **changes: Any) -> Setting:
         """Change every GPU."""
@@ -93,7 +94,8 @@ class Setting:
         )
         workload = replace(workload, arrivals_sha256=self.arrivals() and "a" * 64)
         spec = simulated_runs.simulated_spec(workload, repeat=repeat, **self.protocol)
-        return replace(spec, meter=replace(spec.meter, sampling_period_s=SAMPLING_PERIOD_S))
+        meter = replace(spec.meter, sampling_period_s=SAMPLING_PERIOD_S)
+        return replace(spec, meter=meter, arguments=self.arguments)
 
     def arrivals(self) -> Arrivals | None:
         """Return the arrivals of timed traffic."""

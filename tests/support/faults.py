@@ -149,6 +149,7 @@ CONTINUOUS = asking(
 BATCHED = asking(strategy="static", batch_size=8, requests=16)
 FORCED = asking(output_tokens=64, least_tokens=64)
 FREE = asking(output_tokens=64, least_tokens=1)
+ARGUMENTS = {"block_size": 64}
 FLOAT, QUANTISED = asking(in_8_bits=False), asking(in_8_bits=True)
 STEADY = asking(batch_size=8, requests=16, output_tokens=64, least_tokens=64, strategy="static")
 # Without a data sheet no physical floor is known that too few joules would fall below.
@@ -306,6 +307,12 @@ FAULTS: dict[str, tuple[Fault, ...]] = {
         Fault(suits=ONLY_UNKNOWN_GPUS, setting=on_engine(pace=8.0)),
     ),
     "E32": (Fault(setting=reporting(engine_version="1.3.0rc26+stand.in")),),
+    "E37": (
+        Fault(
+            suits=both(asking(arguments=ARGUMENTS), reporting(arguments=ARGUMENTS)),
+            setting=reporting(arguments={"block_size": 32}),
+        ),
+    ),
     "E33": (
         Fault(
             suits=both(STEADY, arriving("poisson", rate_per_s=4.0)),

@@ -8,7 +8,7 @@ from support.project import ROOT, Project, example, tiny_sweep
 from llm_energy.environments.registry import is_installed
 
 EXAMPLES = {path.stem: path for path in (ROOT / "config" / "examples").glob("*.yaml")}
-DRY = ("ai-energy-score", "saturation")
+DRY = ("ai-energy-score", "kv-cache", "saturation")
 ON_A_TINY_MODEL = ("batch-sizes", "tensor-parallel")
 ELSEWHERE = {
     "traffic": "test_traffic_pipeline.py",
@@ -40,7 +40,9 @@ def test_one_that_needs_more_than_a_cpu_is_planned(name: str, tmp_path) -> None:
     shown = project.snakemake("--dry-run", "--configfile", f"config/examples/{name}.yaml").stdout
     sweep = example(name)
     variant = "" if sweep.get("device") == "cuda" else "-cpu"
-    missing = [b for b in sweep["backends"] if not is_installed(ROOT, f"{b}{variant}")]
+    entries = sweep["backends"]
+    engines = [entry if isinstance(entry, str) else entry["engine"] for entry in entries]
+    missing = [engine for engine in engines if not is_installed(ROOT, f"{engine}{variant}")]
     for backend in missing:
         assert f"Backend '{backend}' requires extra dependencies" in shown
     cells, planned = len(sweep["backends"]), len(sweep["backends"]) - len(missing)

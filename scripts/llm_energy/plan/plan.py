@@ -244,12 +244,13 @@ def _plan_cell(
                 repeat=number,
                 seed=parameters[sweep.workloads[0].id]["random_seed"],
                 device=how.device,
-                engine=merge_loads(list(translations.values())),
+                engine=merge_loads(list(translations.values())) | backend.arguments,
                 workloads=tuple(workloads[w] for w in order),
                 notes=notes,
                 protocol=sweep.protocol,
                 meter=sweep.meter,
                 sharding=sharding,
+                arguments=backend.arguments,
                 variant_of=backend.engine if backend.engine != backend.id else None,
             )
     spec_paths, measurements = files_of(sweep.name, id, backend.id, tuple(specs))

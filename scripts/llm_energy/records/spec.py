@@ -126,7 +126,7 @@ class Spec:
     ``device`` is ``auto``, ``cpu`` or ``cuda``. ``engine`` holds the native arguments of the
     engine's load call. ``seed`` seeds the engine; with sampling it is that of the block.
     ``backend`` is the id of the config's entry; ``variant_of`` names its engine where the id does
-    not.
+    not. ``arguments`` are those of ``engine`` that the entry itself set, by their own names.
     """
 
     schema_version: int
@@ -144,6 +144,7 @@ class Spec:
     protocol: Protocol
     meter: MeterSettings
     sharding: Sharding = field(default_factory=Sharding)
+    arguments: dict[str, Any] = field(default_factory=dict, metadata=ONLY_WHERE_SET)
     variant_of: str | None = field(default=None, metadata=ONLY_WHERE_SET)
 
     NAMES: ClassVar[dict[str, Any]] = {

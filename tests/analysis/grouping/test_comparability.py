@@ -71,6 +71,24 @@ def test_another_flow_is_another_engine():
     assert differing("precision", *flows) == ["engine"]
 
 
+def test_entries_of_one_engine_differ_in_their_arguments_and_may_be_compared():
+    entry = builders.spec(variant_of="pytorch", backend="p2", arguments={"block_size": 64})
+    other = found(builders.measurement(entry))
+    assert other["arguments"] == "block_size 64"
+    assert differing("backend", found(), other) == []
+    assert differing("sweep", found(), other) == ["arguments"]
+
+
+@pytest.mark.parametrize("name", ["enable_prefix_caching", "kv_cache_config.enable_block_reuse"])
+def test_an_engine_that_may_leave_prompts_out_is_compared_with_none_that_does_not(name):
+    used = builders.measurement().effective
+    whole, less = (found(effective=used | {name: value}) for value in (False, True))
+    assert differing("backend", found(), whole) == []
+    (difference,) = differences("backend", whole, less)
+    told = "work that the engine leaves out: none and prompts that a cache holds"
+    assert in_words(difference) == told
+
+
 def test_the_power_limit_inside_the_window_counts_and_not_the_one_at_the_start():
     lowered = builders.interval("window", 1020.0, 40.0)
     lowered = replace(lowered, boards=(builders.gpu_activity(power_limit_w=(200.0, 200.0)),))

@@ -263,6 +263,25 @@ def other_counts(case: WindowEvidence) -> Finding | None:
     return Finding(found) if found else None
 
 
+@check(
+    "E37",
+    "window",
+    "invalid",
+    "argument of the entry without its effect",
+    "The engine ignored or changed it: take it out of the entry, or give a value that it keeps.",
+)
+def argument_ignored(case: WindowEvidence) -> Finding | None:
+    """Look up in the engine's configuration each argument that the entry of the config set."""
+    asked = case.measurement.spec.arguments
+    used = mapping(case.measurement.effective, "arguments")
+    wrong = {
+        name: {"asked": value, "used": used.get(name, "not reported")}
+        for name, value in sorted(asked.items())
+        if name not in used or used[name] != value
+    }
+    return Finding({"arguments": wrong}) if wrong else None
+
+
 def _on_gpu(case: WindowEvidence) -> bool:
     return str(case.measurement.effective.get("device")).startswith("cuda")
 

@@ -27,7 +27,7 @@ from llm_energy.analysis.statistics.paired import (
     smallest_detectable_percent,
     tested,
 )
-from llm_energy.records.comparison import Comparison, ComparisonOutcome, Family, Side
+from llm_energy.records.comparison import Comparison, ComparisonOutcome, Difference, Family, Side
 
 TITLES = {
     "precision": "between precisions",
@@ -225,6 +225,8 @@ def _notes(pair: Pair) -> Iterable[str]:
         yield "estimated by a model of the hardware, not measured"
     if any(row.simulated for row in pair.reference.rows.values()):
         yield "simulated: no joule was ever drawn"
+    if pair.contrast == "backend":
+        yield from _arguments(pair)
     for series in (pair.reference, pair.other):
         used = [k for k in pair.logs if series.rows[k].verdict == "degraded"]
         if used:
@@ -238,3 +240,13 @@ def _notes(pair: Pair) -> Iterable[str]:
     gpus = {pair.reference.conditions[k].get("boards") for k in pair.logs}
     if len(gpus) > 1:
         yield f"blocks of {len(gpus)} different sets of GPUs"
+
+
+def _arguments(pair: Pair) -> Iterable[str]:
+    """Name the arguments in which two entries of the config differ."""
+    first, second = (
+        next(iter(side.conditions.values()), {}).get("arguments", "none")
+        for side in (pair.reference, pair.other)
+    )
+    if first != second:
+        yield in_words(Difference("arguments", first, second))

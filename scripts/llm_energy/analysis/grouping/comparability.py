@@ -7,6 +7,7 @@ question is about, and refuses two windows that differ in any other.
 from __future__ import annotations
 
 import functools
+import json
 import statistics
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -32,6 +33,7 @@ from llm_energy.records.comparison import Contrast, Difference
 Conditions = Mapping[str, str]
 UNRECORDED = "not recorded"
 HASH_DIGITS = 12
+BLOCK_REUSE = "kv_cache_config.enable_block_reuse"  # of TensorRT-LLM: its cache of prompts
 CONFIGURATION = (
     "attn_implementation",
     "attention_backend",
@@ -167,6 +169,12 @@ FIELDS: dict[str, Field] = {
         lambda w: _configuration(w.measurement.effective),
         _varies("precision", "batch_size", "model", "backend", "choice", "sweep"),
     ),
+    "arguments": Field(
+        "arguments of the engine that the entry sets",
+        lambda w: _told(w.spec.arguments) or "none",
+        _varies("backend"),
+    ),
+    "work_left_out": Field("work that the engine leaves out", lambda w: _left_out(w.measurement)),
     "device": Field(
         "device", lambda w: str(w.measurement.effective.get("device", UNRECORDED)).partition(":")[0]
     ),
@@ -289,6 +297,21 @@ def _configuration(used: dict[str, Any]) -> str:
     """Name what an engine reports of the settings that it chooses by itself."""
     told = [f"{name} {used[name]}" for name in CONFIGURATION if used.get(name) is not None]
     return ", ".join(told) or UNRECORDED
+
+
+def _told(arguments: Mapping[str, Any]) -> str:
+    return ", ".join(f"{name} {json.dumps(value)}" for name, value in sorted(arguments.items()))
+
+
+def _left_out(measurement: Measurement) -> str:
+    """Name what makes the same request less work: a cache of prompts, another attention window."""
+    used, asked = measurement.effective, measurement.spec.arguments
+    cached = [used.get(name) for name in ("enable_prefix_caching", BLOCK_REUSE)]
+    told = ["prompts that a cache holds"] if True in cached else []
+    window = {"disable_sliding_window": asked.get("disable_sliding_window")}
+    return (
+        ", ".join([*told, *([_told(window)] if window["disable_sliding_window"] else [])]) or "none"
+    )
 
 
 def _short(digest: str | None) -> str:

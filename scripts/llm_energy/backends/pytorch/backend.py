@@ -11,6 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from llm_energy.backends.arguments import effective_arguments
 from llm_energy.backends.base import BatchRule, Mark, Queue, architecture, no_mark
 from llm_energy.backends.batching import (
     default_max_batch_tokens,
@@ -92,7 +93,7 @@ class Backend:
                 use_safetensors=True,
                 trust_remote_code=False,
                 dtype=engine["dtype"],
-                **options,
+                **options | spec.arguments,
             ).eval()
         self._own_the_generation_config()
         if engine["flow"] == "compiled":
@@ -312,6 +313,7 @@ class Backend:
             "weight_bytes_by_dtype": sizes,
             "architecture": architecture(self.model.config.get_text_config()),
             "attn_implementation": self.model.config._attn_implementation,
+            "arguments": effective_arguments("pytorch", self.model.config),
             "num_threads": self._torch.get_num_threads(),
             "engine_version": self._transformers.__version__,
             "torch_version": self._torch.__version__,

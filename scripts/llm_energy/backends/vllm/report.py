@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
+from llm_energy.backends.arguments import effective_arguments
 from llm_energy.backends.base import architecture
 from llm_energy.backends.engine_errors import check_prompt
 from llm_energy.core.errors import OutOfMemory, Unsupported
@@ -46,6 +47,7 @@ def describe_engine(config: Any, ranks: Sequence[dict[str, Any]]) -> dict[str, A
         "kv_cache_tokens": cache_tokens(config),
         "tensor_parallel_size": config.parallel_config.tensor_parallel_size,
         "seed": config.model_config.seed,
+        "arguments": effective_arguments("vllm", config),
         "enforce_eager": config.model_config.enforce_eager,
         "compilation_mode": config.compilation_config.mode.name,
         "cudagraph_mode": config.compilation_config.cudagraph_mode.name,

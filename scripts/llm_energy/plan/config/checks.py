@@ -14,6 +14,7 @@ from llm_energy.inputs.traffic.arrivals import (
     expected_requests,
     takes_lengths,
 )
+from llm_energy.plan.config.arguments import argument_problems
 from llm_energy.plan.config.messages import Key, Problem, did_you_mean, dotted, found
 from llm_energy.records.files import paths
 from llm_energy.records.registry.engines import REGISTRY, SIMULATED, SIMULATED_IDS, is_simulated
@@ -56,6 +57,7 @@ def semantic_problems(
     problems += _engines(config, written, broken)
     problems += _simulation(config)
     problems += _flows(config)
+    problems += argument_problems(config["backends"])
     for precision in config["precisions"]:
         problems += _compute_precision(precision)
     if all(config.get("quantization", {}).values()) and "quantization" in config:

@@ -43,12 +43,14 @@ class BackendEntry:
     """One entry: its engine and which of that one's environments (``auto``, ``cpu``, ``cuda``).
 
     ``flow`` is the engine's way of running a model, None for its only or its usual one.
+    ``arguments`` are the engine's own that the entry sets.
     """
 
     id: str
     engine: str
     environment: str
     flow: str | None = None
+    arguments: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

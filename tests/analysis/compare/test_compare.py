@@ -145,6 +145,7 @@ def test_a_cell_that_was_added_later_is_in_no_block_of_the_earlier_ones(when):
     added = [one for one in found if one.other.precision == "int4"]
     assert {(one.outcome, one.n, one.ratio) for one in added} == {("not_comparable", 0, None)}
     assert all("Raise protocol.repeats" in one.verdict for one in added)
+    assert all("takes an anchor" in one.verdict for one in added)
     assert all(" UTC" in one.verdict for one in added)
 
 
@@ -152,6 +153,12 @@ def test_blocks_of_two_sessions_are_each_paired_within_its_own():
     later = measured_at(lambda row: DAY_S * (row.repeat > 3), lambda row: str(row.repeat > 3))
     found = said(change=later)
     assert {one.blocks for one in of(found, "precision")} == {(1, 2, 3, 4, 5)}
+    plain = of(said(), "precision")
+    assert {one.scope for one in plain} == {"session"}
+    for one, of_one_session in zip(of(found, "precision"), plain, strict=True):
+        assert one.scope == "sessions"
+        assert "over 2 sessions, of which each counts once" in one.notes
+        assert one.ci_high / one.ci_low > of_one_session.ci_high / of_one_session.ci_low
     assert len(next(h for h in found.held_fixed if h.field == "session").values) == 2
 
 

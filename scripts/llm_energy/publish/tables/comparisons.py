@@ -26,7 +26,8 @@ PAIRS = (
 )
 EXPLANATION = (
     "The ratio is other over reference: the geometric mean over the n repeats that both have, "
-    "paired by block, with its own 95 % interval. p is corrected by Holm over the block of rows. "
+    "paired by block, with its own 95 % interval, which speaks of the session of its blocks unless "
+    "a note names several. p is corrected by Holm over the block of rows. "
     "Least visible is the true difference that would be found in 4 of 5 such sweeps. Two cells "
     "stand in a ratio only where all else that matters is the same; else the words say what not."
 )

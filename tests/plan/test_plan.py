@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from support.project import tiny_sweep
 
 from llm_energy.core.errors import ConfigError
-from llm_energy.core.files import read_json, write_json
+from llm_energy.core.files import read_json, sha256_json, write_json
 from llm_energy.core.serialize import from_dict, to_dict
 from llm_energy.plan import freeze, plan, summary
 from llm_energy.plan.config.load import BackendEntry, load_sweep
@@ -99,6 +99,22 @@ def test_arguments_of_an_entry_reach_the_engine_and_nothing_else(tmp_path):
     assert to_dict(variant)["arguments"] == {"block_size": 64}
     assert "arguments" not in to_dict(plain)
     assert variant.workloads[0].engine == plain.workloads[0].engine
+
+
+def test_what_is_frozen_keeps_its_bytes_from_version_to_version(tmp_path):
+    """Where it does not, every sweep that is measured is of another plan, and measured anew."""
+    made = make(tmp_path, backends=["pytorch", "vllm", "tensorrt"], precisions=["float32", "int8"])
+    (request,) = made.prompt_requests.values()
+    found = {
+        "plan": sha256_json(to_dict(made.plan)),
+        "specs": sha256_json([to_dict(spec) for spec in made.specs.values()]),
+        "request": sha256_json(to_dict(request)),
+    }
+    assert {name: digest[:16] for name, digest in found.items()} == {
+        "plan": "d2e864765ff0256b",
+        "specs": "cd2338df6a49dfc5",
+        "request": "d12addf770850664",
+    }
 
 
 def by_repeat(made: plan.Planning) -> dict[int, tuple[int, int, str]]:

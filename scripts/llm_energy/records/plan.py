@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Literal, NamedTuple
 
 from llm_energy.core.errors import RecordError
+from llm_energy.core.serialize import ONLY_WHERE_SET
 from llm_energy.records.files import names, paths
 from llm_energy.records.files.storage import SCHEMA_VERSION, read_record
 from llm_energy.records.spec import Note
@@ -74,7 +75,7 @@ class Plan:
     sweep: str
     device: str | None = None
     allow_mixed_backends: bool = False
-    pool_machines: bool = False
+    pool_machines: bool = field(default=False, metadata=ONLY_WHERE_SET)
     recommendation: dict[str, float | None] = field(default_factory=dict)
     cells: tuple[PlannedCell, ...]
 

@@ -152,11 +152,7 @@ class Ranks:
             status = process.wait(END_S)
         except subprocess.TimeoutExpired:
             return f"process {process.pid} closed its connection"
-        if status == -signal.SIGKILL:
-            return f"process {process.pid} was killed (by the host for lack of memory, perhaps)"
-        if status < 0:
-            return f"process {process.pid} was ended by {signal.Signals(-status).name}"
-        return f"process {process.pid} ended with exit status {status}"
+        return how_it_ended(process.pid, status)
 
     def _fail(self, failures: dict[int, tuple[str, Any]], complete: bool) -> None:
         """Raise the cause; where a rank is gone or stuck, end them all before."""
@@ -168,6 +164,19 @@ class Ranks:
             self._problem = f"the ranks were ended after a failure: {reason}"
             self.end()
         raise KINDS[kind](reason)
+
+
+def how_it_ended(pid: int | None, status: int | None) -> str:
+    """Say in words what the exit status of a process means; minus a number is that signal.
+
+    >>> how_it_ended(7, -15), how_it_ended(7, 1)
+    ('process 7 was ended by SIGTERM', 'process 7 ended with exit status 1')
+    """
+    if status == -signal.SIGKILL:
+        return f"process {pid} was killed (by the host for lack of memory, perhaps)"
+    if status is not None and status < 0:
+        return f"process {pid} was ended by {signal.Signals(-status).name}"
+    return f"process {pid} ended with exit status {status}"
 
 
 def share(cpus: Sequence[int], rank: int, count: int) -> Sequence[int]:

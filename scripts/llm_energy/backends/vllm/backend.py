@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from llm_energy.backends.base import STEADY_BEGIN, STEADY_END, Arrival, Mark, Queue, no_mark
-from llm_energy.backends.distributed.ranks import END_S
+from llm_energy.backends.distributed.ranks import END_S, RankFailure, how_it_ended
 from llm_energy.backends.engine_errors import reporting_out_of_memory, reporting_refusals
 from llm_energy.backends.vllm.arguments import engine_arguments, weights_folder
 from llm_energy.backends.vllm.environment import set_environment
@@ -217,8 +217,8 @@ class Backend:
         times.add(self._engine.add_request(name, self._prompts[place], sampling), name)
 
     def _step(self, times: TokenTimes) -> list[Any]:
-        """Let the engine do one step, and give what it finished."""
-        finished = [output for output in self._engine.step() if output.finished]
+        """Let the engine do one step, count what it did, and return what it finished."""
+        finished = self._finished()
         times.note()
         scheduler = self._engine.engine_core.engine_core.scheduler
         self._events["steps"] += 1
@@ -229,6 +229,24 @@ class Backend:
         for output in finished:
             self._events["cached_prompt_tokens"] += output.num_cached_tokens or 0
         return finished
+
+    def _finished(self) -> list[Any]:
+        """Let the engine do one step, and return what it finished; RankFailure if it has died.
+
+        Of a rank that ended vLLM raises one thing when it is noticed, and others at later calls.
+        """
+        try:
+            return [output for output in self._engine.step() if output.finished]
+        except Exception:
+            workers = getattr(self._engine.model_executor, "workers", ())
+            ended = [
+                f"rank {rank}: {how_it_ended(worker.proc.pid, worker.proc.exitcode)}"
+                for rank, worker in enumerate(workers)
+                if not worker.proc.is_alive()
+            ]
+            if not ended:
+                raise
+        raise RankFailure(f"the engine has died; {'; '.join(ended)}")
 
     def events(self) -> dict[str, Any]:
         """Return engine's counts since ``prepare``, and the mean by step since the last call."""
@@ -267,7 +285,7 @@ class Backend:
         with torch.compiler.set_stance("force_eager" if eager else "default"):
             for passage, prompt in zip(passages, prompts, strict=True):
                 self._engine.add_request("quality", prompt, asked)
-                while not (finished := [o for o in self._engine.step() if o.finished]):
+                while not (finished := self._finished()):
                     pass
                 given = zip(finished[0].prompt_logprobs[1:], passage[1:], strict=True)
                 scores.append([place[token].logprob for place, token in given])

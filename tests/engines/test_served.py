@@ -220,11 +220,11 @@ def test_requests_that_did_not_fail_are_given_up_with_the_one_that_did(started):
 # the server's life
 
 OWNER = """
-import sys, time
-from pathlib import Path
+import signal, sys, time
 from support import fake_server
 from llm_energy.backends.served.server import Server
 command = [sys.executable, fake_server.__file__, "{port}", sys.argv[1]]
+signal.signal(signal.SIGINT, signal.SIG_DFL)  # in the background it is ignored
 server = Server(command, {}, "FAKE_SERVER_KEY")
 print(server.pid, flush=True)
 time.sleep(600)

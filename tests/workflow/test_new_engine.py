@@ -46,8 +46,9 @@ def add_engine(folder: Path) -> None:
     column = folder / PACKAGE / "backends" / "compatibility.yaml"
     column.write_text(yaml.safe_dump(data, sort_keys=False), "utf-8")
     for name in ("toy", "toy-cpu"):
-        lock = (folder / "envs" / name.replace("toy", "pytorch")).with_suffix(".txt")
-        lock.with_stem(name).write_text(lock.read_text("utf-8"), "utf-8")
+        for suffix in (".txt", ".yaml"):  # which `make locks` writes
+            pins = folder / "envs" / (name.replace("toy", "pytorch") + suffix)
+            pins.with_stem(name).write_text(pins.read_text("utf-8"), "utf-8")
     built = folder / ".venvs"
     built.unlink()
     built.mkdir()

@@ -47,6 +47,10 @@ def test_a_page_that_is_missing_is_made(copies):
     assert docs.main(["--check"]) == 0
 
 
+def test_the_readme_counts_the_checks():
+    assert f"\n{len(docs.CATALOGUE)} named checks " in (ROOT / "README.md").read_text("utf-8")
+
+
 def test_zenodo_is_told_what_the_citation_says():
     cited = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
     told = json.loads((ROOT / ".zenodo.json").read_text(encoding="utf-8"))

@@ -187,6 +187,14 @@ def test_a_row_leads_to_its_measurements_specs_environment_and_commit(sweep, cap
     assert f"feeds energy: {FLOAT}" not in said
 
 
+def test_a_row_of_a_backend_without_an_environment_here_says_so(sweep, capsys):
+    path = Path(FOLDER, "provenance.json")
+    write_json(path, read_json(path) | {"environments": {}})
+    assert lineage.main([FOLDER, "--row", f"{INT4}/b4"]) == 0
+    told = "environment: none of this checkout is that of backend pytorch"
+    assert told in capsys.readouterr().out
+
+
 def test_a_cell_that_could_not_run_leads_to_its_reason(sweep, capsys):
     assert lineage.main([FOLDER, "--row", "m--pytorch--int8/b1"]) == 0
     assert "unsupported: pytorch has no int8" in capsys.readouterr().out

@@ -149,7 +149,7 @@ def _of_measurement(
 def _of_environment(provenance: Provenance, entry: PlannedCell, root: Path) -> Iterator[str]:
     lock = provenance.environments.get(entry.backend)
     if lock is None:
-        yield f"  environment: none of this checkout is that of backend {entry['backend']}"
+        yield f"  environment: none of this checkout is that of backend {entry.backend}"
         return
     yield f"  environment {lock.name}: {lock.path} sha256 {lock.sha256}"
     there = [path for path in entry.measurements if path in provenance.files]

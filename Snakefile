@@ -73,7 +73,7 @@ rule all:
 
 
 # On a cluster only these are submitted. All else takes seconds, and nodes may not reach the hub that
-# `model` fetches from: it runs beside Snakemake.
+# `models` fetches from: it runs beside Snakemake.
 SUBMITTED = ("measure", "quantise")
 workflow.localrules(*(rule.name for rule in workflow.rules if rule.name not in SUBMITTED))
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import functools
 import json
 import multiprocessing
 import random
@@ -130,8 +131,8 @@ def main(argv: list[str] | None = None) -> int:
     try:
         while not client.healthy():
             time.sleep(0.1)
-        ours = lambda: client.generate(make, asked.streams, asked.streams)  # noqa: E731
-        theirs = lambda: through_httpx(f"http://{HOST}:{port}", asked.streams)  # noqa: E731
+        ours = functools.partial(client.generate, make, asked.streams, asked.streams)
+        theirs = functools.partial(through_httpx, f"http://{HOST}:{port}", asked.streams)
         ours(), theirs()
         pairs = [
             (cpu_us(ours, asked.streams), cpu_us(theirs, asked.streams))

@@ -455,24 +455,34 @@ def aggregate(rows: Iterable[AggregateRow], backend: str = "pytorch", **changes:
     return replace(Aggregate(SCHEMA_VERSION, "test", backend, tuple(rows)), **changes)
 
 
-def plan(cells: Iterable[tuple[str, str]], repeats: int = 2, workloads=("b1",), **changes) -> Plan:
+def plan(
+    cells: Iterable[tuple[str, str]],
+    repeats: int = 2,
+    workloads=("b1",),
+    sweep: str = "test",
+    **changes,
+) -> Plan:
     """Return the plan of (backend, precision) cells; a precision with a "!" is unsupported."""
     names = tuple(f"r{k:02d}" for k in range(1, repeats + 1))
     planned = []
     for backend, precision in cells:
         asked = ("m", backend, precision.rstrip("!"))
         reason = f"{backend} has no {asked[2]}" if precision.endswith("!") else None
-        planned.append(planned_cell(asked, () if reason else names, workloads, reason))
-    return Plan(sweep="test", cells=tuple(planned), **changes)
+        planned.append(planned_cell(asked, () if reason else names, workloads, reason, sweep))
+    return Plan(sweep=sweep, cells=tuple(planned), **changes)
 
 
 def planned_cell(
-    axes: tuple[str, str, str], repeats: Iterable[str], workloads=("b1",), reason: str | None = None
+    axes: tuple[str, str, str],
+    repeats: Iterable[str],
+    workloads=("b1",),
+    reason: str | None = None,
+    sweep: str = "test",
 ) -> PlannedCell:
     """Return the cell of (model, backend, precision); with a reason it is unsupported."""
     cell, names = cell_id(*axes), tuple(repeats)
     outcome = "unsupported" if reason else "planned"
-    files = files_of("test", cell, axes[1], names)
+    files = files_of(sweep, cell, axes[1], names)
     return PlannedCell(cell, *axes, outcome, reason, tuple(workloads), names, *files)
 
 

@@ -20,7 +20,6 @@ from llm_energy.analysis.evidence import failures
 from llm_energy.core.files import write_json
 from llm_energy.publish import closing
 from llm_energy.records import Failure, write_record
-from llm_energy.records.files import paths
 
 # What a stage does when the file `fault` is there and the model's id is among its arguments.
 FAULTS = {
@@ -268,14 +267,12 @@ def test_an_interrupted_run_counts_what_was_measured_for_another_config_as_missi
     tmp_path, monkeypatch
 ):
     monkeypatch.chdir(tmp_path)
-    folder = Path("results/s")
-    made = []
-    for repeat in (1, 2, 3):
-        spec = builders.spec(repeat=repeat, sweep="s")
-        measured = spec if repeat == 1 else replace(spec, seed=2)
-        made.append(paths.measurement(folder, spec.backend, spec.cell, f"r0{repeat}"))
-        write_record(paths.spec(folder, spec.cell, f"r0{repeat}"), spec)
-        if repeat < 3:
-            write_record(made[-1], builders.measurement(measured))
-    told = closing.stopped_message([*map(str, made)], "s")
+    plan = builders.plan([("pytorch", "float32")], repeats=3, sweep="s")
+    for planned in plan.repeats():
+        spec = builders.spec(repeat=planned.number, sweep="s")
+        measured = spec if planned.number == 1 else replace(spec, seed=2)
+        write_record(planned.spec, spec)
+        if planned.number < 3:
+            write_record(planned.measurement, builders.measurement(measured))
+    told = closing.stopped_message(plan)
     assert told == "Not measured: 2 of 3 repeats. The same command goes on with sweep s."

@@ -265,7 +265,7 @@ def after_failure():
     if MEASURED:
         return closing.stages_message(failed_jobs())
     if workflow.scheduler.running or workflow.scheduler.open_jobs:  # interrupted
-        return closing.stopped_message(PLAN.measurements(), PLAN.sweep)
+        return closing.stopped_message(PLAN)
     # Results in a bucket are not below this folder.
     unmade = set() if workflow.storage_settings.default_storage_prefix else unmade_measurements()
     failures.record_failures(PLAN, PLANNING.specs, unmade)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import re
+import signal
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -79,6 +80,22 @@ def is_out_of_memory(error: BaseException) -> bool:
     """Return whether an error says that memory is short."""
     # torch.OutOfMemoryError is a RuntimeError whose text says "out of memory".
     return isinstance(error, MemoryError) or any(t in str(error) for t in OUT_OF_MEMORY_TEXTS)
+
+
+SIGNALS = frozenset(signal.Signals)
+
+
+def how_it_ended(what: str, status: int | None) -> str:
+    """Say in words what the exit status of a process means; minus a number is that signal.
+
+    >>> how_it_ended("process 7", -15), how_it_ended("process 7", 1)
+    ('process 7 was ended by SIGTERM', 'process 7 ended with exit status 1')
+    """
+    if status == -signal.SIGKILL:
+        return f"{what} was killed (by the host for lack of memory, perhaps)"
+    if status is not None and -status in SIGNALS:
+        return f"{what} was ended by {signal.Signals(-status).name}"
+    return f"{what} ended with exit status {status}"
 
 
 NOT_SUPPORTED = re.compile(

@@ -12,6 +12,7 @@ from llm_energy.analysis.evidence.failures import failure_of, known_failure
 from llm_energy.core.errors import RecordError
 from llm_energy.core.files import read_json
 from llm_energy.inputs.currency import current
+from llm_energy.records import Plan
 from llm_energy.records.files import paths
 
 WIDTH = 100
@@ -71,15 +72,13 @@ def stages_message(failed: Sequence[tuple[str, str | None]]) -> str:
     return "\n".join([head, *_told([_stage(*job) for job in failed])])
 
 
-def stopped_message(measurements: Sequence[str], sweep: str) -> str:
+def stopped_message(plan: Plan) -> str:
     """Say after a run that was interrupted how many repeats are left, and how to go on."""
-    folder = paths.sweep_folder(sweep)
-    places = ((Path(path).parent.name, Path(path).stem) for path in measurements)
-    specs = [str(paths.spec(folder, *place)) for place in places]
+    asked = plan.repeats()
     # What was measured for another config, or other prompts, is taken anew.
-    missing = len(measurements) - len(current(zip(measurements, specs, strict=True)))
-    left = f"Not measured: {missing} of {len(measurements)} repeats. " if missing else ""
-    return "\n".join(_wrapped("", f"{left}The same command goes on with sweep {sweep}."))
+    missing = len(asked) - len(current((one.measurement, one.spec) for one in asked))
+    left = f"Not measured: {missing} of {len(asked)} repeats. " if missing else ""
+    return "\n".join(_wrapped("", f"{left}The same command goes on with sweep {plan.sweep}."))
 
 
 def answers(folder: Path) -> list[str]:

@@ -16,6 +16,7 @@ from llm_energy.analysis.statistics.format import (
     interval,
     significant,
     too_wide,
+    used,
 )
 from llm_energy.analysis.statistics.paired import MOST_REPEATS, repeats_to_tell
 from llm_energy.records import Aggregate, AggregateRow, Plan
@@ -207,7 +208,7 @@ def _energy(
     estimated = "estimated " if found.energy_status == "estimated" else ""
     energy = f"{estimated}{METRICS[found.metric].label.replace('J per', 'energy per')}"
     repeats = f"{found.n} repeat{'s' * (found.n != 1)}"
-    moved = _moved(found, first, second, energy)
+    moved = f"{second} used {used(energy, first, found.ratio, found.ci_low, found.ci_high)}"
     if found.outcome == "too_few_pairs":
         few = "measure three or more to tell it from noise" if found.n < 2 else "all alike"
         return f"{moved} in {repeats}: {few}"
@@ -218,19 +219,9 @@ def _energy(
             "repeats would be needed for a difference like the one seen"
         )
     if too_wide(found.ci_low, found.ci_high):
-        bound = f"at most {significant(found.ci_high)}"
-        bound = bound if found.ratio < 1 else f"at least {significant(found.ci_low)}"
-        return f"{second} used {bound} times the {energy} of {first} (95 % confidence)"
+        return moved
     given = interval(found.ci_low, found.ci_high).replace("95 % CI", "95 %:")
     return f"{moved} ({given})"
-
-
-def _moved(found: Comparison, first: str, second: str, energy: str) -> str:
-    moved = change(found.ratio, found.ci_low, found.ci_high)
-    if found.ratio >= MANY_TIMES or found.ratio <= FEW_TIMES:
-        return f"{second} used {moved.removesuffix(' as much')} the {energy} of {first}"
-    than = "as" if moved == "the same" else "than"
-    return f"{second} used {moved} {energy} {than} {first}"
 
 
 def _beside(contrast: Contrast, figures: Mapping[str, Figure]) -> Iterator[str]:

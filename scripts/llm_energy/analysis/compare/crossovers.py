@@ -144,14 +144,12 @@ def _band(points: Sequence[Point]) -> Iterator[tuple[float, float, float]]:
         common = [name for name in of_first if name in of_second]
         n = len(common)
         first, second = (_around_mean([of[k] for k in common]) for of in (of_first, of_second))
-        squares, together = (
-            (_products(first, first), _products(second, second)),
-            _products(first, second),
-        )
+        of_one, of_other = _products(first, first), _products(second, second)
+        together = _products(first, second)
         times = t_quantile(n - 1) * serial_guard(n) / math.sqrt(n * (n - 1))
         for step in range(STEPS + 1):
             share = step / STEPS
-            scatter = (1 - share) ** 2 * squares[0] + share**2 * squares[1]
+            scatter = (1 - share) ** 2 * of_one + share**2 * of_other
             half = times * math.sqrt(max(0.0, scatter + 2 * share * (1 - share) * together))
             yield b1 * (b2 / b1) ** share, (1 - share) * m1 + share * m2, half
 

@@ -9,12 +9,10 @@ from dataclasses import replace
 from llm_energy.analysis.compare.series import Pair
 from llm_energy.analysis.grouping.comparability import in_words
 from llm_energy.analysis.statistics.format import (
-    FEW_TIMES,
-    MANY_TIMES,
     change,
     interval,
-    significant,
     too_wide,
+    used,
     visible,
 )
 from llm_energy.analysis.statistics.paired import (
@@ -199,15 +197,8 @@ def verdict(found: Comparison, verb: str, unit: str, compared: int) -> str:
             f"{other} and {reference} are not distinguishable at n = {found.n}{corrected} "
             f"in {unit} ({told}); {visible(found.smallest_detectable_percent)}"
         )
-    if wide:
-        most = f"at most {significant(found.ci_high)}"
-        bound = most if found.ratio < 1 else f"at least {significant(found.ci_low)}"
-        return f"{other} {verb} {bound} times the {unit} of {reference} (95 % confidence)"
-    moved = change(found.ratio, found.ci_low, found.ci_high)
-    if found.ratio >= MANY_TIMES or found.ratio <= FEW_TIMES:
-        times = moved.removesuffix(" as much")
-        return f"{other} {verb} {times} the {unit} of {reference}, {given}"
-    return f"{other} {verb} {moved} {unit} than {reference}, {given}"
+    told = f"{other} {verb} {used(unit, reference, found.ratio, found.ci_low, found.ci_high)}"
+    return told if wide else f"{told}, {given}"
 
 
 def _name_of(side: Side, contrast: str) -> str:

@@ -50,9 +50,10 @@ def pairs_of(series: Iterable[Series], plan: Plan) -> Iterator[Pair]:
 
 def axes(plan: Plan) -> Iterator[tuple[Contrast, list[Place]]]:
     """Return the places that differ in one axis alone, in the order of the plan."""
+    ordered = _ordered(plan)
     for contrast, axis in (("precision", 2), ("model", 0), ("backend", 1)):
         groups: dict[tuple[str, ...], list[Place]] = {}
-        for place in _ordered(plan):
+        for place in ordered:
             groups.setdefault(place[:axis] + place[axis + 1 :], []).append(place)
         yield from ((contrast, group) for group in groups.values())
 

@@ -87,7 +87,7 @@ def window_budget(
         slopes = slopes_w_per_c(baselines, idles_w, hot_idle, hot_w)
         excess_w, warmed_w, assumed = by_temperature_w(window, baselines, slopes)
         if hot_idle:
-            warm = warm_idle(window, baselines, idles_w, hot_idle, hot_w)
+            warm = warm_idle(window, baselines, idles_w, hot_idle, hot_w, slopes)
             idle_w, excess_w, weights = warm.power_w, warm.excess_w, warm.weights
             assumed = warm.assumptions
         assumptions += assumed

@@ -111,6 +111,7 @@ def warm_idle(
     idles_w: Sequence[Powers],
     hot_idle: Interval,
     hot_w: Powers,
+    slopes: Mapping[str, float | None],
 ) -> WarmIdle:
     """Return what the engine draws while it waits as warm as in the window, by its hot idle.
 
@@ -118,7 +119,6 @@ def warm_idle(
     measured it stays, and the rest is expected to be in excess. All that is no GPU, and GPUs
     without temperatures, have the mean power of the baselines.
     """
-    slopes = slopes_w_per_c(baselines, idles_w, hot_idle, hot_w)
     inside_c, hot_c = temperatures_c(window), temperatures_c(hot_idle)
     idles_c = [temperatures_c(one) for one in baselines]
     power_w, excess_w, weights, assumed = 0.0, 0.0, {}, ()

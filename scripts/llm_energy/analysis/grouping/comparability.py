@@ -308,10 +308,10 @@ def _left_out(measurement: Measurement) -> str:
     used, asked = measurement.effective, measurement.spec.arguments
     cached = [used.get(name) for name in ("enable_prefix_caching", BLOCK_REUSE)]
     told = ["prompts that a cache holds"] if True in cached else []
-    window = {"disable_sliding_window": asked.get("disable_sliding_window")}
-    return (
-        ", ".join([*told, *([_told(window)] if window["disable_sliding_window"] else [])]) or "none"
-    )
+    window = "disable_sliding_window"
+    if asked.get(window):
+        told.append(_told({window: asked[window]}))
+    return ", ".join(told) or "none"
 
 
 def _short(digest: str | None) -> str:

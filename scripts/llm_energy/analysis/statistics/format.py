@@ -17,6 +17,7 @@ NOISY_MEANING = (
     "number itself, or wider."
 )
 MANY_TIMES, FEW_TIMES = 2.0, 0.01
+AS_MUCH, UNCHANGED = " as much", "the same"
 ALIKE = 1e-9  # a relative interval that is the rounding of a sum, not scatter
 WIDEST = 100.0  # the ends of a ratio's interval, one over the other, beyond which it says nothing
 
@@ -141,12 +142,31 @@ def change(ratio: float, low: float | None = None, high: float | None = None) ->
     '85.56 % less'
     """
     if ratio >= MANY_TIMES or ratio <= FEW_TIMES:
-        return f"{significant(ratio, _digits(low, high))} times as much"
+        return f"{significant(ratio, _digits(low, high))} times{AS_MUCH}"
     if abs(ratio - 1) <= ALIKE:
-        return "the same"
+        return UNCHANGED
     ends = (None, None) if low is None or high is None else (100 * (low - 1), 100 * (high - 1))
     percent = significant(100 * abs(ratio - 1), _digits(*ends))
     return f"{percent} % {'less' if ratio < 1 else 'more'}"
+
+
+def used(quantity: str, of: str, ratio: float, low: float | None, high: float | None) -> str:
+    """Say how much of a quantity one thing took beside another, as the object of a sentence.
+
+    Of an interval that is too wide only the end that lies nearer to 1 is told.
+
+    >>> used("joules", "a", 0.82, 0.8, 0.84), used("joules", "a", 3.14, 3.0, 3.3)
+    ('18 % less joules than a', '3.1 times the joules of a')
+    >>> used("joules", "a", 1.0, None, None), used("joules", "a", 0.01, 0.0001, 0.5)
+    ('the same joules as a', 'at most 0.50 times the joules of a (95 % confidence)')
+    """
+    if too_wide(low, high):
+        bound = f"at most {significant(high)}" if ratio < 1 else f"at least {significant(low)}"
+        return f"{bound} times the {quantity} of {of} (95 % confidence)"
+    moved = change(ratio, low, high)
+    if moved.endswith(AS_MUCH):
+        return f"{moved.removesuffix(AS_MUCH)} the {quantity} of {of}"
+    return f"{moved} {quantity} {'as' if moved == UNCHANGED else 'than'} {of}"
 
 
 def interval(low: float, high: float) -> str:

@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
-import signal
 import socket
 import subprocess
 import sys
@@ -21,6 +20,7 @@ from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import Any
 
+from llm_energy.backends.engine_errors import how_it_ended
 from llm_energy.core.errors import LlmEnergyError, OutOfMemory, Unsupported
 from llm_energy.records.files.paths import SCRIPTS
 
@@ -152,7 +152,7 @@ class Ranks:
             status = process.wait(END_S)
         except subprocess.TimeoutExpired:
             return f"process {process.pid} closed its connection"
-        return how_it_ended(process.pid, status)
+        return how_it_ended(f"process {process.pid}", status)
 
     def _fail(self, failures: dict[int, tuple[str, Any]], complete: bool) -> None:
         """Raise the cause; where a rank is gone or stuck, end them all before."""
@@ -164,19 +164,6 @@ class Ranks:
             self._problem = f"the ranks were ended after a failure: {reason}"
             self.end()
         raise KINDS[kind](reason)
-
-
-def how_it_ended(pid: int | None, status: int | None) -> str:
-    """Say in words what the exit status of a process means; minus a number is that signal.
-
-    >>> how_it_ended(7, -15), how_it_ended(7, 1)
-    ('process 7 was ended by SIGTERM', 'process 7 ended with exit status 1')
-    """
-    if status == -signal.SIGKILL:
-        return f"process {pid} was killed (by the host for lack of memory, perhaps)"
-    if status is not None and status < 0:
-        return f"process {pid} was ended by {signal.Signals(-status).name}"
-    return f"process {pid} ended with exit status {status}"
 
 
 def share(cpus: Sequence[int], rank: int, count: int) -> Sequence[int]:

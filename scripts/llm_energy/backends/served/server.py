@@ -13,6 +13,7 @@ import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
 
+from llm_energy.backends.engine_errors import SIGNALS, how_it_ended
 from llm_energy.backends.served import keeper
 from llm_energy.core.errors import LlmEnergyError
 from llm_energy.records.files.paths import SCRIPTS
@@ -84,13 +85,9 @@ class Server:
             return None
         if status is None:
             return None
-        number = -status if status < 0 else status - 128
-        if number == signal.SIGKILL:
-            return "the server was killed (by the host for lack of memory, perhaps)"
-        if number > 0:
-            with contextlib.suppress(ValueError):
-                return f"the server was ended by {signal.Signals(number).name}"
-        return f"the server ended with exit status {status}"
+        if status - 128 in SIGNALS:  # as the keeper tells of a command that one ended
+            status = 128 - status
+        return how_it_ended("the server", status)
 
     def output(self) -> str:
         """Return the end of what the server said, its key taken out."""

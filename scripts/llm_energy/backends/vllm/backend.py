@@ -18,8 +18,12 @@ from pathlib import Path
 from typing import Any
 
 from llm_energy.backends.base import STEADY_BEGIN, STEADY_END, Arrival, Mark, Queue, no_mark
-from llm_energy.backends.distributed.ranks import END_S, RankFailure, how_it_ended
-from llm_energy.backends.engine_errors import reporting_out_of_memory, reporting_refusals
+from llm_energy.backends.distributed.ranks import END_S, RankFailure
+from llm_energy.backends.engine_errors import (
+    how_it_ended,
+    reporting_out_of_memory,
+    reporting_refusals,
+)
 from llm_energy.backends.vllm.arguments import engine_arguments, weights_folder
 from llm_energy.backends.vllm.environment import set_environment
 from llm_energy.backends.vllm.report import cache_tokens, check_request, describe_engine
@@ -240,7 +244,7 @@ class Backend:
         except Exception:
             workers = getattr(self._engine.model_executor, "workers", ())
             ended = [
-                f"rank {rank}: {how_it_ended(worker.proc.pid, worker.proc.exitcode)}"
+                f"rank {rank}: {how_it_ended(f'process {worker.proc.pid}', worker.proc.exitcode)}"
                 for rank, worker in enumerate(workers)
                 if not worker.proc.is_alive()
             ]

@@ -48,7 +48,7 @@ class Rank:
 
     def llm_energy_describe(self) -> dict[str, Any]:
         """Say what this worker's part of the model is."""
-        found = describe_rank(self.get_model())  # type: ignore[attr-defined]
+        found = describe_rank(self.get_model())
         return found | {"weight_bytes": dict(found["weight_bytes"])}
 
 

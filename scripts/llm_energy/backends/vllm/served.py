@@ -25,29 +25,15 @@ from llm_energy.backends.served.answer import Answer
 from llm_energy.backends.served.server import HOST, Server, ServerFailure
 from llm_energy.backends.vllm import inside_server
 from llm_energy.backends.vllm.arguments import engine_arguments, weights_folder
+from llm_energy.backends.vllm.backend import CAPABILITIES as IN_PROCESS
 from llm_energy.backends.vllm.environment import environment
 from llm_energy.backends.vllm.report import check_request
 from llm_energy.backends.vllm.weights import check_precision, prequantized_sha256
 from llm_energy.core.errors import OutOfMemory, Unsupported
 from llm_energy.records import Completion, Request, Spec, Workload
 
-CAPABILITIES = frozenset(
-    {
-        "float32",
-        "float16",
-        "bfloat16",
-        "int8",
-        "int4",
-        "top_k",
-        "top_p",
-        "min_p",
-        "repetition_penalty",
-        "architecture",
-        "continuous_batching",
-        "token_times",
-        "timed_traffic",
-    }
-)
+# One server has one model whole, and gives no log-probabilities of a text.
+CAPABILITIES = IN_PROCESS - {"score", "ranks"}
 MODEL = "measured"  # the name that the server gives it
 START_S = 1800.0  # large models are read from slow disks, and compiled
 COUNTERS = {

@@ -8,6 +8,7 @@ from llm_energy.analysis.statistics.format import percent_or_more, three_digits,
 from llm_energy.publish.tables.cell_rows import Frame, framed
 from llm_energy.publish.tables.writers.table import Column, Footnotes, Line, Results, Table, row_id
 from llm_energy.records.comparison import Comparison, Crossover, Side
+from llm_energy.records.plan import cell_id
 
 NOT_COMPARED = "Nothing to show: no two cells of this sweep were compared."
 RATIO = (
@@ -143,7 +144,7 @@ def _crossing(one: Crossover) -> Line:
         "high": high,
         "statement": one.statement,
     }
-    names = [f"{one.model}--{one.backend}--{p}" for p in (one.reference_precision, one.precision)]
+    names = [cell_id(one.model, one.backend, p) for p in (one.reference_precision, one.precision)]
     sources = tuple((name, point.workload) for name in names for point in one.points)
     return Line(" : ".join(names), cells, sources)
 

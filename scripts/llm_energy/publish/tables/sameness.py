@@ -17,6 +17,7 @@ from llm_energy.publish.tables.writers.table import (
     row_id,
     title,
 )
+from llm_energy.records.plan import cell_id
 
 COLUMNS = (
     Column("model", "Model", brief="Model"),
@@ -66,7 +67,7 @@ def table(sweep: str, rows: Sequence[Sameness]) -> Table:
 
 
 def _line(row: Sameness, notes: Footnotes) -> Line:
-    cells = [f"{row.model}--{backend}--{row.precision}" for backend in row.backends]
+    cells = [cell_id(row.model, backend, row.precision) for backend in row.backends]
     sources = tuple((cell, row.workload) for cell in cells)
     written = {column.name: _written(getattr(row, column.name)) for column in COLUMNS}
     if row.identical_requests is not None:

@@ -7,13 +7,14 @@ defaults of that file are kept out (``generation_config="vllm"``).
 
 from __future__ import annotations
 
+import functools
 import gc
 import importlib.util
 import logging
 import os
 import time
 from collections import Counter, deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -55,6 +56,30 @@ CAPABILITIES = frozenset(
         "timed_traffic",
     }
 )
+
+
+def _reporting_dead_ranks(method: Callable) -> Callable:
+    """Turn what a method raises once a rank has ended into a RankFailure that says how it ended.
+
+    vLLM raises one thing when it notices, and others at later calls.
+    """
+
+    @functools.wraps(method)
+    def guarded(self: Backend, *arguments: Any) -> Any:
+        try:
+            return method(self, *arguments)
+        except Exception:
+            workers = getattr(self._engine.model_executor, "workers", ())
+            ended = [
+                f"rank {rank}: {how_it_ended(f'process {worker.proc.pid}', worker.proc.exitcode)}"
+                for rank, worker in enumerate(workers)
+                if not worker.proc.is_alive()
+            ]
+            if not ended:
+                raise
+        raise RankFailure(f"the engine has died; {'; '.join(ended)}")
+
+    return guarded
 
 
 class Backend:
@@ -146,6 +171,7 @@ class Backend:
         }
 
     @reporting_out_of_memory
+    @_reporting_dead_ranks
     def generate(self, mark: Mark = no_mark) -> list[Completion]:
         """Serve all requests; they arrive at the start, and those beyond the batch size queue.
 
@@ -189,6 +215,7 @@ class Backend:
         ]
 
     @reporting_out_of_memory
+    @_reporting_dead_ranks
     def serve(self, queue: Queue) -> list[Completion]:
         """Hand requests to the engine as they are due, up to a batch size, and sleep between."""
         times = TokenTimes(self._engine)
@@ -222,7 +249,7 @@ class Backend:
 
     def _step(self, times: TokenTimes) -> list[Any]:
         """Let the engine do one step, count what it did, and return what it finished."""
-        finished = self._finished()
+        finished = [output for output in self._engine.step() if output.finished]
         times.note()
         scheduler = self._engine.engine_core.engine_core.scheduler
         self._events["steps"] += 1
@@ -233,24 +260,6 @@ class Backend:
         for output in finished:
             self._events["cached_prompt_tokens"] += output.num_cached_tokens or 0
         return finished
-
-    def _finished(self) -> list[Any]:
-        """Let the engine do one step, and return what it finished; RankFailure if it has died.
-
-        Of a rank that ended vLLM raises one thing when it is noticed, and others at later calls.
-        """
-        try:
-            return [output for output in self._engine.step() if output.finished]
-        except Exception:
-            workers = getattr(self._engine.model_executor, "workers", ())
-            ended = [
-                f"rank {rank}: {how_it_ended(f'process {worker.proc.pid}', worker.proc.exitcode)}"
-                for rank, worker in enumerate(workers)
-                if not worker.proc.is_alive()
-            ]
-            if not ended:
-                raise
-        raise RankFailure(f"the engine has died; {'; '.join(ended)}")
 
     def events(self) -> dict[str, Any]:
         """Return engine's counts since ``prepare``, and the mean by step since the last call."""
@@ -265,6 +274,7 @@ class Backend:
         }
 
     @reporting_out_of_memory
+    @_reporting_dead_ranks
     def score(self, passages: Sequence[Sequence[int]]) -> list[list[float]]:
         """Score one passage at a time, as prompts whose log-probabilities the engine gives back."""
         import torch
@@ -289,7 +299,7 @@ class Backend:
         with torch.compiler.set_stance("force_eager" if eager else "default"):
             for passage, prompt in zip(passages, prompts, strict=True):
                 self._engine.add_request("quality", prompt, asked)
-                while not (finished := self._finished()):
+                while not (finished := [o for o in self._engine.step() if o.finished]):
                     pass
                 given = zip(finished[0].prompt_logprobs[1:], passage[1:], strict=True)
                 scores.append([place[token].logprob for place, token in given])

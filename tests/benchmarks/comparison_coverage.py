@@ -17,6 +17,7 @@ The exit status says whether the floors hold: intervals of normal noise hold the
 from __future__ import annotations
 
 import argparse
+import math
 import sys
 from pathlib import Path
 
@@ -84,7 +85,7 @@ def main(argv: list[str] | None = None) -> int:
     for noise, cv in NOISE.items():
         for name, truth in TRUTHS.items():
             score = show(f"{noise}, {name}", simulated.Sweep(truth=truth, cv=cv), count)
-            hold.append(holds(score, assumed=noise == ASSUMED))
+            hold.append(holds(score, count, assumed=noise == ASSUMED))
     for title, noise in HARDER.items():
         score = show(title, simulated.Sweep(**noise), count)
         hold.append(score.covered >= LEAST_OF_HARDER)
@@ -95,7 +96,7 @@ def main(argv: list[str] | None = None) -> int:
             hold.append(share >= LEAST_OF_HARDER)
     paired.LEAST_PAIRS = sys.maxsize  # no family is large enough: each pair by its own variance
     score = show("own variance alone, joules as engines give them", simulated.Sweep(), count)
-    hold.append(holds(score, assumed=False))
+    hold.append(holds(score, count, assumed=False))
     print(
         f"covered {LEAST_COVERED:.0%} to {MOST_COVERED:.0%}, what the method does not assume at "
         f"least {LEAST_OF_HARDER:.0%}; under {ASSUMED} 4 % found in at ",
@@ -106,9 +107,13 @@ def main(argv: list[str] | None = None) -> int:
     return int(not all(hold))
 
 
-def holds(score: simulated.Score, assumed: bool) -> bool:
-    """Return whether a kind of sweeps keeps its floors; ``assumed`` noise must keep them all."""
-    covered = LEAST_COVERED <= score.covered <= MOST_COVERED
+def holds(score: simulated.Score, count: int, assumed: bool) -> bool:
+    """Return whether a kind of sweeps keeps its floors; ``assumed`` noise must keep them all.
+
+    Coverage does as far as ``count`` sweeps tell, of about twelve independent pairs each.
+    """
+    error = 2 * math.sqrt(0.05 * 0.95 / (12 * count))
+    covered = LEAST_COVERED - error <= score.covered <= MOST_COVERED + error
     found = score.found is None or score.found >= LEAST_FOUND
     true = score.false is None or score.false <= MOST_FALSE
     return covered and (not assumed or (found and true))

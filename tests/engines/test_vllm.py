@@ -7,6 +7,7 @@ import importlib.util
 import json
 import logging
 import os
+import re
 import shutil
 import threading
 import typing
@@ -299,18 +300,11 @@ def test_8_bit_is_never_served_as_4_bit(unloaded, tiny_folder):
 # behind its server
 
 
-@pytest.mark.parametrize(
-    ("engine", "message"),
-    [
-        ({"tensor_parallel_size": 3}, "divisible by tensor parallel size"),
-        ({"no_such_argument": 1}, "unrecognized arguments: --no-such-argument=1"),
-    ],
-)
-def test_what_the_server_refuses_is_unsupported_and_nothing_is_left(tiny_folder, engine, message):
+def test_what_the_server_refuses_is_unsupported_and_nothing_is_left(tiny_folder):
     served, before = ServedBackend(), set(psutil.Process().children(recursive=True))
     try:
-        with pytest.raises(Unsupported, match=message):
-            served.load(spec(flow="server", **engine), tiny_folder)
+        with pytest.raises(Unsupported, match="divisible by tensor parallel size"):
+            served.load(spec(flow="server", tensor_parallel_size=3), tiny_folder)
     finally:
         served.close()
     assert set(psutil.Process().children(recursive=True)) <= before
@@ -350,13 +344,14 @@ def test_an_engine_that_dies_in_a_window_costs_that_window_and_leaves_nothing(ti
             Unsupported,
             "load m: Value error, bad dtype",
         ),
+        ("usage: x\nx: error: unrecognized arguments: --y=1", Unsupported, "unrecognized .*--y=1"),
         ("RuntimeError: a bug", ServerFailure, "it ended"),
     ],
 )
 def test_the_last_words_of_a_server_say_what_came_of_its_load(said, kind, message):
     found = load_failure(ServerFailure("it ended"), said, Path("m"))
     assert type(found) is kind
-    assert message in str(found)
+    assert re.search(message, str(found))
 
 
 @pytest.mark.parametrize(

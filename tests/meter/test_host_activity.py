@@ -61,6 +61,7 @@ def test_each_counter_is_differenced(procfs, clocks):
     assert (found.pages_swapped_in, found.major_faults) == (4, 6)
     assert found.disk_read_bytes == 512 * (10 + 200)
     assert found.wall_clock_step_s == pytest.approx(-0.5)
+    assert found.duration_s == 30.0
 
 
 def test_the_time_of_a_child_that_ended_is_not_lost(procfs, clocks):
@@ -108,7 +109,7 @@ def test_a_file_that_is_missing_or_strange_costs_only_its_own(
 
 def test_a_host_without_procfs_still_has_its_clocks(tmp_path, clocks):
     found = vars(between(FakeProcfs(tmp_path / "none"), clocks))
-    assert found.pop("wall_clock_step_s") == 0
+    assert (found.pop("wall_clock_step_s"), found.pop("duration_s")) == (0, 0)
     assert set(found.values()) == {None}
 
 

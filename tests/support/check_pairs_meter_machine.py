@@ -510,6 +510,8 @@ MACHINE = {
     "H07": [
         (hosted(busy_s=70.0), "warning", hosted(busy_s=55.0)),
         (hosted(busy_s=70.0), "warning", hosted(busy_s=None)),
+        # Over the whole stretch of timed traffic, which is longer than the window.
+        (hosted(busy_s=70.0), "warning", hosted(busy_s=70.0, duration_s=100.0)),
         (hosted(steal_s=2.0), "warning", hosted(steal_s=1.0)),
         (hosted(stalled_s=12.0), "warning", hosted(stalled_s=8.0)),
         # Tasks that wait for one another, on processors that our own fill.
@@ -517,6 +519,7 @@ MACHINE = {
     ],
     "H17": [
         (served(self_busy_s=2.1), "warning", served(self_busy_s=1.9)),
+        (served(self_busy_s=2.1), "warning", served(self_busy_s=2.1, duration_s=100.0)),
         (served(self_busy_s=30.0), "warning", hosted(self_busy_s=30.0)),  # the engine in process
         (served(self_busy_s=2.1, own_busy_s=None), "warning", served(self_busy_s=None)),
     ],

@@ -87,7 +87,8 @@ class HostActivity:
     behind a server it is the client, and the rest of the tree is the server and the meter.
     ``steal_s`` those that a hypervisor took, ``stalled_s`` the seconds in which some task waited
     for a processor. ``wall_clock_step_s`` is by how much the wall clock moved against the
-    monotonic one.
+    monotonic one. ``duration_s`` is the time between the two readings, None in older records: of
+    timed traffic that is the whole stretch, longer than its window.
     """
 
     busy_s: float | None
@@ -99,6 +100,7 @@ class HostActivity:
     disk_read_bytes: int | None
     wall_clock_step_s: float | None
     self_busy_s: float | None = None
+    duration_s: float | None = None
 
 
 @dataclass(frozen=True)

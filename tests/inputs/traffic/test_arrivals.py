@@ -327,6 +327,7 @@ def test_the_window_is_the_horizon_with_its_idle_time(strategy) -> None:
     assert gpu_j == pytest.approx(truth_j, rel=1e-3)
     assert host.idle_energy_j(interval.start_s, interval.end_s) < truth_j
     assert window.passes == 0
+    assert interval.host.duration_s >= interval.duration_s + 2.0  # with the ramp
     assert window.traffic.arrived == sum(
         arrivals.begin_s <= t < arrivals.end_s for t in arrivals.times_s
     )

@@ -109,10 +109,7 @@ def unfit_host(case: WindowEvidence) -> Finding | None:
     "Ask with fewer requests in flight, or on a host with more processors: the client is metered.",
 )
 def busy_client(case: WindowEvidence) -> Finding | None:
-    """Find a client of a served engine that took more than a twentieth of a processor.
-
-    With timed traffic the ramp and the drain are counted in, so that it is found rather too soon.
-    """
+    """Find a client of a served engine that took more than a twentieth of a processor."""
     host, duration_s = _host(case)
     if case.measurement.effective.get("flow") != "server" or host is None:
         return None
@@ -123,6 +120,11 @@ def busy_client(case: WindowEvidence) -> Finding | None:
 
 
 def _host(case: WindowEvidence) -> tuple[HostActivity | None, float]:
-    """Return what the host did in the window, None where unknown, and the window's length."""
+    """Return what the host did, None where unknown, and over how many seconds.
+
+    With timed traffic that is the whole stretch, ramp and drain included. Older records do not say
+    how long it was; there it is taken to be the window, so that such findings come too soon.
+    """
     interval = case.window.interval
-    return interval.host if interval.duration_s > 0 else None, interval.duration_s
+    host = interval.host if interval.duration_s > 0 else None
+    return host, (host and host.duration_s) or interval.duration_s

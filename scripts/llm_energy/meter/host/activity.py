@@ -68,6 +68,7 @@ def activity(first: HostReading, last: HostReading) -> HostActivity:
     own = [reading.processes and reading.processes.own_busy_s for reading in (first, last)]
     alone = [reading.processes and reading.processes.self_busy_s for reading in (first, last)]
     wall_s = last.wall_clock_s - first.wall_clock_s
+    duration_s = last.clock_s - first.clock_s
     return HostActivity(
         busy_s=_difference(first.busy_s, last.busy_s),
         own_busy_s=_difference(*own),
@@ -76,8 +77,9 @@ def activity(first: HostReading, last: HostReading) -> HostActivity:
         pages_swapped_in=_difference(first.pages_swapped_in, last.pages_swapped_in),
         major_faults=_difference(first.major_faults, last.major_faults),
         disk_read_bytes=_difference(first.disk_read_bytes, last.disk_read_bytes),
-        wall_clock_step_s=wall_s - (last.clock_s - first.clock_s),
+        wall_clock_step_s=wall_s - duration_s,
         self_busy_s=_difference(*alone),
+        duration_s=duration_s,
     )
 
 

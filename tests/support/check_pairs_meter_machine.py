@@ -28,6 +28,20 @@ def waiting(gpu_w: float) -> Interval:
     return builders.interval("window", 1020.0, 40.0, builders.energy(40.0, gpu_w=gpu_w))
 
 
+def idle(name: str, start_s: float, gpu_w: float) -> Interval:
+    """Return an interval of 10 s in which the loaded engine waits."""
+    return builders.interval(name, start_s, 10.0, builders.energy(10.0, gpu_w=gpu_w))
+
+
+def idled(gpu_w: float, before_w: float, after_w: float) -> WindowEvidence:
+    """Return a window soon after the first of two baselines, long before the other."""
+    baselines = (
+        idle("loaded_idle_before", 1010.0, before_w),
+        idle("loaded_idle_after", 1500.0, after_w),
+    )
+    return inside(builders.energy(40.0, gpu_w=gpu_w), measurement={"baselines": baselines})
+
+
 def zone(device: str, power_w: float | None, duration_s: float, component="cpu") -> ComponentEnergy:
     """Return what a RAPL zone counted, or that it may have wrapped where there is no power."""
     if power_w is None:
@@ -318,6 +332,13 @@ ENERGY = {
         (metered(40.0, builders.energy(40.0, dram_w=4.9)), "note", case()),
         # An engine that mostly waits draws what idling does, and no less than that.
         (traffic(interval=waiting(45.0)), "invalid", traffic(interval=waiting(49.0))),
+        # Nearest in time, not the mean: the baseline before these windows, or their hot idle.
+        (idled(49.0, 50.0, after_w=30.0), "invalid", idled(55.0, 50.0, after_w=70.0)),
+        (
+            traffic(interval=waiting(52.0), hot_idle=idle("hot_idle", 1060.2, 60.0)),
+            "invalid",
+            traffic(interval=waiting(45.0), hot_idle=idle("hot_idle", 1060.2, 44.0)),
+        ),
     ],
     "M10": [
         (inside((gpu("GPU-1", 17.9),)), "invalid", inside((gpu("GPU-1", 18.1),))),

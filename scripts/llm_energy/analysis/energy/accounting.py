@@ -126,6 +126,27 @@ def loaded_idle_power_w(
     return math.fsum(powers) / len(powers), None
 
 
+def nearest_idle_w(
+    measurement: Measurement, window: Window, status: Status
+) -> tuple[str, float] | None:
+    """Return what the waiting engine drew nearest in time to a window, and in which idle interval.
+
+    The window's own hot idle is right behind it; else it is the baseline before or after all
+    windows. None where none has the window's components in that status.
+    """
+    interval, same = window.interval, sums(window.interval).get(status)
+
+    def gap_s(idle: Interval) -> float:
+        return max(interval.start_s - idle.end_s, idle.start_s - interval.end_s)
+
+    baselines = [idle for name in LOADED_IDLE if (idle := baseline(measurement, name))]
+    for idle in filter(None, (window.hot_idle, *sorted(baselines, key=gap_s))):
+        total = sums(idle).get(status)
+        if same and total and total.parts == same.parts and idle.duration_s > 0:
+            return idle.name, total.energy_j / idle.duration_s
+    return None
+
+
 def baseline(measurement: Measurement, name: str) -> Interval | None:
     """Return the idle interval of that name, None where it was not taken."""
     return next((b for b in measurement.baselines if b.name == name), None)

@@ -10,7 +10,7 @@ from llm_energy.analysis.energy.accounting import (
     LOADED_IDLE,
     STATUSES,
     baseline,
-    loaded_idle_power_w,
+    nearest_idle_w,
     powers_w,
     sums,
 )
@@ -100,10 +100,11 @@ def idle_gpu(case: WindowEvidence) -> Finding | None:
 def impossible_energy(case: WindowEvidence) -> Finding | None:
     """Find joules that are missing, not finite, not positive, or fewer than idling would use.
 
-    A negative net is invalid where both powers are measured. Where a model estimates them it says
-    that the model does not see the load, which is a note. An engine that mostly waits for timed
-    traffic draws hardly more than idling does, so there the two may differ by the idle power's own
-    drift.
+    Idling is what was metered nearest in time: the window's hot idle, or else the baseline before
+    or after all windows, since idle power drifts. A negative net is invalid where both powers are
+    measured. Where a model estimates them it says that the model does not see the load, which is a
+    note. An engine that mostly waits for timed traffic draws hardly more than idling does, so there
+    the two may differ by the idle power's own drift.
     """
     mostly_waits = case.window.traffic is not None
     interval = case.window.interval
@@ -118,11 +119,13 @@ def impossible_energy(case: WindowEvidence) -> Finding | None:
         return Finding({"reason": "no component of this host could be metered or estimated"})
     negative = {}
     for status, total in totals.items():
-        power_w, _ = loaded_idle_power_w(case.measurement, status, total.parts)
+        idle = nearest_idle_w(case.measurement, case.window, status)
+        name, power_w = idle or (None, 0.0)
         share = 1 - BASELINE_DRIFT if mostly_waits else 1.0
-        if power_w is not None and total.energy_j < share * power_w * interval.duration_s:
+        if total.energy_j < share * power_w * interval.duration_s:
             negative[status] = {
                 "gross_energy_j": total.energy_j,
+                "idle": name,
                 "loaded_idle_power_w": power_w,
                 "net_energy_j": total.energy_j - power_w * interval.duration_s,
             }

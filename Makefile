@@ -14,7 +14,6 @@ TEST_TOOLS = latex chromium slurm
 .DELETE_ON_ERROR:
 .SECONDARY:
 .PHONY: help demo paper audit verify export doctor report envs test lint format bench locks pictures clean tools test-envs test-tools \
- 
 
 DEV = .venvs/dev/bin
 UV = .venvs/uv/bin/uv
@@ -77,20 +76,25 @@ envs: .venvs/uv/.installed ## build the environments of the workflow and of BACK
 # An engine of vLLM that is closed takes down the process groups of another in its process.
 ALONE = tests/engines/test_sharding.py tests/engines/test_timed_traffic.py
 
-# Engines come one at a time and alone: beside other work, threads that wait for each other take many
-# times as long, and a pass that is held up makes a window invalid. What needs an engine's packages
-# runs inside that engine's environment.
+# What needs an engine's packages runs inside that engine's environment, and what doesn't beside it, at
+# a lower priority. Whole sweeps come alone: beside other work, a pass that is held up makes a window
+# invalid. Workflows are collected first: theirs are the longest files, which should not end the run.
 test: ## run the tests (PYTEST='-k name' chooses some of those without an engine)
 	@$(MAKE) --no-print-directory $(TWO) envs test-envs test-tools
-	$(DEV)/python -m pytest -q -n 3 --dist loadfile --no-loadscope-reorder --ignore tests/engines \
-	  -m 'not engine' $(PYTEST)
+	@$(MAKE) --no-print-directory --output-sync=target $(TWO) test-units test-engines
+	$(DEV)/python -m pytest -q -m engine tests/workflow
+
+test-units:
+	nice -n 5 $(DEV)/python -m pytest -q -n 3 --dist loadfile --no-loadscope-reorder \
+	  --ignore tests/engines -m 'not engine' $(PYTEST) tests/workflow tests
+
+test-engines:
 	@for stamp in $$($(STAMPS) $(BACKENDS)); do \
 	  place=$${stamp%/.installed}; \
 	  $(PYTHON) tests/support/in_environment.py $$place -q tests/engines $(ALONE:%=--ignore %) \
 	    tests/meter/test_meter.py tests/meter/test_estimates.py tests/inputs/prompts/test_sets.py || exit 1; \
 	  for file in $(ALONE); do $(PYTHON) tests/support/in_environment.py $$place -q $$file || exit 1; done; \
 	done
-	$(DEV)/python -m pytest -q -m engine tests/workflow
 
 # snakefmt looks for its shell formatter on the PATH.
 lint format: export PATH := $(CURDIR)/$(DEV):$(PATH)

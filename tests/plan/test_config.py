@@ -11,6 +11,7 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from snakemake.utils import validate
+from support import builders
 from support.project import ROOT
 
 from llm_energy import records
@@ -137,7 +138,7 @@ def test_offline_traffic_is_no_traffic():
 
 
 def test_sources_of_every_kind(tmp_path):
-    (tmp_path / "folder").mkdir()
+    builders.model_folder(tmp_path / "folder")
     (tmp_path / "a.gguf").touch()
     sources = [
         {"kind": "hub"},
@@ -256,7 +257,7 @@ def test_top_level_parameter_replaces_workloads_that_set_it_otherwise():
 
 
 def test_model_name_that_is_a_path_is_a_folder(tmp_path):
-    (tmp_path / "My_Model").mkdir()
+    builders.model_folder(tmp_path / "My_Model")
     (model,) = load_sweep({"model_name": "./My_Model"}, root=tmp_path).models
     assert (model.id, model.source) == ("my_model", {"kind": "folder", "path": "./My_Model"})
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from support import builders
 
 from llm_energy.core.errors import ConfigError
 from llm_energy.plan.config.load import load_sweep
@@ -66,7 +67,7 @@ def problems(text: str, root: Path, files: tuple[str, ...] = ("sweep.yaml",)) ->
 @pytest.fixture
 def root(tmp_path, monkeypatch) -> Path:
     """Return a folder to work in, with the model of the valid config."""
-    (tmp_path / "model").mkdir()
+    builders.model_folder(tmp_path / "model")
     monkeypatch.chdir(tmp_path)
     return tmp_path
 

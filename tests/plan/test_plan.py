@@ -10,6 +10,7 @@ import pytest
 import yaml
 from hypothesis import given
 from hypothesis import strategies as st
+from support import builders
 from support.project import tiny_sweep
 
 from llm_energy.core.errors import ConfigError
@@ -35,7 +36,8 @@ def engine(backend: BackendEntry) -> plan.Engine:
 
 
 def make(tmp_path: Path, the_engine=engine, **changes) -> plan.Planning:
-    (tmp_path / "model").mkdir(exist_ok=True)
+    if not (tmp_path / "model").exists():
+        builders.model_folder(tmp_path / "model")
     return plan.make_plan(load_sweep(tiny_sweep(str(tmp_path / "model"), **changes)), the_engine)
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from llm_energy.analysis.normalise import window_fields
-from llm_energy.core.files import sha256_json
+from llm_energy.core.files import sha256_json, write_json
 from llm_energy.core.serialize import to_dict
 from llm_energy.records import (
     SCHEMA_VERSION,
@@ -270,6 +270,15 @@ def meter_report(**changes: Any) -> MeterReport:
     """Return the report of a meter with a counter that ticks as usual and a whole trace."""
     healthy = MeterReport({"GPU-1": 0.1}, "r01.trace.csv.gz", "f" * 64, None, False)
     return replace(healthy, **changes)
+
+
+def model_folder(folder: Path, **config: Any) -> Path:
+    """Make a folder that has what makes a model, but nothing in it; ``config`` is its config."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for name in ("model.safetensors", "tokenizer.json", "chat_template.jinja"):
+        (folder / name).touch()
+    write_json(folder / "config.json", config)
+    return folder
 
 
 def prompt_set(model: str = "m", workloads: Sequence[str] = ("b1",)) -> PromptSet:

@@ -8,6 +8,7 @@ import sys
 
 import pytest
 from plan.test_config_mistakes import BASE, EACH, MISTAKES, line_of, text_with
+from support import builders
 from support.project import Project
 
 # Starting Snakemake takes seconds, most of them for imports, and parsing a config little. So one
@@ -48,7 +49,7 @@ def runs(tmp_path_factory) -> dict[str, tuple[int, str]]:
     """Return the exit status and the output of a dry run on each config."""
     folder = tmp_path_factory.mktemp("mistakes")
     Project(folder)
-    (folder / "model").mkdir()
+    builders.model_folder(folder / "model")
     texts = {mistake["id"]: text_with(mistake) for mistake in MISTAKES}
     texts |= {"valid": BASE, "no-yaml": "models: [\n", "no-mapping": "- models\n"}
     texts["taken"] = BASE.replace("name: base", "name: taken")

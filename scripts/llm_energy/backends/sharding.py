@@ -2,17 +2,10 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
-from llm_energy.core.files import read_object
+from llm_energy.inputs.models.config import text_config
 from llm_energy.records import Sharding
-
-
-def model_config(source: dict[str, Any]) -> dict[str, Any]:
-    """Read the ``config.json`` of a model that lies in a folder; empty for any other source."""
-    path = Path(source.get("path", ""), "config.json").expanduser()
-    return read_object(path) if source["kind"] == "folder" and path.is_file() else {}
 
 
 def refusals(
@@ -46,8 +39,7 @@ def heads_problem(config: dict[str, Any], ranks: int, key_value_too: bool = True
     >>> heads_problem({"num_attention_heads": 9}, 2)
     "the model's 9 query heads cannot be shared out among 2 ranks; take a number that divides 9"
     """
-    inner = config.get("text_config")
-    text = {**config, **(inner if isinstance(inner, dict) else {})}
+    text = text_config(config)
     counts = {"query": text.get("num_attention_heads")}
     if key_value_too:
         counts["key-value"] = text.get("num_key_value_heads")

@@ -27,9 +27,9 @@ def duplicates(
         asked = prompt_requests[spec.model].workloads
         works: dict[str, list[str]] = {}
         for workload in sorted(spec.workloads, key=lambda w: w.id):
-            works.setdefault(_work(workload, spec.engine_id, asked[workload.id]), []).append(
-                workload.id
-            )
+            prompts = asked[workload.prompts_key(spec.repeat)]
+            work = _work(workload, spec.engine_id, prompts)
+            works.setdefault(work, []).append(workload.id)
         for names in works.values():
             if len(names) > 1:
                 text = f"workloads {' and '.join(names)} resolve to the same work"

@@ -12,12 +12,12 @@ from pathlib import Path
 from typing import Any
 
 from llm_energy.backends.compatibility import Translation, merge_loads, translate
-from llm_energy.backends.sharding import model_config
 from llm_energy.backends.sharding import refusals as sharding_refusals
 from llm_energy.core.errors import ConfigError
 from llm_energy.core.files import sha256_json
 from llm_energy.core.serialize import to_dict
 from llm_energy.environments import registry
+from llm_energy.inputs.models.config import model_config
 from llm_energy.inputs.seeds import block_seed
 from llm_energy.inputs.traffic.arrivals import are_drawn, make_arrivals, takes_lengths
 from llm_energy.plan.config.load import (
@@ -108,7 +108,7 @@ def make_plan(sweep: Sweep, engine: Callable[[BackendEntry], Engine]) -> Plannin
     return Planning(
         plan=made,
         specs=specs,
-        models={model.id: to_dict(model) for model in sweep.models},
+        models={model.id: _source_of(model) for model in sweep.models},
         prompt_requests={
             model.id: _prompt_request(sweep, model, arrivals) for model in sweep.models
         },
@@ -302,10 +302,13 @@ def universal_parameters(
 
 
 def _prompt_request(sweep: Sweep, model: ModelEntry, arrivals: ArrivalSet) -> PromptRequest:
+    own = {} if model.chat_template is None else {"chat_template": model.chat_template}
     workloads = {
         key: asked
         for w in sweep.workloads
-        for key, asked in _prompts_asked(w, arrivals, sweep.repeats).items()
+        for key, asked in _prompts_asked(
+            replace(w, prompts=w.prompts | own), arrivals, sweep.repeats
+        ).items()
     }
     return PromptRequest(SCHEMA_VERSION, model.id, workloads, sweep.quality)
 
@@ -332,6 +335,11 @@ def _prompts_asked(
         )
         for block in range(1, repeats + 1)
     }
+
+
+def _source_of(model: ModelEntry) -> dict[str, Any]:
+    """Return what says where a model comes from, and nothing of how it is asked."""
+    return {key: value for key, value in to_dict(model).items() if key != "chat_template"}
 
 
 def _unique(notes: Iterable[Note]) -> tuple[Note, ...]:

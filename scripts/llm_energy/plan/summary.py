@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from llm_energy.inputs.traffic.arrivals import unlike_asked
+from llm_energy.plan.context import beyond_context
 from llm_energy.plan.duplicates import duplicates
 from llm_energy.plan.plan import Planning
 from llm_energy.records import Note
@@ -24,6 +25,7 @@ def describe(made: Planning) -> str:
         lines.append(f"  note ({', '.join(dict.fromkeys(backends))}): {note.message}")
     firsts = [made.specs[cell.specs[0]] for cell in plan.planned]
     lines += [f"  note: {t}" for t in duplicates(firsts, made.models, made.prompt_requests)]
+    lines += [f"  note: {t}" for t in beyond_context(firsts, made.models, made.prompt_requests)]
     timed = {w.id: w.parameters["traffic_simulation"] for spec in firsts for w in spec.workloads}
     for id, arrivals in made.arrivals.workloads.items():
         told = unlike_asked(timed[id], arrivals) if id in timed else []

@@ -86,8 +86,11 @@ def _shards(origin: Path, where: str) -> set[str]:
     return set(parts.values())
 
 
-def take(origin: Path, target: Path, where: str) -> None:
-    """Copy or link what makes a model from one folder into another; ``where`` begins each error."""
+def choose(origin: Path, where: str) -> tuple[set[str], set[str]]:
+    """Return the names of all files in a folder that make a model, and those of its weights.
+
+    A folder that lacks some raises LlmEnergyError, whose message begins with ``where``.
+    """
     names = sorted(path.name for path in origin.iterdir() if path.is_file())
     wanted = {name for name in names if matches(name, WANTED_FILES)}
     if WHOLE_WEIGHTS in wanted:  # transformers prefers it to shards; so do we
@@ -115,6 +118,12 @@ def take(origin: Path, target: Path, where: str) -> None:
             f"{where}: no tokenizer ({', '.join(VOCABULARY_FILES)}); found {listing(names)}. "
             "Save the tokenizer into the same folder"
         )
+    return wanted, weights
+
+
+def take(origin: Path, target: Path, where: str) -> None:
+    """Copy or link what makes a model from one folder into another; ``where`` begins each error."""
+    wanted, weights = choose(origin, where)
     for name in sorted(wanted):
         path = (origin / name).resolve()
         if name in weights:

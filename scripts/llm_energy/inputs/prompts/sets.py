@@ -39,15 +39,8 @@ def choose(
     if kind == "builtin":
         prompts, source = builtin(), describe_builtin()
     else:
-        path = base / Path(settings["path"]).expanduser()
-        read = {"file": read_file, "dataset": read_dataset}[kind]
-        prompts = read(path, settings.get("text_column") or DEFAULT_COLUMN)
+        prompts, path = of_user(settings, count, base)
         source = {"path": settings["path"], "sha256": sha256_path(path)}
-        if len(prompts) < count:
-            raise LlmEnergyError(
-                f"{path}: has {len(prompts)} prompts, the workload asks {count} requests; "
-                f"add prompts or lower requests to {len(prompts)}"
-            )
     drawn = draw(prompts, count, settings["seed"])
     return drawn, {
         "source": kind,
@@ -56,6 +49,22 @@ def choose(
         "available": len(prompts),
         "repeated": max(0, count - len(prompts)),
     }
+
+
+def of_user(settings: dict[str, Any], count: int, base: Path) -> tuple[list[Prompt], Path]:
+    """Read a user's file or dataset, as ``choose`` does, and return its prompts and its path.
+
+    Fewer than ``count``, or one that cannot be read, raises LlmEnergyError.
+    """
+    path = base / Path(settings["path"]).expanduser()
+    read = {"file": read_file, "dataset": read_dataset}[settings["source"]]
+    prompts = read(path, settings.get("text_column") or DEFAULT_COLUMN)
+    if len(prompts) < count:
+        raise LlmEnergyError(
+            f"{path}: has {len(prompts)} prompts, the workload asks {count} requests; "
+            f"add prompts or lower requests to {len(prompts)}"
+        )
+    return prompts, path
 
 
 def builtin() -> list[Prompt]:

@@ -17,6 +17,7 @@ from llm_energy.core.files import read_object, sha256_json
 from llm_energy.core.serialize import to_dict
 from llm_energy.inputs import quality
 from llm_energy.inputs.models import simulated
+from llm_energy.inputs.models.config import context_length
 from llm_energy.inputs.prompts import sets
 from llm_energy.records import (
     SCHEMA_VERSION,
@@ -27,7 +28,6 @@ from llm_energy.records import (
     Request,
 )
 
-CONTEXT_KEYS = ("max_position_embeddings", "n_positions", "max_sequence_length")
 # some templates print today's date, and the ids would change from day to day
 TEMPLATE_DATE = "26 Jul 2024"
 # no text that others know by its id, so that prompts of another block are other ones
@@ -49,7 +49,7 @@ def make_prompt_set(
             f"prompt request: model is {request.model!r}, the manifest's is {manifest.model!r}"
         )
     tokenizer = _load_tokenizer(model_folder)
-    limit = context_length(model_folder)
+    limit = context_length(read_object(model_folder / "config.json"))
     made: dict[str, tuple[Request, ...]] = {}
     sources: dict[str, Any] = {}
     for workload, wanted in request.workloads.items():
@@ -187,14 +187,6 @@ def _builtin_stream(tokenizer: Any, seed: int) -> tuple[Ids, list[int]]:
     return stream, starts
 
 
-def context_length(model_folder: Path) -> int | None:
-    """Return the most tokens the model can attend to, as its config.json says, or None."""
-    config = read_object(model_folder / "config.json")
-    if isinstance(inner := config.get("text_config"), dict):
-        config = {**config, **inner}
-    return next((config[key] for key in CONTEXT_KEYS if isinstance(config.get(key), int)), None)
-
-
 def _check_length(requests: Sequence[Request], limit: int | None) -> None:
     longest = max(requests, key=lambda r: len(r.prompt_token_ids))
     if limit is not None and len(longest.prompt_token_ids) >= limit:
@@ -223,7 +215,8 @@ def _load_tokenizer(model_folder: Path) -> Any:
 def _require_template(tokenizer: Any) -> None:
     if not tokenizer.chat_template:
         raise LlmEnergyError(
-            "chat_template is true, but the model's tokenizer has none; set chat_template: false"
+            "chat_template is true, but the model's tokenizer has none; set chat_template: false "
+            "in the model's entry"
         )
 
 

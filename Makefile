@@ -14,6 +14,7 @@ TEST_TOOLS = latex chromium slurm
 .DELETE_ON_ERROR:
 .SECONDARY:
 .PHONY: help demo paper audit verify export doctor report envs test lint format bench locks pictures clean tools test-envs test-tools \
+        test-units test-engines
 
 DEV = .venvs/dev/bin
 UV = .venvs/uv/bin/uv

@@ -20,7 +20,7 @@ from llm_energy.core import cli, locks
 from llm_energy.measure import run, stopping
 from llm_energy.records import Measurement, read_record
 
-KILLS = 30
+KILLS = 10
 
 
 @pytest.fixture

@@ -6,7 +6,7 @@ import math
 import random
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 from statsmodels.stats.multitest import multipletests
@@ -89,6 +89,7 @@ def test_two_pairs_say_nothing_of_how_noise_varies():
     assert family_noise([Ratio(5, 0.0, 1e-4)] * 2) == Noise(0.0, 0.0, 0.0)
 
 
+@settings(max_examples=20)  # statsmodels takes its time
 @given(st.lists(st.floats(0, 1), max_size=30))
 def test_holms_correction_is_that_of_statsmodels(values):
     expected = list(multipletests(values, method="holm")[1]) if values else []

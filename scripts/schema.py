@@ -11,6 +11,7 @@ from llm_energy.publish.provenance.provenance import Provenance
 from llm_energy.records.comparison import Comparisons
 from llm_energy.records.files.storage import schema
 from llm_energy.records.load_curve import LoadCurves
+from llm_energy.records.steps import StepFile
 
 RECORDS = {
     "aggregate": records.Aggregate,
@@ -27,6 +28,7 @@ RECORDS = {
     "prompt-set": records.PromptSet,
     "provenance": Provenance,
     "spec": records.Spec,
+    "steps": StepFile,
     "table-sources": records.TableSources,
     "verdicts": records.Verdicts,
 }

@@ -193,6 +193,7 @@ def test_whole_batches_are_dealt_out_in_turn(copies):
     assert prepared["batching"]["batch_sizes"] == [2, 2, 2]
     assert prepared["batching"]["padding_tokens"] == 6
     assert copies.events() == {"steps": 6, "mean_running_requests": 2.0}
+    assert copies.steps() is None, "each copy takes its own steps, at the same time as the others"
 
 
 def test_completions_come_as_if_one_process_had_served_them(copies):
@@ -228,8 +229,9 @@ def test_ranks_of_one_model_load_it_together(tmp_path, monkeypatch):
     backend = replicas.Spread(spec("tensor_parallel"))
     effective = backend.load(spec("tensor_parallel"), tmp_path)
     backend.prepare(builders.workload("b2"), REQUESTS)
-    completions = backend.generate()
+    completions, steps = backend.generate(), backend.steps()
     backend.close()
+    assert steps == "of rank 0"
     assert effective["weight_bytes"] == 200
     assert [c.request_id for c in completions] == [r.id for r in REQUESTS]
 

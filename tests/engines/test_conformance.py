@@ -241,6 +241,26 @@ def test_each_output_token_has_its_time(backend):
         assert (times[0], times[-1]) == (completion.first_token_s, completion.last_token_s)
 
 
+def test_steps_compute_each_token_of_the_requests_once(backend):
+    backend.needs("steps")
+    backend.prepare(MIXED, batch_size=2, max_output_tokens=6)
+    backend.engine.steps()
+    completions = [*backend.engine.generate(), *backend.engine.generate()]
+    table = backend.engine.steps()
+
+    computed = {number: [0, 0] for number in range(len(completions))}
+    ends_s = {}
+    for run in table.runs:
+        computed[run.request][0] += run.steps * run.prefill_tokens
+        computed[run.request][1] += run.steps * run.decode_tokens
+        if run.prefill_tokens + run.decode_tokens:
+            ends_s[run.request] = table.end_s[run.first_step + run.steps - 1]
+    for number, completion in enumerate(completions):
+        prompt, output = completion.prompt_tokens, len(completion.output_token_ids)
+        assert computed[number] == [prompt - completion.cached_prompt_tokens, output - 1]
+        assert ends_s[number] == pytest.approx(completion.last_token_s, abs=0.02)
+
+
 # decoder parameters
 
 

@@ -145,15 +145,18 @@ def test_a_finished_repeat_is_kept_and_a_changed_one_measured_anew(tmp_path, in_
     assert script.main(arguments) == 0
     assert out.read_bytes() == first
     assert f"was measured already; kept {out}" in capsys.readouterr().out
-    trace = out.with_name("r01.trace.csv.gz")
-    trace.write_bytes(b"of the first")
+    beside = [out.with_name(f"r01.{name}") for name in ("trace.csv.gz", "steps.json.gz")]
+    for path in beside:
+        path.write_bytes(b"of the first")
     arguments, out = stand_in.write_repeat(tmp_path, window_min_duration_s=0.031)
     capsys.readouterr()
     assert script.main(arguments) == 0
     assert out.read_bytes() != first
     assert out.with_name("r01.superseded-1.json").read_bytes() == first
-    assert out.with_name("r01.superseded-1.trace.csv.gz").read_bytes() == b"of the first"
-    assert not trace.exists()
+    for path in beside:
+        kept = path.with_name(path.name.replace("r01", "r01.superseded-1"))
+        assert kept.read_bytes() == b"of the first"
+        assert not path.exists()
     assert "[1/1]" in capsys.readouterr().out
 
 

@@ -27,6 +27,7 @@ from llm_energy.records import (
 )
 from llm_energy.records.files import storage
 from llm_energy.records.load_curve import Estimate, LoadCurves, LoadFit, LoadPoint
+from llm_energy.records.steps import StepFile, StepTable
 
 EXAMPLES = {
     "spec": builders.spec(),
@@ -99,6 +100,9 @@ EXAMPLES = {
         ),
     ),
 }
+EXAMPLES["steps"] = StepFile(
+    1, {"b1": StepTable((1.0,), (2.0,), (0,), (0,), (1,), (5,), (0,), (0,), (0,), (0,))}
+)
 ODD = (None, True, -1, 1.5, 1.0, 2, "", "text", [], {}, ["x"], [1, "x"], {"x": 1}, "measured")
 
 
@@ -150,9 +154,12 @@ def is_read(name, data) -> bool:
 
 
 def agree(name, data) -> bool:
-    """Say whether the schema and the reader do; that a plan's paths follow no schema can say."""
+    """Say whether the schema and the reader do.
+
+    No schema can say that a plan's paths follow, or that steps follow each other.
+    """
     valid, read = storage.validator(RECORDS[name]).is_valid(data), is_read(name, data)
-    return valid == read or (name == "plan" and valid)
+    return valid == read or (name in ("plan", "steps") and valid)
 
 
 @pytest.mark.parametrize("name", EXAMPLES)

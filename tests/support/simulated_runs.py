@@ -28,6 +28,7 @@ from llm_energy.records import (
     Spec,
     Workload,
 )
+from llm_energy.records.steps import StepTable
 
 NOWHERE = Path("/nonexistent")
 
@@ -89,6 +90,17 @@ def run(
 
     Without a ``trace_path`` the power is sampled all the same, and no trace written.
     """
+    return run_with_steps(host, spec, requests, trace_path, arrivals)[0]
+
+
+def run_with_steps(
+    host: SimulatedHost,
+    spec: Spec,
+    requests: dict[str, tuple[Request, ...]] | None = None,
+    trace_path: Path | None = None,
+    arrivals: Mapping[str, Arrivals] | None = None,
+) -> tuple[Measurement, dict[str, StepTable]]:
+    """Measure as ``run`` does; give the engine's steps by workload besides."""
     requests = requests or prompts_of(spec)
     start_s = host.clock()
     meter = open_meter(
@@ -119,7 +131,7 @@ def run(
     report, readings = meter.report(), meter.readings()
     meter.close()
     blank = builders.measurement(spec, start_s)
-    return replace(
+    measurement = replace(
         blank,
         spec_sha256=sha256_json(to_dict(spec)),
         outcome=repeat.outcome,
@@ -147,6 +159,7 @@ def run(
         readings=readings,
         arrivals_sha256={id: sha256_json(to_dict(one)) for id, one in timed.items()},
     )
+    return measurement, repeat.steps
 
 
 def draw_truth(seed: int) -> Truth:

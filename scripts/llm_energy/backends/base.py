@@ -10,6 +10,7 @@ from typing import Any, NamedTuple, Protocol
 from llm_energy.core.errors import BackendUnavailable
 from llm_energy.records import Completion, Request, Spec, Workload
 from llm_energy.records.registry.engines import REGISTRY
+from llm_energy.records.steps import StepTable
 
 MODULES = {id: engine.module for id, engine in REGISTRY.items()}
 
@@ -134,6 +135,17 @@ class Scorer(Protocol):
 
         Of the model's own distribution: no temperature, no penalty. Called once, after the last
         window and the last baseline, with one passage's logits in memory at a time.
+        """
+
+
+class Stepper(Protocol):
+    """What a ``Backend`` does besides if it can tell of its steps; ``steps.py`` notes them."""
+
+    def steps(self) -> StepTable | None:
+        """Return the steps since the last call; None where this cell's engine cannot tell them.
+
+        Requests are numbered from 0 on since then: of ``generate`` through all calls, in the order
+        of the completions, and of ``serve`` as they arrived. Called around a window, never inside.
         """
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import gc
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -37,6 +37,7 @@ from llm_energy.records import (
     Window,
     Workload,
 )
+from llm_energy.records.steps import StepTable
 
 # Until then a counter may still show joules of the window: two of its usual ticks.
 HOT_IDLE_AFTER_S = 0.2
@@ -45,7 +46,10 @@ WARM_UP_BATCHES = 2  # of timed traffic, in one warm-up pass
 
 @dataclass(frozen=True)
 class Repeat:
-    """What one repeat has found so far; ``outcome`` speaks of the load, windows for themselves."""
+    """What one repeat has found so far; ``outcome`` speaks of the load, windows for themselves.
+
+    ``steps`` has, by workload, the engine's steps in windows with a result, where it tells them.
+    """
 
     outcome: Outcome = "ok"
     reason: str | None = None
@@ -55,6 +59,7 @@ class Repeat:
     windows: tuple[Window, ...] = ()
     preflight: Preflight | None = None
     quality: Quality | None = None
+    steps: dict[str, StepTable] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -122,8 +127,8 @@ def run_repeat(
         idle("loaded_idle_before", settings.loaded_idle_duration_s)
         for order, workload in enumerate(spec.workloads):
             timed = arrivals.get(workload.id)
-            window = _measure_workload(bench, order, workload, requests[workload.id], timed)
-            repeat = replace(repeat, windows=(*repeat.windows, window))
+            window, steps = _measure_workload(bench, order, workload, requests[workload.id], timed)
+            repeat = replace(repeat, windows=(*repeat.windows, window), steps=repeat.steps | steps)
             keep(repeat)
         idle("loaded_idle_after", settings.loaded_idle_duration_s)
         if quality_text:
@@ -140,8 +145,8 @@ def _measure_workload(
     workload: Workload,
     requests: Sequence[Request],
     arrivals: Arrivals | None,
-) -> Window:
-    """Warm one workload up, measure it, and give its window whatever came of it."""
+) -> tuple[Window, dict[str, StepTable]]:
+    """Warm one workload up, measure it, and give its window whatever came of it, and its steps."""
     settings, backend = bench.settings, bench.backend
     durations_s: list[float] = []
     passes: list[list[Completion]] = []
@@ -158,6 +163,7 @@ def _measure_workload(
             effective = backend.prepare(workload, requests)
         bench.step(f"{workload.id}: window")
         before = backend.events()
+        _take_steps(backend)
         # A collection inside the window would be charged to the model.
         gc.collect()
         gc.disable()
@@ -188,7 +194,14 @@ def _measure_workload(
         temperature_slope_c_per_10s=thermometer.slope_c_per_10s(),
         events=events,
     )
-    return replace(blank, **measured)
+    steps = measured.pop("steps", None)
+    return replace(blank, **measured), {} if steps is None else {workload.id: steps}
+
+
+def _take_steps(backend: Backend) -> StepTable | None:
+    """Return the steps since the last call, None from an engine that does not tell them."""
+    take = getattr(backend, "steps", None)
+    return take() if take else None
 
 
 def _hot_idle(bench: _Bench, workload: str) -> dict[str, Any]:
@@ -232,7 +245,9 @@ def _serve_passes(
             ends_s.append(clock())
     continuous = effective.get("batching", {}).get("strategy") == "continuous"
     rows = [completion for completions in passes for completion in completions]
+    taken = _take_steps(backend)
     return {
+        "steps": taken and window_rows.steps(taken, interval.record),
         "interval": interval.record,
         "requests": window_rows.table(rows),
         "steady_state": marks.steady_state(workload) if continuous else None,
@@ -252,7 +267,10 @@ def _serve_traffic(bench: _Bench, arrivals: Arrivals, prompts: int) -> dict[str,
         rows = bench.backend.serve(queue)
     window = bench.meter.inner(interval, BEGIN, END, "window")
     shown = window_rows.touching(rows, window, queue.edges_s)
+    taken, places = _take_steps(bench.backend), {id(c): place for place, c in enumerate(shown)}
+    numbers = {number: places[id(c)] for number, c in enumerate(rows) if id(c) in places}
     return {
+        "steps": taken and window_rows.steps(taken, window, numbers),
         "interval": window,
         "requests": window_rows.table(shown, window),
         "output_token_ids": {c.request_id: c.output_token_ids for c in reversed(shown)},

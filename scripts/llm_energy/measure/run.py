@@ -8,8 +8,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from llm_energy.backends.distributed.replicas import Spread, needs_processes
-from llm_energy.core.errors import BackendUnavailable, RecordError
-from llm_energy.core.files import read_json, require_room, sha256_json
+from llm_energy.core.errors import BackendUnavailable, LlmEnergyError, RecordError
+from llm_energy.core.files import read_json, require_room, sha256_file, sha256_json
 from llm_energy.core.locks import exclusive_file, exclusive_host
 from llm_energy.core.serialize import to_dict
 from llm_energy.inputs import currency
@@ -28,14 +28,17 @@ from llm_energy.records import (
     Plan,
     PromptSet,
     Spec,
+    StepReport,
     holds_already,
     read_record,
+    steps,
     write_record,
 )
 from llm_energy.records.files import paths
 from llm_energy.records.files.attempts import put_aside
 from llm_energy.records.registry.engines import is_simulated
 
+NO_STEPS = "the engine does not tell its steps"
 RECENT_REPEATS = 20  # of a backend, that the estimate of the time left looks at
 
 
@@ -222,9 +225,21 @@ def _metered(
 
         repeat = _run(blank.spec, model_folder, prompts, arrivals, machine, meter, out, step, keep)
         meter.close_trace()
-        return record(repeat)
+        return replace(record(repeat), steps=_write_steps(repeat, paths.steps(out)))
     finally:
         meter.close()
+
+
+def _write_steps(repeat: Repeat, path: Path) -> StepReport:
+    """Write the engine's steps beside the measurement, which stands without them if that fails."""
+    if not repeat.steps:
+        measured = any(window.outcome == "ok" for window in repeat.windows)
+        return StepReport(None, None, NO_STEPS if measured else "no window gave a result")
+    try:
+        steps.write(path, steps.StepFile(windows=repeat.steps))
+    except LlmEnergyError as error:
+        return StepReport(None, None, str(error))
+    return StepReport(str(path), sha256_file(path))
 
 
 def _run(

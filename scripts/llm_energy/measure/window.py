@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import itertools
 import math
+from bisect import bisect_left, bisect_right
 from collections import Counter
-from collections.abc import Iterator, Sequence, Sized
+from collections.abc import Iterator, Mapping, Sequence, Sized
 
 from llm_energy.backends.base import STEADY_BEGIN, STEADY_END
 from llm_energy.inputs.traffic.arrivals import gap_variation
@@ -21,6 +22,7 @@ from llm_energy.records import (
     TrafficReport,
     Workload,
 )
+from llm_energy.records.steps import Run, StepTable
 
 RATIO = 1.01  # of the bins of inter-token latencies: a quantile is within half a percent
 SHORTEST_S = 1e-6  # tokens that an engine gives at once have no gap
@@ -53,6 +55,36 @@ def touching(
         if edges_s[0] <= c.arrival_s < edges_s[1]
         or (_started_s(c) < window.end_s and _ended_s(c) > window.start_s)
     ]
+
+
+def steps(taken: StepTable, window: Interval, rows: Mapping[int, int] | None = None) -> StepTable:
+    """Cut out the steps that reach into a window.
+
+    ``rows`` has, by a request's number, the place of its row in the window's table; without it the
+    number is that place.
+    """
+    first = bisect_right(taken.end_s, window.start_s)
+    last = bisect_left(taken.start_s, window.end_s)
+    runs = []
+    for run in taken.runs:
+        begin, end = max(run.first_step, first), min(run.first_step + run.steps, last)
+        if begin < end:
+            skipped = begin - run.first_step
+            own = run.prefill_tokens + run.decode_tokens
+            runs.append(
+                run._replace(
+                    request=run.request if rows is None else rows.get(run.request),
+                    first_step=begin - first,
+                    steps=end - begin,
+                    context_tokens=run.context_tokens + skipped * own,
+                    context_padding=run.context_padding + skipped * run.padding_tokens,
+                )
+            )
+    return StepTable(
+        taken.start_s[first:last],
+        taken.end_s[first:last],
+        *(tuple(getattr(run, name) for run in runs) for name in Run._fields),
+    )
 
 
 def inter_token(rows: Sequence[Completion], window: Interval | None = None) -> Histogram | None:

@@ -28,6 +28,7 @@ from llm_energy.records.measurement import (
     MeterReport,
     Preflight,
     Quality,
+    StepReport,
 )
 from llm_energy.records.plan import (
     AskedPrompts,
@@ -133,6 +134,7 @@ __all__ = [
     "Statistic",
     "Status",
     "SteadyState",
+    "StepReport",
     "TableSources",
     "ThermalPolicy",
     "TraceSummary",

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
 
 from llm_energy.core.errors import RecordError
+from llm_energy.core.serialize import ONLY_WHERE_SET
 from llm_energy.records.spec import Spec
 from llm_energy.records.window import Interval, Outcome, Window
 
@@ -47,6 +48,18 @@ class MeterReport:
     trace_reason: str | None
     simulated: bool
     package_versions: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class StepReport:
+    """The file of the engine's steps beside the measurement: its path and SHA-256.
+
+    Both are None where there is none, with a ``reason``.
+    """
+
+    path: str | None
+    sha256: str | None
+    reason: str | None = None
 
 
 @dataclass(frozen=True)
@@ -167,6 +180,7 @@ class Measurement:
     reports that it used. ``baselines`` are the intervals ``deep_idle``, ``loaded_idle_before`` and
     ``loaded_idle_after`` as far as they were taken. ``readings`` are those of the counters at every
     edge and mark, from protocol version 3 on; every measured joule is a difference of two.
+    ``steps`` tells of the file of the engine's steps, None in older records.
     """
 
     schema_version: int
@@ -193,6 +207,7 @@ class Measurement:
     model_notes: tuple[str, ...] = ()
     arrivals_sha256: dict[str, str] = field(default_factory=dict)
     readings: tuple[CounterReadings, ...] = ()
+    steps: StepReport | None = field(default=None, metadata=ONLY_WHERE_SET)
 
 
 @dataclass(frozen=True)

@@ -94,7 +94,8 @@ def test_what_is_kept_has_the_files_of_a_sweep(tmp_path: Path) -> None:
     cell = "m--vllm--int4"
     one = paths.measurement(tmp_path, "vllm", cell, "r01")
     kept = [paths.spec(tmp_path, cell, "r01"), paths.prompts(tmp_path, "m"), one]
-    kept += [paths.plan(tmp_path), paths.prompt_request(tmp_path, "m"), paths.power_trace(one)]
+    kept += [paths.plan(tmp_path), paths.prompt_request(tmp_path, "m")]
+    kept += [paths.power_trace(one), paths.steps(one)]
     others = [paths.lock(one), paths.verdicts(tmp_path, "vllm"), paths.report(tmp_path)]
     for path in (*kept, *others):
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -17,6 +17,7 @@ from llm_energy.backends.sharding import heads_problem
 from llm_energy.core.errors import LlmEnergyError, Unsupported
 from llm_energy.core.files import read_object
 from llm_energy.records import Completion, Request, Spec, Workload
+from llm_energy.records.steps import StepTable
 
 # What must be the same of all processes before their tokens may be added up, and how to call it.
 SAME = {
@@ -102,6 +103,10 @@ class Spread:
             return counted[0]
         names = dict.fromkeys(name for one in counted for name in one)
         return {name: _summed([one.get(name) for one in counted]) for name in names}
+
+    def steps(self) -> StepTable | None:
+        """Return the steps of one model, which its ranks take together; None of several copies."""
+        return self._everywhere("steps")[0] if self._together else None
 
     def score(self, passages: Sequence[Sequence[int]]) -> list[list[float]]:
         """Score by all ranks of one model together, or by each copy; the answer is the first's."""

@@ -8,6 +8,7 @@ import logging
 import time
 from collections.abc import Sequence
 from functools import partial
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -29,8 +30,10 @@ from llm_energy.backends.pytorch import weights
 from llm_energy.backends.pytorch.batches import Batch, StepClock, completions, padded
 from llm_energy.backends.pytorch.compiled import CompiledSteps
 from llm_energy.backends.pytorch.placement import check_spread, leave, placement
+from llm_energy.backends.steps import StepLog
 from llm_energy.core.errors import Unsupported
 from llm_energy.records import Completion, Request, Spec, Workload
+from llm_energy.records.steps import StepTable
 
 CAPABILITIES = frozenset(
     {
@@ -51,6 +54,7 @@ CAPABILITIES = frozenset(
         "dynamic_batches",
         "token_times",
         "timed_traffic",
+        "steps",
     }
 )
 
@@ -69,6 +73,7 @@ class Backend:
         self._batches: list[Batch] = []
         self._gpus: list[str] = []
         self._compiled: CompiledSteps | None = None
+        self._steps = StepLog()
         self._rule: BatchRule = lambda waiting, now_s: (len(waiting), None)
 
     @reporting_out_of_memory
@@ -177,6 +182,7 @@ class Backend:
         Its batches are static, so there is nothing to ``mark``.
         """
         arrival_s = time.monotonic()
+        first = self._steps.number(len(self._requests))
         self._torch.manual_seed(self._seed)
         served = []
         with self._torch.inference_mode():
@@ -187,8 +193,9 @@ class Backend:
         answers: dict[int, Completion] = {}
         for batch, start_s, *output in served:
             arrivals_s = [arrival_s] * len(batch.rows)
-            done = completions(batch, self._requests, self._eos_set, arrivals_s, start_s, *output)
+            done = self._completions(batch, arrivals_s, start_s, *output)
             answers.update(zip(batch.rows, done, strict=True))
+            self._note([first + row for row in batch.rows], done, start_s, output[1])
         return [answers[row] for row in range(len(self._requests))]
 
     @reporting_out_of_memory
@@ -206,9 +213,10 @@ class Backend:
         self._synchronise()
         answers: dict[int, Completion] = {}
         for arrivals, batch, start_s, *output in served:
-            due_s = [arrival.time_s for arrival in arrivals]
-            done = completions(batch, self._requests, self._eos_set, due_s, start_s, *output)
-            answers.update(zip([a.number for a in arrivals], done, strict=True))
+            numbers, due_s = ([getattr(a, name) for a in arrivals] for name in ("number", "time_s"))
+            done = self._completions(batch, due_s, start_s, *output)
+            answers.update(zip(numbers, done, strict=True))
+            self._note(numbers, done, start_s, output[1])
         return [answers[number] for number in sorted(answers)]
 
     def _run(self, batch: Batch, clock: StepClock) -> tuple[Any, list[float]]:
@@ -228,6 +236,21 @@ class Backend:
         )
         return sequences, clock.times_s[1:]
 
+    def _completions(self, batch: Batch, *served: Any) -> list[Completion]:
+        return list(completions(batch, self._requests, self._eos_set, *served))
+
+    def _note(
+        self,
+        numbers: Sequence[int],
+        done: Sequence[Completion],
+        start_s: float,
+        times_s: Sequence[float],
+    ) -> None:
+        """Note the steps of a batch that was served."""
+        prompts = [completion.prompt_tokens for completion in done]
+        outputs = [len(completion.output_token_ids) for completion in done]
+        self._steps.static_batch(numbers, prompts, outputs, [*pairwise([start_s, *times_s])])
+
     def _config_of(self, batch: Batch) -> Any:
         """Return generation config of a batch; it lasts until its longest own length is there."""
         lengths = [self._requests[row].output_tokens for row in batch.rows]
@@ -240,6 +263,10 @@ class Backend:
     def events(self) -> dict[str, Any]:
         """Return how many graphs were compiled, where decoding is; ``generate`` counts none."""
         return {"compilations": self._compiled.compilations()} if self._compiled else {}
+
+    def steps(self) -> StepTable:
+        """Return the steps of the batches since the last call."""
+        return self._steps.take()
 
     @reporting_out_of_memory
     def score(self, passages: Sequence[Sequence[int]]) -> list[list[float]]:

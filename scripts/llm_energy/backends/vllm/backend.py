@@ -28,6 +28,7 @@ from llm_energy.backends.engine_errors import (
 from llm_energy.backends.vllm.arguments import engine_arguments, weights_folder
 from llm_energy.backends.vllm.environment import set_environment
 from llm_energy.backends.vllm.report import cache_tokens, check_request, describe_engine
+from llm_energy.backends.vllm.scheduled import ScheduledSteps
 from llm_energy.backends.vllm.token_times import TokenTimes
 from llm_energy.backends.vllm.weights import (
     check_precision,
@@ -36,6 +37,7 @@ from llm_energy.backends.vllm.weights import (
 )
 from llm_energy.core.errors import Unsupported
 from llm_energy.records import Completion, Request, Spec, Workload
+from llm_energy.records.steps import StepTable
 
 CAPABILITIES = frozenset(
     {
@@ -54,6 +56,7 @@ CAPABILITIES = frozenset(
         "continuous_batching",
         "token_times",
         "timed_traffic",
+        "steps",
     }
 )
 
@@ -94,6 +97,8 @@ class Backend:
         if importlib.util.find_spec("vllm") is None:
             raise ModuleNotFoundError("No module named 'vllm'", name="vllm")
         self._engine: Any = None
+        self._scheduler: Any = None  # of the engine
+        self._steps: Any = None  # what it let each step compute
         self._requests: tuple[Request, ...] = ()
         self._prompts: list[Any] = []
         self._events: Counter[str] = Counter()
@@ -133,6 +138,8 @@ class Backend:
             )
         # It would update Prometheus counters at each step and log every ten seconds.
         self._engine.logger_manager = None
+        self._scheduler = self._engine.engine_core.engine_core.scheduler
+        self._steps = ScheduledSteps(self._scheduler)
         ranks = self._engine.apply_model(describe_rank)
         effective = describe_engine(self._engine.vllm_config, ranks)
         check_precision(effective, engine, load_in_8bit)
@@ -184,6 +191,7 @@ class Backend:
         arrival_s = time.monotonic()
         waiting = deque(range(len(self._prompts)))
         in_flight, answers, times = 0, [], TokenTimes(self._engine)
+        first = self._steps.log.number(len(waiting))
         # The batch is full until so many requests are left, if it is full before that.
         last = self._concurrency + 1
         begun, ended = False, len(waiting) <= last
@@ -191,7 +199,7 @@ class Backend:
             while waiting or in_flight:
                 while waiting and in_flight < self._concurrency:
                     place = waiting.popleft()
-                    self._add(str(place), place, times)
+                    self._add(str(place), place, first + place, times)
                     in_flight += 1
                 finished = self._step(times)
                 in_flight -= len(finished)
@@ -224,7 +232,7 @@ class Backend:
         try:
             while True:
                 for arrival in queue.take(self._concurrency - len(in_flight)):
-                    self._add(str(arrival.number), arrival.prompt, times)
+                    self._add(str(arrival.number), arrival.prompt, arrival.number, times)
                     in_flight[str(arrival.number)] = arrival
                 if not in_flight:
                     if not queue.wait():
@@ -242,21 +250,22 @@ class Backend:
             for arrival, output in answers
         ]
 
-    def _add(self, name: str, place: int, times: TokenTimes) -> None:
-        """Hand the engine the request at ``place`` under a name of its own."""
-        sampling = self._samplings[place]
-        times.add(self._engine.add_request(name, self._prompts[place], sampling), name)
+    def _add(self, name: str, place: int, number: int, times: TokenTimes) -> None:
+        """Hand the engine the request at ``place`` under a name and a number of its own."""
+        internal_id = self._engine.add_request(name, self._prompts[place], self._samplings[place])
+        times.add(internal_id, name)
+        self._steps.add(internal_id, number, len(self._requests[place].prompt_token_ids))
 
     def _step(self, times: TokenTimes) -> list[Any]:
         """Let the engine do one step, count what it did, and return what it finished."""
         finished = [output for output in self._engine.step() if output.finished]
         times.note()
-        scheduler = self._engine.engine_core.engine_core.scheduler
         self._events["steps"] += 1
-        self._events["running"] += len(scheduler.running) + len(finished)
+        self._events["running"] += len(self._scheduler.running) + len(finished)
         # A preempted request waits to be computed again: more work than was asked for, so it is
         # counted. Not each version of vLLM tells of it in the request's metrics.
-        self._preempted.update(r.request_id for r in scheduler.waiting if r.num_preemptions)
+        waiting = self._scheduler.waiting
+        self._preempted.update(r.request_id for r in waiting if r.num_preemptions)
         for output in finished:
             self._events["cached_prompt_tokens"] += output.num_cached_tokens or 0
         return finished
@@ -272,6 +281,10 @@ class Backend:
             "cached_prompt_tokens": counted["cached_prompt_tokens"],
             "mean_running_requests": running / steps if steps else None,
         }
+
+    def steps(self) -> StepTable:
+        """Return the steps since the last call."""
+        return self._steps.take()
 
     @reporting_out_of_memory
     @_reporting_dead_ranks
@@ -307,7 +320,7 @@ class Backend:
 
     def close(self) -> None:
         """Shut the engine down, and give back its memory and its process group."""
-        engine, self._engine = self._engine, None
+        engine, self._engine, self._scheduler = self._engine, None, None
         self._requests, self._prompts = (), []
         if engine is not None:
             workers = getattr(engine.model_executor, "workers", ())  # of tensor parallelism

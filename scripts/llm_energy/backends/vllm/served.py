@@ -33,7 +33,7 @@ from llm_energy.core.errors import OutOfMemory, Unsupported
 from llm_energy.records import Completion, Request, Spec, Workload
 
 # One server has one model whole, and gives no log-probabilities of a text.
-CAPABILITIES = IN_PROCESS - {"score", "ranks"}
+CAPABILITIES = IN_PROCESS - {"score", "ranks", "steps"}
 MODEL = "measured"  # the name that the server gives it
 START_S = 1800.0  # large models are read from slow disks, and compiled
 COUNTERS = {

@@ -16,9 +16,11 @@ from typing import TYPE_CHECKING, Any
 
 from llm_energy.backends.base import STEADY_BEGIN, STEADY_END, Arrival, Mark, Queue, no_mark
 from llm_energy.backends.batching import due_static_batch, static_batches
+from llm_energy.backends.steps import Span, StepLog, evenly
 from llm_energy.core.errors import OutOfMemory, Unsupported
 from llm_energy.inputs.models import simulated
 from llm_energy.records import Completion, Request, Spec, Workload
+from llm_energy.records.steps import StepTable
 
 if TYPE_CHECKING:
     from llm_energy.measure.simulation.host import SimulatedHost
@@ -38,6 +40,7 @@ class _Answer:
     request: Request
     token_ids: tuple[int, ...]
     reason: str
+    number: int
     padding: int = 0
     done: int = 0
     start_s: float = 0.0
@@ -54,6 +57,7 @@ class SimulatedEngine:
         self._events: dict[str, int] = {}
         self._looked: dict[str, int] = {}  # the events when they were last asked for
         self._stalls: list[tuple[float, float]] = []
+        self._steps, self._spans = StepLog(), list[Span]()
 
     def load(self, spec: Spec, model_folder: Path) -> dict[str, Any]:
         """Take the time that reading the weights takes, and hold the GPUs that the spec needs."""
@@ -119,7 +123,8 @@ class SimulatedEngine:
         """Serve all requests; they arrive at the start, and those beyond the batch size queue."""
         host, truth = self._host, self._host.truth.engine
         arrival_s = host.clock()
-        answers = [self._answer(place) for place in range(len(self._requests))]
+        first = self._steps.number(len(self._requests))
+        answers = [self._answer(place, first + place) for place in range(len(self._requests))]
         # The first passes of a workload are slower, as with caches and clocks that are still cold.
         cold = truth.cold[self._passes] if self._passes < len(truth.cold) else 0.0
         self._passes += 1
@@ -145,7 +150,7 @@ class SimulatedEngine:
             self._serve_arrivals(queue, served)
         else:
             while arrivals := queue.next_batch(self._due):
-                batch = [self._answer(arrival.prompt) for arrival in arrivals]
+                batch = [self._answer(arrival.prompt, arrival.number) for arrival in arrivals]
                 for _ in self._batch_steps(batch, leap=False):
                     queue.step()
                 host.enter("idle")
@@ -162,6 +167,10 @@ class SimulatedEngine:
         running = counted.pop("running_request_steps") - before["running_request_steps"]
         steps = counted["steps"] - before["steps"]
         return counted | {"mean_running_requests": running / steps if steps else None}
+
+    def steps(self) -> StepTable:
+        """Return the steps since the last call."""
+        return self._steps.take()
 
     def score(self, passages: Sequence[Sequence[int]]) -> list[list[float]]:
         """Find every token equally likely: as likely as the truth says, less so when quantised."""
@@ -213,6 +222,7 @@ class SimulatedEngine:
         for answer in batch:
             answer.padding = width - len(answer.request.prompt_token_ids)
         self._start(batch)
+        self._spans.clear()
         self._work("prefill", len(batch), self._prefill_s(width * len(batch)))
         self._emit(batch, 1)
         done = 1
@@ -225,6 +235,12 @@ class SimulatedEngine:
                 self._emit(batch, steps)
                 done = length
                 yield
+        self._steps.static_batch(
+            [answer.number for answer in batch],
+            [len(answer.request.prompt_token_ids) for answer in batch],
+            [len(answer.token_ids) for answer in batch],
+            self._spans,
+        )
 
     def _serve_arrivals(self, queue: Queue, served: list[tuple[Arrival, _Answer]]) -> None:
         """Let what is due join at each step while there is room, as the others decode on."""
@@ -237,7 +253,7 @@ class SimulatedEngine:
                 if not queue.wait():
                     return
                 continue
-            joining = [self._answer(arrival.prompt) for arrival in arrivals]
+            joining = [self._answer(arrival.prompt, arrival.number) for arrival in arrivals]
             served += zip(arrivals, joining, strict=True)
             self._start(joining)
             tokens = sum(len(answer.request.prompt_token_ids) for answer in joining)
@@ -245,6 +261,7 @@ class SimulatedEngine:
             step_s += self._prefill_s(tokens) if joining else 0.0
             running += joining
             self._work("prefill" if joining else "decode", len(running), step_s)
+            self._note(running, 1)
             self._emit(running, 1)
             left = [answer for answer in running if answer.done < len(answer.token_ids)]
             queue.step(ended=len(running) - len(left))
@@ -270,6 +287,7 @@ class SimulatedEngine:
             else:
                 count = min(len(answer.token_ids) - answer.done for answer in running)
                 self._work("decode", before, count * self._step_s(before), count)
+            self._note(running, count)
             emitted += self._emit(running, count)
             running = [answer for answer in running if answer.done < len(answer.token_ids)]
             if not begun and started >= self._batch_size:
@@ -295,8 +313,19 @@ class SimulatedEngine:
                 self._host.enter("idle")
                 self._host.advance(end_s - self._host.now_s)
 
-    def _answer(self, place: int) -> _Answer:
-        return _Answer(self._requests[place], *self._planned[place])
+    def _note(self, running: Sequence[_Answer], steps: int) -> None:
+        """Note the steps of continuous batching since the work began, before their tokens."""
+        prompts = {one.number: len(one.request.prompt_token_ids) for one in running}
+        held = {
+            one.number: prompts[one.number] + one.done - 1 if one.done else 0 for one in running
+        }
+        tokens = {one.number: 1 if one.done else prompts[one.number] for one in running}
+        self._steps.note(
+            self._begin_s, self._host.now_s, tokens, lambda n: (n, prompts[n], held[n]), steps
+        )
+
+    def _answer(self, place: int, number: int) -> _Answer:
+        return _Answer(self._requests[place], *self._planned[place], number)
 
     def _start(self, answers: Sequence[_Answer]) -> None:
         for answer in answers:
@@ -307,9 +336,9 @@ class SimulatedEngine:
 
         They come at equal distances since the work on them began.
         """
-        begin_s, emitted = self._begin_s, 0
-        step_s = (self._host.now_s - begin_s) / count
-        times_s = [begin_s + k * step_s for k in range(1, count)] + [self._host.now_s]
+        spans, emitted = evenly(self._begin_s, self._host.now_s, count), 0
+        self._spans += spans
+        times_s = [end_s for _, end_s in spans]
         for answer in answers:
             added = min(count, len(answer.token_ids) - answer.done)
             answer.done += added

@@ -13,7 +13,7 @@ def put_aside(out: Path) -> None:
     """Rename what is there of an earlier attempt at ``out``, and drop what it half wrote.
 
     What an interrupted one had finished becomes ``<repeat>.interrupted-1.json`` and so on, what was
-    measured before ``<repeat>.superseded-1.json``, with its power trace.
+    measured before ``<repeat>.superseded-1.json``, with its power trace and its steps.
     No stage reads them, a person may. Snakemake puts back what a job that died had put aside: that
     is there already.
     """
@@ -25,7 +25,8 @@ def put_aside(out: Path) -> None:
             names = (paths.put_aside(out, why, number) for number in count(1))
             name = next(name for name in names if not name.exists())
             found.rename(name)
-            if found == out and (trace := paths.power_trace(out)).exists():
-                trace.rename(paths.power_trace(name))
+            for beside in paths.BESIDE if found == out else ():
+                if beside(out).exists():
+                    beside(out).rename(beside(name))
     for half_written in out.parent.glob(f".{out.stem}.*.tmp"):
         half_written.unlink()

@@ -185,6 +185,19 @@ def power_trace(measurement: Path) -> Path:
     return measurement.with_suffix(".trace.csv.gz")
 
 
+def steps(measurement: Path) -> Path:
+    """Return the path of the engine's steps.
+
+    >>> steps(Path("r01.json")).name
+    'r01.steps.json.gz'
+    """
+    return measurement.with_suffix(".steps.json.gz")
+
+
+# What lies beside a measurement and goes with it.
+BESIDE = (power_trace, steps)
+
+
 def partial(measurement: Path) -> Path:
     """Return the path of the windows that are finished while a repeat is measured.
 
@@ -362,7 +375,7 @@ MEASURED = tuple(
     str(path)
     for path in (
         *(plan(_HERE), config(_HERE), arrivals(_HERE), spec(_HERE, ANY, ANY), prompts(_HERE, ANY)),
-        *(_REPEAT, power_trace(_REPEAT)),
+        *(_REPEAT, *(beside(_REPEAT) for beside in BESIDE)),
     )
 )
 MADE = tuple(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import copy
 import gzip
+import json
 import shutil
 import tarfile
 from collections.abc import Callable, Iterator
@@ -54,13 +55,14 @@ def _simulate(folder: Path, free: bool) -> None:
         trace = folder / f"r{repeat:02d}.trace.csv.gz"
         spec = setting.spec(repeat)
         asked = {spec.workloads[0].id: setting.prompts()}
-        repeats.append(simulated_runs.run(host, spec, asked, trace))
+        measurement, found = simulated_runs.run_with_steps(host, spec, asked, trace)
+        repeats.append(simulated_runs.with_step_file(measurement, found, folder / trace.name))
         host.close()
     with contextlib.chdir(folder):
         _, places = fault_sweeps.write_sweep(repeats, setting, Path())
         for place in places:
-            trace = place.with_suffix(".trace.csv.gz")
-            Path(trace.name).rename(trace)
+            for beside in paths.BESIDE:
+                Path(beside(place).name).rename(beside(place))
 
 
 class Sweep:
@@ -104,13 +106,18 @@ class Sweep:
             joules = {w["workload"]: w["interval"]["energy"] for w in other["windows"]}
             for window in data["windows"]:
                 window["interval"]["energy"] = joules[window["workload"]]
-        trace = path.with_suffix(".trace.csv.gz")
-        if edit.get("lose_trace"):
-            trace.unlink()
+        trace = paths.power_trace(path)
+        for name, beside in (("lose_trace", trace), ("lose_steps", paths.steps(path))):
+            if edit.get(name):
+                beside.unlink()
+        if "steps" in edit:
+            _multiply_steps(paths.steps(path), edit["steps"])
         if "power" in edit:
             _scale_trace(trace, edit["power"])
         if edit.get("rehash"):
             data["meter"]["trace_sha256"] = sha256_file(trace)
+            if "steps" in data:
+                data["steps"]["sha256"] = sha256_file(paths.steps(path))
         if edit.get("respec"):
             data["spec_sha256"] = sha256_json(data["spec"])
             write_json(
@@ -122,7 +129,9 @@ class Sweep:
 
     def _copy(self, path: Path, edit: dict[str, Any]) -> None:
         source = self.path(edit["copy"])
-        shutil.copy(source.with_suffix(".trace.csv.gz"), path.with_suffix(".trace.csv.gz"))
+        for beside in paths.BESIDE:
+            if beside(source).exists():
+                shutil.copy(beside(source), beside(path))
         data = read_json(source)
         if edit.get("as", True):
             data["spec"]["repeat"] = int(edit["file"][1:])
@@ -292,6 +301,15 @@ def _intervals(value: Any) -> Iterator[dict[str, Any]]:
     elif isinstance(value, (dict, list)):
         for one in value.values() if isinstance(value, dict) else value:
             yield from _intervals(one)
+
+
+def _multiply_steps(path: Path, factors: dict[str, float]) -> None:
+    """Multiply columns of the steps of every window."""
+    data = json.loads(gzip.decompress(path.read_bytes()))
+    for table in data["windows"].values():
+        for name, factor in factors.items():
+            table[name] = [value * factor for value in table[name]]
+    path.write_bytes(gzip.compress(json.dumps(data).encode(), mtime=0))
 
 
 def _scale_trace(path: Path, factor: float) -> None:

@@ -10,7 +10,7 @@ from random import Random
 
 from support import builders
 
-from llm_energy.core.files import sha256_json
+from llm_energy.core.files import sha256_file, sha256_json
 from llm_energy.core.serialize import to_dict
 from llm_energy.measure import host as real_host
 from llm_energy.measure.protocol import run_repeat
@@ -26,8 +26,11 @@ from llm_energy.records import (
     Protocol,
     Request,
     Spec,
+    StepReport,
     Workload,
+    steps,
 )
+from llm_energy.records.files import paths
 from llm_energy.records.steps import StepTable
 
 NOWHERE = Path("/nonexistent")
@@ -160,6 +163,15 @@ def run_with_steps(
         arrivals_sha256={id: sha256_json(to_dict(one)) for id, one in timed.items()},
     )
     return measurement, repeat.steps
+
+
+def with_step_file(
+    measurement: Measurement, found: dict[str, StepTable], place: Path
+) -> Measurement:
+    """Write the steps beside where the measurement will be, and name the file in it."""
+    path = paths.steps(place.with_name(f"{place.name.partition('.')[0]}.json"))
+    steps.write(path, steps.StepFile(windows=found))
+    return replace(measurement, steps=StepReport(str(path), sha256_file(path)))
 
 
 def draw_truth(seed: int) -> Truth:

@@ -1,7 +1,8 @@
 """Audit a backend's measurements: prove from the files alone that nothing was changed or lost.
 
-Every power trace is hashed and integrated anew, every repeat's parts are added up, and the windows
-of the whole sweep are compared. What is found becomes flags, which the validate stage takes over.
+Every power trace is hashed and integrated anew, the engine's steps are held against the requests,
+every repeat's parts are added up, and the windows of the sweep are compared. What is found
+becomes flags, which the validate stage takes over.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from pathlib import Path
 from llm_energy.analysis.checks import Key, of_scope
 from llm_energy.analysis.evidence.files import Repeat, Span, intervals, read_trace, spans
 from llm_energy.analysis.evidence.measurements import UNREADABLE, plan_of, read_measurement
+from llm_energy.analysis.evidence.steps import read_steps
 from llm_energy.core.files import parse_json, read_json, sha256_bytes, sha256_json
 from llm_energy.core.parallel import each
 from llm_energy.records import (
@@ -102,6 +104,7 @@ def _read(
     repeat = Repeat(
         measurement,
         read_trace(measurement, Path(planned.measurement)),
+        read_steps(Path(planned.measurement)),
         {workload: pair for workload, pair in prompts.items() if workload in asked},
     )
     names = [window.workload for window in repeat.windows]

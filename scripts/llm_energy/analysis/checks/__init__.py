@@ -11,7 +11,7 @@ from llm_energy.analysis.checks import (
     sessions,
     workload,
 )
-from llm_energy.analysis.checks.audit import conservation, files, readings, repeats
+from llm_energy.analysis.checks.audit import conservation, files, readings, repeats, steps
 from llm_energy.analysis.checks.catalogue import (
     CATALOGUE,
     Check,
@@ -50,6 +50,7 @@ MODULES = (
     conservation,
     repeats,
     readings,
+    steps,
 )
 GROUPS = {module.__name__.rpartition(".")[2]: module for module in MODULES}
 # By id: a failure that needs no check, or that no check could see, and what keeps it out.

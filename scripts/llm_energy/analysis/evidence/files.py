@@ -16,6 +16,7 @@ from itertools import pairwise
 from pathlib import Path
 
 from llm_energy.analysis.evidence.readings import Reach, has_readings, reaches
+from llm_energy.analysis.evidence.steps import StepsRead
 from llm_energy.analysis.evidence.windows import Key, Pairs
 from llm_energy.core.errors import RecordError
 from llm_energy.core.files import sha256_file
@@ -57,6 +58,7 @@ class Repeat:
 
     measurement: Measurement
     trace: TraceFile
+    steps: StepsRead
     prompts: Mapping[str, tuple[str | None, str]] = field(default_factory=dict)
 
     @property

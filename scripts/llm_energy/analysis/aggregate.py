@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from llm_energy.analysis.energy.latency import least_requests, percent_of
 from llm_energy.analysis.energy.summaries import by_name, outliers, summarised
 from llm_energy.analysis.grouping.scopes import Scope, Scopes, bare
 from llm_energy.core.errors import LlmEnergyError
@@ -29,8 +31,6 @@ from llm_energy.records.registry.metrics import SUMMARISED
 
 MIXED = "mixed_backends"
 DRAWN = ("poisson", "gamma")  # the modes of traffic whose arrivals are random
-# Too few requests of a block lie beyond them, so that their mean over blocks is too small.
-BIASED = ("_p95", "_p99")
 ONE_DRAW = "the arrivals of these repeats, which are all one draw"
 OTHER_PROMPTS = "prompts of the same kind, drawn anew for each block"
 
@@ -252,14 +252,14 @@ def _rows_of(
 def _latencies(rows: list[Metrics], scope: Scope) -> dict[str, Statistic]:
     """Summarise each quantile over the repeats that have it.
 
-    Where arrivals are drawn, the outermost have no interval: it would hold what all requests wait
-    in the long run in fewer than 90 % of cases.
+    Where arrivals are drawn, those that the requests of a repeat do not support have no interval:
+    it would hold what all requests wait in the long run in fewer than 90 % of cases.
     """
     groups = [scope.groups.get(row.measurement) for row in rows]
     found = by_name([row.latencies_s for row in rows], groups)
-    drawn = rows[0].traffic in DRAWN
+    fewest = min(row.requests for row in rows) if rows[0].traffic in DRAWN else math.inf
     return {
-        name: bare(one) if drawn and name.endswith(BIASED) else scope.bare(one)
+        name: scope.bare(one) if fewest >= least_requests(percent_of(name)) else bare(one)
         for name, one in found.items()
     }
 

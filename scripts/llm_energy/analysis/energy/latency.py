@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 import math
 import statistics
@@ -10,6 +11,9 @@ from collections.abc import Mapping, Sequence
 from llm_energy.records import Histogram, Window
 
 PERCENTILES = (50, 90, 95, 99)
+# For intervals where arrivals are drawn: ``tests/benchmarks/latency_coverage.py`` shows what holds.
+DEPENDENT = 3  # requests that queue tell as much as one that stands alone
+OUTERMOST = 95  # the last percentile that may have one
 QUANTITIES = ("ttft", "service_ttft", "tpot", "itl", "e2e", "queueing")
 
 
@@ -81,6 +85,35 @@ def reached(percent: int, count: int) -> bool:
     (False, True, True)
     """
     return count * (100 - percent) >= 100
+
+
+def percent_of(name: str) -> int:
+    """Return the percentile that the name of a quantile says.
+
+    >>> percent_of("service_ttft_p95")
+    95
+    """
+    return int(name.rpartition("_p")[2])
+
+
+@functools.cache
+def least_requests(percent: int) -> float:
+    """Return how many requests of drawn traffic a repeat needs for an interval of its percentile.
+
+    The share of requests beyond an outer quantile is skewed, so that its mean over few repeats is
+    mostly too small. W. G. Cochran (Sampling Techniques, 3rd ed. 1977, section 2.15) asks for
+    25 G² independent values, where G is the skewness of one of them. Requests that queue are much
+    like those before them, so this is ``DEPENDENT`` times that. Beyond p95 no number is enough: as
+    soon as repeats differ, their mean is not what all requests wait.
+
+    >>> [least_requests(percent) for percent in PERCENTILES]
+    [0, 534, 1279, inf]
+    """
+    if percent > OUTERMOST:
+        return math.inf
+    beyond = 1 - percent / 100
+    squared_skewness = (1 - 2 * beyond) ** 2 / (beyond * (1 - beyond))
+    return math.ceil(DEPENDENT * 25 * squared_skewness)
 
 
 def mean(values: Sequence[float]) -> float | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 
-from llm_energy.analysis.energy.latency import PERCENTILES, QUANTITIES
+from llm_energy.analysis.energy.latency import PERCENTILES, QUANTITIES, least_requests
 from llm_energy.analysis.statistics.format import ABSENT, mean_only, quantity
 from llm_energy.publish.tables.cell_rows import (
     CELL,
@@ -47,11 +47,12 @@ EXPLANATION = (
     "there to the first token. TPOT is the time from first to last token over the tokens after the "
     "first. ITL is the gap between two tokens of a request; its quantiles are over tokens, within "
     "half a percent, all others over requests. Each repeat gives one quantile; shown is the mean "
-    "over n repeats ± half its 95 % interval. Where arrivals are drawn, p95 and p99 have none: too "
-    "few requests of a repeat lie beyond them, so that their mean is too small. A quantile that "
-    "the requests of a repeat do not "
-    "reach is left out: p99 takes 100 of them, p95 20, p90 10. Offline, all requests are due at "
-    "the start of a pass; served/s counts the requests that were served in a second."
+    "over n repeats ± half its 95 % interval. Where arrivals are drawn, one that the requests of a "
+    "repeat do not support has none, since so few lie beyond it that its mean is too small: p90 "
+    f"takes {least_requests(90)} of them, p95 {least_requests(95)}, p99 never has one. A quantile "
+    "that they do not even reach is left out: p99 takes 100 of them, p95 20, p90 10. Offline, all "
+    "requests are due at the start of a pass; served/s counts the requests that were served in a "
+    "second."
 )
 NOTHING = "Nothing to show: no engine of this sweep told when its tokens came."
 

@@ -80,6 +80,7 @@ workflow.localrules(*(rule.name for rule in workflow.rules if rule.name not in S
 
 onstart:
     check_executor()
+    say_steps()
     if not MEASURED:
         or_exit(begin)
 

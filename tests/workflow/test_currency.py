@@ -207,7 +207,7 @@ def test_without_room_no_job_is_started(project):
     assert done.returncode == 1
     assert "error: results/sim: no room for 8 MiB (No space left on device)" in done.stdout
     assert "Traceback" not in done.stdout
-    assert "Finished jobid" not in done.stdout
+    assert "steps)" not in done.stdout
 
 
 def test_an_output_that_lacks_characters_gets_escapes(project):

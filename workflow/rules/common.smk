@@ -18,7 +18,7 @@ from llm_energy.publish import closing, tables
 from llm_energy.environments import registry, tools
 from llm_energy.analysis.evidence import failures
 from llm_energy.plan import freeze, plan, summary
-from llm_energy.core import locks
+from llm_energy.core import locks, terminal
 from llm_energy.core.cli import escape_what_lacks
 from llm_energy.plan.config.load import load_sweep
 from llm_energy.core.errors import LlmEnergyError
@@ -76,6 +76,12 @@ def planned_sweep():
 def check_executor():
     """Check that the programs are there with which jobs are submitted."""
     or_exit(tools.require, [workflow.executor_plugin.name])
+
+
+def say_steps():
+    """Say one line of each step; measuring jobs of this host say their own, with the time left."""
+    local = workflow.executor_plugin.name == "local"
+    terminal.one_line_a_step(logger.handlers, ["measure"] if local else [])
 
 
 def interpreter(environment):

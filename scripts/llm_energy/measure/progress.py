@@ -43,7 +43,7 @@ class Progress:
 
     def finish(self, outcome: str, duration_s: float, left_s: float | None) -> None:
         """Close the line with the outcome, the time taken and an estimate of the time left."""
-        left = "" if left_s is None else f", about {readable_duration(left_s)} left"
+        left = "" if not left_s else f", about {readable_duration(left_s)} left"
         clear = "\r\x1b[2K" if self._live else ""
         self._write(f"{clear}{self._title}: {outcome} in {readable_duration(duration_s)}{left}\n")
 

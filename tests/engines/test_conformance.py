@@ -375,6 +375,9 @@ def test_a_load_says_what_it_used(backend):
     assert bool(effective["device_uuids"]) == effective["device"].startswith("cuda")
     assert effective["engine_version"]
     assert effective["weight_bytes"] > 0
+    if "num_threads" in effective:
+        assert "omp" in effective["openmp"]
+        assert effective["memory_allocator"]
     json.dumps(effective)
 
 

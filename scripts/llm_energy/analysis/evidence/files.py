@@ -31,6 +31,7 @@ BETWEEN = "between "
 ENGINE_KEYS = (
     *("engine_version", "torch_version", "flow", "dtype", "quantization", "weight_bytes_by_dtype"),
     *("attn_implementation", "attention_backend", "kv_cache_dtype", "enforce_eager"),
+    *("memory_allocator", "openmp"),
     *("compilation_mode", "cudagraph_mode", "async_scheduling", "enable_chunked_prefill"),
     *("enable_prefix_caching", "max_num_seqs", "max_num_batched_tokens", "tensor_parallel_size"),
 )

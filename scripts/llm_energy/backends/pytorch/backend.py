@@ -32,6 +32,7 @@ from llm_energy.backends.pytorch.compiled import CompiledSteps
 from llm_energy.backends.pytorch.placement import check_spread, leave, placement
 from llm_energy.backends.steps import StepLog
 from llm_energy.core.errors import Unsupported
+from llm_energy.core.libraries import loaded_libraries
 from llm_energy.records import Completion, Request, Spec, Workload
 from llm_energy.records.steps import StepTable
 
@@ -342,6 +343,7 @@ class Backend:
             "attn_implementation": self.model.config._attn_implementation,
             "arguments": effective_arguments("pytorch", self.model.config),
             "num_threads": self._torch.get_num_threads(),
+            **loaded_libraries(),
             "engine_version": self._transformers.__version__,
             "torch_version": self._torch.__version__,
             "eos_token_ids": self._eos_token_ids,

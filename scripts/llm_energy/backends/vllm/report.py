@@ -34,6 +34,7 @@ def describe_engine(config: Any, ranks: Sequence[dict[str, Any]]) -> dict[str, A
         "architecture": architecture(config.model_config.hf_text_config),
         "attention_backend": ranks[0]["attention_backend"],
         "num_threads": ranks[0]["num_threads"],
+        **ranks[0]["libraries"],
         "engine_version": vllm.__version__,
         "torch_version": torch.__version__,
         "max_num_seqs": config.scheduler_config.max_num_seqs,

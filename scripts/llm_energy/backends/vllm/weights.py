@@ -8,6 +8,7 @@ from typing import Any
 
 from llm_energy.core.errors import Unsupported
 from llm_energy.core.files import read_json
+from llm_energy.core.libraries import loaded_libraries
 from llm_energy.records.files import paths
 
 FLOATS = ("float32", "float16", "bfloat16")
@@ -45,6 +46,7 @@ def describe_rank(model: Any) -> dict[str, Any]:
         "uuid": f"GPU-{torch.cuda.get_device_properties(device).uuid}" if cuda else None,
         "attention_backend": attention[0] if attention else None,
         "num_threads": torch.get_num_threads(),
+        "libraries": loaded_libraries(),
         "weight_bytes": _weight_bytes(model),
     }
 

@@ -249,6 +249,16 @@ def test_a_run_that_went_well_ends_with_its_invalid_and_failed_cells(tmp_path, m
     assert "The same command tries again" in said
 
 
+@pytest.mark.parametrize(("shared", "told"), [(0, False), (2, False), (3, True), (9, True)])
+def test_a_run_on_a_busy_host_says_so_in_one_sentence(tmp_path, shared, told):
+    flags = [[{"id": "H07"}] if number < shared else [{"id": "M22"}] for number in range(9)]
+    verdicts = [{"repeat": 1, "flags": one} for one in flags]
+    write_json(tmp_path / "pytorch" / "verdicts.json", {"verdicts": verdicts})
+    said = " ".join(closing.noise(tmp_path, ["pytorch", "vllm"]))
+    assert (f"other work during {shared} of 9 windows (H07)" in said) is told
+    assert bool(said) is told
+
+
 def test_a_run_ends_with_what_each_choice_changed(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     tables = Path("results/s/tables")

@@ -19,6 +19,8 @@ WIDTH = 100
 SHOWN = 10  # problems; all are in tables/failures.md
 ANSWERS = 6  # all are in tables/summary.md
 WELL = ("ok", "not_needed")
+SHARED = "H07"  # the check that finds other work on the processors
+OFTEN = 0.25
 
 
 class Problem(NamedTuple):
@@ -44,7 +46,7 @@ def closing_message(
     lines = []
     summary = paths.table(results, "energy", "txt")
     if summary.exists():
-        lines += ["", summary.read_text("utf-8"), *answers(results)]
+        lines += ["", summary.read_text("utf-8"), *answers(results), *noise(results, backends)]
         lines.append(f"Files: {summary.parent}/")
     if (page := paths.report(results)).exists():
         lines.append(f"Report: {page}")
@@ -98,14 +100,30 @@ def answers(folder: Path) -> list[str]:
     return [*lines, ""]
 
 
-def _problems(folder: Path, backend: str) -> list[Problem]:
-    """Collect the repeats of a backend's cells that share what became of them."""
+def noise(folder: Path, backends: Sequence[str]) -> list[str]:
+    """Say in one sentence where other work on the host shared many windows' processors."""
+    windows = [one for backend in backends for one in _verdicts(folder, backend) if one["repeat"]]
+    shared = sum(any(flag["id"] == SHARED for flag in one["flags"]) for one in windows)
+    if not windows or shared < OFTEN * len(windows):
+        return []
+    text = (
+        f"This host did other work during {shared} of {len(windows)} windows ({SHARED}), which "
+        "widens every ±: end what else runs on it, and measure again under another name."
+    )
+    return [*_wrapped("", text), ""]
+
+
+def _verdicts(folder: Path, backend: str) -> list[dict]:
     try:
-        verdicts = read_json(paths.verdicts(folder, backend))["verdicts"]
+        return read_json(paths.verdicts(folder, backend))["verdicts"]
     except RecordError:
         return []
+
+
+def _problems(folder: Path, backend: str) -> list[Problem]:
+    """Collect the repeats of a backend's cells that share what became of them."""
     found: dict[tuple[str, str, str], list[dict]] = {}
-    for verdict in verdicts:
+    for verdict in _verdicts(folder, backend):
         # Repeat 0 is that of a cell of which the plan says already why it cannot run.
         if verdict["repeat"] and verdict["verdict"] == "invalid":
             outcome = "invalid" if verdict["outcome"] in WELL else verdict["outcome"]

@@ -47,7 +47,7 @@ def test_of_timed_traffic_only_the_steps_that_reach_into_the_window_are_kept(str
     traffic = {"traffic_simulation": {"batch_timeout_s": 0.2}}
     workload = simulated_workload("b4", 6, strategy=strategy, **VARIED, **traffic)
     spec = simulated_spec(workload, **SHORT)
-    arrivals = Arrivals("poisson", 2.0, 6.0, tuple(0.11 * k for k in range(1, 70)), 10.0, 1)
+    arrivals = Arrivals("poisson", 2.0, 6.0, tuple(0.11 * k for k in range(1, 70)), 10.0)
     measurement, steps = run_with_steps(
         SimulatedHost(draw_truth(2)), spec, prompts_of(spec), arrivals={"b4": arrivals}
     )

@@ -152,6 +152,7 @@ def run_with_steps(
             for id, rows in requests.items()
         },
         effective=repeat.effective or {},
+        parameter_count=host.truth.engine.parameter_count,
         carbon_intensity={"g_per_kwh": 400.0, "source": "config"},
         baselines=repeat.baselines,
         load=repeat.load,

@@ -22,6 +22,7 @@ from typing import Any
 HARDWARE = json.loads(Path(__file__).with_name("hardware.json").read_text(encoding="utf-8"))
 MEMORY_ENERGY_J_PER_BIT = HARDWARE["memory_energy_j_per_bit"]["value"]
 CACHE_BYTES = HARDWARE["cache_bytes"]["value"]
+MACHINE_BALANCE = HARDWARE["machine_balance_flop_per_byte"]["value"]
 QUANTISED_SPEED_UP = HARDWARE["quantised_speed_up"]["value"]
 
 # Models whose every layer attends to the whole context and keeps plain keys and values of it.

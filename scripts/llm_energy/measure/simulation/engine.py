@@ -19,6 +19,7 @@ from llm_energy.backends.batching import due_static_batch, static_batches
 from llm_energy.backends.steps import Span, StepLog, evenly
 from llm_energy.core.errors import OutOfMemory, Unsupported
 from llm_energy.inputs.models import simulated
+from llm_energy.measure.simulation.requests import TrueWork, mixed_seconds, prefill_seconds
 from llm_energy.records import Completion, Request, Spec, Workload
 from llm_energy.records.steps import StepTable
 
@@ -58,6 +59,7 @@ class SimulatedEngine:
         self._looked: dict[str, int] = {}  # the events when they were last asked for
         self._stalls: list[tuple[float, float]] = []
         self._steps, self._spans = StepLog(), list[Span]()
+        self.true_work = TrueWork()
 
     def load(self, spec: Spec, model_folder: Path) -> dict[str, Any]:
         """Take the time that reading the weights takes, and hold the GPUs that the spec needs."""
@@ -224,6 +226,9 @@ class SimulatedEngine:
         self._start(batch)
         self._spans.clear()
         self._work("prefill", len(batch), self._prefill_s(width * len(batch)))
+        prompts = {answer.number: len(answer.request.prompt_token_ids) for answer in batch}
+        seconds = prefill_seconds(prompts, self._token_s, self._host.truth.engine.step_s)
+        self.true_work.add(self._begin_s, self._host.now_s, seconds)
         self._emit(batch, 1)
         done = 1
         yield
@@ -232,12 +237,14 @@ class SimulatedEngine:
             if length > done:
                 steps = length - done
                 self._work("decode", len(batch), steps * self._step_s(len(batch)), steps)
+                left = [answer.number for answer in batch if len(answer.token_ids) > done]
+                self.true_work.add(self._begin_s, self._host.now_s, dict.fromkeys(left, 1.0))
                 self._emit(batch, steps)
                 done = length
                 yield
         self._steps.static_batch(
-            [answer.number for answer in batch],
-            [len(answer.request.prompt_token_ids) for answer in batch],
+            [*prompts],
+            [*prompts.values()],
             [len(answer.token_ids) for answer in batch],
             self._spans,
         )
@@ -320,9 +327,14 @@ class SimulatedEngine:
             one.number: prompts[one.number] + one.done - 1 if one.done else 0 for one in running
         }
         tokens = {one.number: 1 if one.done else prompts[one.number] for one in running}
-        self._steps.note(
-            self._begin_s, self._host.now_s, tokens, lambda n: (n, prompts[n], held[n]), steps
-        )
+        begin_s, end_s = self._begin_s, self._host.now_s
+        self._steps.note(begin_s, end_s, tokens, lambda n: (n, prompts[n], held[n]), steps)
+        truth = self._host.truth.engine
+        read_s = self._weight_bytes / truth.bandwidth_bytes_per_s
+        joining = {one.number: prompts[one.number] for one in running if not one.done}
+        decoding = [one.number for one in running if one.done]
+        rates = (self._token_s, truth.step_s, read_s, truth.sequence_s)
+        self.true_work.add(begin_s, end_s, mixed_seconds(joining, decoding, *rates))
 
     def _answer(self, place: int, number: int) -> _Answer:
         return _Answer(self._requests[place], *self._planned[place], number)
@@ -346,9 +358,13 @@ class SimulatedEngine:
             answer.times_s += times_s[:added]
         return emitted
 
+    @property
+    def _token_s(self) -> float:
+        return 2 * self._parameter_count / self._host.truth.engine.operations_per_s
+
     def _prefill_s(self, tokens: int) -> float:
         truth = self._host.truth.engine
-        return truth.step_s + 2 * self._parameter_count * tokens / truth.operations_per_s
+        return truth.step_s + self._token_s * tokens
 
     def _step_s(self, batch: int) -> float:
         truth = self._host.truth.engine

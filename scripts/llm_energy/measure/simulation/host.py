@@ -8,6 +8,7 @@ form, so the right answer of every measurement is known as well.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import os
 import shutil
 import tempfile
@@ -97,7 +98,8 @@ class SimulatedHost:
 
         if not is_simulated(name):
             raise BackendUnavailable(f"a simulated host runs the backend 'simulated', not '{name}'")
-        return SimulatedEngine(self)
+        self._engine = SimulatedEngine(self)
+        return self._engine
 
     def describe(self, repository: Path, gpus: tuple[dict[str, Any], ...]) -> Host:
         """Describe the simulated hardware and the real software."""
@@ -187,6 +189,14 @@ class SimulatedHost:
         """
         histories = self._histories(component, device)
         return sum(h.energy_j(end_s) - h.energy_j(begin_s) for h in histories)
+
+    def request_energy_j(self, begin_s: float, end_s: float) -> dict[int, float]:
+        """Return what the GPUs drew for each request, by the number that the engine's steps have.
+
+        What they drew between steps is nobody's.
+        """
+        drawn = functools.partial(self.truth_energy_j, "gpu")
+        return self._engine.true_work.energy_j(drawn, begin_s, end_s)
 
     def idle_energy_j(self, begin_s: float, end_s: float) -> float:
         """Return what the engine's GPUs would have drawn with the model loaded and no request."""

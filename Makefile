@@ -118,7 +118,7 @@ bench: envs tools ## measure what the pipeline itself costs (after make demo, on
 	@test -d $(MODEL) || { echo "error: no folder $(MODEL): run make demo first" >&2; exit 1; }
 	@missed=; \
 	bench() { echo "== $$2 $$3"; "$$1" "tests/benchmarks/$$2.py" $$3 $$4 || missed="$$missed $$2"; }; \
-	for name in comparison_coverage coverage traffic_coverage latency_coverage scale report_opening one_load overhead_slurm; do \
+	for name in comparison_coverage coverage traffic_coverage latency_coverage load_coverage scale report_opening one_load overhead_slurm; do \
 	  bench $(DEV)/python $$name; \
 	done; \
 	bench $(DEV)/python agreement $(MODEL); \

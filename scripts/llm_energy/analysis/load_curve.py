@@ -9,36 +9,43 @@ residuals exceed its interval or its intercept contradicts the measured idle pow
 begins there stands beside it: a window is busy for a share 1 - exp(-rate * e2e) of its time, as a
 queue with a place for all is (M/G/infinity), so P = P_idle + P_awake * share + e k / T.
 
-The windows of one repeat share a process and the state of its GPU, so they are not independent:
-each repeat gives one line, and the intervals come from how far the lines of repeats lie apart. A
-t-interval over groups holds its truth also where some know their lines worse than others, since
-they have fewer windows (R. Ibragimov and U. K. Müller, Journal of Business & Economic Statistics
-28(4), 2010, doi:10.1198/jbes.2009.08046).
+Neither has an interval, since either assumes a shape: a bend that no residual shows puts intercept
+and slope of the line outside of theirs, and tokens that cost less in larger batches those of the
+curve. What has one is the cost of one more token between two neighbouring rates, which assumes no
+shape. The windows of one repeat share a process and the state of its GPU, so that each repeat
+counts once, however many rates it has.
 """
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from statistics import fmean
 from typing import Any
 
+from llm_energy.analysis.grouping.scopes import Scopes
 from llm_energy.analysis.statistics.format import three_digits
 from llm_energy.analysis.statistics.intervals import t_quantile
-from llm_energy.analysis.statistics.summary import summarise
+from llm_energy.analysis.statistics.summary import over_groups, summarise
 from llm_energy.records import (
     SCHEMA_VERSION,
     Aggregate,
     AggregateRow,
     Metrics,
     MetricsTable,
+    Statistic,
 )
 from llm_energy.records.load_curve import Estimate, LoadCurves, LoadFit, LoadPoint
+
+Place = tuple[str, str, str, tuple[str, ...]]  # cell, workload, energy status, components
 
 LEAST_WINDOWS, LEAST_RATES = 3, 2
 SIGMAS = 3.0
 ROUNDING = 1e-9
 RATES = ("requested_rate_per_s", "output_tokens_per_s")
+POISSON = "poisson"  # the share in which such an engine is busy is known, of no other traffic
 BEHIND = "E28"  # the check of engines that fall behind their traffic
 
 
@@ -48,8 +55,17 @@ def load_curves(aggregates: Sequence[Aggregate], tables: Iterable[MetricsTable])
     ``tables`` are read only where a row has timed traffic.
     """
     timed = any(row.traffic for aggregate in aggregates for row in aggregate.rows)
-    lines = fits(tables) if timed else ()
-    return LoadCurves(SCHEMA_VERSION, aggregates[0].sweep, tuple(points(aggregates)), tuple(lines))
+    read = list(tables) if timed else []
+    costs = marginals(read)
+    found = (
+        replace(p, marginal_energy_per_output_token_j=costs.get(_place(p)))
+        for p in points(aggregates)
+    )
+    return LoadCurves(SCHEMA_VERSION, aggregates[0].sweep, tuple(found), tuple(fits(read)))
+
+
+def _place(one: LoadPoint | Metrics) -> Place:
+    return one.cell, one.workload, one.energy_status, one.components
 
 
 def points(aggregates: Iterable[Aggregate]) -> Iterator[LoadPoint]:
@@ -79,12 +95,60 @@ def fits(tables: Iterable[MetricsTable]) -> Iterator[LoadFit]:
     Windows in which the engine fell behind its traffic are left out: their tokens are not those
     that were asked for.
     """
+    return (_fit(*key[:-1], rows) for key, rows in _alike(tables).items())
+
+
+def _alike(tables: Iterable[MetricsTable]) -> dict[tuple[Any, ...], list[Metrics]]:
+    """Return the windows of timed traffic that differ in their rate and repeat alone."""
     groups: dict[tuple[Any, ...], list[Metrics]] = {}
     for row in (row for table in tables for row in table.rows):
         if row.traffic not in (None, "closed_loop"):  # there the engine sets its own rate
             key = (row.backend, row.cell, row.traffic, row.energy_status, row.components)
             groups.setdefault((*key, row.series), []).append(row)
-    return (_fit(*key[:-1], rows) for key, rows in groups.items())
+    return groups
+
+
+def marginals(tables: Sequence[MetricsTable]) -> dict[Place, Statistic]:
+    """Return what one more output token costs between the next lower rate and each one, in joules.
+
+    It is how much more power there was over how many more tokens per second. This needs no shape of
+    the curve. A repeat serves one pattern of arrivals at all rates, so each gives one difference;
+    the ratio is that of their sums, and its scatter that of a ratio (Cochran, as for joules over
+    tokens). Windows in which the engine fell behind are left out.
+    """
+    scopes = Scopes(tables, pool_machines=False)
+    found: dict[Place, Statistic] = {}
+    for rows in _alike(tables).values():
+        by_rate: dict[float, dict[int, Metrics]] = {}
+        for row in rows:
+            if BEHIND not in row.flags and row.requested_rate_per_s is not None:
+                by_rate.setdefault(row.requested_rate_per_s, {})[row.repeat] = row
+        for lower, upper in itertools.pairwise(sorted(by_rate)):
+            pairs = [
+                (by_rate[lower][repeat], row)
+                for repeat, row in by_rate[upper].items()
+                if repeat in by_rate[lower]
+            ]
+            if one := _marginal(pairs, scopes):
+                found[_place(pairs[0][1])] = one
+    return found
+
+
+def _marginal(pairs: Sequence[tuple[Metrics, Metrics]], scopes: Scopes) -> Statistic | None:
+    more_w = [b.mean_power_w - a.mean_power_w for a, b in pairs]
+    more_per_s = [b.output_tokens_per_s - a.output_tokens_per_s for a, b in pairs]
+    mean_per_s = fmean(more_per_s) if pairs else 0.0
+    if not mean_per_s > 0:
+        return None
+    ratio = fmean(more_w) / mean_per_s
+    uppers = [upper for _, upper in pairs]
+    scope = scopes.of(uppers)
+    return scope.bare(
+        over_groups(
+            [ratio + (w - ratio * k) / mean_per_s for w, k in zip(more_w, more_per_s, strict=True)],
+            [scope.groups.get(row.measurement) for row in uppers],
+        )
+    )
 
 
 def _fit(
@@ -107,7 +171,7 @@ def _fit(
     common = (backend, cell, traffic, status, components, workloads, len(used), repeats)
     if not enough:
         reason = (
-            f"a line needs {LEAST_RATES} rates in a repeat, and its interval {LEAST_WINDOWS} "
+            f"a line needs {LEAST_RATES} rates in a repeat, and to be judged {LEAST_WINDOWS} "
             f"windows there or a second such repeat; found windows: {len(used)}, "
             f"rates: {_rates(used)}, repeats: {len(repeats)}"
         )
@@ -115,25 +179,29 @@ def _fit(
             reason += f", and fallen behind: {behind}"
         return LoadFit(*common, reason=reason)
     found = [(own, _line(own)) for own in lying.values()]
-    power_w, per_token_j = _estimates(found)
+    power_w, standard_w, t = _intercept(found)
     r_squared, worst = _straightness(found)
     idle_w = {r.repeat: w for r in used if (w := r.loaded_idle_power_w) is not None}
-    reason = _misfit(found, power_w) or _contradiction(power_w, [*idle_w.values()], found)
+    reason = _misfit(found, power_w, t * standard_w)
+    reason = reason or _contradiction(power_w, standard_w, [*idle_w.values()])
+    per_token_j = float(fmean(line.slope for _, line in found))
     return LoadFit(
         *common,
         without_line=tuple(sorted(by_repeat.keys() - lying.keys())),
-        loaded_power_w=None if reason else power_w,
-        marginal_energy_per_output_token_j=None if reason else per_token_j,
+        loaded_power_w=None if reason else Estimate(power_w),
+        marginal_energy_per_output_token_j=None if reason else Estimate(per_token_j),
         r_squared=r_squared,
         worst_residual=worst,
         loaded_idle_power_w=fmean(idle_w.values()) if idle_w else None,
         reason=reason,
-        **_awake(lying.values()),
+        **(_awake(lying.values()) if traffic == POISSON else {}),
     )
 
 
-def _misfit(found: Sequence[tuple[Sequence[Metrics], Any]], power_w: Estimate) -> str | None:
-    """Say that windows lie off the lines further than the interval of P_loaded is wide, or None.
+def _misfit(
+    found: Sequence[tuple[Sequence[Metrics], Any]], power_w: float, half_w: float
+) -> str | None:
+    """Say that windows lie off the lines further than P_loaded is uncertain, or None.
 
     Of one rate over all repeats: what scatters about a straight line averages out, a bend does not.
     """
@@ -143,30 +211,25 @@ def _misfit(found: Sequence[tuple[Sequence[Metrics], Any]], power_w: Estimate) -
             on_line_w = line.intercept + line.slope * row.output_tokens_per_s
             left_w.setdefault(row.workload, []).append(row.mean_power_w - on_line_w)
     worst_w = max((abs(fmean(values)) for values in left_w.values()), default=0.0)
-    half_w = (power_w.high - power_w.low) / 2
-    if not worst_w > half_w + ROUNDING * abs(power_w.value):
+    if not worst_w > half_w + ROUNDING * abs(power_w):
         return None
     return (
-        f"the windows do not lie on a line: one rate is {three_digits(worst_w)} W off, the "
-        f"interval of P_loaded would be ± {three_digits(half_w)} W"
+        f"the windows do not lie on a line: one rate is {three_digits(worst_w)} W off, and "
+        f"P_loaded is uncertain by ± {three_digits(half_w)} W"
     )
 
 
-def _contradiction(
-    power_w: Estimate, idle_w: Sequence[float], found: Sequence[tuple[Sequence[Metrics], Any]]
-) -> str | None:
+def _contradiction(power_w: float, standard_w: float, idle_w: Sequence[float]) -> str | None:
     """Say that an engine that waits draws less than the intercept, beyond what both leave open."""
     if not idle_w:
         return None
-    degrees = len(found) - 1 if len(found) > 1 else len(found[0][0]) - 2
-    standard_w = (power_w.high - power_w.low) / 2 / t_quantile(degrees)
     idle_standard_w = summarise(idle_w).sd or 0.0
     allowed_w = SIGMAS * math.hypot(standard_w, idle_standard_w / math.sqrt(len(idle_w)))
-    above_w = power_w.value - fmean(idle_w)
-    if not above_w > allowed_w + ROUNDING * abs(power_w.value):
+    above_w = power_w - fmean(idle_w)
+    if not above_w > allowed_w + ROUNDING * abs(power_w):
         return None
     return (
-        f"the line would begin at {three_digits(power_w.value)} W, which is no power of waiting: "
+        f"the line would begin at {three_digits(power_w)} W, which is no power of waiting: "
         f"the loaded engine was measured to wait at {three_digits(fmean(idle_w))} W, and "
         f"{SIGMAS:g} standard uncertainties are {three_digits(allowed_w)} W"
     )
@@ -224,23 +287,17 @@ def _line(rows: Sequence[Metrics]) -> Any:
     return linregress([row.output_tokens_per_s for row in rows], [row.mean_power_w for row in rows])
 
 
-def _estimates(
-    found: Sequence[tuple[Sequence[Metrics], Any]],
-) -> tuple[Estimate, Estimate]:
-    """Return intercept and slope with their t-intervals over repeats.
+def _intercept(found: Sequence[tuple[Sequence[Metrics], Any]]) -> tuple[float, float, float]:
+    """Return the intercept in W, its standard uncertainty and the t value of its 95 % interval.
 
-    Of a single repeat they are those of its line, and say nothing of what another would give.
+    Over repeats; of a single repeat it is that of its line.
     """
     if len(found) == 1:
         [(rows, line)] = found
-        t = t_quantile(len(rows) - 2)
-        errors = (line.intercept, line.intercept_stderr), (line.slope, line.stderr)
-        ends = ((value, value - t * error, value + t * error) for value, error in errors)
-    else:
-        values = zip(*((line.intercept, line.slope) for _, line in found), strict=True)
-        ends = ((one.mean, one.ci_low, one.ci_high) for one in map(summarise, values))
-    intercept, slope = (Estimate(*map(float, one)) for one in ends)
-    return intercept, slope
+        return float(line.intercept), float(line.intercept_stderr), t_quantile(len(rows) - 2)
+    one = summarise([float(line.intercept) for _, line in found])
+    t = t_quantile(one.n - 1)
+    return one.mean, (one.ci_high - one.mean) / t, t
 
 
 def _straightness(

@@ -17,7 +17,7 @@ from llm_energy.publish.tables.cell_rows import (
 )
 from llm_energy.publish.tables.writers.table import Column, Footnotes, Line, Results, Table, row_id
 from llm_energy.records import Aggregate, AggregateRow
-from llm_energy.records.load_curve import Estimate, LoadFit, LoadPoint
+from llm_energy.records.load_curve import LoadFit, LoadPoint
 from llm_energy.records.registry.metrics import GROSS, METRICS, PER_REQUEST, SPEED
 
 Key = tuple[str, str, str, tuple[str, ...]]
@@ -35,6 +35,7 @@ COLUMNS = (
     Column("traffic", "Traffic"),
     Column("utilisation", "Utilisation", "number"),
     *(Column(name, METRICS[name].head, "number") for name in WRITTEN),
+    Column("marginal", f"one more token ({METRICS[GROSS].unit})", "number"),
     N,
     ENERGY,
 )
@@ -43,16 +44,15 @@ EXPLANATION = (
     "while the engine waits is in its joules, and only tokens that came inside count: at a low "
     "rate each token carries more of the power of waiting. Utilisation is the rate of arrivals "
     "over the requests per second that the same cell serves when all are there (offline). Values "
-    "are means over n repeats ± half their 95 % intervals. Each repeat has its own draw of "
-    "arrivals, the same for all cells, unless a note says otherwise."
+    "are means over n repeats ± half their 95 % intervals. One more token: how much more power was "
+    "drawn than at the next lower rate, over how many more tokens per second. Each repeat has its "
+    "own draw of arrivals, the same for all cells, unless a note says otherwise."
 )
 FIT = (
     Column("cell", "Cell"),
     Column("traffic", "Traffic"),
     Column("loaded", "P_loaded (W)", "number"),
-    Column("loaded_range", "95 %", "number"),
     Column("marginal", f"e ({METRICS[GROSS].unit})", "number"),
-    Column("marginal_range", "95 %", "number"),
     Column("idle", METRICS["loaded_idle_power_w"].head, "number"),
     Column("awake", "P_awake (W)", "number"),
     Column("awake_marginal", f"e awake ({METRICS[GROSS].unit})", "number"),
@@ -65,28 +65,26 @@ FIT = (
 )
 FIT_EXPLANATION = (
     "E = P_loaded T + e k, k output tokens in T seconds, fitted to the windows of each repeat as "
-    "mean power over output tokens per second (ordinary least squares). Values are means over n "
-    "repeats with their 95 % t-intervals; with one repeat these are of its line alone. P_loaded is "
-    "what the engine draws however few tokens it makes; e is what one more output token costs at "
-    "these lengths, its share of the prompt included. R² is the share of the variance inside "
-    "repeats that their lines explain. Residual is the largest distance of a window from the line "
-    "of its repeat: where it is large, a token's cost depends on the load and one e does not "
-    "describe it. Two windows in a repeat show neither. Where one rate lies further off the lines "
-    "than the interval of P_loaded is wide, or P_loaded lies above the measured idle power by more "
-    "than three standard uncertainties, there is no line. P_awake and its e are of the curve that "
-    "begins at the measured idle power: what is drawn on top of it while any request is served, "
-    "and what one more token costs then; they have no interval. Windows that fell behind their "
-    "traffic (E28) are left out."
+    "mean power over output tokens per second (ordinary least squares). P_loaded is where the line "
+    "begins; e is what one more output token costs at these lengths, its share of the prompt "
+    "included. Both are means over n repeats without an interval, since a bend that no residual "
+    "shows would lie outside of it. R² is the share of the variance inside repeats that their "
+    "lines explain. Residual is the largest distance of a window from the line of its repeat: "
+    "where it is large, a token's cost depends on the load and one e does not describe it. Two "
+    "windows in a repeat show neither. Where one rate lies further off the lines than P_loaded is "
+    "uncertain, or P_loaded lies above the measured idle power by more than three standard "
+    "uncertainties, there is no line. P_awake and its e are of the curve that begins at the "
+    "measured idle power, for Poisson arrivals: what is drawn on top of it while any request is "
+    "served, and what one more token costs then. That is one shape of several, so they have no "
+    "interval either; what one more token costs from rate to rate is in the table of energy over "
+    "load. Windows that fell behind their traffic (E28) are left out."
 )
 AWAKE = (
     "awake_power_w",
     "awake_marginal_energy_per_output_token_j",
     "awake_worst_residual",
 )
-ONE_REPEAT = (
-    "Of one repeat: the intervals say how well its windows lie on a line, and nothing of what "
-    "another repeat would give."
-)
+ONE_REPEAT = "Of one repeat, which says nothing of what another would give."
 TOO_FEW_RATES = "its windows are at too few rates for a line"
 NOTHING = "Nothing to show: no workload of this sweep has timed traffic."
 
@@ -112,7 +110,8 @@ def points(results: Results) -> Table:
     ]
     heads = ["backend", "cell", "workload", "traffic", "energy_status", "components", "simulated"]
     heads += ["n", "utilisation", "requested_rate_per_s", "achieved_rate_per_s"]
-    heads += [f"{name}_{part}" for name in WRITTEN for part in ("mean", "ci_low", "ci_high")]
+    every = (*WRITTEN, "marginal_energy_per_output_token_j")
+    heads += [f"{name}_{part}" for name in every for part in ("mean", "ci_low", "ci_high")]
     told = "Joules per token at each rate are of that rate and these lengths alone."
     frame = Frame("load", "Energy over load", told, EXPLANATION, COLUMNS, NOTHING)
     return framed(results, frame, blocks, notes.texts, heads, values)
@@ -128,8 +127,7 @@ def fits(results: Results) -> Table:
     ]
     heads = ["backend", "cell", "traffic", "energy_status", "components", "workloads"]
     heads += ["n", "windows", "excluded"]
-    for name in ("loaded_power_w", "marginal_energy_per_output_token_j"):
-        heads += [f"{name}_{part}" for part in ("value", "low", "high")]
+    heads += ["loaded_power_w_value", "marginal_energy_per_output_token_j_value"]
     heads += ["r_squared", "worst_residual", "loaded_idle_power_w", "reason", *AWAKE]
     told = "The power of waiting and the joules of one more token."
     subject = "The idle floor and the marginal joule"
@@ -154,11 +152,14 @@ def _line(row: AggregateRow, point: LoadPoint, marks: tuple[int, ...]) -> Line:
     for name, write in WRITTEN.items():
         statistic = row.statistics.get(name)
         cells[name] = write(statistic) if statistic else ABSENT
+    marginal = point.marginal_energy_per_output_token_j
+    cells["marginal"] = quantity(marginal) if marginal else ABSENT
     return Line(row_id(source), cells, (source,), marks)
 
 
 def _values(row: AggregateRow, point: LoadPoint) -> list[object]:
     statistics = [row.statistics.get(name) for name in WRITTEN]
+    statistics.append(point.marginal_energy_per_output_token_j)
     rates = [row.statistics.get(f"{name}_rate_per_s") for name in ("requested", "achieved")]
     return [
         *(row.backend, row.cell, row.workload, row.traffic, row.energy_status),
@@ -173,11 +174,9 @@ def _fit(fit: LoadFit, notes: Footnotes) -> Line:
         "cell": fit.cell,
         "traffic": fit.traffic,
         "loaded": three_digits(fit.loaded_power_w and fit.loaded_power_w.value),
-        "loaded_range": _range(fit.loaded_power_w),
         "marginal": three_digits(
             fit.marginal_energy_per_output_token_j and fit.marginal_energy_per_output_token_j.value
         ),
-        "marginal_range": _range(fit.marginal_energy_per_output_token_j),
         "idle": three_digits(fit.loaded_idle_power_w),
         "awake": three_digits(fit.awake_power_w),
         "awake_marginal": three_digits(fit.awake_marginal_energy_per_output_token_j),
@@ -190,7 +189,7 @@ def _fit(fit: LoadFit, notes: Footnotes) -> Line:
     }
     sources = tuple((fit.cell, workload) for workload in fit.workloads)
     told = [f"No line: {fit.reason}."] if fit.reason else []
-    if not fit.reason and len(fit.repeats) == 1:
+    if len(fit.repeats) == 1:
         told.append(ONE_REPEAT)
     told += [f"Repeat {repeat} left out: {TOO_FEW_RATES}" for repeat in fit.without_line]
     return Line(f"{fit.cell} {fit.traffic}", cells, sources, notes.marks(told))
@@ -200,20 +199,13 @@ def _percent(share: float | None) -> str:
     return ABSENT if share is None else f"{share:.1%}"
 
 
-def _range(found: Estimate | None) -> str:
-    """Write the interval of what cannot be below zero."""
-    if found is None:
-        return ABSENT
-    return f"{three_digits(max(0.0, found.low))} to {three_digits(max(0.0, found.high))}"
-
-
 def _fit_values(fit: LoadFit) -> list[object]:
     estimates = (fit.loaded_power_w, fit.marginal_energy_per_output_token_j)
     return [
         *(fit.backend, fit.cell, fit.traffic, fit.energy_status, " ".join(fit.components)),
         *(" ".join(fit.workloads), len(fit.repeats), fit.windows),
         "; ".join(f"{repeat}: {TOO_FEW_RATES}" for repeat in fit.without_line),
-        *(one and getattr(one, part) for one in estimates for part in ("value", "low", "high")),
+        *(one and one.value for one in estimates),
         *(fit.r_squared, fit.worst_residual, fit.loaded_idle_power_w, fit.reason),
         *(getattr(fit, name) for name in AWAKE),
     ]

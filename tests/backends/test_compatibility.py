@@ -28,6 +28,7 @@ from llm_energy.backends.compatibility import (
 )
 from llm_energy.core.errors import BackendUnavailable, ConfigError, LlmEnergyError
 from llm_energy.records import SCHEMA_VERSION, MetricsTable, Plan
+from llm_energy.records.registry.precisions import quantization_of
 
 BACKENDS = ("pytorch", "vllm", "tensorrt")
 RUNNABLE = ("pytorch", "vllm")
@@ -298,6 +299,39 @@ def test_int4_on_vllm_by_version_and_device(version, device, served):
     translation = run("vllm", version, device, quantization__load_in_4bit=True)
     assert bool(translation.refusals) is not served
     assert (translation.load["quantization"] == "bitsandbytes") is served
+
+
+@pytest.mark.parametrize(
+    ("version", "device", "computes_in", "argument"),
+    [
+        (None, "cuda", "bfloat16", "fp8_per_tensor"),
+        ("0.26.0", "cuda", "float16", "fp8_per_tensor"),
+        ("0.19.1", "cuda", "bfloat16", "fp8"),
+        ("0.4.3", "cuda", "bfloat16", None),
+        (None, "cuda", "float32", None),
+        (None, "cpu", "bfloat16", None),
+    ],
+)
+def test_fp8_on_vllm_by_version_device_and_dtype(version, device, computes_in, argument):
+    asked = {"quantization": quantization_of("fp8"), "fp_precision": computes_in}
+    translation = run("vllm", version, device, **asked)
+    assert translation.load["quantization"] == argument
+    assert [note.message for note in translation.refusals] == (
+        []
+        if argument
+        else [
+            f"precision fp8 (quantization.scheme fp8) is not supported by vLLM (vllm "
+            f"{version or '0.32.0'} on {device} computing in {computes_in}). Take an NVIDIA GPU of "
+            "compute capability 8.9 or newer, and compute in bfloat16 or float16."
+        ]
+    )
+
+
+@pytest.mark.parametrize("backend", ["pytorch", "tensorrt"])
+def test_fp8_while_loading_is_refused_elsewhere_and_says_what_to_use(backend):
+    (refusal,) = run(backend, None, "cuda", quantization=quantization_of("fp8")).refusals
+    assert "precision fp8" in refusal.message
+    assert "Use " in refusal.message
 
 
 def test_int4_on_vllm_needs_a_half_precision_to_compute_in():

@@ -392,17 +392,19 @@ def test_the_8_bit_folder_lies_beside_the_models(tmp_path, tiny_folder):
 
 
 @pytest.mark.parametrize(
-    ("held", "asked", "load_in_8bit", "message"),
+    ("precision", "held", "message"),
     [
-        ({"bfloat16": 9}, {"quantization": "bitsandbytes"}, False, "quantised no weight"),
-        ({"bfloat16": 9, "uint8": 9}, {"quantization": "bitsandbytes"}, True, "holds uint8"),
-        ({"bfloat16": 9}, {"dtype": "float32"}, False, "asked for float32"),
+        ("int4", {"bfloat16": 9}, "asked for int4, .* the engine holds bfloat16"),
+        ("int8", {"bfloat16": 9, "uint8": 9}, "asked for int8, .* holds bfloat16, uint8"),
+        ("fp8", {"bfloat16": 9, "int32": 9}, "asked for fp8, .* holds bfloat16, int32"),
+        ("float32", {"bfloat16": 9}, "asked for float32, the engine uses bfloat16"),
     ],
 )
-def test_a_precision_that_was_not_applied_is_unsupported(held, asked, load_in_8bit, message):
+def test_a_precision_that_was_not_applied_is_unsupported(precision, held, message):
+    dtype = "float32" if precision == "float32" else "bfloat16"
     effective = {"dtype": "bfloat16", "weight_bytes_by_dtype": held}
     with pytest.raises(Unsupported, match=message):
-        check_precision(effective, {"dtype": "bfloat16"} | asked, load_in_8bit)
+        check_precision(effective, dtype, precision)
 
 
 @pytest.mark.parametrize(

@@ -23,6 +23,7 @@ from llm_energy.records import (
     Spec,
     Workload,
 )
+from llm_energy.records.registry.precisions import quantization_of
 
 ROOT = Path(__file__).resolve().parents[2]
 PROMPT = tuple(range(20, 32))
@@ -61,7 +62,7 @@ def parameters(
             "do_sample": False,
         }
         | decoder,
-        "quantization": {"load_in_4bit": precision == "int4", "load_in_8bit": precision == "int8"},
+        "quantization": quantization_of(precision),
         "batching": {
             "batch_size": batch_size,
             "strategy": strategy,
@@ -106,7 +107,7 @@ class Subject:
             seed=1,
             device="auto",
             engine=translate(universal, self.name, None, "auto", self.flow).load,
-            workloads=(),
+            workloads=(Workload("loaded", 0, universal, {}),),
             notes=(),
             protocol=Protocol(),
             meter=MeterSettings(),

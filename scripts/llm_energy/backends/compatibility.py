@@ -141,6 +141,7 @@ CONVERSIONS: dict[str, Callable[[Any, dict[str, Any]], Any]] = {
     "forces_length": lambda value, p: value == p["max_output_tokens"],
     "num_devices": lambda value, p: p["sharding"]["num_devices"],
     "when_not_zero": lambda value, p: value if value else OMIT,
+    "fp8_per_tensor": lambda value, p: "fp8_per_tensor",
     "bitsandbytes_name": lambda value, p: "bitsandbytes" if value else OMIT,
     "when_true": lambda value, p: True if value else OMIT,
     "bitsandbytes_8bit_config": lambda value, p: {"load_in_8bit": True} if value else OMIT,
@@ -289,7 +290,7 @@ class _Work:
         """Object to values that the matrix doesn't know, and to contradictions."""
         for path, allowed in _listed_values().items():
             value = _value(self.parameters, path)
-            if value not in allowed:
+            if value is not None and value not in allowed:
                 text = f"{path}: found {_show(value)}, allowed {', '.join(allowed)}"
                 self.refusals.append(Note(path, "unsupported", text))
         decoder, quantization = self.parameters["decoder"], self.parameters["quantization"]
@@ -324,10 +325,13 @@ def _applies(row: dict[str, Any], parameters: dict[str, Any]) -> bool:
 
 
 def _value(parameters: dict[str, Any], path: str) -> Any:
-    """Return the value at a dotted path; of traffic it is the mode, none being the offline one."""
+    """Return the value at a dotted path; of traffic it is the mode, none being the offline one.
+
+    Only a precision that quantises by name has a scheme; of others it is None.
+    """
     value: Any = parameters
     for key in path.split("."):
-        value = value[key]
+        value = value.get(key) if key == "scheme" else value[key]
     if path == "traffic_simulation":
         return "offline" if value is None else value.get("mode", "offline")
     return value

@@ -47,6 +47,7 @@ from llm_energy.records.files import paths
 from llm_energy.records.plan import cell_id, files_of
 from llm_energy.records.registry.engines import is_simulated
 from llm_energy.records.registry.order import block_rank
+from llm_energy.records.registry.precisions import quantization_of
 
 
 @dataclass(frozen=True)
@@ -289,15 +290,11 @@ def universal_parameters(
     model: ModelEntry, precision: PrecisionEntry, parameters: dict[str, Any]
 ) -> dict[str, Any]:
     """Complete a workload's parameters with what the model and the precision axes say."""
-    quantised = precision.precision in ("int8", "int4")
     return {
         "model_name": model.model_name,
-        "fp_precision": precision.compute_precision if quantised else precision.precision,
+        "fp_precision": precision.compute_precision,
         **parameters,
-        "quantization": {
-            "load_in_4bit": precision.precision == "int4",
-            "load_in_8bit": precision.precision == "int8",
-        },
+        "quantization": quantization_of(precision.precision),
     }
 
 

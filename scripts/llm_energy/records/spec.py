@@ -8,6 +8,7 @@ from typing import Any, ClassVar, Literal
 from llm_energy.core.serialize import ONLY_WHERE_SET
 from llm_energy.records.files import names
 from llm_energy.records.files.paths import repeat_name
+from llm_energy.records.registry.precisions import precision_of
 
 ThermalPolicy = Literal["sustained", "cooldown", "none"]
 
@@ -166,6 +167,11 @@ class Spec:
     def engine_id(self) -> str:
         """Return the id of the engine that runs the backend's entry."""
         return self.variant_of or self.backend
+
+    @property
+    def asked_precision(self) -> str:
+        """Return the name of the precision; ``precision`` is the id that the config gives it."""
+        return precision_of(self.workloads[0].parameters)
 
 
 @dataclass(frozen=True)

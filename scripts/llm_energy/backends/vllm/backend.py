@@ -142,7 +142,7 @@ class Backend:
         self._steps = ScheduledSteps(self._scheduler)
         ranks = self._engine.apply_model(describe_rank)
         effective = describe_engine(self._engine.vllm_config, ranks)
-        check_precision(effective, engine, load_in_8bit)
+        check_precision(effective, engine["dtype"], spec.asked_precision)
         if load_in_8bit:
             effective["prequantized_sha256"] = prequantized_sha256(folder)
         return effective

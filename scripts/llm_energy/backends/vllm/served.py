@@ -91,9 +91,8 @@ class Backend:
         except ServerFailure as error:
             raise load_failure(error, self._server.output(), folder) from None
         effective = json.loads(self._client.get(inside_server.PATH))
-        load_in_8bit = bool(spec.engine.get("load_in_8bit"))
-        check_precision(effective, engine, load_in_8bit)
-        if load_in_8bit:
+        check_precision(effective, engine["dtype"], spec.asked_precision)
+        if spec.engine.get("load_in_8bit"):
             effective["prequantized_sha256"] = prequantized_sha256(folder)
         self._effective = {"flow": "server", "in_process": False, **effective}
         return self._effective

@@ -10,8 +10,7 @@ from llm_energy.core.errors import Unsupported
 from llm_energy.core.files import read_json
 from llm_energy.core.libraries import loaded_libraries
 from llm_energy.records.files import paths
-
-FLOATS = ("float32", "float16", "bfloat16")
+from llm_energy.records.registry.precisions import differs
 
 
 def prequantized_folder(model_folder: Path) -> Path:
@@ -73,14 +72,9 @@ def _weight_bytes(model: Any) -> Counter[str]:
     return sizes
 
 
-def check_precision(effective: dict[str, Any], engine: dict[str, Any], load_in_8bit: bool) -> None:
+def check_precision(effective: dict[str, Any], dtype: str, precision: str) -> None:
     """Raise Unsupported if the engine loaded another precision than it was asked for."""
-    if effective["dtype"] != engine["dtype"]:
-        raise Unsupported(f"asked for {engine['dtype']}, the engine uses {effective['dtype']}")
-    integers = {d: n for d, n in effective["weight_bytes_by_dtype"].items() if d not in FLOATS}
-    if engine.get("quantization") and not integers:
-        raise Unsupported(
-            f"asked for {engine['quantization']}, and the engine quantised no weight of this model"
-        )
-    if load_in_8bit and "int8" not in integers:
-        raise Unsupported(f"asked for 8-bit weights, the engine holds {', '.join(integers)}")
+    if effective["dtype"] != dtype:
+        raise Unsupported(f"asked for {dtype}, the engine uses {effective['dtype']}")
+    if told := differs(precision, effective["weight_bytes_by_dtype"]):
+        raise Unsupported(told)

@@ -30,8 +30,8 @@ LOAD_BYTES_PER_S = 4e9
 START_S = 3.0  # what loading takes besides the weights
 CPU_SLOWDOWN = 40.0
 BYTES = {"float32": 4.0, "float16": 2.0, "bfloat16": 2.0}
-QUANTISED = {"load_in_8bit": 0.6, "load_in_4bit": 0.35}  # of the bytes in the compute precision
-WORSE_NLL = {"load_in_8bit": 0.004, "load_in_4bit": 0.06}  # nats per token, more than without
+QUANTISED = {"int8": 0.6, "fp8": 0.6, "int4": 0.35}  # of the bytes in the compute precision
+WORSE_NLL = {"int8": 0.004, "fp8": 0.004, "int4": 0.06}  # nats per token, more than without
 
 
 @dataclass
@@ -68,11 +68,9 @@ class SimulatedEngine:
         dtype = truth.dtype or spec.engine.get("dtype", "bfloat16")
         self._parameter_count = simulated.parameter_count(model_folder, truth.parameter_count)
         self._weight_bytes = self._parameter_count * BYTES[dtype] * truth.weight_factor
-        for name, share in QUANTISED.items():
-            if parameters["quantization"].get(name):
-                self._weight_bytes *= share
-        worse = [nll for name, nll in WORSE_NLL.items() if parameters["quantization"].get(name)]
-        self._nll_per_token = truth.nll_per_token + sum(worse)
+        precision = spec.asked_precision
+        self._weight_bytes *= QUANTISED.get(precision, 1.0)
+        self._nll_per_token = truth.nll_per_token + WORSE_NLL.get(precision, 0.0)
         count = parameters.get("sharding", {}).get("num_devices", 1)
         gpus = host.gpus[:count] if spec.device != "cpu" else []
         if spec.device == "cuda" and len(gpus) < count:

@@ -24,6 +24,7 @@ from llm_energy.plan.config.local_files import (
 from llm_energy.plan.config.messages import Key, Problem, did_you_mean, dotted, found
 from llm_energy.records.files import paths
 from llm_energy.records.registry.engines import REGISTRY, SIMULATED, SIMULATED_IDS, is_simulated
+from llm_energy.records.registry.precisions import QUANTISED
 
 # https://huggingface.co/docs/huggingface_hub: validate_repo_id
 HUB_NAME = re.compile(
@@ -193,11 +194,11 @@ def _simulation(config: dict[str, Any]) -> Iterator[Problem]:
 
 def _compute_precision(entry: dict[str, Any]) -> Iterator[Problem]:
     precision, compute = entry["precision"], entry["compute_precision"]
-    if not precision.startswith("int") and compute != precision:
+    if precision not in QUANTISED and compute != precision:
         yield (
             (*entry["at"], "compute_precision"),
             f"found '{compute}', allowed '{precision}', which computes in itself; remove it, it is "
-            "for int8 and int4",
+            f"for {', '.join(QUANTISED)}",
         )
 
 

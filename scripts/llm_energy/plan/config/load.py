@@ -20,6 +20,7 @@ from llm_energy.inputs.traffic import arrivals
 from llm_energy.plan.config.checks import copies_of, semantic_problems
 from llm_energy.plan.config.messages import Key, Places, Problem, found, schema_problems
 from llm_energy.plan.config.schema import coerce, fill_defaults, schema
+from llm_energy.records.registry.precisions import BY_KEY, QUANTISED
 
 AXES = ("models", "backends", "precisions", "workloads")
 PARAMETERS = tuple(schema()["properties"]["parameters"]["properties"])
@@ -227,15 +228,12 @@ def _replace_axes(config: dict[str, Any]) -> dict[str, Any]:
     if "fp_precision" in config or "quantization" in config:
         compute = config.get("fp_precision", "bfloat16")
         bits = config.get("quantization", {})
-        quantised = [name for name, key in _QUANTIZATION.items() if bits.get(key)]
+        quantised = [name for name, key in BY_KEY.items() if bits.get(key)]
         name = quantised[0] if quantised else compute
         at = ("quantization",) if "quantization" in config else ("fp_precision",)
         entry = {"id": name, "precision": name, "compute_precision": compute, "at": at}
         config["precisions"] = [entry]
     return config
-
-
-_QUANTIZATION = {"int8": "load_in_8bit", "int4": "load_in_4bit"}
 
 
 def _chosen(
@@ -312,7 +310,7 @@ def _record(axis: str, index: int, entry: Any) -> dict[str, Any]:
         entry.setdefault("engine", entry["id"])
         entry.setdefault("environment", "auto")
     if axis == "precisions":
-        quantised = entry["precision"] in _QUANTIZATION
+        quantised = entry["precision"] in QUANTISED
         entry.setdefault("compute_precision", "bfloat16" if quantised else entry["precision"])
     return entry
 

@@ -9,9 +9,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pandas
 import pytest
 from support import simulated_runs
 from support.project import ROOT, Project, example
+from support.shares import assert_shared_out
 
 from llm_energy.core.errors import ConfigError
 from llm_energy.environments import registry
@@ -100,6 +102,30 @@ def test_the_pipeline_finds_the_truth(swept) -> None:
         begin_s, end_s = window.interval.start_s, window.interval.end_s
         truth_j = host.truth_energy_j("gpu", begin_s, end_s)
         assert gpu.energy_j == pytest.approx(truth_j, rel=0.1 / (end_s - begin_s))
+
+
+def test_every_joule_of_a_window_is_a_request_s_or_was_drawn_while_no_step_ran(swept) -> None:
+    folder = swept.folder / "results" / "simulated"
+    assert_shared_out(swept.read("results/simulated/simulated/metrics.json"))
+    keys = ["workload", "repeat"]
+    requests = pandas.read_parquet(folder / "data" / "requests.parquet").groupby(keys)
+    windows = pandas.read_parquet(folder / "data" / "windows.parquet")
+    windows = windows[windows["energy_status"] == "measured"].set_index(keys)
+    given = requests[["attributed_energy_j", "attributed_idle_energy_j"]].sum()
+    assert len(given) == len(windows) == 6
+    for place, row in windows.iterrows():
+        both_j = given.loc[place]
+        assert both_j.sum() == pytest.approx(row["gross_energy_j"], rel=1e-9)
+        assert both_j["attributed_energy_j"] == pytest.approx(row["attributed_energy_j"])
+        assert row["attributed_reason"] is pandas.NA
+    with open(folder / "tables" / "requests.csv", newline="") as stream:
+        rows = list(csv.DictReader(stream))
+    assert {row["of"] for row in rows} >= {"mean", "p50", "dearest", "lengths"}
+    mean = next(r for r in rows if r["workload"] == "b8" and r["of"] == "mean")
+    dearest = next(r for r in rows if r["workload"] == "b8" and r["of"] == "dearest")
+    assert float(dearest["attributed_energy_j"]) >= float(mean["attributed_energy_j"])
+    index = {one["name"]: one for one in swept.read("results/simulated/figures/index.json")}
+    assert len(index["energy_by_request"]["files"]) == 2
 
 
 def test_a_second_run_does_nothing(swept) -> None:

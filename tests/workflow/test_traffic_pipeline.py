@@ -7,6 +7,7 @@ import math
 
 import pytest
 from support.project import ROOT, Project, example, tiny_sweep
+from support.shares import assert_shared_out
 
 from llm_energy.environments.registry import is_installed
 
@@ -89,6 +90,11 @@ def test_every_backend_gets_the_same_requests_at_the_same_moments(swept) -> None
     for hashes, due, variations in found[1:]:
         assert (hashes, due) == found[0][:2]
         assert variations == pytest.approx(found[0][2])
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_every_joule_is_a_request_s_or_was_drawn_while_no_step_ran(swept, backend) -> None:
+    assert_shared_out(swept.read(f"results/tiny/{backend}/metrics.json"))
 
 
 @pytest.mark.parametrize("backend", BACKENDS)

@@ -10,6 +10,7 @@ import shutil
 import pytest
 import yaml
 from support.project import ROOT, Project, example, tiny_sweep
+from support.shares import assert_shared_out
 
 from llm_energy.environments import registry
 
@@ -64,6 +65,10 @@ def test_tokens_are_counted_from_the_ids_that_the_engine_gave(swept):
         assert set(window["requests"]["output_tokens"]) == {8}
         assert {len(ids) for ids in window["output_token_ids"].values()} == {8}
         assert len(window["requests"]["request_id"]) == 4 * window["passes"]
+
+
+def test_every_joule_is_a_request_s_or_was_drawn_while_no_step_ran(swept):
+    assert_shared_out(swept.read("results/tiny/pytorch/metrics.json"))
 
 
 def test_without_a_sensor_every_joule_says_that_it_is_estimated(swept):

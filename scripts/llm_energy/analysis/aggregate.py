@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from llm_energy.analysis.energy.latency import least_requests, percent_of
+from llm_energy.analysis.energy.requests import over_repeats
 from llm_energy.analysis.energy.summaries import by_name, outliers, summarised
 from llm_energy.analysis.grouping.scopes import Scope, Scopes, bare
 from llm_energy.core.errors import LlmEnergyError
@@ -244,6 +245,7 @@ def _rows_of(
                     for one in outliers(own, scope.groups)
                 ),
                 interval_scope=scope.name,
+                **_requests(own),
             )
         )
     return result
@@ -262,6 +264,14 @@ def _latencies(rows: list[Metrics], scope: Scope) -> dict[str, Statistic]:
         name: scope.bare(one) if fewest >= least_requests(percent_of(name)) else bare(one)
         for name, one in found.items()
     }
+
+
+def _requests(rows: list[Metrics]) -> dict[str, Any]:
+    """Return the fields that tell what single requests took, or why that is not known."""
+    found = [row.request_energy for row in rows if row.request_energy is not None]
+    if found:
+        return {"request_energy": over_repeats(found)}
+    return {"attributed_reason": rows[0].attributed_reason}
 
 
 def _bias_bound_percent(rows: list[Metrics]) -> float | None:

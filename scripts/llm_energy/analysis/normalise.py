@@ -17,9 +17,12 @@ from llm_energy.analysis.energy.accounting import (
     sums,
     work,
 )
+from llm_energy.analysis.energy.attribution import Attribution
 from llm_energy.analysis.energy.latency import latencies_s, mean, quantiles_s
 from llm_energy.analysis.energy.limits import window_limits
+from llm_energy.analysis.energy.requests import attributions, request_energy
 from llm_energy.analysis.energy.uncertainty import Budget, window_budget
+from llm_energy.analysis.evidence.steps import OLDER
 from llm_energy.analysis.evidence.windows import WindowEvidence
 from llm_energy.analysis.grouping.comparability import (
     batching,
@@ -117,16 +120,24 @@ def _measured(
 ) -> list[tuple[dict[str, Any], dict[str, str]]]:
     """Return the fields of the rows of the windows of one measurement, each with its conditions."""
     measurement = judged_measurement(verdicts[0])
-    return [found for one in verdicts for found in window_fields(measurement, one, references)]
+    shares = attributions(measurement, Path(verdicts[0].measurement))
+    return [
+        found
+        for one in verdicts
+        for found in window_fields(measurement, one, references, shares[one.workload])
+    ]
 
 
 def window_fields(
-    measurement: Measurement, verdict: Verdict, references: Outputs
+    measurement: Measurement,
+    verdict: Verdict,
+    references: Outputs,
+    shares: Attribution | str = OLDER,
 ) -> Iterator[tuple[dict[str, Any], dict[str, str]]]:
     """Return the fields of one row for the measured joules and one for the estimated, never a sum.
 
     Each with its conditions, in the form that crosses processes fastest. ``references`` are outputs
-    in float32, by model and workload.
+    in float32, by model and workload, ``shares`` what requests took, or why that is not known.
     """
     window = next(w for w in measurement.windows if w.workload == verdict.workload)
     workload = next(w for w in measurement.spec.workloads if w.id == verdict.workload)
@@ -136,6 +147,7 @@ def window_fields(
     held = window_conditions(measurement, window, workload)
     for status, total in sums(window.interval).items():
         fields = shared | _of_joules(measurement, window, done, status, total)
+        fields |= _of_requests(window, status, shares)
         yield fields, held | energy_conditions(window, status)
 
 
@@ -262,6 +274,20 @@ def _of_joules(
         "loaded_idle_drift_w": budget.drift_w,
         "loaded_idle_excess_w": budget.excess_w,
         "assumptions": budget.assumptions,
+    }
+
+
+def _of_requests(window: Window, status: Status, shares: Attribution | str) -> dict[str, Any]:
+    """Return the fields of a row that tell what its requests took."""
+    if isinstance(shares, str):
+        return {"attributed_reason": shares}
+    if shares.status != status:
+        return {"attributed_reason": f"only the {shares.status} joules are attributed"}
+    found = request_energy(window, shares)
+    told = {"attributed_reason": found} if isinstance(found, str) else {"request_energy": found}
+    return told | {
+        "attributed_energy_j": math.fsum(shares.requests_j),
+        "attributed_idle_energy_j": shares.idle_j,
     }
 
 

@@ -40,6 +40,7 @@ from llm_energy.records.plan import (
     QualitySettings,
     read_plan,
 )
+from llm_energy.records.request_energy import DearRequest, RequestEnergy, RequestGroup
 from llm_energy.records.results import (
     Aggregate,
     AggregateRow,
@@ -100,6 +101,7 @@ __all__ = [
     "ComponentEnergy",
     "Condition",
     "CounterReadings",
+    "DearRequest",
     "Failure",
     "Flag",
     "GpuActivity",
@@ -127,6 +129,8 @@ __all__ = [
     "QualitySettings",
     "QualityText",
     "Request",
+    "RequestEnergy",
+    "RequestGroup",
     "RequestTable",
     "Severity",
     "Sharding",

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from llm_energy.records.request_energy import RequestEnergy
 from llm_energy.records.window import Outcome, Status
 
 VerdictWord = Literal["valid", "degraded", "invalid"]
@@ -122,6 +123,10 @@ class Metrics:
     request was due. ``boot_id`` is the boot in which the repeat ran, ``span_utc_s`` its begin and
     end in s since 1970. ``gpu_memory_gb`` is what the GPUs in use held at the window's end,
     ``weights_gb`` the weights as the engine keeps them.
+
+    Of gross energy, ``attributed_energy_j`` is the part that the engine's steps lay on requests,
+    and ``attributed_idle_energy_j`` the rest, drawn while no step ran; ``attributed_reason`` says
+    why nothing is attributed. ``request_energy`` has what that is for single requests.
     """
 
     cell: str
@@ -203,6 +208,10 @@ class Metrics:
     span_utc_s: tuple[float, float] | None = None
     gpu_memory_gb: float | None = None
     weights_gb: float | None = None
+    attributed_energy_j: float | None = None
+    attributed_idle_energy_j: float | None = None
+    attributed_reason: str | None = None
+    request_energy: RequestEnergy | None = None
 
 
 @dataclass(frozen=True)
@@ -291,7 +300,8 @@ class AggregateRow:
     ``outliers`` are repeats far from the others, by metric. ``bias_bound_percent`` is the largest
     of any repeat's verdict. ``interval_scope`` says what the intervals over repeats speak for: the
     one ``session`` of the repeats, or other ``sessions`` or ``machines`` like these, of which each
-    counts once; None where there is no such interval.
+    counts once; None where there is no such interval. ``request_energy`` joins that of the repeats,
+    ``attributed_reason`` says why there is none.
     """
 
     cell: str
@@ -322,6 +332,8 @@ class AggregateRow:
     outliers: tuple[Outlier, ...] = ()
     bias_bound_percent: float | None = None
     interval_scope: IntervalScope | None = None
+    request_energy: RequestEnergy | None = None
+    attributed_reason: str | None = None
 
 
 @dataclass(frozen=True)

@@ -5,12 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import pandas
 
 from llm_energy.analysis.aggregate import planned_batch_sizes
+from llm_energy.analysis.energy.attribution import Attribution
 from llm_energy.analysis.energy.latency import PERCENTILES, QUANTITIES
+from llm_energy.analysis.energy.requests import attributions
 from llm_energy.analysis.grouping.comparability import FIELDS
 from llm_energy.analysis.normalise import judged_measurement
 from llm_energy.core.parallel import each
@@ -46,10 +49,31 @@ JUDGED = (
 # The first columns of a request; what follows is of the window's table.
 OF_REQUEST = ("cell", *AXES, "workload", "repeat", "verdict")
 NESTED = ("latencies_s", "conditions", "statistics", "reference", "other", "span_utc_s")
+NESTED += ("request_energy",)
 ENDS = ("repeat_begin_utc_s", "repeat_end_utc_s")
 SIDES = ("reference", "other")
 NO_QUANTITY = ("n", "degrees_of_freedom")  # of a statistic: they have no unit
 TYPES = {"string": "string", "integer": "Int64", "number": "Float64", "boolean": "boolean"}
+# What of a window's joules each request is given, after the columns of the window's table.
+SHARES = (
+    Column(
+        "attributed_energy_j",
+        "number",
+        "The share of the window's joules that is attributed to the request by what the engine's "
+        "steps did for it; never measured. Null where the steps are not known.",
+        "J",
+    ),
+    Column(
+        "attributed_idle_energy_j",
+        "number",
+        "The share of what was drawn while no step ran, if it is shared in proportion to the "
+        "former; not part of it.",
+        "J",
+    ),
+    Column(
+        "attributed_of", "string", "How the shared joules are known.", "", ("measured", "estimated")
+    ),
+)
 SWEEP = Column("sweep", "string", "The name of the sweep.")
 
 Row = Mapping[str, Any]
@@ -249,6 +273,7 @@ def _requests(sweep: Sweep, jobs: int) -> Tidy:
         SWEEP,
         *(known[name] for name in OF_REQUEST),
         *columns_of(RequestTable, {}, columnar=True),
+        *SHARES,
     ]
     values: dict[str, list[Any]] = {column.name: [] for column in columns}
     for table in sweep.verdicts:
@@ -259,19 +284,31 @@ def _requests(sweep: Sweep, jobs: int) -> Tidy:
         for verdicts, found in zip(
             of_file.values(), each(_request_tables, [*of_file.values()], jobs), strict=True
         ):
-            for verdict, requests in zip(verdicts, found, strict=True):
+            for verdict, (requests, shares) in zip(verdicts, found, strict=True):
                 count = len(requests.request_id)
                 place = _place(sweep, verdict) | {"sweep": table.sweep}
                 for name in ("sweep", *OF_REQUEST):
                     values[name] += [place[name]] * count
-                for name, column in vars(requests).items():
+                for name, column in (*vars(requests).items(), *shares.items()):
                     values[name] += column or [None] * count
     return Tidy(
         "a request that was answered in a window, whatever its verdict", tuple(columns), values
     )
 
 
-def _request_tables(verdicts: Sequence[Verdict]) -> list[RequestTable]:
-    """Read the requests of the windows of one measurement."""
-    windows = {one.workload: one for one in judged_measurement(verdicts[0]).windows}
-    return [windows[verdict.workload].requests for verdict in verdicts]
+def _request_tables(
+    verdicts: Sequence[Verdict],
+) -> list[tuple[RequestTable, dict[str, Sequence[Any]]]]:
+    """Read the requests of one measurement, window by window, and the columns of their shares."""
+    measurement = judged_measurement(verdicts[0])
+    windows = {one.workload: one for one in measurement.windows}
+    shares = attributions(measurement, Path(verdicts[0].measurement))
+    return [(windows[v.workload].requests, _shares(shares[v.workload])) for v in verdicts]
+
+
+def _shares(found: Attribution | str) -> dict[str, Sequence[Any]]:
+    if isinstance(found, str):
+        return {column.name: () for column in SHARES}
+    count = len(found.requests_j)
+    columns = (found.requests_j, found.idle_of_requests_j, [found.status] * count)
+    return dict(zip((column.name for column in SHARES), columns, strict=True))

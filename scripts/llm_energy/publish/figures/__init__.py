@@ -8,14 +8,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from llm_energy.analysis.grouping.rows import one_per_place, representatives, with_energy
 from llm_energy.core.files import write_bytes, write_json
 from llm_energy.publish import style
-from llm_energy.publish.figures import energy, over_time
+from llm_energy.publish.figures import energy, over_time, requests
 from llm_energy.publish.plots import INTERVALS, NO_WINDOW, Plot, describe
+from llm_energy.publish.request_plot import describe_requests
 from llm_energy.publish.timeline import timeline
 from llm_energy.records import Aggregate, AggregateRow, Measurement, read_record
 from llm_energy.records.comparison import ParetoFront
@@ -68,6 +70,12 @@ def _from_plots(plots: Mapping[str, Plot]) -> Iterator[Kind]:
         yield Kind(name, title, " ".join(captions), panels, drawing, first.reason)
 
 
+def _from_requests(rows: Sequence[AggregateRow]) -> Kind:
+    plot = describe_requests(rows)
+    drawing = partial(requests.by_length, looks=plot.looks)
+    return Kind("energy_by_request", plot.title, plot.caption, plot.panels, drawing, plot.reason)
+
+
 def _from_repeats(repeats: Mapping[str, Measurement], root: Path, left_out: int) -> Iterator[Kind]:
     by_cell = {cell.replace("--", ", "): repeat for cell, repeat in repeats.items()}
     timelines = {name: timeline(repeat, root) for name, repeat in by_cell.items()}
@@ -111,7 +119,11 @@ def draw(
     every_row = [row for aggregate in aggregates for row in aggregate.rows if row.n]
     repeats = {cell: read_record(Measurement, root / chosen[cell]) for cell in shown}
     plots = describe(_of_lowest_energy(rows), _of_lowest_energy(every_row), pareto)
-    kinds = [*_from_plots(plots), *_from_repeats(repeats, root, len(chosen) - len(shown))]
+    kinds = [
+        *_from_plots(plots),
+        _from_requests(every_row),
+        *_from_repeats(repeats, root, len(chosen) - len(shown)),
+    ]
     note = style.SIMULATED if any(row.simulated for row in rows) else ""
     if len(rows) > MOST_ROWS:
         note = (

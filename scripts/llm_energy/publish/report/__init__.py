@@ -18,6 +18,7 @@ from llm_energy.publish.plots import describe
 from llm_energy.publish.report import abstract, cells, charts, content, methods
 from llm_energy.publish.report.library import drawing_library
 from llm_energy.publish.report.sources import Sources, read_sources
+from llm_energy.publish.request_plot import describe_requests
 from llm_energy.records.registry.metrics import METRICS
 
 HERE = Path(__file__).parent
@@ -74,13 +75,15 @@ def page_data(sources: Sources) -> tuple[dict[str, Any], dict[str, dict[str, Any
         sources.rows, [row for row in sources.every_row if row.n], sources.comparisons.pareto
     )
     rows = content.row_records(sources, described)
-    plots = charts.charts(described)
+    requests = describe_requests(sources.every_row)
+    plots = charts.charts(described, requests)
     data = {
         "sweep": sources.plan.sweep,
         "large": len(rows) > MOST_DRAWN_AT_ONCE,
         "heads": {name: metric.head for name, metric in METRICS.items()},
         "rows": rows,
         "parts": content.part_records(sources),
+        "requests": content.request_records(requests),
         "windows": content.window_table(sources, flags),
         "flags": flags.records,
         "checks": sources.titles,

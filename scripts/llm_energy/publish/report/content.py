@@ -19,6 +19,7 @@ from llm_energy.core.files import canonical_json
 from llm_energy.publish import answers
 from llm_energy.publish.plots import Plot
 from llm_energy.publish.report.sources import Sources, listed
+from llm_energy.publish.request_plot import RequestPlot
 from llm_energy.records import AggregateRow, Metrics, Statistic, Verdict
 from llm_energy.records.comparison import Comparison, Limits
 from llm_energy.records.registry.metrics import (
@@ -32,6 +33,7 @@ from llm_energy.records.registry.metrics import (
 )
 
 MOST_ANSWERS = 100
+AXES = ("model", "backend", "precision")
 DRAWN_FLOOR = 20  # an interval that reaches below zero is drawn down to a twentieth of its mean
 
 
@@ -107,10 +109,23 @@ def row_record(row: AggregateRow) -> dict[str, Any]:
     }
 
 
+def request_records(plot: RequestPlot) -> list[dict[str, Any]]:
+    """Return a record for each point of the plot of requests."""
+    return [
+        {name: getattr(row, name) for name in ("cell", *AXES, "workload")}
+        | {
+            "prompts": prompts,
+            "out": short(group.output_tokens),
+            "j": short(group.energy_j),
+            "n": group.requests,
+        }
+        for row, group, prompts in plot.points
+    ]
+
+
 def part_records(sources: Sources) -> list[dict[str, Any]]:
     """Return the split by component of every sum of joules, measured and estimated apart."""
-    axes = ("model", "backend", "precision")
-    varied = [axis for axis in axes if len({getattr(r, axis) for r in sources.every_row}) > 1]
+    varied = [axis for axis in AXES if len({getattr(r, axis) for r in sources.every_row}) > 1]
     return [
         {
             "cell": row.cell,

@@ -160,6 +160,11 @@ METRICS: dict[str, Metric] = {
         Metric("counter_lag_j", "lag of the counters", "lag", "J", "window"),
         Metric("loaded_idle_drift_w", "drift of loaded-idle power", "drift", "W", "window"),
         Metric("bias_bound_percent", "largest bias of gross energy", "bias", "%", "window"),
+        Metric("attributed_energy_j", "energy attributed to requests", "attributed", "J", "window"),
+        Metric(
+            "attributed_idle_energy_j",
+            *("energy while no step ran", "attributed idle", "J", "window"),
+        ),
         Metric("loaded_idle_excess_w", "excess of warm idle power", "excess", "W", "window"),
     )
 }

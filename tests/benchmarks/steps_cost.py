@@ -1,0 +1,120 @@
+"""Compare the speed of a backend with and without the notes that it takes of its steps.
+
+    .venvs/vllm-cpu/bin/python tests/benchmarks/steps_cost.py vllm FOLDER
+    .venvs/pytorch-cpu/bin/python tests/benchmarks/steps_cost.py pytorch FOLDER
+
+One engine serves the same requests in turns, in pairs (see pairs.py), with all that notes its steps
+switched on and off. Prints, for each batch size, the median of the paired ratios of speed with its
+quartiles, and what the notes themselves take of a pass, which no other work on the host blurs.
+Exits with 1 where they take more than MOST of it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import functools
+import random
+import sys
+import time
+from collections.abc import Callable
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path[:0] = [str(ROOT.parent / "scripts"), str(ROOT), str(ROOT / "benchmarks")]
+
+from pairs import paired_times, speed_ratio
+from support.subject import Subject
+
+from llm_energy.backends import base
+
+MOST = 0.005  # of a pass, that noting its steps may take
+PROMPT_TOKENS = 32
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Print one line a batch size, and exit 1 if noting takes more than MOST."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("backend", choices=("pytorch", "vllm"))
+    parser.add_argument("model", type=Path, help="folder of a model")
+    parser.add_argument("--precision", default="float32")
+    parser.add_argument("--batch-sizes", type=int, nargs="+", default=[1, 8, 32])
+    parser.add_argument("--output-tokens", type=int, default=32)
+    parser.add_argument("--pairs", type=int, default=20, help="pairs at each batch size")
+    arguments = parser.parse_args(argv)
+    capabilities = import_module(base.module_of(arguments.backend)).CAPABILITIES
+    engine = base.create(arguments.backend)
+    subject = Subject(arguments.backend, capabilities, arguments.model, engine)
+    subject.load(arguments.precision, batch_size=max(arguments.batch_sizes))
+    order, cheap = random.Random(1), True
+    for size in arguments.batch_sizes:
+        # twice as many requests as fit, of different lengths, so that batches change
+        prompts = [order.choices(range(10, 500), k=PROMPT_TOKENS) for _ in range(2 * size)]
+        lengths = [order.randint(1, arguments.output_tokens) for _ in prompts]
+        asked = {"batch_size": size, "max_output_tokens": arguments.output_tokens}
+        subject.prepare(prompts, lengths=lengths, **asked)
+        ratio = speed_ratio(
+            paired_times(engine.generate, functools.partial(bare, engine), arguments.pairs)
+        )
+        share, steps = share_of_notes(engine)
+        print(
+            f"{arguments.backend}, batch {size}: {ratio} of the speed without notes; they take "
+            f"{100 * share:.3f} % of a pass of {steps} steps",
+            flush=True,
+        )
+        cheap = cheap and share <= MOST
+    engine.close()
+    return 0 if cheap else 1
+
+
+def noting(engine: Any) -> dict[tuple[Any, str], Callable[..., Any]]:
+    """Return what notes the steps of an engine, by holder and name, with what to do without."""
+    if hasattr(engine, "_scheduler"):  # what it wraps, so that nothing of ours is left
+        names = ("schedule", "update_from_output")
+        return {(engine._scheduler, n): getattr(engine._scheduler, n).args[0] for n in names}
+    return {(engine, "_note"): lambda *batch: None}
+
+
+def bare(engine: Any) -> None:
+    """Serve once without any note."""
+    switched = noting(engine)
+    kept = {(holder, name): getattr(holder, name) for holder, name in switched}
+    try:
+        for (holder, name), plain in switched.items():
+            setattr(holder, name, plain)
+        engine.generate()
+    finally:
+        for (holder, name), note in kept.items():
+            setattr(holder, name, note)
+
+
+def share_of_notes(engine: Any) -> tuple[float, int]:
+    """Return the part of a pass in which its steps are noted, and how many there are."""
+    engine.steps()
+    spent_s = 0.0
+
+    def timed(note: Callable[..., Any]) -> Callable[..., Any]:
+        def call(*given: Any) -> Any:
+            nonlocal spent_s
+            begin_s = time.perf_counter()
+            try:
+                return note(*given)
+            finally:
+                spent_s += time.perf_counter() - begin_s
+
+        return call
+
+    log = engine._steps.log if hasattr(engine._steps, "log") else engine._steps
+    log.note, log.static_batch = timed(log.note), timed(log.static_batch)
+    try:
+        begin_s = time.perf_counter()
+        engine.generate()
+        lasted_s = time.perf_counter() - begin_s
+    finally:
+        del log.note, log.static_batch
+    return spent_s / lasted_s, len(engine.steps().start_s)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

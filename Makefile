@@ -37,6 +37,7 @@ unexport PYTHONDONTWRITEBYTECODE
 IMPORTS_workflow = import snakemake.cli, scipy.stats, jsonschema, jinja2, altair, matplotlib, pyarrow.parquet
 IMPORTS_pytorch = import torch, accelerate, bitsandbytes, codecarbon, gguf; \
     from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaForCausalLM
+IMPORTS_openai = import aiohttp, codecarbon, fastapi, openai, psutil, tokenizers, uvicorn
 IMPORTS_vllm = import codecarbon; from vllm import EngineArgs, LLMEngine, SamplingParams; \
     import vllm.v1.worker.gpu_worker, vllm.model_executor.models.llama, vllm_bnb_plugin
 

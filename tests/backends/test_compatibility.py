@@ -30,7 +30,7 @@ from llm_energy.core.errors import BackendUnavailable, ConfigError, LlmEnergyErr
 from llm_energy.records import SCHEMA_VERSION, MetricsTable, Plan
 from llm_energy.records.registry.precisions import quantization_of
 
-BACKENDS = ("pytorch", "vllm", "tensorrt")
+BACKENDS = ("pytorch", "vllm", "tensorrt", "openai")
 RUNNABLE = ("pytorch", "vllm")
 
 NEUTRAL: dict[str, Any] = {

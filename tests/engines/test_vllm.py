@@ -22,11 +22,12 @@ from support.subject import parameters
 
 from llm_energy.backends.arguments import ARGUMENTS
 from llm_energy.backends.engine_errors import outcome
+from llm_energy.backends.served.failures import load_failure, serving_failure
 from llm_energy.backends.served.server import ServerFailure
 from llm_energy.backends.vllm.backend import Backend
 from llm_energy.backends.vllm.environment import ENVIRONMENT, cpu_groups, set_environment
 from llm_energy.backends.vllm.served import Backend as ServedBackend
-from llm_energy.backends.vllm.served import command, load_failure, serving_failure
+from llm_energy.backends.vllm.served import command
 from llm_energy.backends.vllm.weights import check_precision, prequantized_folder
 from llm_energy.core.errors import OutOfMemory, Unsupported
 from llm_energy.records import (
@@ -349,7 +350,7 @@ def test_an_engine_that_dies_in_a_window_costs_that_window_and_leaves_nothing(ti
     ],
 )
 def test_the_last_words_of_a_server_say_what_came_of_its_load(said, kind, message):
-    found = load_failure(ServerFailure("it ended"), said, Path("m"))
+    found = load_failure(ServerFailure("it ended"), said, Path("m"), "vLLM")
     assert type(found) is kind
     assert re.search(message, str(found))
 

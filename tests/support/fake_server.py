@@ -22,9 +22,16 @@ Chunks = list[dict[str, Any]]
 KEY = os.environ.get("FAKE_SERVER_KEY", "")
 
 
+def length(asked: dict[str, Any]) -> int:
+    """Return how many tokens are asked for, also where transformers serve is told."""
+    return asked.get("max_tokens") or json.loads(asked["generation_config"])["max_new_tokens"]
+
+
 def answer(asked: dict[str, Any]) -> Chunks:
     """Return the events of a right answer, one for each token and one for the usage."""
-    prompt, count = asked["prompt"], asked["max_tokens"]
+    prompt, count = asked["prompt"], length(asked)
+    if isinstance(prompt, str):  # of which each word is a token
+        prompt = list(range(len(prompt.split())))
     ids = [prompt[-1] + 1 + place for place in range(count)]
     chunks: Chunks = [
         {"choices": [{"text": f"{id} ", "token_ids": [id], "finish_reason": None}]} for id in ids
@@ -71,6 +78,11 @@ def wrong_usage(chunks: Chunks) -> Chunks:
     return chunks
 
 
+def other_usage(chunks: Chunks) -> Chunks:
+    chunks[-1]["usage"]["prompt_tokens"] += 1
+    return no_ids(chunks)
+
+
 def no_usage(chunks: Chunks) -> Chunks:
     return chunks[:-1]
 
@@ -102,7 +114,8 @@ EVENTS: dict[str, Callable[[Chunks], Chunks]] = {
     f.__name__: f
     for f in (
         *(no_ids, no_ids_and_no_text, ids_that_are_text, too_few_tokens, too_many_tokens),
-        *(wrong_usage, no_usage, other_prompt, no_reason, odd_reason, error_event, no_choices),
+        *(wrong_usage, other_usage, no_usage, other_prompt, no_reason, odd_reason),
+        *(error_event, no_choices),
     )
 }
 # What is wrong with the stream: the bytes of a right answer go in, and what is sent comes out. A
@@ -112,6 +125,10 @@ Sent = Iterator[bytes | float | None]
 
 def closed_early(events: list[bytes]) -> Sent:
     yield events[0]
+
+
+def without_done(events: list[bytes]) -> Sent:
+    yield b"".join(events[:-1])
 
 
 def cut_in_an_event(events: list[bytes]) -> Sent:
@@ -156,7 +173,7 @@ def dies(events: list[bytes]) -> Sent:
 STREAMS = {
     f.__name__: f
     for f in (
-        *(closed_early, cut_in_an_event, malformed, not_text, huge_line),
+        *(closed_early, without_done, cut_in_an_event, malformed, not_text, huge_line),
         *(stalled, slow_loris, endless_comments, dies),
     )
 }
@@ -181,6 +198,8 @@ class Handler(BaseHTTPRequestHandler):
             return self._reply(503 if self.fault == "never_ready" else 200, b"")
         if self.fault == "silent":
             time.sleep(60)
+        if self.path == "/v1/models":
+            return self._reply(200, json.dumps({"data": [{"id": "the-model"}]}).encode())
         return self._reply(200, f"output_total {Handler.output_tokens}\n".encode())
 
     def do_POST(self) -> None:
@@ -195,7 +214,8 @@ class Handler(BaseHTTPRequestHandler):
             return self._reply(307, b"", Location="http://198.51.100.1/v1/completions")
         if self.fault == "dies_at_once":
             os._exit(3)
-        chunks = EVENTS.get(self.fault, lambda same: same)(answer(asked))
+        fault = "no_ids" if self.fault == "without_done" else self.fault
+        chunks = EVENTS.get(fault, lambda same: same)(answer(asked))
         events = [f"data: {json.dumps(chunk)}\n\n".encode() for chunk in chunks]
         events.append(b"data: [DONE]\n\n")
         self.send_response(200)
@@ -210,7 +230,7 @@ class Handler(BaseHTTPRequestHandler):
                 time.sleep(part)
             else:
                 self._send(part)
-        Handler.output_tokens += asked["max_tokens"]
+        Handler.output_tokens += length(asked)
         if self.fault == "truncated":
             self.close_connection = True
         else:

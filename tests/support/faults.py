@@ -313,6 +313,10 @@ FAULTS: dict[str, tuple[Fault, ...]] = {
             setting=reporting(arguments={"block_size": 32}),
         ),
     ),
+    "E40": (
+        Fault(setting=reporting(server_started_by="somebody else", server_host="this host")),
+        Fault(setting=reporting(server_started_by="this job", serves_the_models_folder=False)),
+    ),
     "E33": (
         Fault(
             suits=both(STEADY, arriving("poisson", rate_per_s=4.0)),

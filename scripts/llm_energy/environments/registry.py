@@ -53,11 +53,13 @@ def environment_name(backend: str, variant: str) -> str:
     ('pytorch-cpu', 'pytorch')
     >>> environment_name("simulated", "cuda"), environment_name("tensorrt", "cpu")
     ('workflow', 'tensorrt')
+    >>> environment_name("openai", "cpu")
+    'openai'
     """
     if is_simulated(backend):
         return WORKFLOW
-    one_build = variant == "cuda" or backend in CUDA_ONLY
-    name = backend if one_build else f"{backend}-{variant}"
+    known = REGISTRY[backend].environments if backend in REGISTRY else ()
+    name = backend if variant == "cuda" or len(known) == 1 else f"{backend}-{variant}"
     if name not in ENGINES:
         backends = ", ".join(engine for engine in ENGINES if not engine.endswith("-cpu"))
         raise LlmEnergyError(f"no environment for backend {backend!r}: there are {backends}")

@@ -186,7 +186,7 @@ def _measure_workload(
         passes=len(passes),
         interval=None,
         requests=None,
-        output_token_ids={c.request_id: c.output_token_ids for c in passes[0]} if passes else {},
+        output_token_ids=window_rows.ids(passes[0] if passes else ()),
         effective=effective,
         pass_ends_s=tuple(ends_s),
         warmup_trend=trend(durations_s),
@@ -244,13 +244,14 @@ def _serve_passes(
             passes.append(backend.generate(marks))
             ends_s.append(clock())
     continuous = effective.get("batching", {}).get("strategy") == "continuous"
+    by_ids = effective.get("token_source") != "usage"  # else none are counted while they come
     rows = [completion for completions in passes for completion in completions]
     taken = _take_steps(backend)
     return {
         "steps": taken and window_rows.steps(taken, interval.record),
         "interval": interval.record,
         "requests": window_rows.table(rows),
-        "steady_state": marks.steady_state(workload) if continuous else None,
+        "steady_state": marks.steady_state(workload) if continuous and by_ids else None,
         "inter_token": window_rows.inter_token(rows),
     }
 
@@ -273,7 +274,7 @@ def _serve_traffic(bench: _Bench, arrivals: Arrivals, prompts: int) -> dict[str,
         "steps": taken and window_rows.steps(taken, window, numbers),
         "interval": window,
         "requests": window_rows.table(shown, window),
-        "output_token_ids": {c.request_id: c.output_token_ids for c in reversed(shown)},
+        "output_token_ids": window_rows.ids(reversed(shown)),
         "inter_token": window_rows.inter_token(rows, window),
         "traffic": window_rows.report(arrivals, queue, rows, window),
     }

@@ -6,7 +6,7 @@ import itertools
 import math
 from bisect import bisect_left, bisect_right
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence, Sized
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Sized
 
 from llm_energy.backends.base import STEADY_BEGIN, STEADY_END
 from llm_energy.inputs.traffic.arrivals import gap_variation
@@ -35,7 +35,7 @@ def table(rows: Sequence[Completion], window: Interval | None = None) -> Request
         prompt_tokens=tuple(c.prompt_tokens for c in rows),
         padding_tokens=tuple(c.padding_tokens for c in rows),
         cached_prompt_tokens=tuple(c.cached_prompt_tokens for c in rows),
-        output_tokens=tuple(len(c.output_token_ids) for c in rows),
+        output_tokens=tuple(c.output_tokens for c in rows),
         finish_reason=tuple(c.finish_reason for c in rows),
         arrival_s=tuple(c.arrival_s for c in rows),
         first_token_s=tuple(c.first_token_s for c in rows),
@@ -43,6 +43,11 @@ def table(rows: Sequence[Completion], window: Interval | None = None) -> Request
         service_start_s=tuple(c.service_start_s for c in rows),
         output_tokens_inside=tuple(_inside(c, window) for c in rows) if window else (),
     )
+
+
+def ids(rows: Iterable[Completion]) -> dict[str, tuple[int, ...]]:
+    """Return the output ids by request, of equal ones the last; none of those without ids."""
+    return {c.request_id: c.output_token_ids for c in rows if c.counted_tokens is None}
 
 
 def touching(

@@ -6,7 +6,7 @@ loaded or written: ``freeze`` does that.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -153,13 +153,15 @@ def installed_engine(root: Path, device: str, provided: bool) -> Callable[[Backe
             )  # a backend without an environment is refused by the matrix
         name = registry.environment_name(backend.engine, variant)
         version = registry.pinned_version(root, name, registry.engine_package(name))
-        missing = None
+        missing = []
+        if of_server := _server_environment(backend, variant):
+            missing += _missing_server(root, of_server, backend, variant, provided)
         if not provided and not registry.is_installed(root, name):
-            missing = (
+            missing.append(
                 f"Backend '{backend.engine}' requires extra dependencies. "
                 f"Install them with: {registry.install_command(backend.engine, variant)}"
             )
-        return Engine(variant, version, missing)
+        return Engine(variant, version, "; ".join(missing) or None)
 
     return engine
 
@@ -245,7 +247,9 @@ def _plan_cell(
                 repeat=number,
                 seed=parameters[sweep.workloads[0].id]["random_seed"],
                 device=how.device,
-                engine=merge_loads(list(translations.values())) | backend.arguments,
+                engine=merge_loads(list(translations.values()))
+                | backend.arguments
+                | _server(backend, how.device),
                 workloads=tuple(workloads[w] for w in order),
                 notes=notes,
                 protocol=sweep.protocol,
@@ -270,6 +274,37 @@ def _plan_cell(
     )
     own = dict(zip(spec_paths, specs.values(), strict=True))
     return cell, own, [note.message for note in conflicts]
+
+
+def _server_environment(backend: BackendEntry, variant: str) -> str | None:
+    """Return the name of the project's environment whose Python a server's command is to use."""
+    asked = backend.server.get("environment")
+    return registry.environment_name(asked, variant) if asked else None
+
+
+def _server(backend: BackendEntry, variant: str) -> dict[str, Any]:
+    """Return what the spec says of the server; its Python is a path below the project's root."""
+    if not backend.server:
+        return {}
+    name = _server_environment(backend, variant)
+    python = (
+        {"environment": name, "python": str(registry.interpreter(Path(), name))} if name else {}
+    )
+    return {"server": backend.server | python}
+
+
+def _missing_server(
+    root: Path, name: str, backend: BackendEntry, variant: str, provided: bool
+) -> Iterator[str]:
+    """Say why the environment of a server can't be used."""
+    if provided:
+        yield (
+            f"server.environment of '{backend.id}' needs environments that make envs has built; "
+            "run without conda and containers, or write the server's own program into the command"
+        )
+    elif not registry.is_installed(root, name):
+        remedy = registry.install_command(backend.server["environment"], variant)
+        yield f"The server of '{backend.id}' needs {name}. Install it with: {remedy}"
 
 
 def _seeded(

@@ -153,7 +153,8 @@ class Completion:
     ``token_times_s`` has the time of each output token where the engine gives it, else it is None;
     ``service_start_s`` is when the engine began with the request, likewise.
     ``padding_tokens`` counts the pad tokens that this prompt's row was given (never counted as
-    prompt tokens).
+    prompt tokens). ``counted_tokens`` is how many output tokens a server counted that gave none of
+    their ids.
     """
 
     request_id: str
@@ -167,6 +168,13 @@ class Completion:
     last_token_s: float | None
     token_times_s: tuple[float, ...] | None = None
     service_start_s: float | None = None
+    counted_tokens: int | None = None
+
+    @property
+    def output_tokens(self) -> int:
+        """Count the output tokens, from their ids unless a server gave none."""
+        ids = self.output_token_ids
+        return len(ids) if self.counted_tokens is None else self.counted_tokens
 
 
 @dataclass(frozen=True)
@@ -175,12 +183,12 @@ class RequestTable:
 
     ``request_id`` is that of its prompt. ``prompt_tokens`` are without padding, of which
     ``cached_prompt_tokens`` came from a prefix cache; ``padding_tokens`` is what its row was filled
-    with. ``output_tokens`` are counted from ids. On the monotonic clock, ``arrival_s`` is when a
-    request was due, ``service_start_s`` when the engine began with it, ``first_token_s`` and
-    ``last_token_s`` when these tokens were there. ``finish_reason`` is ``length``, ``stop`` or
-    ``abort``. Columns with a default may be empty. With timed traffic, ``output_tokens_inside``
-    counts the tokens that came between the window's edges, and rows are those that arrived or were
-    served there; without, a window holds all of its requests.
+    with. ``output_tokens`` are counted from ids, or by a server that gives none. On the monotonic
+    clock, ``arrival_s`` is when a request was due, ``service_start_s`` when the engine began with
+    it, ``first_token_s`` and ``last_token_s`` when these tokens were there. ``finish_reason`` is
+    ``length``, ``stop`` or ``abort``. Columns with a default may be empty. With timed traffic,
+    ``output_tokens_inside`` counts the tokens that came between the window's edges, and rows are
+    those that arrived or were served there; without, a window holds all of its requests.
     """
 
     request_id: tuple[str, ...]

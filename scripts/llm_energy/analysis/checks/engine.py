@@ -282,6 +282,29 @@ def argument_ignored(case: WindowEvidence) -> Finding | None:
     return Finding({"arguments": wrong}) if wrong else None
 
 
+@check(
+    "E40",
+    "window",
+    "warning",
+    "server that the job did not start, or that has a model of its own",
+    "Let the job start it on {model}; or name its GPUs, and see that it serves nobody else.",
+)
+def not_our_server(case: WindowEvidence) -> Finding | None:
+    """Find a server whose life or weights the job did not decide.
+
+    On another host none of the joules here are its own, unless GPUs of this host were named.
+    """
+    used = case.measurement.effective
+    started_by, ours = used.get("server_started_by"), used.get("serves_the_models_folder")
+    if started_by is None or (started_by == "this job" and ours):
+        return None
+    evidence = {"started_by": started_by, "serves_the_models_folder": ours}
+    if (host := used.get("server_host")) is not None:
+        evidence["host"] = host
+    away = host == "another host" and not used.get("device_uuids")
+    return Finding(evidence, "invalid" if away else "warning")
+
+
 def _on_gpu(case: WindowEvidence) -> bool:
     return str(case.measurement.effective.get("device")).startswith("cuda")
 

@@ -111,7 +111,9 @@ def unfit_host(case: WindowEvidence) -> Finding | None:
 def busy_client(case: WindowEvidence) -> Finding | None:
     """Find a client of a served engine that took more than a twentieth of a processor."""
     host, duration_s = _host(case)
-    if case.measurement.effective.get("flow") != "server" or host is None:
+    used = case.measurement.effective
+    served = used.get("flow") == "server" or "server_kind" in used
+    if not served or host is None:
         return None
     if host.self_busy_s is None or host.self_busy_s <= CLIENT_CPUS * duration_s:
         return None

@@ -154,7 +154,12 @@ def padding(case: WindowEvidence) -> Finding | None:
     "Count output tokens from the ids that the engine returns.",
 )
 def counts_without_ids(case: WindowEvidence) -> Finding | None:
-    """Find requests of the first pass whose count differs from the ids kept of it."""
+    """Find requests of the first pass whose count differs from the ids kept of it.
+
+    Counts by the usage block of a server that gives no ids are a note.
+    """
+    if case.window.effective.get("token_source") == "usage" and not case.window.output_token_ids:
+        return Finding({"token_source": "usage"}, "note")
     ids, table = case.window.output_token_ids, case.window.requests
     first: dict[str, int] = {}
     for name, count in zip(table.request_id, table.output_tokens, strict=True):

@@ -38,7 +38,10 @@ class Answer:
     """A request under way, and its tokens so far with the times at which they arrived.
 
     ``most`` and ``least`` are how many output tokens were asked for; ``arrival_s`` is when the
-    request was due, ``sent_s`` when it was sent, all on the monotonic clock.
+    request was due, ``sent_s`` when it was sent, all on the monotonic clock. ``gives_ids`` tells
+    whether the server gives token ids; where it doesn't, its usage block counts, and ``times_s``
+    are those of its events with text. ``says_done`` tells whether a stream ends with ``[DONE]``,
+    else it ends with the usage block.
     """
 
     request: Request
@@ -46,6 +49,8 @@ class Answer:
     least: int
     most: int
     arrival_s: float
+    gives_ids: bool = True
+    says_done: bool = True
     sent_s: float = 0.0
     ids: list[int] = field(default_factory=list)
     times_s: list[float] = field(default_factory=list)
@@ -53,6 +58,7 @@ class Answer:
     _reason: str | None = None
     _usage: dict[str, Any] | None = None
     _ended: bool = False
+    _last_s: float = 0.0
 
     def take(self, event: bytes, now_s: float) -> None:
         """Take one event that arrived at ``now_s``; ServerFailure if it is none of an answer."""
@@ -64,8 +70,10 @@ class Answer:
             if error := chunk.get("error"):
                 raise ServerFailure(f"{self._name} failed in the server: {_message(error)}")
             for choice in chunk["choices"]:
-                ids = choice.get("token_ids")
-                if ids is None and choice["text"]:
+                ids = choice.get("token_ids") if self.gives_ids else None
+                if not self.gives_ids and choice["text"]:
+                    self.times_s.append(now_s)
+                elif ids is None and choice["text"]:
                     raise ServerFailure(
                         f"{self._name}: the server gave text without token ids, and neither text "
                         "nor chunks count tokens"
@@ -77,6 +85,9 @@ class Answer:
                 self._prompt = choice.get("prompt_token_ids") or self._prompt
                 self._reason = choice.get("finish_reason") or self._reason
             self._usage = chunk.get("usage") or self._usage
+            self._last_s = now_s
+            if not self.says_done:
+                self._ended = bool(self._reason and self._usage)
         except (ValueError, TypeError, KeyError, AttributeError) as error:
             raise ServerFailure(
                 f"{self._name}: the server sent what is no event of a completion: {event[:80]!r} "
@@ -86,39 +97,60 @@ class Answer:
     def completion(self) -> Completion:
         """Return the whole answer; ServerFailure where what came back is not what was asked."""
         if not self._ended:
-            raise self._fault(f"the stream was closed after {len(self.ids)} tokens, before its end")
+            raise self._fault(
+                f"the stream was closed after {len(self.times_s)} tokens, before its end"
+            )
         if self._reason not in REASONS:
             raise self._fault(f"it ended for the reason {self._reason!r}")
-        if not self.ids:
+        if self.gives_ids and not self.ids:
             raise self._fault("the server gave no token ids, so nothing can be counted")
-        if self._prompt != list(self.request.prompt_token_ids):
+        if self.gives_ids and self._prompt != list(self.request.prompt_token_ids):
             raise self._fault("the prompt's ids that came back are not those that were sent")
-        short = len(self.ids) < (self.most if self._reason == "length" else self.least)
-        if short or len(self.ids) > self.most:
+        output = len(self.ids) if self.gives_ids else self._counted("completion_tokens")
+        short = output < (self.most if self._reason == "length" else self.least)
+        if short or output > self.most:
             raise self._fault(
-                f"{len(self.ids)} tokens came, {self.least} to {self.most} were asked for, and the "
+                f"{output} tokens came, {self.least} to {self.most} were asked for, and the "
                 f"reason for the end is {self._reason!r}"
             )
         usage = self._usage or {}
         counted = (usage.get("prompt_tokens"), usage.get("completion_tokens"))
-        if counted != (found := (len(self._prompt), len(self.ids))):
+        if counted != (found := (len(self.request.prompt_token_ids), output)):
+            source = "its ids are" if self.gives_ids else "what was sent and came back is"
             raise self._fault(
-                f"the server counts {counted} prompt and output tokens, its ids are {found}"
+                f"the server counts {counted} prompt and output tokens, {source} {found}"
             )
         cached = (usage.get("prompt_tokens_details") or {}).get("cached_tokens") or 0
+        times_s = tuple(self.times_s) if self.gives_ids else self._spread(output)
         return Completion(
             request_id=self.request.id,
-            prompt_tokens=len(self._prompt),
+            prompt_tokens=found[0],
             padding_tokens=0,
             cached_prompt_tokens=cached,
             output_token_ids=tuple(self.ids),
             finish_reason=self._reason,
             arrival_s=self.arrival_s,
-            first_token_s=self.times_s[0],
-            last_token_s=self.times_s[-1],
-            token_times_s=tuple(self.times_s),
+            first_token_s=times_s[0],
+            last_token_s=times_s[-1],
+            token_times_s=times_s,
             service_start_s=self.sent_s,
+            counted_tokens=None if self.gives_ids else output,
         )
+
+    def _counted(self, name: str) -> int:
+        """Return a count of the usage block; ServerFailure where there is none."""
+        count = (self._usage or {}).get(name)
+        if type(count) is not int or count < 1:
+            raise self._fault(
+                f"the server gave neither token ids nor a usage block with {name} (found "
+                f"{count!r}), so nothing can be counted"
+            )
+        return count
+
+    def _spread(self, output: int) -> tuple[float, ...]:
+        """Lay so many tokens evenly over the events with text, whose number may be another."""
+        events_s = self.times_s or [self._last_s]
+        return tuple(events_s[place * len(events_s) // output] for place in range(output))
 
     @property
     def _name(self) -> str:

@@ -16,7 +16,7 @@ import aiohttp
 
 from llm_energy.backends.base import STEADY_BEGIN, STEADY_END, Mark, Queue, no_mark
 from llm_energy.backends.served.answer import Answer, Events, refusal
-from llm_energy.backends.served.server import EPITAPH_S, Server, ServerFailure
+from llm_energy.backends.served.server import EPITAPH_S, Elsewhere, Server, ServerFailure
 from llm_energy.core.errors import Unsupported
 
 CONNECT_S = 10.0
@@ -35,7 +35,9 @@ Make = Callable[[int, float], Answer]
 class Client:
     """Ask one server; usable from one thread, and in one call at a time."""
 
-    def __init__(self, server: Server, stall_s: float = STALL_S, call_s: float = CALL_S) -> None:
+    def __init__(
+        self, server: Server | Elsewhere, stall_s: float = STALL_S, call_s: float = CALL_S
+    ) -> None:
         self._server = server
         self.stall_s, self._call_s = stall_s, call_s
         self._runner = asyncio.Runner()
@@ -153,10 +155,10 @@ class Client:
                 raise (Unsupported if response.status in REFUSED else ServerFailure)(text)
             while data := await response.content.readany():
                 now_s = time.monotonic()
-                before = len(answer.ids)
+                before = len(answer.times_s)
                 for event in events.feed(data):
                     answer.take(event, now_s)
-                if len(answer.ids) > before:
+                if len(answer.times_s) > before:
                     heard(answer)
 
 
@@ -206,7 +208,7 @@ class _Flights:
             for task in done:
                 task.result()
                 number, answer = self.tasks.pop(task)
-                self.decoding -= bool(answer.ids)
+                self.decoding -= bool(answer.times_s)
                 self._ended[number] = answer
             now_s = time.monotonic()
             if done or (until_s is not None and now_s >= until_s):

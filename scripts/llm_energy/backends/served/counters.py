@@ -5,6 +5,15 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 
+# What vLLM's server counts of its work, by our names, and what it has in hand
+# (https://docs.vllm.ai/en/stable/usage/metrics/).
+VLLM = {
+    "preempted_requests": "vllm:num_preemptions_total",
+    "cached_prompt_tokens": "vllm:prefix_cache_hits_total",
+    "server_prompt_tokens": "vllm:prompt_tokens_total",
+    "server_output_tokens": "vllm:generation_tokens_total",
+}
+VLLM_GAUGES = ("vllm:num_requests_running", "vllm:num_requests_waiting")
 # https://prometheus.io/docs/instrumenting/exposition_formats/
 LINE = re.compile(r"^([a-zA-Z_:][\w:]*)(?:\{.*\})? (\S+)", re.MULTILINE)
 

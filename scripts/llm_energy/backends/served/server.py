@@ -112,3 +112,17 @@ class Server:
                 os.killpg(self._keeper.pid, signal.SIGKILL)
             self._keeper.wait()
         self._said.close()
+
+
+class Elsewhere:
+    """A server that somebody else has started: its address and key, and nothing of its life."""
+
+    def __init__(self, url: str, key: str) -> None:
+        self.url, self.key = url, key
+
+    def epitaph(self, wait_s: float = 0.0) -> None:
+        """Return None, since how it ended can't be known."""
+
+    def last_words(self) -> str:
+        """Return nothing, since what it said can't be read."""
+        return ""

@@ -22,6 +22,7 @@ from llm_energy.plan.config.local_files import (
     template_problems,
 )
 from llm_energy.plan.config.messages import Key, Problem, did_you_mean, dotted, found
+from llm_energy.plan.config.servers import server_problems
 from llm_energy.records.files import paths
 from llm_energy.records.registry.engines import REGISTRY, SIMULATED, SIMULATED_IDS, is_simulated
 from llm_energy.records.registry.precisions import QUANTISED
@@ -56,6 +57,7 @@ def semantic_problems(
     problems += _simulation(config)
     problems += _flows(config)
     problems += argument_problems(config["backends"])
+    problems += server_problems(config["backends"])
     for precision in config["precisions"]:
         problems += _compute_precision(precision)
     if all(config.get("quantization", {}).values()) and "quantization" in config:

@@ -48,7 +48,8 @@ class BackendEntry:
     """One entry: its engine and which of that one's environments (``auto``, ``cpu``, ``cuda``).
 
     ``flow`` is the engine's way of running a model, None for its only or its usual one.
-    ``arguments`` are the engine's own that the entry sets.
+    ``arguments`` are the engine's own that the entry sets, ``server`` the server that the engine
+    ``openai`` asks.
     """
 
     id: str
@@ -56,6 +57,7 @@ class BackendEntry:
     environment: str
     flow: str | None = None
     arguments: dict[str, Any] = field(default_factory=dict)
+    server: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -52,6 +52,13 @@ REGISTRY = {
         python="3.12",
         cuda_only=True,
     ),
+    # Any server that speaks the OpenAI completions API. The environment is its client's: what the
+    # server is, an entry's arguments say.
+    "openai": Engine(
+        module="llm_energy.backends.openai.backend",
+        environments={"openai": "aiohttp"},
+        told=("aiohttp",),
+    ),
 }
 # The simulated backend needs no engine, so it runs where the workflow's own stages run. Its older
 # id is replay. A sweep keeps the id that its config gives, in cells, paths and hashes, so that what

@@ -1,0 +1,1 @@
+"""Any server that speaks the OpenAI completions API, started by the job or already there."""

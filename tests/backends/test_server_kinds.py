@@ -7,7 +7,9 @@ import json
 import pytest
 
 from llm_energy.backends.openai.kinds import KINDS
+from llm_energy.backends.served.backend import most_tokens
 from llm_energy.core.errors import Unsupported
+from llm_energy.records import Completion
 
 GREEDY = {"max_tokens": 8, "temperature": 0.0, "top_p": 1.0, "top_k": -1, "min_p": 0.0}
 GREEDY |= {"repetition_penalty": 1.0, "min_tokens": 0, "ignore_eos": False, "seed": 3}
@@ -73,3 +75,16 @@ def test_ids_or_usage_are_asked_for_wherever_a_server_must_be_asked():
     assert asked("vllm", GREEDY)["return_token_ids"] is True
     for kind in ("plain", "vllm", "llama.cpp", "sglang", "trtllm"):
         assert asked(kind, GREEDY)["stream_options"] == {"include_usage": True}
+
+
+def test_the_largest_use_of_the_cache_is_what_requests_held_at_once():
+    def done(begin_s: float, times_s: tuple[float, ...]) -> Completion:
+        ids, last_s = tuple(range(len(times_s))), times_s[-1]
+        spans = (begin_s, times_s[0], last_s, times_s, begin_s)
+        return Completion("r", 10, 0, 0, ids, "length", *spans)
+
+    together = [done(0.0, (1.0, 2.0, 3.0)), done(0.5, (1.5, 2.5, 4.0))]
+    after = [done(0.0, (1.0, 2.0)), done(2.0, (3.0, 4.0))]
+    assert most_tokens(together) == 2 * 10 + 2 + 2
+    assert most_tokens(after) == 10 + 1
+    assert most_tokens([]) == 0

@@ -113,11 +113,12 @@ def named(way: tuple[str, str | None]) -> str:
     return f"{name}-stand-in" if name == "tensorrt" and name in STOOD_IN else name
 
 
-# Each backend, and each of its flows that has a module of its own.
+# Each backend, and each of its flows that has a module of its own. What `openai` does is its
+# server's doing: test_openai_api.py has a scripted one, tests/workflow real ones.
 WAYS = [
     (name, flow)
     for name in sorted(base.MODULES)
-    if not elsewhere(name)
+    if not elsewhere(name) and name != "openai"
     for flow in (None, *(REGISTRY[name].flows if name in REGISTRY else ()))
 ]
 

@@ -129,6 +129,15 @@ def test_a_forced_length_is_refused_where_the_api_has_no_word_for_it(loaded):
         prepare(backend, forced=True)
 
 
+def test_more_at_once_than_the_client_sends_in_time_is_refused_for_timed_traffic(loaded):
+    backend, _ = loaded(kind="plain", **command("no_ids"))
+    asked = parameters(max_output_tokens=TOKENS, min_output_tokens=0, batch_size=501)
+    native = translate(asked, "openai", None, "cpu").generate
+    backend.prepare(Workload("w", len(REQUESTS), asked, native), REQUESTS)
+    with pytest.raises(Unsupported, match=r"batching\.batch_size: found 501 .* at most 500"):
+        backend.prepare(Workload("w", len(REQUESTS), asked, native, "a" * 64), REQUESTS)
+
+
 def test_a_command_is_run_by_no_shell(loaded, tmp_path):
     there = tmp_path / "there"
     program = [*command("none")["command"], f"; touch {there}", f"$(touch {there})"]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from support.builders import model_folder
 from support.documented_servers import entries
 from support.project import ROOT, tiny_sweep
 
@@ -22,7 +23,8 @@ def sweep_of(tmp_path: Path):
     """Return a maker of sweeps with one entry."""
 
     def make(entry: dict):
-        return load_sweep(tiny_sweep(str(tmp_path), backends=[entry]), root=tmp_path)
+        folder = model_folder(tmp_path / "model")
+        return load_sweep(tiny_sweep(str(folder), backends=[entry]), root=tmp_path)
 
     return make
 

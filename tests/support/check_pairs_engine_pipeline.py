@@ -93,6 +93,25 @@ ENGINE = {
             reported(arguments={"block_size": 32}),
         ),
     ],
+    "E40": [
+        (
+            reported(server_started_by="somebody else", server_host="this host"),
+            "warning",
+            reported(server_started_by="this job", serves_the_models_folder=True),
+        ),
+        (
+            reported(
+                server_started_by="somebody else", server_host="another host", device_uuids=[]
+            ),
+            "invalid",
+            reported(),
+        ),
+        (
+            reported(server_started_by="this job", serves_the_models_folder=False),
+            "warning",
+            case(),
+        ),
+    ],
     "E01": [
         (reported(**ON_GPU, **OFFLOADED), "invalid", reported(**ON_GPU, **WHOLE)),
         (
@@ -501,6 +520,11 @@ WORKLOAD = {
     "E18": [
         (case(WITHOUT_TOKENS), "invalid", case()),
         (case({"output_token_ids": {}}), "invalid", column(output_tokens=(8, 8, 7, 6))),
+        (
+            case({"output_token_ids": {}, "effective": {"token_source": "usage"}}),
+            "note",
+            case({"effective": {"token_source": "ids"}}),
+        ),
     ],
     "E19": [
         (column(finish_reason=("abort", *("length",) * 3)), "invalid", case()),

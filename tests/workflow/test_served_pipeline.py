@@ -29,7 +29,7 @@ def swept(tmp_path_factory):
     tiny = tiny_sweep(project.tiny_model("tiny", "llama"))
     same = {key: tiny[key] for key in ("name", "models", "device", "protocol")}
     first, timed = EXAMPLE["workloads"]
-    workloads = [first | {"requests": 12}, timed | {"traffic_simulation": TRAFFIC}]
+    workloads = [first | {"requests": 16}, timed | {"traffic_simulation": TRAFFIC}]
     workloads.append({"id": "closed", "traffic_simulation": CLOSED})
     backends = [*EXAMPLE["backends"], *OTHERS.values()]
     parameters = EXAMPLE["parameters"] | {"max_output_tokens": 8, "min_output_tokens": 8}
@@ -58,7 +58,7 @@ def test_all_count_the_same_prompts_and_those_with_ids_give_the_same(swept, entr
     same = {} if entry == "transformers-serve" else ours["output_token_ids"]
     assert theirs["output_token_ids"] == same
     for column in ("request_id", "prompt_tokens", "output_tokens"):
-        assert ours["requests"][column][:12] == theirs["requests"][column][:12]
+        assert ours["requests"][column][:16] == theirs["requests"][column][:16]
 
 
 @pytest.mark.parametrize("entry", ENTRIES)

@@ -51,7 +51,11 @@ class Backend(ServedBackend):
         """Start the server, or find it at its URL, and report what is known of it."""
         asked = spec.engine["server"]
         self._kind = KINDS[asked["kind"]]
-        self.COUNTERS, self.GAUGES = self._kind.counters, self._kind.gauges
+        self.COUNTERS, self.GAUGES, self.CACHE = (
+            self._kind.counters,
+            self._kind.gauges,
+            self._kind.cache,
+        )
         self.GIVES_IDS, self.SAYS_DONE = self._kind.gives_ids, self._kind.says_done
         if not self._kind.takes_ids:
             self._tokenizer = tokenizer_of(model_folder)
@@ -79,7 +83,7 @@ class Backend(ServedBackend):
             )
             body = self._kind.body(asked, self._model, prompt)
             ready.append(Asked(body, asked["min_tokens"], asked["max_tokens"]))
-        self._expect(requests, ready, workload.batch_size)
+        self._expect(workload, requests, ready, workload.batch_size)
         return {
             "generation": dict(workload.engine),
             "seed": workload.engine.get("seed"),

@@ -47,8 +47,8 @@ class Kind:
     ``shape`` changes a finished body. ``gives_ids`` tells that it gives back the ids of prompt and
     answer; else the usage block counts. ``takes_ids`` tells that a prompt may be token ids; else it
     goes as text. ``says_done`` tells that its streams end with ``[DONE]``. ``key_variable`` is
-    where it looks for a key; None where it can be told one only on its command line. ``counters``
-    and ``gauges`` are in its Prometheus page, where it has one without being asked.
+    where it looks for a key; None where it can be told one only on its command line. ``counters``,
+    ``gauges`` and ``cache`` are in its Prometheus page, where it has one without being asked.
     ``version_path`` leads to a JSON with its ``version``.
     """
 
@@ -61,6 +61,7 @@ class Kind:
     key_variable: str | None = None
     counters: Mapping[str, str] = field(default_factory=dict)
     gauges: tuple[str, ...] = ()
+    cache: str | None = None
     version_path: str | None = None
 
     def body(self, asked: Mapping[str, Any], model: str, prompt: list[int] | str) -> bytes:
@@ -116,6 +117,7 @@ KINDS = {
         key_variable="VLLM_API_KEY",
         counters=counters.VLLM,
         gauges=counters.VLLM_GAUGES,
+        cache=counters.VLLM_CACHE,
         version_path="/version",
     ),
     # https://huggingface.co/docs/transformers/serving: no key, no [DONE], usage in the last event.

@@ -14,6 +14,7 @@ VLLM = {
     "server_output_tokens": "vllm:generation_tokens_total",
 }
 VLLM_GAUGES = ("vllm:num_requests_running", "vllm:num_requests_waiting")
+VLLM_CACHE = "vllm:kv_cache_usage_perc"  # a share, in spite of its name
 # https://prometheus.io/docs/instrumenting/exposition_formats/
 LINE = re.compile(r"^([a-zA-Z_:][\w:]*)(?:\{.*\})? (\S+)", re.MULTILINE)
 

@@ -36,7 +36,7 @@ START_S = 1800.0  # large models are read from slow disks, and compiled
 class Backend(ServedBackend):
     """Serve one model through ``vllm serve``, at most a batch size of requests at a time."""
 
-    COUNTERS, GAUGES = counters.VLLM, counters.VLLM_GAUGES
+    COUNTERS, GAUGES, CACHE = counters.VLLM, counters.VLLM_GAUGES, counters.VLLM_CACHE
 
     def __init__(self) -> None:
         for module in ("vllm", "aiohttp", "psutil"):
@@ -71,6 +71,7 @@ class Backend(ServedBackend):
         if spec.engine.get("load_in_8bit"):
             effective["prequantized_sha256"] = prequantized_sha256(folder)
         self._effective = {"flow": "server", "in_process": False, **effective}
+        self._cache_tokens = effective["kv_cache_tokens"]
         return self._effective
 
     def prepare(self, workload: Workload, requests: Sequence[Request]) -> dict[str, Any]:
@@ -92,7 +93,7 @@ class Backend(ServedBackend):
             }
             text = json.dumps(body).encode()
             ready.append(Asked(text, asked["min_tokens"], asked["max_tokens"]))
-        self._expect(requests, ready, min(workload.batch_size, used["max_num_seqs"]))
+        self._expect(workload, requests, ready, min(workload.batch_size, used["max_num_seqs"]))
         return {
             "generation": dict(workload.engine),
             "seed": workload.engine.get("seed"),

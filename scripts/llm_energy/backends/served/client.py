@@ -7,6 +7,9 @@ or a request is due; request bodies are made before a window, and no text is mad
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import select
+import selectors
 import time
 from collections import deque
 from collections.abc import Callable, Coroutine
@@ -27,9 +30,31 @@ CALL_S = 60.0  # for a call that generates nothing
 KEEP_S = 2.0
 REFUSED = (400, 404, 405, 413, 422)  # statuses by which a server says that it can't do this
 LONGEST_REPLY = 2**22
+# An engine gives a token to all requests under way at once. So many connections are read before the
+# loop looks for what is due.
+FEW = 8
 
 # Makes the request at a prompt's place anew, for an arrival that was due at a time in s.
 Make = Callable[[int, float], Answer]
+
+
+class FewAtOnce(selectors.EpollSelector):
+    """Give the loop a few ready connections at a time, so that no request waits for all of them."""
+
+    def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
+        """Wait as the other selectors do; what is ready and not given now comes the next time."""
+        try:
+            ready = self._selector.poll(-1 if timeout is None else max(0.0, timeout), FEW)
+        except InterruptedError:
+            return []
+        found = []
+        for descriptor, event in ready:
+            reads = selectors.EVENT_READ if event & ~select.EPOLLOUT else 0
+            writes = selectors.EVENT_WRITE if event & ~select.EPOLLIN else 0
+            key = self.get_map().get(descriptor)
+            if key is not None:
+                found.append((key, (reads | writes) & key.events))
+        return found
 
 
 class Client:
@@ -40,7 +65,7 @@ class Client:
     ) -> None:
         self._server = server
         self.stall_s, self._call_s = stall_s, call_s
-        self._runner = asyncio.Runner()
+        self._runner = asyncio.Runner(loop_factory=lambda: asyncio.SelectorEventLoop(FewAtOnce()))
         self._session = self._runner.run(self._open())
 
     async def _open(self) -> aiohttp.ClientSession:
@@ -175,6 +200,10 @@ class _Flights:
         self.decoding = 0
         self._ended: dict[int, Answer] = {}
         self._heard_s = time.monotonic()
+        # Of those in flight; waiting for each of them anew at every arrival would take a
+        # millisecond where there are some hundred.
+        self._landed: list[asyncio.Task[None]] = []
+        self._bell = asyncio.Event()
 
     @property
     def output_tokens(self) -> int:
@@ -192,7 +221,12 @@ class _Flights:
         if not self.tasks:  # before that nobody could hear anything
             self._heard_s = time.monotonic()
         task = asyncio.get_running_loop().create_task(self._client.ask(answer, self._heard))
+        task.add_done_callback(self._land)
         self.tasks[task] = number, answer
+
+    def _land(self, task: asyncio.Task[None]) -> None:
+        self._landed.append(task)
+        self._bell.set()
 
     async def wait(self, until_s: float | None = None) -> int:
         """Wait until a request has ended or it is ``until_s``; return how many have ended.
@@ -202,9 +236,11 @@ class _Flights:
         while True:
             now_s = time.monotonic()
             patience_s = LOOK_S if until_s is None else min(LOOK_S, max(0.0, until_s - now_s))
-            done, _ = await asyncio.wait(
-                self.tasks, timeout=patience_s, return_when=asyncio.FIRST_COMPLETED
-            )
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(patience_s):
+                    await self._bell.wait()
+            self._bell.clear()
+            done, self._landed = self._landed, []
             for task in done:
                 task.result()
                 number, answer = self.tasks.pop(task)

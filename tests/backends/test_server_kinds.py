@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+import sys
+import types
 
 import pytest
 
+from llm_energy.backends.openai.gpus import visible_uuids
 from llm_energy.backends.openai.kinds import KINDS
 from llm_energy.backends.served.backend import most_tokens
 from llm_energy.core.errors import Unsupported
@@ -88,3 +91,39 @@ def test_the_largest_use_of_the_cache_is_what_requests_held_at_once():
     assert most_tokens(together) == 2 * 10 + 2 + 2
     assert most_tokens(after) == 10 + 1
     assert most_tokens([]) == 0
+
+
+GPUS = ("GPU-aa", "GPU-ab", "GPU-c")
+
+
+@pytest.mark.parametrize(
+    ("visible", "count", "found"),
+    [
+        (None, 2, ["GPU-aa", "GPU-ab"]),
+        ("2,0", 2, ["GPU-c", "GPU-aa"]),
+        ("GPU-ab", 1, ["GPU-ab"]),
+        ("7", 1, "names '7', allowed an index below 3"),
+        ("MIG-1", 1, "names 'MIG-1'"),
+        ("1", 2, "2 GPUs were asked for and this process may use 1"),
+        ("", 1, "1 GPUs were asked for and this process may use 0"),
+    ],
+)
+def test_a_server_gets_the_first_gpus_that_this_process_may_use(monkeypatch, visible, count, found):
+    class NVMLError(Exception): ...
+
+    nvml = types.SimpleNamespace(
+        NVMLError=NVMLError,
+        nvmlInit=lambda: None,
+        nvmlDeviceGetCount=lambda: len(GPUS),
+        nvmlDeviceGetHandleByIndex=lambda index: index,
+        nvmlDeviceGetUUID=lambda handle: GPUS[handle].encode(),
+    )
+    monkeypatch.setitem(sys.modules, "pynvml", nvml)
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    if visible is not None:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    if isinstance(found, list):
+        assert visible_uuids(count) == found
+    else:
+        with pytest.raises(Unsupported, match=found):
+            visible_uuids(count)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import re
 
 import pytest
 from support.documented_servers import entries
@@ -67,6 +68,14 @@ def test_each_serves_all_at_once_at_random_moments_and_in_a_closed_loop(swept, e
     assert windows.keys() == {"saturated", "r0.5", "closed"}
     for window in windows.values():
         assert set(window["requests"]["output_tokens"]) == {8}
+
+
+def test_each_entry_says_which_server_of_which_version_was_asked(swept) -> None:
+    for entry, kind in (("vllm-openai", "vllm"), ("transformers-serve", "transformers")):
+        path = f"results/tiny/{entry}/measurements/tiny--{entry}--float32/r01.json"
+        used = swept.read(path)["effective"]
+        assert re.fullmatch(rf"{kind} \d+\.\d+.*", used["engine_version"])
+        assert used["server_lock_sha256"]
 
 
 def test_what_a_usage_block_counted_is_noted_and_nothing_else_is_wrong(swept) -> None:

@@ -367,7 +367,7 @@ def _protocol(protocol: Protocol) -> str:
 
 
 def _engine(backend: str, used: dict[str, Any]) -> str:
-    parts = [f"{backend} {used.get('engine_version', UNRECORDED)}"]
+    parts = [f"{backend} {used.get('engine_version') or UNRECORDED}"]
     parts += [f"torch {used['torch_version']}"] if used.get("torch_version") else []
     parts += [f"flow {used['flow']}"] if used.get("flow") else []
     return ", ".join(parts)

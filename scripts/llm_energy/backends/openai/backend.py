@@ -9,6 +9,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import os
+import re
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -64,7 +65,7 @@ class Backend(ServedBackend):
             "in_process": False,
             "device": "cuda" if found["device_uuids"] else "cpu",
             "weight_bytes": None,  # which no server tells
-            "engine_version": self._version(),
+            "engine_version": self._version(asked),
             "token_source": self._token_source,
             "server_kind": asked["kind"],
         }
@@ -99,10 +100,10 @@ class Backend(ServedBackend):
         """Start the command of the entry and wait until it is ready."""
         from llm_energy.backends.served.client import Client
 
-        environment, uuids = {"HF_HUB_OFFLINE": "1"}, []
+        variables, uuids = {"HF_HUB_OFFLINE": "1"}, []
         if spec.device == "cuda":
             uuids = gpus.visible_uuids(spec.sharding.num_devices)
-            environment |= {"CUDA_VISIBLE_DEVICES": ",".join(uuids)}
+            variables |= {"CUDA_VISIBLE_DEVICES": ",".join(uuids)}
         # Known by the name of its folder where the command gives it no other.
         self._model = MODEL if _uses(asked, "{name}") else asked.get("name") or str(folder)
         words = {
@@ -124,20 +125,21 @@ class Backend(ServedBackend):
             )
         key_variable = asked.get("key_variable") or self._kind.key_variable or KEY_VARIABLE
         try:
-            self._server = Server(command, environment, key_variable)
+            self._server = Server(command, variables, key_variable)
             self._client = Client(self._server)
             health = asked.get("health", HEALTH)
             self._server.wait_ready(lambda: self._client.healthy(health), START_S)
         except ServerFailure as error:
             said = self._server.output()
             raise load_failure(error, said, folder, f"the server {command[0]}") from None
+        environment = asked.get("environment")
         return {
             "device_uuids": uuids,
             "dtype": spec.engine["dtype"] if _uses(asked, "{dtype}") else None,
             "server_started_by": "this job",
             "server_command": list(asked["command"]),
-            "server_environment": asked.get("environment"),
-            "server_lock_sha256": _lock_sha256(asked.get("environment")),
+            "server_environment": environment,
+            "server_lock_sha256": environment and sha256_file(_lock(environment)),
             "serves_the_models_folder": _uses(asked, "{model}"),
         }
 
@@ -172,11 +174,15 @@ class Backend(ServedBackend):
             raise ServerFailure(f"it has the models {', '.join(names)}; give one as server.name")
         return names[0]
 
-    def _version(self) -> str | None:
-        """Return the server's version where it tells one."""
-        if self._kind.version_path is None:
-            return None
-        return str(json.loads(self._client.get(self._kind.version_path)).get("version"))
+    def _version(self, asked: dict[str, Any]) -> str | None:
+        """Return the kind of server and its version, by itself or by its lock; None for neither."""
+        kind, environment, found = self._kind, asked.get("environment"), None
+        if kind.version_path:
+            found = json.loads(self._client.get(kind.version_path)).get("version")
+        elif kind.package and environment:
+            lock = _lock(environment).read_text(encoding="utf-8")
+            found = re.search(rf"^{re.escape(kind.package)}==(\S+)", lock, re.M)[1]
+        return f"{asked['kind']} {found}" if found else None
 
 
 def fill(argument: str, words: dict[str, str]) -> str:
@@ -194,5 +200,5 @@ def _uses(asked: dict[str, Any], place: str) -> bool:
     return any(place in argument for argument in asked["command"])
 
 
-def _lock_sha256(environment: str | None) -> str | None:
-    return sha256_file(ROOT / "envs" / f"{environment}.txt") if environment else None
+def _lock(environment: str) -> Path:
+    return ROOT / "envs" / f"{environment}.txt"

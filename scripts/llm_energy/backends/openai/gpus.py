@@ -10,7 +10,8 @@ from llm_energy.core.errors import Unsupported
 def visible_uuids(count: int) -> list[str]:
     """Return the UUIDs of the first GPUs that this process may use; Unsupported for too few.
 
-    Follows CUDA_VISIBLE_DEVICES, in which NVML's indices count by bus as the server is told to.
+    Follows CUDA_VISIBLE_DEVICES; an index in it counts by bus, as NVML does, and CUDA where
+    CUDA_DEVICE_ORDER is PCI_BUS_ID or all GPUs are of one kind.
     """
     import pynvml
 

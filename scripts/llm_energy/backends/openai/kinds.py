@@ -49,7 +49,7 @@ class Kind:
     goes as text. ``says_done`` tells that its streams end with ``[DONE]``. ``key_variable`` is
     where it looks for a key; None where it can be told one only on its command line. ``counters``,
     ``gauges`` and ``cache`` are in its Prometheus page, where it has one without being asked.
-    ``version_path`` leads to a JSON with its ``version``.
+    ``version_path`` leads to a JSON with its ``version``; ``package`` is what a lock pins of it.
     """
 
     names: Mapping[str, str]
@@ -63,6 +63,7 @@ class Kind:
     gauges: tuple[str, ...] = ()
     cache: str | None = None
     version_path: str | None = None
+    package: str | None = None
 
     def body(self, asked: Mapping[str, Any], model: str, prompt: list[int] | str) -> bytes:
         """Return the body of a request; Unsupported where the server can't do what is asked."""
@@ -130,6 +131,7 @@ KINDS = {
         shape=_as_generation_config,
         takes_ids=False,
         says_done=False,
+        package="transformers",
     ),
     # https://github.com/ggml-org/llama.cpp/blob/master/tools/server/README.md
     "llama.cpp": Kind(

@@ -57,7 +57,6 @@ REGISTRY = {
     "openai": Engine(
         module="llm_energy.backends.openai.backend",
         environments={"openai": "aiohttp"},
-        told=("aiohttp",),
     ),
 }
 # The simulated backend needs no engine, so it runs where the workflow's own stages run. Its older

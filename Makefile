@@ -128,6 +128,7 @@ bench: envs tools ## measure what the pipeline itself costs (after make demo, on
 	  bench $$place/bin/python meter_cost; \
 	  bench $$place/bin/python overhead_$$backend $(MODEL); \
 	  bench $$place/bin/python traffic_cost $$backend $(MODEL); \
+	  bench $$place/bin/python steps_cost $$backend $(MODEL); \
 	done; \
 	test -z "$$missed" || { echo "missed a floor, or failed:$$missed" >&2; exit 1; }
 

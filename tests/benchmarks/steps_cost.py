@@ -16,7 +16,8 @@ import functools
 import random
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -36,7 +37,7 @@ PROMPT_TOKENS = 32
 def main(argv: list[str] | None = None) -> int:
     """Print one line a batch size, and exit 1 if noting takes more than MOST."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("backend", choices=("pytorch", "vllm"))
+    parser.add_argument("backend", choices=base.MODULES)
     parser.add_argument("model", type=Path, help="folder of a model")
     parser.add_argument("--precision", default="float32")
     parser.add_argument("--batch-sizes", type=int, nargs="+", default=[1, 8, 32])
@@ -45,6 +46,9 @@ def main(argv: list[str] | None = None) -> int:
     arguments = parser.parse_args(argv)
     capabilities = import_module(base.module_of(arguments.backend)).CAPABILITIES
     engine = base.create(arguments.backend)
+    if not hasattr(engine, "steps"):
+        print(f"{arguments.backend} does not tell its steps")
+        return 0
     subject = Subject(arguments.backend, capabilities, arguments.model, engine)
     subject.load(arguments.precision, batch_size=max(arguments.batch_sizes))
     order, cheap = random.Random(1), True
@@ -68,6 +72,25 @@ def main(argv: list[str] | None = None) -> int:
     return 0 if cheap else 1
 
 
+class Timer:
+    """Add up the time of calls."""
+
+    def __init__(self) -> None:
+        self.spent_s = 0.0
+
+    def timed(self, call: Callable[..., Any]) -> Callable[..., Any]:
+        """Return what does the same, and takes its time."""
+
+        def timed(*given: Any) -> Any:
+            begin_s = time.perf_counter()
+            try:
+                return call(*given)
+            finally:
+                self.spent_s += time.perf_counter() - begin_s
+
+        return timed
+
+
 def noting(engine: Any) -> dict[tuple[Any, str], Callable[..., Any]]:
     """Return what notes the steps of an engine, by holder and name, with what to do without."""
     if hasattr(engine, "_scheduler"):  # what it wraps, so that nothing of ours is left
@@ -76,44 +99,39 @@ def noting(engine: Any) -> dict[tuple[Any, str], Callable[..., Any]]:
     return {(engine, "_note"): lambda *batch: None}
 
 
+@contextmanager
+def replaced(calls: Mapping[tuple[Any, str], Callable[..., Any]]) -> Iterator[None]:
+    """Let other calls stand under these names for a while."""
+    kept = {(holder, name): getattr(holder, name) for holder, name in calls}
+    for (holder, name), call in calls.items():
+        setattr(holder, name, call)
+    try:
+        yield
+    finally:
+        for (holder, name), call in kept.items():
+            setattr(holder, name, call)
+
+
 def bare(engine: Any) -> None:
     """Serve once without any note."""
-    switched = noting(engine)
-    kept = {(holder, name): getattr(holder, name) for holder, name in switched}
-    try:
-        for (holder, name), plain in switched.items():
-            setattr(holder, name, plain)
+    with replaced(noting(engine)):
         engine.generate()
-    finally:
-        for (holder, name), note in kept.items():
-            setattr(holder, name, note)
 
 
 def share_of_notes(engine: Any) -> tuple[float, int]:
     """Return the part of a pass in which its steps are noted, and how many there are."""
     engine.steps()
-    spent_s = 0.0
-
-    def timed(note: Callable[..., Any]) -> Callable[..., Any]:
-        def call(*given: Any) -> Any:
-            nonlocal spent_s
-            begin_s = time.perf_counter()
-            try:
-                return note(*given)
-            finally:
-                spent_s += time.perf_counter() - begin_s
-
-        return call
-
-    log = engine._steps.log if hasattr(engine._steps, "log") else engine._steps
-    log.note, log.static_batch = timed(log.note), timed(log.static_batch)
-    try:
+    outer, inner, timed = Timer(), Timer(), {}
+    for (holder, name), plain in noting(engine).items():
+        note = getattr(holder, name)
+        if isinstance(note, functools.partial):  # what it wraps is no note
+            note = functools.partial(note.func, inner.timed(plain))
+        timed[holder, name] = outer.timed(note)
+    with replaced(timed):
         begin_s = time.perf_counter()
         engine.generate()
         lasted_s = time.perf_counter() - begin_s
-    finally:
-        del log.note, log.static_batch
-    return spent_s / lasted_s, len(engine.steps().start_s)
+    return (outer.spent_s - inner.spent_s) / lasted_s, len(engine.steps().start_s)
 
 
 if __name__ == "__main__":

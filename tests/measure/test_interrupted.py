@@ -18,7 +18,7 @@ from support import fake_measure as stand_in
 from llm_energy.backends import base
 from llm_energy.core import cli, locks
 from llm_energy.measure import run, stopping
-from llm_energy.records import Measurement, read_record
+from llm_energy.records import Measurement, StepReport, read_record
 
 KILLS = 10
 
@@ -260,3 +260,11 @@ def test_a_disk_that_fills_up_while_something_is_written_is_one_line(capsys):
 
     assert cli.run(fill) == 1
     assert capsys.readouterr().err.startswith("error: x/r01.trace.csv: No space left on device; ")
+
+
+def test_the_measurement_says_why_it_has_no_steps(tmp_path, in_process):
+    arguments, out = stand_in.write_repeat(tmp_path)
+    assert script.main(arguments) == 0
+    told = StepReport(None, None, "the engine does not tell its steps")
+    assert read_record(Measurement, out).steps == told
+    assert not out.with_name("r01.steps.json.gz").exists()

@@ -18,7 +18,7 @@ from support.simulated import (
     spec,
 )
 
-from llm_energy.core.errors import OutOfMemory, Unsupported
+from llm_energy.core.errors import OutOfMemory, RecordError, Unsupported
 from llm_energy.measure.protocol import run_repeat
 from llm_energy.records import Protocol, Request
 
@@ -367,3 +367,16 @@ def test_every_setting_of_the_protocol_is_explained_with_its_default():
         if setting.name == "version":
             continue
         assert f"| `{setting.name}` | `{default}` |" in text, setting.name
+
+
+def test_a_window_stands_without_its_steps():
+    class Confused(SimulatedBackend):
+        def steps(self):
+            raise RecordError("steps overlap")
+
+    clock = Clock()
+    repeat, *_ = measure(spec(["b1"]), Confused(clock), clock)
+    assert [window.outcome for window in repeat.windows] == ["ok"]
+    assert repeat.steps == {"b1": "steps overlap"}
+    repeat, *_ = measure(spec(["b1"]))
+    assert repeat.steps == {"b1": "the engine does not tell its steps"}

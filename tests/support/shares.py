@@ -20,3 +20,4 @@ def assert_shared_out(metrics: Mapping[str, Any]) -> None:
         assert min(shares_j) >= 0
         assert sum(shares_j) == pytest.approx(row["gross_energy_j"], rel=1e-9)
         assert row["request_energy"]["mean_j"] > 0
+        assert not {"A20", "A21"} & {*row["flags"]}, "the audit finds its steps at fault"

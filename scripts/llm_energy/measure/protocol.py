@@ -16,6 +16,7 @@ from typing import Any
 
 from llm_energy.backends.base import Backend
 from llm_energy.backends.engine_errors import outcome
+from llm_energy.core.errors import RecordError
 from llm_energy.inputs.quality import measure_quality
 from llm_energy.measure import window as window_rows
 from llm_energy.measure.arrival_queue import BEGIN, END, ArrivalQueue
@@ -41,6 +42,7 @@ from llm_energy.records.steps import StepTable
 
 # Until then a counter may still show joules of the window: two of its usual ticks.
 HOT_IDLE_AFTER_S = 0.2
+NO_STEPS = "the engine does not tell its steps"
 WARM_UP_BATCHES = 2  # of timed traffic, in one warm-up pass
 
 
@@ -48,7 +50,7 @@ WARM_UP_BATCHES = 2  # of timed traffic, in one warm-up pass
 class Repeat:
     """What one repeat has found so far; ``outcome`` speaks of the load, windows for themselves.
 
-    ``steps`` has, by workload, the engine's steps in windows with a result, where it tells them.
+    ``steps`` has, by workload, the engine's steps in windows with a result, or why it tells none.
     """
 
     outcome: Outcome = "ok"
@@ -59,7 +61,7 @@ class Repeat:
     windows: tuple[Window, ...] = ()
     preflight: Preflight | None = None
     quality: Quality | None = None
-    steps: dict[str, StepTable] = field(default_factory=dict)
+    steps: dict[str, StepTable | str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -145,7 +147,7 @@ def _measure_workload(
     workload: Workload,
     requests: Sequence[Request],
     arrivals: Arrivals | None,
-) -> tuple[Window, dict[str, StepTable]]:
+) -> tuple[Window, dict[str, StepTable | str]]:
     """Warm one workload up, measure it, and give its window whatever came of it, and its steps."""
     settings, backend = bench.settings, bench.backend
     durations_s: list[float] = []
@@ -198,10 +200,13 @@ def _measure_workload(
     return replace(blank, **measured), {} if steps is None else {workload.id: steps}
 
 
-def _take_steps(backend: Backend) -> StepTable | None:
-    """Return the steps since the last call, None from an engine that does not tell them."""
+def _take_steps(backend: Backend) -> StepTable | str:
+    """Return the steps since the last call, or why there are none: no window is lost for them."""
     take = getattr(backend, "steps", None)
-    return take() if take else None
+    try:
+        return (take() if take else None) or NO_STEPS
+    except RecordError as error:
+        return str(error)
 
 
 def _hot_idle(bench: _Bench, workload: str) -> dict[str, Any]:
@@ -246,9 +251,8 @@ def _serve_passes(
     continuous = effective.get("batching", {}).get("strategy") == "continuous"
     by_ids = effective.get("token_source") != "usage"  # else none are counted while they come
     rows = [completion for completions in passes for completion in completions]
-    taken = _take_steps(backend)
     return {
-        "steps": taken and window_rows.steps(taken, interval.record),
+        "steps": window_rows.steps(_take_steps(backend), interval.record),
         "interval": interval.record,
         "requests": window_rows.table(rows),
         "steady_state": marks.steady_state(workload) if continuous and by_ids else None,
@@ -268,10 +272,10 @@ def _serve_traffic(bench: _Bench, arrivals: Arrivals, prompts: int) -> dict[str,
         rows = bench.backend.serve(queue)
     window = bench.meter.inner(interval, BEGIN, END, "window")
     shown = window_rows.touching(rows, window, queue.edges_s)
-    taken, places = _take_steps(bench.backend), {id(c): place for place, c in enumerate(shown)}
+    places = {id(c): place for place, c in enumerate(shown)}
     numbers = {number: places[id(c)] for number, c in enumerate(rows) if id(c) in places}
     return {
-        "steps": taken and window_rows.steps(taken, window, numbers),
+        "steps": window_rows.steps(_take_steps(bench.backend), window, numbers),
         "interval": window,
         "requests": window_rows.table(shown, window),
         "output_token_ids": window_rows.ids(reversed(shown)),

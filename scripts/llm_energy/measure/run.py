@@ -38,7 +38,6 @@ from llm_energy.records.files import paths
 from llm_energy.records.files.attempts import put_aside
 from llm_energy.records.registry.engines import is_simulated
 
-NO_STEPS = "the engine does not tell its steps"
 RECENT_REPEATS = 20  # of a backend, that the estimate of the time left looks at
 
 
@@ -232,14 +231,16 @@ def _metered(
 
 def _write_steps(repeat: Repeat, path: Path) -> StepReport:
     """Write the engine's steps beside the measurement, which stands without them if that fails."""
-    if not repeat.steps:
-        measured = any(window.outcome == "ok" for window in repeat.windows)
-        return StepReport(None, None, NO_STEPS if measured else "no window gave a result")
+    told = {id: found for id, found in repeat.steps.items() if not isinstance(found, str)}
+    reasons = [found for found in repeat.steps.values() if isinstance(found, str)]
+    reason = "; ".join(dict.fromkeys(reasons)) or None
+    if not told:
+        return StepReport(None, None, reason or "no window gave a result")
     try:
-        steps.write(path, steps.StepFile(windows=repeat.steps))
+        steps.write(path, steps.StepFile(windows=told))
     except LlmEnergyError as error:
         return StepReport(None, None, str(error))
-    return StepReport(str(path), sha256_file(path))
+    return StepReport(str(path), sha256_file(path), reason)
 
 
 def _run(

@@ -62,12 +62,16 @@ def touching(
     ]
 
 
-def steps(taken: StepTable, window: Interval, rows: Mapping[int, int] | None = None) -> StepTable:
-    """Cut out the steps that reach into a window.
+def steps(
+    taken: StepTable | str, window: Interval, rows: Mapping[int, int] | None = None
+) -> StepTable | str:
+    """Cut out the steps that reach into a window; where there are none, it stays with the reason.
 
     ``rows`` has, by a request's number, the place of its row in the window's table; without it the
     number is that place.
     """
+    if isinstance(taken, str):
+        return taken
     first = bisect_right(taken.end_s, window.start_s)
     last = bisect_left(taken.start_s, window.end_s)
     runs = []

@@ -54,7 +54,7 @@ class MeterReport:
 class StepReport:
     """The file of the engine's steps beside the measurement: its path and SHA-256.
 
-    Both are None where there is none, with a ``reason``.
+    Both are None where there is none. ``reason`` says why all windows, or some, have none.
     """
 
     path: str | None

@@ -160,7 +160,7 @@ def energy_of_steps(
 
 
 def joules(window: Window) -> tuple[Status, float]:
-    """Return the measured joules of a window's components, or else the estimated ones."""
+    """Return the measured joules of a window, or else the estimated ones, or else 0."""
     known = sums(window.interval)
     status: Status = "measured" if "measured" in known else "estimated"
     return status, known[status].energy_j if known else 0.0

@@ -7,7 +7,7 @@ import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
-from llm_energy.analysis.energy.attribution import Attribution, attribute
+from llm_energy.analysis.energy.attribution import Attribution, attribute, joules
 from llm_energy.analysis.energy.latency import PERCENTILES, quantile, reached
 from llm_energy.analysis.evidence.steps import steps_of
 from llm_energy.analysis.evidence.windows import WindowEvidence
@@ -25,6 +25,7 @@ from llm_energy.records.files import paths
 from llm_energy.records.power_trace import Sample
 
 DEAREST = 5  # requests that a summary names
+NO_STEPS = "no steps were recorded of this window"
 NOT_WHOLE = "no request was served from begin to end inside the window"
 
 
@@ -38,14 +39,16 @@ def attributions(measurement: Measurement, path: Path) -> dict[str, Attribution 
     if isinstance(steps, str):
         return {window.workload: steps for window in windows}
     samples = _samples(measurement, paths.power_trace(path))
-    return {
-        window.workload: attribute(
-            WindowEvidence(measurement, window), steps[window.workload], samples
-        )
-        if window.workload in steps
-        else "no steps were recorded of this window"
-        for window in windows
-    }
+    found: dict[str, Attribution | str] = {}
+    for window in windows:
+        table, (status, total_j) = steps.get(window.workload), joules(window)
+        if table is None:
+            found[window.workload] = measurement.steps.reason or NO_STEPS
+        elif not 0 < total_j < math.inf:
+            found[window.workload] = f"the {status} joules of the window are {total_j:g}"
+        else:
+            found[window.workload] = attribute(WindowEvidence(measurement, window), table, samples)
+    return found
 
 
 def _samples(measurement: Measurement, path: Path) -> Mapping[str, Sequence[Sample]]:

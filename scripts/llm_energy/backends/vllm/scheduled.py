@@ -17,11 +17,13 @@ class ScheduledSteps:
     """The steps of an engine whose scheduler is in this process.
 
     A step begins when it is scheduled, or when the one before it has ended: where vLLM schedules
-    asynchronously, that is later. It ends when the scheduler is given its tokens.
+    asynchronously, that is later. It ends when the scheduler is given its tokens. One that is under
+    way when all its requests have ended is told of only at the next pass, and left out.
     """
 
     def __init__(self, scheduler: Any) -> None:
         self.log = StepLog()
+        self._alive = scheduler.requests
         self._requests: dict[str, tuple[int, int]] = {}  # number and prompt's tokens, by vLLM's id
         self._begun_s: dict[int, float] = {}  # by the identity of what was scheduled
         self._ended_s = 0.0
@@ -46,7 +48,7 @@ class ScheduledSteps:
     def _update(self, update: Callable[..., Any], scheduled: Any, *output: Any, **more: Any) -> Any:
         ended_s = time.monotonic()
         begun_s = max(self._begun_s.pop(id(scheduled), 0.0), self._ended_s)
-        if scheduled.total_num_scheduled_tokens:
+        if any(id in self._alive for id in scheduled.num_scheduled_tokens):
             self._ended_s = ended_s
             self.log.note(
                 begun_s, ended_s, scheduled.num_scheduled_tokens, partial(self._about, scheduled)

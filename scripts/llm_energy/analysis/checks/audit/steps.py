@@ -58,7 +58,7 @@ def _others(window: Window, table: StepTable) -> dict[str, Any] | None:
         if run.request in rows:
             prefilled[run.request] += run.steps * run.prefill_tokens
             emitted[run.request] += _emitted(run, table, window)
-        elif run.prefill_tokens or run.decode_tokens:
+        elif run.request is not None:
             return {"request": run.request, "problem": "steps of a request that is not there"}
     told = requests.output_tokens_inside or requests.output_tokens
     for row in rows:

@@ -124,6 +124,12 @@ def test_files_of_a_clock_that_was_ahead_hide_no_changed_config(project):
     assert tokens(project) == 8
 
 
+def test_a_project_that_was_moved_makes_nothing_anew_before_the_stages(project, measured):
+    assert project.folder != measured.folder
+    jobs = project.jobs("--configfile", "sim.yaml")
+    assert not {"measure", "prompts", "models", "plan"} & set(jobs)
+
+
 def test_a_copy_with_other_times_measures_nothing(project):
     shutil.rmtree(project.folder / ".snakemake")
     draw = random.Random(1)

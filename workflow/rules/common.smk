@@ -126,6 +126,11 @@ def workflow_python(wildcards, resources):
     return interpreter("workflow")
 
 
+def script(name):
+    """Return the parameter that is a script's path, for what an edited script must not make again."""
+    return lambda wildcards, resources: f"{SCRIPTS}/{name}.py"
+
+
 def cell_of(wildcards):
     """Return the cell that a job is of."""
     return cell_id(wildcards.model, wildcards.backend, wildcards.precision)

@@ -16,7 +16,6 @@ OUTPUT results/<sweep>/<backend>/measurements/<cell>/<repeat>.json
 rule measure:
     """Measure one repeat of one cell."""
     input:
-        runner=ancient(f"{SCRIPTS}/measure.py"),
         plan=unless(is_not_stale, "results/{sweep}/plan.json"),
         manifest=unless(is_fetched, "results/models/{model}/manifest.json"),
         quantised=unless(is_fetched, quantised_manifest),
@@ -39,12 +38,13 @@ rule measure:
         gpu=gpus,
     params:
         python=backend_python,
+        script=script("measure"),
         spec="results/{sweep}/specs/{model}--{backend}--{precision}/{repeat}.json",
     shell:
         r"""
         arrivals={input.arrivals:q}
         unset OMP_NUM_THREADS MKL_NUM_THREADS OPENBLAS_NUM_THREADS NUMEXPR_NUM_THREADS PYTHONPATH
-        {params.python:q} {input.runner:q} \
+        {params.python:q} {params.script:q} \
             --spec {params.spec:q} \
             --manifest {input.manifest:q} \
             --prompts {input.prompts:q} \

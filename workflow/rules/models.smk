@@ -19,7 +19,7 @@ rule models:
     params:
         python=preparing_python,
         model=model_entry,
-        script=f"{SCRIPTS}/models.py",
+        script=script("models"),
     shell:
         r"""
         {params.python:q} {params.script:q} \

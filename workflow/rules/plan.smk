@@ -18,7 +18,7 @@ rule plan:
     output:
         update(PENDING.outputs()),
     log:
-        "logs/{sweep}/plan.log",
+        f"logs/{PLAN.sweep}/plan.log",
     conda:
         environment_file("workflow")
     container:

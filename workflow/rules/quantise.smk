@@ -21,7 +21,7 @@ rule quantise:
         image(PREPARING)
     params:
         python=preparing_python,
-        script=f"{SCRIPTS}/quantise.py",
+        script=script("quantise"),
     shell:
         r"""
         {params.python:q} {params.script:q} \

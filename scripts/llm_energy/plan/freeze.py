@@ -51,22 +51,14 @@ class Pending:
         return bool(others or self.stale or self.again or self.outdated)
 
     def outputs(self) -> list[str]:
-        """Return the files of the plan that stages wait for, the sweep's name as a wildcard.
+        """Return the files of the plan that stages wait for: the grid, and arrivals that are new.
 
-        They are the grid, and what else of it is new.
+        All else is there before any job begins. Snakemake looks at each output of a rule again for
+        each job that waits for it, so a file a model would be too many.
         """
-        wildcard = paths.sweep_folder("{sweep}")
-        new = {str(path.relative_to(self.folder)) for path in self.files}
-        models = [
-            path.name.removesuffix(".request.json")
-            for path in self.files
-            if path.name.endswith(".request.json")
-        ]
-        asked = sorted({*models, *self.outdated})
-        found = [paths.plan(wildcard), *(paths.prompt_request(wildcard, id) for id in asked)]
-        if str(paths.arrivals(paths.sweep_folder(self.sweep))) in new:
-            found.append(paths.arrivals(wildcard))
-        return list(map(str, found))
+        folder = paths.sweep_folder(self.sweep)
+        found = [paths.plan(folder), paths.arrivals(folder)]
+        return [str(path) for path in found[: 1 + (self.folder / found[1] in self.files)]]
 
     def describe(self) -> str | None:
         """Say how many measurements a run takes anew; None for none."""
@@ -91,9 +83,9 @@ class Pending:
         """
         for path in self.again:
             put_aside(self.folder / path)
-        waited_for = {Path(path.replace("{sweep}", self.sweep)) for path in self.outputs()}
+        waited_for = {self.folder / path for path in self.outputs()}
         for path, value in self.files.items():
-            new = path.relative_to(self.folder) in waited_for
+            new = path in waited_for
             write_record(path.with_name(f"{path.name}.new") if new else path, value)
 
 

@@ -138,7 +138,8 @@ KINDS = {
         names=PLAIN
         | same("ignore_eos", "top_k", "min_p")
         | {"repetition_penalty": "repeat_penalty"},
-        always=USAGE | {"cache_prompt": False},
+        # A penalty counts prompt and answer as everywhere, and not their last 64 tokens alone.
+        always=USAGE | {"cache_prompt": False, "repeat_last_n": 2**17},
         key_variable="LLAMA_API_KEY",
     ),
     # https://docs.sglang.ai/basic_usage/openai_api_completions.html

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,7 @@ from llm_energy.plan.config.load import load_sweep
 from llm_energy.plan.config.schema import schema
 from llm_energy.plan.plan import Engine, installed_engine, make_plan
 
+SNAKEFILE = (ROOT / "Snakefile").read_text("utf-8")
 COMMAND = ["serve", "{model}", "--port", "{port}"]
 
 
@@ -77,6 +79,17 @@ def test_each_ready_entry_is_valid_and_its_command_reaches_the_spec(sweep_of, en
 
 def test_a_ready_entry_is_there_for_each_kind():
     assert {entry["server"]["kind"] for entry in entries().values()} == set(KINDS) - {"plain"}
+
+
+def test_of_an_archive_no_rule_can_run_a_command():
+    rules = [
+        path
+        for path in ROOT.glob("workflow/rules/*.smk")
+        if 'script("measure")' in path.read_text()
+    ]
+    assert [path.name for path in rules] == ["measure.smk"]
+    guarded = re.search(r"^if not MEASURED:\n\n((?:    include: .*\n)+)", SNAKEFILE, re.M)[1]
+    assert SNAKEFILE.count("measure.smk") == guarded.count("measure.smk") == 1
 
 
 def test_a_server_whose_environment_is_not_built_is_a_row_with_the_remedy(sweep_of, tmp_path):

@@ -6,6 +6,7 @@ command is run as it stands, by no shell, and only to measure.
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import json
 import os
@@ -178,7 +179,8 @@ class Backend(ServedBackend):
         """Return the kind of server and its version, by itself or by its lock; None for neither."""
         kind, environment, found = self._kind, asked.get("environment"), None
         if kind.version_path:
-            found = json.loads(self._client.get(kind.version_path)).get("version")
+            with contextlib.suppress(ServerFailure, ValueError, AttributeError):
+                found = json.loads(self._client.get(kind.version_path)).get("version")
         elif kind.package and environment:
             lock = _lock(environment).read_text(encoding="utf-8")
             found = re.search(rf"^{re.escape(kind.package)}==(\S+)", lock, re.M)[1]

@@ -143,7 +143,7 @@ KINDS = {
         key_variable="LLAMA_API_KEY",
     ),
     # https://docs.sglang.ai/basic_usage/openai_api_completions.html
-    "sglang": Kind(names=EXTENDED, always=USAGE),
+    "sglang": Kind(names=EXTENDED, always=USAGE, version_path="/get_server_info"),
     # https://nvidia.github.io/TensorRT-LLM/commands/trtllm-serve/
-    "trtllm": Kind(names=EXTENDED, always=USAGE),
+    "trtllm": Kind(names=EXTENDED, always=USAGE, version_path="/version"),
 }

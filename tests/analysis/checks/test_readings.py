@@ -15,6 +15,7 @@ from llm_energy.analysis.checks.audit.readings import (
     other_joules,
 )
 from llm_energy.analysis.evidence.files import Repeat, TraceFile, spans
+from llm_energy.analysis.evidence.steps import StepsRead
 from llm_energy.records import ComponentEnergy, CounterReadings, Interval
 
 BOOT = "boot-1"
@@ -43,6 +44,7 @@ def repeat_of(*counters, energy=()):
             spec, 1000.0, windows=(), baselines=baselines, readings=counters, end_s=1100.0
         ),
         TraceFile(Path()),
+        StepsRead(Path()),
     )
 
 

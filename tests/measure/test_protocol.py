@@ -19,8 +19,9 @@ from support.simulated import (
 )
 
 from llm_energy.core.errors import OutOfMemory, RecordError, Unsupported
+from llm_energy.measure import window as window_rows
 from llm_energy.measure.protocol import run_repeat
-from llm_energy.records import Protocol, Request
+from llm_energy.records import Completion, Protocol, Request
 
 DOCUMENT = Path(__file__).resolve().parents[2] / "docs" / "protocol.md"
 
@@ -380,3 +381,14 @@ def test_a_window_stands_without_its_steps():
     assert repeat.steps == {"b1": "steps overlap"}
     repeat, *_ = measure(spec(["b1"]))
     assert repeat.steps == {"b1": "the engine does not tell its steps"}
+
+
+def test_of_a_server_without_ids_counts_are_kept_and_gaps_and_ids_are_not():
+    spans = (0.0, 1.0, 2.0, (1.0, 1.5, 2.0), 0.0)
+    with_ids = Completion("a", 2, 0, 0, (7, 8, 9), "length", *spans)
+    without = Completion("b", 2, 0, 0, (), "length", *spans, counted_tokens=3)
+
+    assert window_rows.table([with_ids, without]).output_tokens == (3, 3)
+    assert window_rows.ids([with_ids, without]) == {"a": (7, 8, 9)}
+    assert window_rows.inter_token([without]) is None
+    assert window_rows.inter_token([with_ids, without]) == window_rows.inter_token([with_ids])

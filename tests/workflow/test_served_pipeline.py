@@ -68,6 +68,7 @@ def test_each_serves_all_at_once_at_random_moments_and_in_a_closed_loop(swept, e
     assert windows.keys() == {"saturated", "r0.5", "closed"}
     for window in windows.values():
         assert set(window["requests"]["output_tokens"]) == {8}
+        assert (window["inter_token"] is None) == (entry == "transformers-serve")
 
 
 def test_each_entry_says_which_server_of_which_version_was_asked(swept) -> None:

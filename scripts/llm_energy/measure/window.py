@@ -99,8 +99,10 @@ def steps(
 def inter_token(rows: Sequence[Completion], window: Interval | None = None) -> Histogram | None:
     """Count the gaps between each request's tokens; with a ``window`` those that end inside it.
 
-    None where no completion has the times of its tokens.
+    None where no completion has the times of its tokens. Where a server gave no ids, tokens were
+    laid over its events, and no gap of theirs was seen.
     """
+    rows = [c for c in rows if c.counted_tokens is None]
     if all(c.token_times_s is None for c in rows):
         return None
     low, high = (window.start_s, window.end_s) if window else (-math.inf, math.inf)

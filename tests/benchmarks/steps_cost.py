@@ -61,10 +61,11 @@ def main(argv: list[str] | None = None) -> int:
         ratio = speed_ratio(
             paired_times(engine.generate, functools.partial(bare, engine), arguments.pairs)
         )
-        share, steps = share_of_notes(engine)
+        share, step_s = share_of_notes(engine)
         print(
             f"{arguments.backend}, batch {size}: {ratio} of the speed without notes; they take "
-            f"{100 * share:.3f} % of a pass of {steps} steps",
+            f"{100 * share:.3f} % of a pass, {1e6 * share * step_s:.0f} us of a step of "
+            f"{1e3 * step_s:.1f} ms",
             flush=True,
         )
         cheap = cheap and share <= MOST
@@ -118,8 +119,8 @@ def bare(engine: Any) -> None:
         engine.generate()
 
 
-def share_of_notes(engine: Any) -> tuple[float, int]:
-    """Return the part of a pass in which its steps are noted, and how many there are."""
+def share_of_notes(engine: Any) -> tuple[float, float]:
+    """Return the part of a pass in which its steps are noted, and how long a step is in s."""
     engine.steps()
     outer, inner, timed = Timer(), Timer(), {}
     for (holder, name), plain in noting(engine).items():
@@ -131,7 +132,7 @@ def share_of_notes(engine: Any) -> tuple[float, int]:
         begin_s = time.perf_counter()
         engine.generate()
         lasted_s = time.perf_counter() - begin_s
-    return (outer.spent_s - inner.spent_s) / lasted_s, len(engine.steps().start_s)
+    return (outer.spent_s - inner.spent_s) / lasted_s, lasted_s / len(engine.steps().start_s)
 
 
 if __name__ == "__main__":

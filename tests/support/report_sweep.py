@@ -13,16 +13,19 @@ from dataclasses import replace
 from pathlib import Path
 
 from support import builders
+from support.simulated_runs import with_step_file
 
 from llm_energy.analysis.aggregate import aggregate, planned_batch_sizes
 from llm_energy.analysis.compare.stage import comparisons
 from llm_energy.analysis.normalise import normalise
 from llm_energy.analysis.validate import validate
+from llm_energy.backends.steps import StepLog, evenly
 from llm_energy.core.files import sha256_json
 from llm_energy.core.serialize import to_dict
 from llm_energy.publish.report import Sources
 from llm_energy.records import SCHEMA_VERSION, Measurement, PromptSet, write_record
 from llm_energy.records.comparison import Comparisons
+from llm_energy.records.files import paths
 
 HOSTILE = "</script><script>window.hacked = true</script><img src=x onerror='window.hacked = true'>"
 POWER_W = {"float32": 100.0, "int8": 82.0, "int4": 75.0}
@@ -103,6 +106,29 @@ def _prompts() -> PromptSet:
     )
 
 
+def _with_steps(measurement: Measurement, root: Path) -> Measurement:
+    """Write the steps of static batches beside where a measurement of ``pytorch`` will be."""
+    spec = measurement.spec
+    if spec.backend != "pytorch":
+        return measurement
+    found = {}
+    for window in (window for window in measurement.windows if window.requests):
+        log, table, interval = StepLog(), window.requests, window.interval
+        each = len(table.request_id) // window.passes
+        for number, span in enumerate(evenly(interval.start_s, interval.end_s, window.passes)):
+            rows = range(each * number, each * (number + 1))
+            prompts, outputs = (
+                [column[row] for row in rows]
+                for column in (table.prompt_tokens, table.output_tokens)
+            )
+            log.static_batch(rows, prompts, outputs, evenly(*span, max(outputs)))
+        found[window.workload] = log.take()
+    sweep, name = root / "results" / "test", paths.repeat_name(spec.repeat)
+    place = paths.measurement(sweep, spec.backend, spec.cell, name)
+    place.parent.mkdir(parents=True, exist_ok=True)
+    return with_step_file(measurement, found, place)
+
+
 def nothing_compared(sweep: str = "test") -> Comparisons:
     """Return the record of a compare stage that found nothing to compare."""
     lists = ("findings", "held_fixed", "families", "comparisons", "crossovers", "rankings")
@@ -130,7 +156,7 @@ def two_lengths(swept: Sources) -> Comparisons:
 
 def sources(root: Path, compared: Comparisons | None = None) -> Sources:
     """Run the stages from validate to aggregate over the sweep, written below ``root``."""
-    found = list(measurements())
+    found = [_with_steps(one, root) for one in measurements()]
     grid = builders.plan(
         [(b, p) for b in ("pytorch", "vllm") for p in ("float32", "int8", "int4")],
         REPEATS,

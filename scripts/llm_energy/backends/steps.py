@@ -9,6 +9,7 @@ from itertools import pairwise
 from llm_energy.records.steps import Run, StepTable
 
 Key = Hashable  # what an engine calls a request while it is in flight
+FIRST_STEP, STEPS = (Run._fields.index(name) for name in ("first_step", "steps"))
 Span = tuple[float, float]  # begin and end of a step in s
 
 
@@ -21,16 +22,19 @@ class StepLog:
     """
 
     def __init__(self) -> None:
+        self._clear()
+
+    def _clear(self) -> None:
         self._numbered = 0
         self._start_s, self._end_s = array("d"), array("d")
-        self._runs: dict[str, array] = {name: array("q") for name in Run._fields}
+        self._runs: list[list[int]] = []  # in the order of Run
         self._expected: dict[Key, int | None] = {}  # tokens by request if the batch goes on
-        self._open: dict[Key, int] = {}  # the run of each request of the last step
+        self._open: dict[Key, list[int]] = {}  # the run of each request of the last step
 
     def take(self) -> StepTable:
         """Return what was noted, and begin anew; ``request`` has the numbers that were given."""
         found = self._table()
-        self.__init__()
+        self._clear()
         return found
 
     def number(self, count: int) -> int:
@@ -78,12 +82,12 @@ class StepLog:
         self._add_steps(spans)
         for number, prompt, output in zip(numbers, prompts, outputs, strict=True):
             pads = width - prompt
-            self._add_run(number, first, 1, prompt, 0, pads, 0, 0)
+            self._runs.append([number, first, 1, prompt, 0, pads, 0, 0])
             if output > 1:
-                self._add_run(number, first + 1, output - 1, 0, 1, 0, prompt, pads)
+                self._runs.append([number, first + 1, output - 1, 0, 1, 0, prompt, pads])
             if count > output:
                 held = prompt + output - 1
-                self._add_run(number, first + output, count - output, 0, 0, 1, held, pads)
+                self._runs.append([number, first + output, count - output, 0, 0, 1, held, pads])
 
     def _change(
         self, tokens: Mapping[Key, int], about: Callable[[Key], tuple[int, int, int]]
@@ -99,34 +103,25 @@ class StepLog:
             number, prompt, context = about(key)
             prefills = context < prompt
             work = (count, 0) if prefills else (0, count)
-            self._open[key] = self._add_run(number, step, 0, *work, 0, context, 0)
+            self._open[key] = run = [number, step, 0, *work, 0, context, 0]
+            self._runs.append(run)
             if prefills:
                 expected[key] = None  # a decoding step may be next, of as many tokens perhaps
 
     def _close(self, keys: Iterable[Key]) -> None:
         """Set the lengths of the runs of these requests."""
-        first, steps, now = self._runs["first_step"], self._runs["steps"], len(self._start_s)
         for key in tuple(keys):
             if (run := self._open.pop(key, None)) is not None:
-                steps[run] = now - first[run]
+                run[STEPS] = len(self._start_s) - run[FIRST_STEP]
 
     def _add_steps(self, spans: Sequence[Span]) -> None:
         self._start_s.extend(start_s for start_s, _ in spans)
         self._end_s.extend(end_s for _, end_s in spans)
 
-    def _add_run(self, *values: int) -> int:
-        """Add a run, its values in the order of ``Run``; give its place."""
-        for column, value in zip(self._runs.values(), values, strict=True):
-            column.append(value)
-        return len(self._runs["steps"]) - 1
-
     def _table(self) -> StepTable:
         self._close(self._open)
-        return StepTable(
-            start_s=tuple(self._start_s),
-            end_s=tuple(self._end_s),
-            **{name: tuple(column) for name, column in self._runs.items()},
-        )
+        columns = zip(*self._runs, strict=True) if self._runs else ((),) * len(Run._fields)
+        return StepTable(tuple(self._start_s), tuple(self._end_s), *columns)
 
 
 def evenly(start_s: float, end_s: float, steps: int) -> list[Span]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 
 import pytest
@@ -17,6 +17,7 @@ from llm_energy.analysis.energy.requests import attributions, over_repeats, requ
 from llm_energy.measure.simulation.host import SimulatedHost
 from llm_energy.records import ComponentEnergy, Measurement, StepReport
 from llm_energy.records.files import paths
+from llm_energy.records.steps import StepTable
 
 VARIED = {"min_output_tokens": 1, "max_output_tokens": 100}
 
@@ -92,6 +93,14 @@ def test_why_nothing_is_attributed_is_said(measured, change, said):
     found = attributions(change(measurement), path)
     assert len(set(found.values())) == 1
     assert said in found["b2"]
+
+
+def test_a_window_whose_steps_are_none_takes_no_joules_from_its_requests(measured, tmp_path):
+    measurement, path = measured
+    table = StepTable(*[()] * len(fields(StepTable)))
+    emptied = with_step_file(measurement, {"b2": table}, tmp_path / path.name)
+    found = attributions(emptied, tmp_path / path.name)
+    assert set(found.values()) == {"no steps were recorded of this window"}
 
 
 def test_a_lost_file_of_steps_is_said(measured, tmp_path):

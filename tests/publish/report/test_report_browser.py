@@ -87,7 +87,9 @@ def test_it_opens_without_a_complaint_and_asks_for_nothing_else(opened, address)
 def test_every_plot_is_drawn(page):
     plots = page.locator("figure[data-plot]")
     names = plots.evaluate_all("all => all.map(one => one.dataset.plot)")
-    assert names == ["batch", "backend", "throughput", "latency", "components", "repeats"]
+    assert names == [
+        *("batch", "backend", "throughput", "latency", "components", "requests", "repeats")
+    ]
     for name in names:
         marks = page.locator(f"figure[data-plot={name}] svg :is(.mark-symbol, .mark-rect) path")
         assert marks.count() > 0, name

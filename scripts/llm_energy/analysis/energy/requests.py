@@ -42,7 +42,7 @@ def attributions(measurement: Measurement, path: Path) -> dict[str, Attribution 
     found: dict[str, Attribution | str] = {}
     for window in windows:
         table, (status, total_j) = steps.get(window.workload), joules(window)
-        if table is None:
+        if table is None or not table.start_s:
             found[window.workload] = measurement.steps.reason or NO_STEPS
         elif not 0 < total_j < math.inf:
             found[window.workload] = f"the {status} joules of the window are {total_j:g}"

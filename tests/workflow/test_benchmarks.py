@@ -6,7 +6,14 @@ import sys
 from importlib import import_module
 
 import pytest
-from support import builders, coverage_runs, simulated_cells, simulated_sweeps
+from support import (
+    builders,
+    coverage_runs,
+    simulated_cells,
+    simulated_loads,
+    simulated_queues,
+    simulated_sweeps,
+)
 from support.project import ROOT
 from support.simulated_sweeps import Score
 
@@ -54,6 +61,34 @@ def test_intervals_that_harder_noise_breaks_are_missed(
 
     monkeypatch.setattr(simulated_cells, "held", held)
     assert benchmark("coverage").main([]) == status
+
+
+@pytest.mark.parametrize(("held", "status"), [(0.95, 0), (0.90, 0), (0.86, 1)])
+def test_intervals_of_latencies_that_hold_the_truth_too_seldom_are_missed(
+    benchmark, monkeypatch, held, status
+) -> None:
+    def share(queue, *_):  # what is harder than is asked for may miss it
+        return held if queue in simulated_queues.KINDS.values() else 0.5
+
+    monkeypatch.setattr(simulated_queues, "share_held", share)
+    monkeypatch.setattr(simulated_queues, "share_held_by_order_statistics", share)
+    assert benchmark("latency_coverage").main([]) == status
+
+
+@pytest.mark.parametrize(
+    ("normal", "harder", "status"), [(0.95, 0.90, 0), (0.90, 0.95, 1), (0.95, 0.87, 1)]
+)
+def test_intervals_of_loads_that_hold_the_truth_too_seldom_are_missed(
+    benchmark, monkeypatch, normal, harder, status
+) -> None:
+    independent = simulated_loads.Load()
+
+    def held(load, seeds):
+        alike = (load.noise, load.sessions) == (independent.noise, independent.sessions)
+        return [0.97, normal if alike else harder]
+
+    monkeypatch.setattr(simulated_loads, "held", held)
+    assert benchmark("load_coverage").main([]) == status
 
 
 @pytest.mark.parametrize(("held", "status"), [(475, 0), (450, 1), (500, 1)])

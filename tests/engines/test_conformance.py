@@ -229,7 +229,10 @@ def test_times_are_in_order_and_inside_the_call(backend):
 
     for completion in completions:
         assert begin <= completion.arrival_s <= completion.first_token_s
-        assert completion.first_token_s < completion.last_token_s <= end
+        assert completion.first_token_s <= completion.last_token_s <= end
+    spread = [c.first_token_s < c.last_token_s for c in completions]
+    # A server on a busy host may hand out a whole answer at once.
+    assert any(spread) if backend.flow == "server" else all(spread)
 
 
 def test_each_output_token_has_its_time(backend):

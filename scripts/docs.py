@@ -318,8 +318,10 @@ def _config_rows(path: str, subschema: dict[str, Any]) -> list[str]:
     wanted = rule(subschema)
     if "items" in wanted:
         path, wanted = f"{path}[]", rule(wanted["items"])
-    rows = []
-    for key, value in wanted["properties"].items():
+    rows, below = [], wanted["properties"]
+    if len(below) > 1 and len({json.dumps(value) for value in below.values()}) == 1:
+        below = {"<name>": next(iter(below.values()))}  # the same keys for each of them
+    for key, value in below.items():
         repeated = path == "workloads[]" and key in ("prompts", *_parameters())
         rows.append(
             _config_row(f"{path}.{key}", rule(value), "" if not repeated else _table_of(key))

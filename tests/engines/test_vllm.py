@@ -6,6 +6,7 @@ import dataclasses
 import importlib.util
 import json
 import logging
+import math
 import os
 import re
 import shutil
@@ -18,18 +19,21 @@ from typing import Any
 import psutil
 import pytest
 from support import tiny_model
-from support.subject import parameters
+from support.subject import PROMPT, Subject, parameters
+from support.tiny_quantised import write_w8a8
 
 from llm_energy.backends.arguments import ARGUMENTS
 from llm_energy.backends.engine_errors import outcome
 from llm_energy.backends.served.failures import load_failure, serving_failure
 from llm_energy.backends.served.server import ServerFailure
-from llm_energy.backends.vllm.backend import Backend
+from llm_energy.backends.vllm.backend import CAPABILITIES, Backend
 from llm_energy.backends.vllm.environment import ENVIRONMENT, cpu_groups, set_environment
 from llm_energy.backends.vllm.served import Backend as ServedBackend
 from llm_energy.backends.vllm.served import command
 from llm_energy.backends.vllm.weights import check_precision, prequantized_folder
 from llm_energy.core.errors import OutOfMemory, Unsupported
+from llm_energy.inputs.models import quantization
+from llm_energy.inputs.models.files import read_safetensors_header
 from llm_energy.records import (
     SCHEMA_VERSION,
     Completion,
@@ -71,7 +75,7 @@ def spec(device: str = "auto", **engine: Any) -> Spec:
         seed=1,
         device=device,
         engine=asked | engine,
-        workloads=(),
+        workloads=(Workload("loaded", 0, parameters(), {}),),
         notes=(),
         protocol=Protocol(),
         meter=MeterSettings(),
@@ -392,12 +396,35 @@ def test_the_8_bit_folder_lies_beside_the_models(tmp_path, tiny_folder):
     assert prequantized_folder(tmp_path / "files") == tmp_path / "files-int8"
 
 
+def test_a_checkpoint_in_int8_is_int8_in_memory_and_answers(tiny_folder, tmp_path):
+    folder = write_w8a8(tiny_folder, tmp_path / "files-w8a8")
+    assert quantization.differences("w8a8", folder) == []
+    subject = Subject("vllm", CAPABILITIES, folder, Backend()).load("w8a8")
+    lengths = [len(ids) for ids in subject.ids([PROMPT], max_output_tokens=4)]
+    subject.engine.close()
+
+    tensors = read_safetensors_header(folder / "model.safetensors")
+    shapes = {name: math.prod(told["shape"]) for name, told in tensors.items()}
+    linear = sum(count for name, count in shapes.items() if name.endswith("_proj.weight"))
+    found = subject.effective["weight_bytes_by_dtype"]
+    assert subject.effective["quantization"] == "compressed-tensors"
+    assert found["int8"] == linear  # one byte a weight
+    assert found["bfloat16"] == 2 * sum(
+        count
+        for name, count in shapes.items()
+        if tensors[name]["dtype"] == "F32" and not name.endswith("_scale")
+    )
+    assert lengths == [4]
+
+
 @pytest.mark.parametrize(
     ("precision", "held", "message"),
     [
         ("int4", {"bfloat16": 9}, "asked for int4, .* the engine holds bfloat16"),
         ("int8", {"bfloat16": 9, "uint8": 9}, "asked for int8, .* holds bfloat16, uint8"),
         ("fp8", {"bfloat16": 9, "int32": 9}, "asked for fp8, .* holds bfloat16, int32"),
+        ("w8a8", {"bfloat16": 9}, "asked for w8a8, .* the engine holds bfloat16"),
+        ("awq", {"bfloat16": 9, "int8": 9}, "asked for awq, .* holds bfloat16, int8"),
         ("float32", {"bfloat16": 9}, "asked for float32, the engine uses bfloat16"),
     ],
 )

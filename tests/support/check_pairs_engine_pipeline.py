@@ -73,6 +73,7 @@ ON_GPU = {"device": "cuda:0"}
 OFFLOADED = {"hf_device_map": {"model.layers.0": "cuda:0", "model.layers.1": "cpu"}}
 WHOLE = {"hf_device_map": {"model.layers.0": "0", "model.layers.1": "0"}}
 NO_GPUS = builders.host(gpus=())
+HALF_EMBEDDED = {"architecture": {"vocab_size": 50, "hidden_size": 10, "tie_word_embeddings": True}}
 LINEAR8 = {"effective": {"quantization": {"Linear8bitLt": 7}}}
 
 
@@ -159,6 +160,11 @@ ENGINE = {
             "warning",
             reported(asked(kv_cache_dtype="fp8"), kv_cache_dtype="fp8"),
         ),
+        (
+            reported(asked(kv_cache_dtype="fp8"), kv_cache_dtype="auto"),
+            "invalid",
+            reported(asked(kv_cache_dtype="fp8"), kv_cache_dtype="fp8_e4m3"),
+        ),
     ],
     "E04": [
         (quantised(4000), "invalid", quantised(3000)),
@@ -170,6 +176,18 @@ ENGINE = {
             quantised(2000, bits8=False, effective={"quantization": "fp8"}),
         ),
         (quantised(4000), "invalid", quantised(4000, expected=Expected())),
+        # Half of its weights are embeddings, so that 8 bits of the rest make 2,625 bytes at most.
+        (
+            quantised(2700, effective=HALF_EMBEDDED),
+            "invalid",
+            quantised(2600, effective=HALF_EMBEDDED),
+        ),
+        # A checkpoint is as large in memory as in its files, else it was dequantised.
+        (
+            quantised(2000, bits8=False, effective={"checkpoint": {"weight_bytes": 1000}}),
+            "invalid",
+            quantised(1100, bits8=False, effective={"checkpoint": {"weight_bytes": 1000}}),
+        ),
     ],
     "E05": [
         (quantised(3000, **LINEAR8), "note", quantised(3000, bits8=False, **LINEAR8)),

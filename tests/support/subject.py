@@ -23,7 +23,7 @@ from llm_energy.records import (
     Spec,
     Workload,
 )
-from llm_energy.records.registry.precisions import quantization_of
+from llm_energy.records.registry.precisions import QUANTISED, quantization_of
 
 ROOT = Path(__file__).resolve().parents[2]
 PROMPT = tuple(range(20, 32))
@@ -45,10 +45,9 @@ def parameters(
     **decoder: Any,
 ) -> dict[str, Any]:
     """Return the complete universal parameters; the output length is forced unless a minimum is."""
-    quantized = precision in ("int8", "int4")
     return {
         "model_name": "tiny",
-        "fp_precision": "bfloat16" if quantized else precision,
+        "fp_precision": "bfloat16" if precision in QUANTISED else precision,
         "max_output_tokens": max_output_tokens,
         "min_output_tokens": max_output_tokens if min_output_tokens is None else min_output_tokens,
         "random_seed": random_seed,

@@ -18,6 +18,7 @@ ELSEWHERE = {
     "backends": "test_workflow.py",
     "single": "test_workflow.py",
     "three-backends": "test_tensorrt_pipeline.py",
+    "quantised-checkpoints": "tests/plan/test_checkpoints.py, which plans it",
 }
 
 

@@ -28,6 +28,7 @@ from llm_energy.records import read_plan
 from llm_energy.records.files import paths
 from llm_energy.records.plan import cell_id
 from llm_energy.records.registry.order import block_rank
+from llm_energy.records.registry.precisions import CHECKPOINTS
 
 # With conda or containers Snakemake provides the environments, else they are the venvs that
 # `make envs` builds.
@@ -175,10 +176,15 @@ def model_entry(wildcards):
     return json.dumps(PLANNING.models[wildcards.model], sort_keys=True)
 
 
+def checkpoint_entry(wildcards):
+    """Return the entry of a model's quantised checkpoint as JSON."""
+    return json.dumps(PLANNING.checkpoints[wildcards.model, wildcards.checkpoint], sort_keys=True)
+
+
 def quantised_manifest(wildcards):
-    """Return the manifest of a model's 8-bit files where a cell's engine reads them, else nothing."""
-    reads = spec_of(wildcards).engine.get("load_in_8bit")
-    return str(paths.int8_manifest(PLAN.folder, wildcards.model)) if reads else []
+    """Return the manifest of a model's files quantised before where a cell reads them, else nothing."""
+    reads = spec_of(wildcards).quantised_before
+    return str(paths.quantised_manifest(PLAN.folder, wildcards.model, reads)) if reads else []
 
 
 def begin():
@@ -331,4 +337,5 @@ wildcard_constraints:
     model=any_of(cell.model for cell in PLAN.cells),
     backend=any_of(cell.backend for cell in PLAN.cells),
     precision=any_of(cell.precision for cell in PLAN.cells),
+    checkpoint=any_of(CHECKPOINTS),
     repeat=r"r\d+",

@@ -236,6 +236,8 @@ def _rows_of(
                     )
                 ),
                 model_notes=tuple(dict.fromkeys(text for r in own for text in r.model_notes)),
+                checkpoint="; ".join(dict.fromkeys(r.checkpoint for r in own if r.checkpoint))
+                or None,
                 traffic=own[0].traffic,
                 work=own[0].work,
                 latencies_s=_latencies(own, scope),

@@ -34,6 +34,7 @@ from llm_energy.core.errors import LlmEnergyError
 from llm_energy.core.files import parse_json, sha256_bytes, sha256_json
 from llm_energy.core.parallel import each
 from llm_energy.core.units import kilowatt_hours_from_joules
+from llm_energy.inputs.models.quantization import checkpoint_of
 from llm_energy.records import (
     SCHEMA_VERSION,
     Beside,
@@ -202,6 +203,7 @@ def _of_window(
         "nll_per_token": quality and quality.nll_per_token,
         "perplexity": quality and quality.perplexity,
         "model_notes": measurement.model_notes,
+        "checkpoint": checkpoint_of(measurement.effective),
         "gpu_memory_gb": _gpu_memory_gb(window),
         "weights_gb": _gigabytes(measurement.effective.get("weight_bytes")),
         **_when(measurement),

@@ -112,6 +112,11 @@ ARGUMENTS: dict[str, dict[str, Argument]] = {
             "number", "cache_config.gpu_memory_utilization", 0.01, 1
         ),
         "kv_cache_memory_bytes": Argument("integer", "cache_config.kv_cache_memory_bytes", 1, MOST),
+        "kv_cache_dtype": Argument(
+            "string",
+            "cache_config.cache_dtype",
+            choices=("auto", "bfloat16", "fp8", "fp8_e4m3", "fp8_e5m2"),
+        ),
         "max_model_len": Argument("integer", "model_config.max_model_len", 1, MOST),
         "max_num_batched_tokens": Argument(
             "integer", "scheduler_config.max_num_batched_tokens", 1, MOST

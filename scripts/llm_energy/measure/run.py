@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 from llm_energy.backends.distributed.replicas import Spread, needs_processes
 from llm_energy.core.errors import BackendUnavailable, LlmEnergyError, RecordError
@@ -13,6 +14,7 @@ from llm_energy.core.files import read_json, require_room, sha256_file, sha256_j
 from llm_energy.core.locks import exclusive_file, exclusive_host
 from llm_energy.core.serialize import to_dict
 from llm_energy.inputs import currency
+from llm_energy.inputs.models.quantization import other_model, quantised_already
 from llm_energy.inputs.quality import is_score_of
 from llm_energy.measure.host import Machine, RealMachine
 from llm_energy.measure.progress import Progress, estimate_left_s
@@ -107,8 +109,8 @@ def measure(
         if reason := _not_needed(spec, out, manifest, prompts):
             result = replace(blank, outcome="not_needed", reason=reason)
         else:
-            model_folder = paths.files_of(manifest_path)
-            result = _metered(blank, machine, model_folder, prompts, arrivals, out, progress.step)
+            model = _model_of(spec, manifest, manifest_path)
+            result = _metered(blank, machine, model, prompts, arrivals, out, progress.step)
         if not holds_already(spec_path, spec):
             reason = f"{spec_path} was changed or removed while this repeat was measured"
             result = replace(result, outcome="failed", reason=reason)
@@ -168,10 +170,34 @@ def _not_needed(spec: Spec, out: Path, manifest: ModelManifest, prompts: PromptS
     return stopping.enough(stopping.earlier_values_j(spec, out, manifest, prompts), spec.protocol)
 
 
+@dataclass(frozen=True)
+class _Model:
+    """The folder that the engine reads, what a checkpoint is, and why there is nothing to read."""
+
+    folder: Path
+    checkpoint: dict[str, Any] | None = None
+    refusal: str | None = None
+
+
+def _model_of(spec: Spec, manifest: ModelManifest, manifest_path: Path) -> _Model:
+    """Return the files of the model, or those of the checkpoint that the spec names."""
+    folder = paths.files_of(manifest_path)
+    if spec.checkpoint is None:
+        told = manifest.quantization
+        return _Model(folder, refusal=told and quantised_already(spec.asked_precision, told))
+    own = paths.quantised_of(folder, spec.asked_precision)
+    found = read_record(ModelManifest, paths.manifest_of(own))
+    about = {"model_name": found.model_name, "revision": spec.checkpoint["revision"]}
+    about |= {k: found.source[k] for k in ("commit", "path") if found.source.get(k)}
+    about |= {"weights_sha256": found.weights_sha256, "weight_bytes": found.weight_bytes}
+    about |= {"quantization": found.quantization}
+    return _Model(own, about, other_model(folder, own))
+
+
 def _metered(
     blank: Measurement,
     machine: Machine,
-    model_folder: Path,
+    model: _Model,
     prompts: PromptSet,
     arrivals: dict[str, Arrivals],
     out: Path,
@@ -204,7 +230,7 @@ def _metered(
                 blank,
                 outcome=repeat.outcome,
                 reason=repeat.reason,
-                effective=repeat.effective or {},
+                effective=_effective(repeat, model),
                 baselines=repeat.baselines,
                 load=repeat.load,
                 windows=repeat.windows,
@@ -222,7 +248,7 @@ def _metered(
                 paths.partial(out), replace(record(repeat), outcome="failed", reason=reason)
             )
 
-        repeat = _run(blank.spec, model_folder, prompts, arrivals, machine, meter, out, step, keep)
+        repeat = _run(blank.spec, model, prompts, arrivals, machine, meter, out, step, keep)
         meter.close_trace()
         return replace(record(repeat), steps=_write_steps(repeat, paths.steps(out)))
     finally:
@@ -243,9 +269,14 @@ def _write_steps(repeat: Repeat, path: Path) -> StepReport:
     return StepReport(str(path), sha256_file(path), reason)
 
 
+def _effective(repeat: Repeat, model: _Model) -> dict[str, Any]:
+    about = {"checkpoint": model.checkpoint} if model.checkpoint else {}
+    return (repeat.effective or {}) | about
+
+
 def _run(
     spec: Spec,
-    model_folder: Path,
+    model: _Model,
     prompts: PromptSet,
     arrivals: dict[str, Arrivals],
     machine: Machine,
@@ -254,6 +285,8 @@ def _run(
     step: Callable[[str], None],
     keep: Callable[[Repeat], None],
 ) -> Repeat:
+    if model.refusal:
+        return Repeat(outcome="unsupported", reason=model.refusal)
     try:
         spread = needs_processes(spec)
         flow = spec.engine.get("flow")
@@ -262,7 +295,7 @@ def _run(
         return Repeat(outcome="unsupported", reason=str(error))
     return run_repeat(
         spec,
-        model_folder,
+        model.folder,
         {w.id: prompts.requests[w.prompts_key(spec.repeat)] for w in spec.workloads},
         backend,
         meter,

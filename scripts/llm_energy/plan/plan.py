@@ -20,6 +20,7 @@ from llm_energy.environments import registry
 from llm_energy.inputs.models.config import model_config
 from llm_energy.inputs.seeds import block_seed
 from llm_energy.inputs.traffic.arrivals import are_drawn, make_arrivals, takes_lengths
+from llm_energy.plan.checkpoints import checkpoint_entries, checkpoint_refusals
 from llm_energy.plan.config.load import (
     BackendEntry,
     ModelEntry,
@@ -61,11 +62,15 @@ class Engine:
 
 @dataclass(frozen=True)
 class Planning:
-    """A plan and what is frozen with it: the specs by their paths, the rest by the model's id."""
+    """A plan and what is frozen with it: the specs by their paths, the rest by the model's id.
+
+    ``checkpoints`` are by the model's id and the precision.
+    """
 
     plan: Plan
     specs: dict[str, Spec]
     models: dict[str, dict[str, Any]]
+    checkpoints: dict[tuple[str, str], dict[str, Any]]
     prompt_requests: dict[str, PromptRequest]
     arrivals: ArrivalSet
 
@@ -110,6 +115,7 @@ def make_plan(sweep: Sweep, engine: Callable[[BackendEntry], Engine]) -> Plannin
         plan=made,
         specs=specs,
         models={model.id: _source_of(model) for model in sweep.models},
+        checkpoints=checkpoint_entries(sweep.models),
         prompt_requests={
             model.id: _prompt_request(sweep, model, arrivals) for model in sweep.models
         },
@@ -211,6 +217,7 @@ def _plan_cell(
     refusals = _unique(note for t in translations.values() for note in t.refusals)
     sharding = Sharding(**sweep.workloads[0].parameters["sharding"])
     reasons = [note.message for note in refusals]
+    reasons += checkpoint_refusals(model, precision, is_simulated(backend.engine))
     for asked in parameters.values():
         reasons += sharding_refusals(sharding, backend.engine, asked, model_config(model.source))
     reasons = list(dict.fromkeys(reasons)) or ([how.missing] if how.missing else [])
@@ -257,6 +264,7 @@ def _plan_cell(
                 sharding=sharding,
                 arguments=backend.arguments,
                 variant_of=backend.engine if backend.engine != backend.id else None,
+                checkpoint=model.checkpoints.get(precision.precision),
             )
     spec_paths, measurements = files_of(sweep.name, id, backend.id, tuple(specs))
     cell = PlannedCell(
@@ -371,7 +379,8 @@ def _prompts_asked(
 
 def _source_of(model: ModelEntry) -> dict[str, Any]:
     """Return what says where a model comes from, and nothing of how it is asked."""
-    return {key: value for key, value in to_dict(model).items() if key != "chat_template"}
+    others = ("chat_template", "checkpoints")
+    return {key: value for key, value in to_dict(model).items() if key not in others}
 
 
 def _unique(notes: Iterable[Note]) -> tuple[Note, ...]:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
+
+from llm_energy.core.serialize import ONLY_WHERE_SET
 
 
 @dataclass(frozen=True)
@@ -12,6 +14,8 @@ class ModelManifest:
 
     ``weights_sha256`` is the hash of the sorted list of (file name, SHA-256) of the weight files;
     ``tokenizer_sha256`` likewise. ``notes`` tell what a reader must know, such as a conversion.
+    ``quantization`` is what the files say of their own quantisation
+    (``inputs/models/quantization.py``), None where they are not quantised.
     """
 
     schema_version: int
@@ -26,6 +30,7 @@ class ModelManifest:
     dtype: str | None
     converted_by: dict[str, str] | None
     notes: tuple[str, ...]
+    quantization: dict[str, Any] | None = field(default=None, metadata=ONLY_WHERE_SET)
 
 
 @dataclass(frozen=True)

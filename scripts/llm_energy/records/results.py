@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from llm_energy.core.serialize import ONLY_WHERE_SET
 from llm_energy.records.request_energy import RequestEnergy
 from llm_energy.records.window import Outcome, Status
 
@@ -106,7 +107,8 @@ class Metrics:
     ``nll_per_token`` (nats) and ``perplexity``, its exponential, are of the quality text.
     ``agreement_with_float32`` is the mean share of an output up to the first token that differs
     from what the same model and backend give in float32; null with sampling. ``model_notes`` are
-    those of the model's manifest. ``conditions`` is a key of the table's conditions.
+    those of the model's manifest. ``checkpoint`` says which checkpoint, quantised before, was read,
+    and what it says of its quantisation. ``conditions`` is a key of the table's conditions.
 
     ``floor_energy_per_output_token_j`` is the least that memory and arithmetic take,
     ``roofline_energy_per_output_token_j`` that of hardware at its power limit which nothing else
@@ -180,6 +182,7 @@ class Metrics:
     perplexity: float | None = None
     agreement_with_float32: float | None = None
     model_notes: tuple[str, ...] = ()
+    checkpoint: str | None = field(default=None, metadata=ONLY_WHERE_SET)
     conditions: str | None = None
     requests_per_s: float | None = None
     traffic: str | None = None
@@ -334,6 +337,7 @@ class AggregateRow:
     interval_scope: IntervalScope | None = None
     request_energy: RequestEnergy | None = None
     attributed_reason: str | None = None
+    checkpoint: str | None = field(default=None, metadata=ONLY_WHERE_SET)
 
 
 @dataclass(frozen=True)

@@ -128,6 +128,8 @@ class Spec:
     engine's load call. ``seed`` seeds the engine; with sampling it is that of the block.
     ``backend`` is the id of the config's entry; ``variant_of`` names its engine where the id does
     not. ``arguments`` are those of ``engine`` that the entry itself set, by their own names.
+    ``checkpoint`` names the quantised checkpoint that is read for the precision, by its
+    ``model_name``, ``revision`` and ``source``; the tokenizer is that of the model.
     """
 
     schema_version: int
@@ -147,6 +149,7 @@ class Spec:
     sharding: Sharding = field(default_factory=Sharding)
     arguments: dict[str, Any] = field(default_factory=dict, metadata=ONLY_WHERE_SET)
     variant_of: str | None = field(default=None, metadata=ONLY_WHERE_SET)
+    checkpoint: dict[str, Any] | None = field(default=None, metadata=ONLY_WHERE_SET)
 
     NAMES: ClassVar[dict[str, Any]] = {
         "sweep": names.SWEEP,
@@ -172,6 +175,13 @@ class Spec:
     def asked_precision(self) -> str:
         """Return the name of the precision; ``precision`` is the id that the config gives it."""
         return precision_of(self.workloads[0].parameters)
+
+    @property
+    def quantised_before(self) -> str | None:
+        """Return the precision of the model's files that are read instead of the whole ones."""
+        if self.checkpoint is not None:
+            return self.asked_precision
+        return "int8" if self.engine.get("load_in_8bit") else None
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ import struct
 from pathlib import Path
 
 import pytest
+from support.checkpoints import write_safetensors
 
 from llm_energy.core.errors import ConfigError, LlmEnergyError
 from llm_energy.core.files import sha256_file, sha256_json
@@ -15,21 +16,6 @@ from llm_energy.inputs.models.files import read_safetensors_header
 from llm_energy.inputs.models.stage import fetch
 from llm_energy.plan.config.load import load_sweep
 from llm_energy.records import ModelManifest, read_record, write_record
-
-SIZES = {"F32": 4, "BF16": 2, "F16": 2, "U8": 1}
-
-
-def write_safetensors(path: Path, tensors: dict[str, tuple[str, list[int]]]) -> None:
-    """Write zeros of the given dtypes and shapes in the safetensors format."""
-    header, end = {"__metadata__": {"format": "pt"}}, 0
-    for name, (dtype, shape) in tensors.items():
-        size = SIZES[dtype]
-        for dimension in shape:
-            size *= dimension
-        header[name] = {"dtype": dtype, "shape": shape, "data_offsets": [end, end + size]}
-        end += size
-    text = json.dumps(header).encode()
-    path.write_bytes(struct.pack("<Q", len(text)) + text + bytes(end))
 
 
 @pytest.fixture

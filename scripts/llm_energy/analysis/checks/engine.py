@@ -14,8 +14,10 @@ from llm_energy.analysis.evidence.windows import (
     number,
     some,
 )
+from llm_energy.records.registry.precisions import PRECISIONS, precision_of
 
 FLOAT_TOLERANCE = 0.25  # buffers, padded vocabularies and tied embeddings stay well within this
+SCALES = 0.25  # of the bytes of quantised weights, for their scales and what is as small
 QUANTISED_AT_MOST = 0.95  # of the bytes that the same weights have in the compute precision
 ELSEWHERE = frozenset({"cpu", "disk", "meta"})
 STAND_IN = "stand.in"  # in the local part of a version, as PEP 440 spells it
@@ -82,7 +84,8 @@ def on_the_cpu(case: WindowEvidence) -> Finding | None:
 def other_precision(case: WindowEvidence) -> Finding | None:
     """Find an engine that computes, or keeps its KV cache, in another dtype than asked for.
 
-    A KV cache in another dtype, chosen by the engine or the checkpoint, is a warning.
+    A KV cache in another dtype, chosen by the engine or the checkpoint, is a warning. vLLM's fp8
+    of a KV cache is E4M3.
     """
     engine, effective = case.measurement.spec.engine, case.measurement.effective
     asked, used = engine.get("dtype"), effective.get("dtype")
@@ -90,7 +93,11 @@ def other_precision(case: WindowEvidence) -> Finding | None:
         evidence = {"asked": asked, "used": used}
         return Finding(evidence, "warning" if used is None else "invalid")
     cache = effective.get("kv_cache_dtype")
-    if cache is None or used is None or "kv_cache_dtype" in engine:
+    if cache is not None and (own := engine.get("kv_cache_dtype")) not in (None, "auto"):
+        same = _dtype(cache).removesuffix("_e4m3") == _dtype(own).removesuffix("_e4m3")
+        evidence = {"asked": {"kv_cache_dtype": own}, "used": {"kv_cache_dtype": str(cache)}}
+        return None if same else Finding(evidence)
+    if cache is None or used is None:
         return None
     if _dtype(cache) in ("auto", _dtype(used)):
         return None
@@ -107,24 +114,45 @@ def other_precision(case: WindowEvidence) -> Finding | None:
 def not_quantised(case: WindowEvidence) -> Finding | None:
     """Compare the resident bytes of the weights with what the precision promises.
 
-    A quantised model keeps its embeddings in the compute precision, so it is only certain to be
-    smaller than the same model unquantised; it was asked for, or is a checkpoint that was quantised
-    before. A float model that is far from its expected size is a warning.
+    A checkpoint that was quantised before is as large in memory as in its files, else the engine
+    has dequantised it. Embeddings and the output layer stay in the compute precision. Where the
+    architecture tells how many weights these have, all others have the bits of the precision's
+    name, and room for their scales; where it doesn't, a quantised model is only certain to be
+    smaller than the same model unquantised. A float model that is far from its expected size is a
+    warning.
     """
-    parameters = case.workload.parameters
-    resident = case.measurement.effective.get("weight_bytes")
+    parameters, used = case.workload.parameters, case.measurement.effective
+    resident = used.get("weight_bytes")
     count, size = case.expected.parameter_count, DTYPE_BYTES.get(parameters["fp_precision"])
-    if count is None or size is None or not isinstance(resident, int):
+    if not isinstance(resident, int):
         return None
-    evidence = {
-        "weight_bytes": resident,
-        "unquantised_bytes": count * size,
-        "ratio": resident / (count * size),
-    }
-    quantised = case.measurement.effective.get("quantization")
-    if quantised or any(parameters["quantization"].values()):
-        return Finding(evidence) if evidence["ratio"] > QUANTISED_AT_MOST else None
+    evidence: dict[str, Any] = {"weight_bytes": resident}
+    evidence |= {"bytes_per_weight": resident / count} if count else {}
+    if stored := number(mapping(used, "checkpoint"), "weight_bytes"):
+        ratio = resident / stored
+        evidence |= {"precision": precision_of(parameters), "checkpoint_bytes": stored}
+        return Finding(evidence | {"ratio": ratio}) if ratio > 1 + FLOAT_TOLERANCE else None
+    if count is None or size is None:
+        return None
+    evidence |= {"unquantised_bytes": count * size, "ratio": resident / (count * size)}
+    if used.get("quantization") or any(parameters["quantization"].values()):
+        most = _most_bytes(case, count, size)
+        if resident > most:
+            return Finding(evidence | {"precision": precision_of(parameters), "at_most": most})
+        return None
     return Finding(evidence, "warning") if abs(evidence["ratio"] - 1) > FLOAT_TOLERANCE else None
+
+
+def _most_bytes(case: WindowEvidence, count: int, size: int) -> float:
+    """Return the most bytes that the weights of a quantised model may have."""
+    told = mapping(case.measurement.effective, "architecture")
+    vocabulary, width = (number(told, name) for name in ("vocab_size", "hidden_size"))
+    bits = PRECISIONS[precision_of(case.workload.parameters)].bits
+    whole = QUANTISED_AT_MOST * count * size
+    if vocabulary is None or width is None:
+        return whole
+    kept = min(count, vocabulary * width * (1 if told.get("tie_word_embeddings") else 2))
+    return min(whole, kept * size + (count - kept) * bits / 8 * (1 + SCALES))
 
 
 @check(

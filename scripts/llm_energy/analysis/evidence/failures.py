@@ -84,8 +84,9 @@ def _log(plan: Plan, repeat: PlannedRepeat, spec: Spec, folder: Path) -> Path:
         (paths.manifest(sweep, model), f"models/{model}.log"),
         (paths.prompts(sweep, model), f"{plan.sweep}/prompts/{model}.log"),
     ]
-    if spec.engine.get("load_in_8bit"):
-        stages.insert(1, (paths.int8_manifest(sweep, model), f"models/{model}-int8.log"))
+    if quantised := spec.quantised_before:
+        made = paths.quantised_manifest(sweep, model, quantised)
+        stages.insert(1, (made, f"models/{model}-{quantised}.log"))
     measured = f"{plan.sweep}/measure/{spec.cell}/{paths.repeat_name(repeat.number)}.log"
     return folder / "logs" / next((log for made, log in stages if not made.exists()), measured)
 

@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 
 from llm_energy.analysis.evidence.windows import mapping, number
 from llm_energy.core.files import sha256_json
+from llm_energy.inputs.models.quantization import checkpoint_of
 from llm_energy.records import (
     ComponentEnergy,
     Interval,
@@ -143,6 +144,11 @@ FIELDS: dict[str, Field] = {
     "token_rule": Field("rule for the output length", lambda w: _token_rule(w.workload.parameters)),
     "decoding": Field("decoding", lambda w: _decoding(w.workload.parameters)),
     "precision": Field("precision", lambda w: w.spec.precision, _varies("precision", "choice")),
+    "checkpoint": Field(
+        "checkpoint quantised before",
+        lambda w: checkpoint_of(w.measurement.effective) or "none",
+        _varies("precision", "model", "choice"),
+    ),
     "batch_size": Field(
         "batch size", lambda w: str(w.workload.batch_size), _varies("batch_size", "choice")
     ),

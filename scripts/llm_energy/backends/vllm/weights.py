@@ -18,7 +18,7 @@ def prequantized_folder(model_folder: Path) -> Path:
 
     vLLM quantises to 4 bits while it loads, and takes 8 bits only as transformers saved them.
     """
-    folder = paths.int8_of(model_folder)
+    folder = paths.quantised_of(model_folder, "int8")
     if not (folder / "config.json").exists():
         raise Unsupported(
             "vLLM reads 8-bit weights only from a folder that was quantised before, and there is "
@@ -54,7 +54,8 @@ def _weight_bytes(model: Any) -> Counter[str]:
     """Sum the bytes of a model's weights by data type, the scales of quantised ones included.
 
     On CPU vLLM repacks the weights of linear layers for its kernels and leaves an empty parameter
-    behind; the packed weights, of the same type and size, are counted by the layer's shape.
+    behind, or none where they are int8; the packed weights, of the same type and size, are counted
+    by the layer's shape.
     """
     sizes: Counter[str] = Counter()
     for parameter in model.parameters():
@@ -65,7 +66,10 @@ def _weight_bytes(model: Any) -> Counter[str]:
             sizes[str(scales.dtype).removeprefix("torch.")] += scales.nbytes
     for module in model.modules():
         weight = getattr(module, "weight", None)
-        if hasattr(weight, "numel") and weight.numel() == 0:
+        packed = hasattr(getattr(getattr(module, "scheme", None), "kernel", None), "dnnl_handler")
+        if packed and weight is None:
+            sizes["int8"] += module.output_size_per_partition * module.input_size_per_partition
+        elif hasattr(weight, "numel") and weight.numel() == 0:
             shape = (module.output_size_per_partition, module.input_size_per_partition)
             dtype = str(weight.dtype).removeprefix("torch.")
             sizes[dtype] += shape[0] * shape[1] * weight.element_size()

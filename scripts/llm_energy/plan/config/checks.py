@@ -48,8 +48,10 @@ def semantic_problems(
     problems: list[Problem] = []
     for axis in ("models", "backends", "precisions", "workloads"):
         problems += _duplicate_ids(config[axis])
-    for model in config["models"]:
+    checkpoints = [one for model in config["models"] for one in _checkpoints(model)]
+    for model in [*config["models"], *checkpoints]:
         problems += source_problems(model, root)
+    problems += _hub_names(checkpoints)
     if not {("models",), ("model_name",)} & broken:
         problems += _near_name(written)
         problems += _hub_names(config["models"])
@@ -93,6 +95,12 @@ def _duplicate_ids(entries: list[dict[str, Any]]) -> Iterator[Problem]:
                 f"{dotted(first[entry['id']])}, allowed once; give each entry its own id",
             )
         first.setdefault(entry["id"], entry["at"])
+
+
+def _checkpoints(model: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """Yield a model's quantised checkpoints as entries of their own."""
+    for precision, one in model["checkpoints"].items():
+        yield one | {"at": (*model["at"], "checkpoints", precision), "precision": precision}
 
 
 def _hub_names(models: list[dict[str, Any]]) -> Iterator[Problem]:

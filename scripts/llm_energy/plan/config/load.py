@@ -34,6 +34,7 @@ class ModelEntry:
     """One model; ``source`` holds its ``kind`` and the keys that were given with it.
 
     ``chat_template`` says for this model what the prompts' key says for all; None says nothing.
+    ``checkpoints`` has, by precision, what says where a checkpoint comes from.
     """
 
     id: str
@@ -41,6 +42,7 @@ class ModelEntry:
     revision: str | None
     source: dict[str, Any]
     chat_template: bool | None = None
+    checkpoints: dict[str, dict[str, Any]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ from typing import Any
 from llm_energy.core.errors import LlmEnergyError
 from llm_energy.inputs.models import files
 from llm_energy.inputs.models.config import has_chat_template
+from llm_energy.inputs.models.quantization import differences
 from llm_energy.inputs.prompts import sets
 from llm_energy.plan.config.messages import Key, Problem, found
 
@@ -54,8 +55,12 @@ def source_problems(model: dict[str, Any], root: Path) -> Iterator[Problem]:
         if kind == "folder" and not missing:
             try:
                 files.choose(local(source, root), source["path"])
+                precision = model.get("precision")  # of a checkpoint
+                wrong = differences(precision, local(source, root)) if precision else []
             except LlmEnergyError as error:
-                yield place, str(error)
+                wrong = [str(error)]
+            for text in wrong:
+                yield place, text
 
 
 def is_model(folder: Path) -> bool:

@@ -20,6 +20,7 @@ from llm_energy.records import (
     read_record,
 )
 from llm_energy.records.files import paths
+from llm_energy.records.registry.precisions import PRECISIONS
 
 
 @dataclass(frozen=True)
@@ -95,7 +96,8 @@ def judged_hashes(folder: Path, plan: Plan) -> Iterator[tuple[str, str]]:
 def _files(folder: Path, plan: Plan) -> list[Path]:
     models = sorted({cell.model for cell in plan.cells})
     found = [path for part in (*paths.MEASURED, *paths.MADE) for path in folder.glob(part)]
-    found += [f(folder, m) for m in models for f in (paths.manifest, paths.int8_manifest)]
+    found += [paths.manifest(folder, model) for model in models]
+    found += [paths.quantised_manifest(folder, m, name) for m in models for name in PRECISIONS]
     return sorted(path for path in found if path.is_file() and not paths.is_unread(path))
 
 

@@ -153,7 +153,7 @@ def remarks(row: AggregateRow, titles: Mapping[str, str]) -> list[str]:
     """Return the footnotes of a row, the most important first; ``titles`` are of its flags."""
     if row.n == 0:
         return [row.reason or row.outcome]
-    found = []
+    found = [f"Weights: {row.checkpoint}."] if row.checkpoint else []
     if row.energy_status == "estimated":
         found.append("Estimated by a model, not measured by a sensor.")
     if row.degraded:

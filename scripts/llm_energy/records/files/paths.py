@@ -110,31 +110,22 @@ def manifest(folder: Path, model: str) -> Path:
     return manifest_of(model_files(folder, model))
 
 
-def int8_files(folder: Path, model: str) -> Path:
-    """Return the folder of a model's files in 8 bits.
+def quantised_manifest(folder: Path, model: str, precision: str) -> Path:
+    """Return the path of what a model's files are that were quantised to a precision before.
 
-    >>> str(int8_files(Path("results/demo"), "m"))
-    'results/models/m/files-int8'
-    """
-    return int8_of(model_files(folder, model))
-
-
-def int8_manifest(folder: Path, model: str) -> Path:
-    """Return the path of what a model's files in 8 bits are.
-
-    >>> str(int8_manifest(Path("results/demo"), "m"))
+    >>> str(quantised_manifest(Path("results/demo"), "m", "int8"))
     'results/models/m/manifest-int8.json'
     """
-    return manifest_of(int8_files(folder, model))
+    return manifest_of(quantised_of(model_files(folder, model), precision))
 
 
-def int8_of(files: Path) -> Path:
-    """Return the folder of the 8-bit files that lies beside that of the whole ones.
+def quantised_of(files: Path, precision: str) -> Path:
+    """Return the folder of files quantised before, which lies beside that of the whole ones.
 
-    >>> str(int8_of(Path("results/models/m/files")))
-    'results/models/m/files-int8'
+    >>> str(quantised_of(Path("results/models/m/files"), "awq"))
+    'results/models/m/files-awq'
     """
-    return files.with_name(f"{files.name}-int8")
+    return files.with_name(f"{files.name}-{precision}")
 
 
 def manifest_of(files: Path) -> Path:

@@ -6,21 +6,30 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-FLOATS = ("float32", "float16", "bfloat16")
+FP8 = ("float8_e4m3fn",)
+PACKED = ("int32", "uint8")  # none has a type of its own for several numbers in one
+COMPRESSED = ("compressed-tensors",)
 
 
 @dataclass(frozen=True)
 class Precision:
     """What a precision's name stands for.
 
-    ``bits`` are those of one weight of a linear layer. ``method`` is what quantises, None for
-    floats. ``held_as`` are the data types that such weights may have in memory; an engine may
-    repack them for its kernels.
+    ``bits`` are those of one weight of a linear layer, ``activations`` those of what it is
+    multiplied by where that is quantised too. ``method`` is what quantises, None for floats.
+    ``held_as`` are the data types that such weights may have in memory; an engine may repack them
+    for its kernels. One with ``formats`` takes a checkpoint that was quantised before: they are
+    the ``quant_method`` that it may say, ``stored_as`` the data types of its weights in safetensors
+    files.
     """
 
     bits: int
     method: str | None = None
     held_as: tuple[str, ...] = ()
+    activations: int | None = None
+    formats: tuple[str, ...] = ()
+    stored_as: tuple[str, ...] = ()
+    kind: str = "int"
 
     @property
     def is_float(self) -> bool:
@@ -35,8 +44,28 @@ PRECISIONS: Mapping[str, Precision] = {
     "bfloat16": Precision(16),
     "int8": Precision(8, "bitsandbytes LLM.int8(), while loading", ("int8",)),
     "int4": Precision(4, "bitsandbytes nf4, while loading", ("uint8",)),
-    "fp8": Precision(8, "weights and activations in E4M3, while loading", ("float8_e4m3fn",)),
+    "fp8": Precision(8, "weights and activations in E4M3, while loading", FP8, 8, kind="float"),
+    "awq": Precision(4, "AWQ", PACKED, formats=("awq",), stored_as=("I32",)),
+    "gptq": Precision(4, "GPTQ", PACKED, formats=("gptq",), stored_as=("I32",)),
+    "w4a16": Precision(4, "weights alone", PACKED, formats=COMPRESSED, stored_as=("I32",)),
+    "w8a8": Precision(8, "weights and activations", ("int8",), 8, COMPRESSED, ("I8",)),
+    "fp8-checkpoint": Precision(
+        *(8, "weights and activations in E4M3", FP8, 8),
+        (*COMPRESSED, "fp8", "fbgemm_fp8", "modelopt"),
+        ("F8_E4M3",),
+        "float",
+    ),
+    "nvfp4": Precision(
+        *(4, "weights and activations in E2M1", ("uint8",), 4),
+        (*COMPRESSED, "modelopt", "modelopt_fp4"),
+        ("U8",),
+        "float",
+    ),
+    "mxfp4": Precision(
+        4, "weights in E2M1", ("uint8",), None, ("mxfp4", *COMPRESSED), ("U8",), "float"
+    ),
 }
+CHECKPOINTS = tuple(name for name, precision in PRECISIONS.items() if precision.formats)
 QUANTISED = tuple(name for name, precision in PRECISIONS.items() if not precision.is_float)
 BY_KEY = {"int4": "load_in_4bit", "int8": "load_in_8bit"}
 

@@ -90,6 +90,12 @@ def test_a_usage_block_counts_where_a_server_gives_no_ids(loaded):
         )
 
 
+def test_a_server_that_closes_connections_unsaid_is_asked_over_new_ones(loaded):
+    backend, _ = loaded(kind="plain", **command("closes_unsaid"))
+    prepare(backend, requests=REQUESTS * 5)
+    assert len(backend.generate()) == 5 * len(REQUESTS)
+
+
 def test_a_prompt_goes_as_text_of_the_same_ids_where_a_server_takes_no_ids(loaded):
     backend, _ = loaded(kind="transformers", **command("without_done"))
     prepare(backend, forced=True)

@@ -214,7 +214,7 @@ class Handler(BaseHTTPRequestHandler):
             return self._reply(307, b"", Location="http://198.51.100.1/v1/completions")
         if self.fault == "dies_at_once":
             os._exit(3)
-        fault = "no_ids" if self.fault == "without_done" else self.fault
+        fault = "no_ids" if self.fault in ("without_done", "closes_unsaid") else self.fault
         chunks = EVENTS.get(fault, lambda same: same)(answer(asked))
         events = [f"data: {json.dumps(chunk)}\n\n".encode() for chunk in chunks]
         events.append(b"data: [DONE]\n\n")
@@ -235,6 +235,7 @@ class Handler(BaseHTTPRequestHandler):
             self.close_connection = True
         else:
             self._send(b"")
+            self.close_connection = self.fault == "closes_unsaid"
 
     def _send(self, part: bytes) -> None:
         self.wfile.write(f"{len(part):x}\r\n".encode() + part + b"\r\n")

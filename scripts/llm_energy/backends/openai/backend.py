@@ -127,7 +127,7 @@ class Backend(ServedBackend):
         key_variable = asked.get("key_variable") or self._kind.key_variable or KEY_VARIABLE
         try:
             self._server = Server(command, variables, key_variable)
-            self._client = Client(self._server)
+            self._client = Client(self._server, reuse=self._kind.reuse)
             health = asked.get("health", HEALTH)
             self._server.wait_ready(lambda: self._client.healthy(health), START_S)
         except ServerFailure as error:
@@ -150,7 +150,7 @@ class Backend(ServedBackend):
 
         key = os.environ.get(asked.get("key_variable") or KEY_THERE, "none")
         self._there = Elsewhere(asked["url"].rstrip("/"), key)
-        self._client = Client(self._there)
+        self._client = Client(self._there, reuse=self._kind.reuse)
         try:
             self._client.get(asked.get("health", HEALTH))
             self._model = asked.get("name") or self._only_model()

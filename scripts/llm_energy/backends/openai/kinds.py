@@ -46,10 +46,11 @@ class Kind:
     ``names`` maps our arguments to those of its requests, ``always`` is sent with each of them, and
     ``shape`` changes a finished body. ``gives_ids`` tells that it gives back the ids of prompt and
     answer; else the usage block counts. ``takes_ids`` tells that a prompt may be token ids; else it
-    goes as text. ``says_done`` tells that its streams end with ``[DONE]``. ``key_variable`` is
-    where it looks for a key; None where it can be told one only on its command line. ``counters``,
-    ``gauges`` and ``cache`` are in its Prometheus page, where it has one without being asked.
-    ``version_path`` leads to a JSON with its ``version``; ``package`` is what a lock pins of it.
+    goes as text. ``says_done`` tells that its streams end with ``[DONE]``, ``reuse`` that it keeps
+    a connection open or says that it doesn't. ``key_variable`` is where it looks for a key; None
+    where it can be told one only on its command line. ``counters``, ``gauges`` and ``cache`` are in
+    its Prometheus page, where it has one without being asked. ``version_path`` leads to a JSON with
+    its ``version``; ``package`` is what a lock pins of it.
     """
 
     names: Mapping[str, str]
@@ -58,6 +59,7 @@ class Kind:
     gives_ids: bool = False
     takes_ids: bool = True
     says_done: bool = True
+    reuse: bool = True
     key_variable: str | None = None
     counters: Mapping[str, str] = field(default_factory=dict)
     gauges: tuple[str, ...] = ()
@@ -110,7 +112,7 @@ def _as_generation_config(told: dict[str, Any]) -> dict[str, Any]:
 
 EXTENDED = same(*NEUTRAL) | PLAIN
 KINDS = {
-    "plain": Kind(names=PLAIN, always=USAGE),
+    "plain": Kind(names=PLAIN, always=USAGE, reuse=False),
     "vllm": Kind(
         names=EXTENDED,
         always=USAGE | {"return_token_ids": True},
@@ -140,6 +142,7 @@ KINDS = {
         | {"repetition_penalty": "repeat_penalty"},
         # A penalty counts prompt and answer as everywhere, and not their last 64 tokens alone.
         always=USAGE | {"cache_prompt": False, "repeat_last_n": 2**17},
+        reuse=False,
         key_variable="LLAMA_API_KEY",
     ),
     # https://docs.sglang.ai/basic_usage/openai_api_completions.html

@@ -58,19 +58,28 @@ class FewAtOnce(selectors.EpollSelector):
 
 
 class Client:
-    """Ask one server; usable from one thread, and in one call at a time."""
+    """Ask one server; usable from one thread, and in one call at a time.
+
+    Without ``reuse`` each request has a connection of its own, for servers that close one after an
+    answer and do not say so.
+    """
 
     def __init__(
-        self, server: Server | Elsewhere, stall_s: float = STALL_S, call_s: float = CALL_S
+        self,
+        server: Server | Elsewhere,
+        stall_s: float = STALL_S,
+        call_s: float = CALL_S,
+        reuse: bool = True,
     ) -> None:
-        self._server = server
+        self._server, self._reuse = server, reuse
         self.stall_s, self._call_s = stall_s, call_s
         self._runner = asyncio.Runner(loop_factory=lambda: asyncio.SelectorEventLoop(FewAtOnce()))
         self._session = self._runner.run(self._open())
 
     async def _open(self) -> aiohttp.ClientSession:
+        how = {"keepalive_timeout": KEEP_S} if self._reuse else {"force_close": True}
         return aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=KEEP_S),
+            connector=aiohttp.TCPConnector(limit=0, **how),
             headers={"Authorization": f"Bearer {self._server.key}"},
             timeout=aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_S),
             trust_env=False,  # a proxy has no business between us and the loopback interface

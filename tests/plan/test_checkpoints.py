@@ -14,6 +14,7 @@ from llm_energy.core.serialize import from_dict, to_dict
 from llm_energy.plan import plan
 from llm_energy.plan.config.load import load_sweep
 from llm_energy.plan.config.schema import schema
+from llm_energy.plan.duplicates import duplicates
 from llm_energy.records import Spec
 from llm_energy.records.registry.precisions import CHECKPOINTS, PRECISIONS
 
@@ -30,18 +31,19 @@ def make(tmp_path: Path, checkpoints: dict, device: str = "cpu", **changes) -> p
 def test_a_precision_takes_the_checkpoint_of_its_name(tmp_path):
     folder = write_checkpoint(tmp_path / "own", "awq", AWQ)
     named = {"model_name": "o/m-awq", "source": {"kind": "folder", "path": str(folder)}}
-    made = make(tmp_path, {"awq": named}, precisions=["float32", "awq"])
+    made = make(tmp_path, {"awq": named}, precisions=["bfloat16", "awq"])
     plain, spec = made.specs.values()
 
     assert spec.checkpoint == named | {"revision": None}
     assert (spec.quantised_before, plain.quantised_before) == ("awq", None)
-    assert (spec.asked_precision, plain.asked_precision) == ("awq", "float32")
+    assert (spec.asked_precision, plain.asked_precision) == ("awq", "bfloat16")
     assert spec.engine["quantization"] is None  # the engine reads it from the checkpoint
     assert "checkpoint" not in to_dict(plain)
     assert from_dict(Spec, to_dict(spec)) == spec
     entry = {"id": "tiny", "precision": "awq"} | spec.checkpoint
     assert made.checkpoints == {("tiny", "awq"): entry}
     assert "checkpoints" not in made.models["tiny"]
+    assert duplicates(made.specs.values(), made.models, made.prompt_requests) == []
 
 
 @pytest.mark.parametrize("precision", ["awq", "fp8-checkpoint"])

@@ -37,7 +37,8 @@ def duplicates(
         source = {key: value for key, value in models[spec.model].items() if key != "id"}
         # A simulated model is told its precision by no engine argument.
         told = spec.precision if source["source"]["kind"] == "simulated" else None
-        loaded = canonical_json([source, spec.engine_id, spec.device, spec.engine, told])
+        engine = [spec.engine_id, spec.device, spec.engine, spec.checkpoint]
+        loaded = canonical_json([source, *engine, told])
         cells.setdefault((loaded, tuple(sorted(works))), []).append(spec.cell)
     sentences = [
         f"{text} ({', '.join(dict.fromkeys(backends))})" for text, backends in found.items()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 from dataclasses import replace
@@ -185,6 +186,16 @@ def test_a_row_leads_to_its_measurements_specs_environment_and_commit(sweep, cap
     assert f"by commit {'0' * 40}" in said
     assert "J/output token: " in said
     assert f"feeds energy: {FLOAT}" not in said
+
+
+def test_a_row_of_weights_quantised_before_leads_to_their_manifest(sweep, capsys):
+    path = Path(f"{FOLDER}/pytorch/measurements/{INT4}/r01.json")
+    measured = json.loads(path.read_text())
+    measured["spec"]["engine"]["load_in_8bit"] = True
+    path.write_text(json.dumps(measured))
+    assert lineage.main([FOLDER, "--table", "energy", "--row", f"{INT4}/b4"]) == 0
+
+    assert capsys.readouterr().out.count("    weights results/models/m/manifest-int8.json") == 1
 
 
 def test_a_row_of_a_backend_without_an_environment_here_says_so(sweep, capsys):

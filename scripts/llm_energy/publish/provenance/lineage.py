@@ -144,6 +144,10 @@ def _of_measurement(
     yield f"    verdict {word}" + (f" ({flags})" if flags else "")
     yield f"    measured {measured.clock.utc} on {host.hostname} by commit {host.git_commit}{state}"
     yield f"    spec {_file(provenance, spec)}"
+    if quantised := measured.spec.quantised_before:
+        sweep = paths.sweep_folder(measured.spec.sweep)
+        weights = paths.quantised_manifest(sweep, measured.spec.model, quantised)
+        yield f"    weights {_file(provenance, str(weights))}"
 
 
 def _of_environment(provenance: Provenance, entry: PlannedCell, root: Path) -> Iterator[str]:

@@ -9,6 +9,7 @@ from support import builders
 from support.checkpoints import write_checkpoint
 from support.project import example, tiny_sweep
 
+from llm_energy.analysis.evidence import failures
 from llm_energy.core.errors import ConfigError
 from llm_energy.core.serialize import from_dict, to_dict
 from llm_energy.plan import plan
@@ -16,6 +17,7 @@ from llm_energy.plan.config.load import load_sweep
 from llm_energy.plan.config.schema import schema
 from llm_energy.plan.duplicates import duplicates
 from llm_energy.records import Spec
+from llm_energy.records.files import paths
 from llm_energy.records.registry.precisions import CHECKPOINTS, PRECISIONS
 
 AWQ = {"quant_method": "awq", "bits": 4, "group_size": 128}
@@ -74,6 +76,21 @@ def test_which_engine_reads_which_checkpoint(backend, device, supported, tmp_pat
 
     assert {name for name, reason in reasons.items() if reason is None} == supported
     assert "compute capability 10.0" in reasons["nvfp4"]
+
+
+def test_a_checkpoint_that_was_refused_leaves_its_reason_in_the_row(tmp_path):
+    made = make(tmp_path, {"awq": {"model_name": "o/m-awq"}}, precisions=["bfloat16", "awq"])
+    log = tmp_path / "logs/models/tiny--awq.log"
+    log.parent.mkdir(parents=True)
+    log.write_text("error: model tiny: the checkpoint o/m-awq is not of the precision awq\n")
+    manifest = tmp_path / paths.manifest(made.plan.folder, "tiny")
+    manifest.parent.mkdir(parents=True)
+    manifest.touch()
+    unmade = made.plan.measurements()
+    failures.record_failures(made.plan, made.specs, [unmade[1]], tmp_path)
+
+    found = failures.known_failure(tmp_path / unmade[1])
+    assert "the checkpoint o/m-awq is not of the precision awq" in found.reason
 
 
 def test_a_folder_that_lies_about_its_precision_is_an_error_of_the_config(tmp_path):

@@ -37,7 +37,7 @@ rule checkpoints:
         files=directory("results/models/{model}/files-{checkpoint}"),
         manifest="results/models/{model}/manifest-{checkpoint}.json",
     log:
-        "logs/models/{model}-{checkpoint}.log",
+        "logs/models/{model}--{checkpoint}.log",
     conda:
         environment_file(PREPARING)
     container:

@@ -14,7 +14,7 @@ rule quantise:
         files=directory("results/models/{model}/files-int8"),
         manifest="results/models/{model}/manifest-int8.json",
     log:
-        "logs/models/{model}-int8.log",
+        "logs/models/{model}--int8.log",
     conda:
         environment_file(PREPARING)
     container:

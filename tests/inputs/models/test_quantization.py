@@ -82,6 +82,7 @@ def test_it_tells_method_bits_groups_calibration_and_what_stays_in_16_bits(confi
         ("awq", GPTQ, "I32", "its quant_method is gptq, that of awq is awq"),
         ("gptq", GPTQ | {"bits": 8}, "I32", "says bits of a weight 8, gptq is of 4"),
         ("w4a16", W8A8, "I32", "says bits of a weight 8, w4a16 is of 4"),
+        ("w8a8", W8A8 | {"config_groups": ["?"]}, "I8", "says bits of a weight none, w8a8 is of 8"),
         ("w8a8", compressed(INT), "I8", "says bits of an activation none, w8a8 is of 8"),
         ("w8a8", compressed(FLOAT, FLOAT), "I8", "says weights of type float, w8a8 is of int"),
         ("awq", AWQ, "BF16", "0 bytes are stored as I32 and 16384 as BF16: most are not quantised"),

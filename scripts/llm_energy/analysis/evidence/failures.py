@@ -86,7 +86,7 @@ def _log(plan: Plan, repeat: PlannedRepeat, spec: Spec, folder: Path) -> Path:
     ]
     if quantised := spec.quantised_before:
         made = paths.quantised_manifest(sweep, model, quantised)
-        stages.insert(1, (made, f"models/{model}-{quantised}.log"))
+        stages.insert(1, (made, f"models/{model}--{quantised}.log"))
     measured = f"{plan.sweep}/measure/{spec.cell}/{paths.repeat_name(repeat.number)}.log"
     return folder / "logs" / next((log for made, log in stages if not made.exists()), measured)
 

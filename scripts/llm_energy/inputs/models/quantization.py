@@ -131,7 +131,9 @@ def in_words(told: Mapping[str, Any]) -> str:
 
 
 def _of_compressed_tensors(told: Mapping[str, Any]) -> dict[str, Any]:
-    groups = [g for g in (told.get("config_groups") or {}).values() if isinstance(g, dict)]
+    groups = told.get("config_groups")
+    groups = groups.values() if isinstance(groups, dict) else ()
+    groups = [group for group in groups if isinstance(group, dict)]
     weights = [g["weights"] for g in groups if isinstance(g.get("weights"), dict)]
     inputs = [g.get("input_activations") for g in groups]
     static = [i for i in inputs if isinstance(i, dict) and i.get("dynamic") is False]

@@ -6,7 +6,6 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from llm_energy.core.serialize import ONLY_WHERE_SET
 from llm_energy.records.request_energy import RequestEnergy
 from llm_energy.records.window import Outcome, Status
 
@@ -182,7 +181,7 @@ class Metrics:
     perplexity: float | None = None
     agreement_with_float32: float | None = None
     model_notes: tuple[str, ...] = ()
-    checkpoint: str | None = field(default=None, metadata=ONLY_WHERE_SET)
+    checkpoint: str | None = None
     conditions: str | None = None
     requests_per_s: float | None = None
     traffic: str | None = None
@@ -337,7 +336,7 @@ class AggregateRow:
     interval_scope: IntervalScope | None = None
     request_energy: RequestEnergy | None = None
     attributed_reason: str | None = None
-    checkpoint: str | None = field(default=None, metadata=ONLY_WHERE_SET)
+    checkpoint: str | None = None
 
 
 @dataclass(frozen=True)

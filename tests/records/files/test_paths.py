@@ -27,13 +27,13 @@ FILES = {
 }
 
 
-OPEN = {"name": "NAME", "suffix": "SUFFIX"}
+OPEN = {"name": "NAME", "suffix": "SUFFIX", "precision": "NAME"}
 
 
 def decided(mark: str, cell: str) -> set[str]:
     """Return all paths as regular expressions, with their names left open between two marks.
 
-    A table and a figure may be named, and so may their suffix.
+    A table and a figure may be named, and so may their suffix and the precision of a model's files.
     """
     found = set()
     for function in FILES.values():

@@ -110,13 +110,22 @@ def manifest(folder: Path, model: str) -> Path:
     return manifest_of(model_files(folder, model))
 
 
+def quantised_files(folder: Path, model: str, precision: str) -> Path:
+    """Return the folder of a model's files that were quantised to a precision before.
+
+    >>> str(quantised_files(Path("results/demo"), "m", "int8"))
+    'results/models/m/files-int8'
+    """
+    return quantised_of(model_files(folder, model), precision)
+
+
 def quantised_manifest(folder: Path, model: str, precision: str) -> Path:
-    """Return the path of what a model's files are that were quantised to a precision before.
+    """Return the path of what these files are.
 
     >>> str(quantised_manifest(Path("results/demo"), "m", "int8"))
     'results/models/m/manifest-int8.json'
     """
-    return manifest_of(quantised_of(model_files(folder, model), precision))
+    return manifest_of(quantised_files(folder, model, precision))
 
 
 def quantised_of(files: Path, precision: str) -> Path:

@@ -127,6 +127,7 @@ bench: envs tools ## measure what the pipeline itself costs (after make demo, on
 	  place=$${stamp%/.installed}; backend=$$(basename $${place%-cpu}); \
 	  bench $$place/bin/python meter_cost; \
 	  bench $$place/bin/python overhead_$$backend $(MODEL); \
+	  [ $$backend != pytorch ] || bench $$place/bin/python batching $(MODEL); \
 	  bench $$place/bin/python traffic_cost $$backend $(MODEL); \
 	  bench $$place/bin/python steps_cost $$backend $(MODEL); \
 	done; \

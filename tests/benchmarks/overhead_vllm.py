@@ -18,7 +18,7 @@ import time
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-sys.path[:0] = [str(ROOT.parent / "scripts"), str(ROOT / "backends")]
+sys.path[:0] = [str(ROOT.parent / "scripts"), str(ROOT)]
 
 from pairs import LEAST, paired_times, speed_ratio
 from support.subject import Subject

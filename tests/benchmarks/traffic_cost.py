@@ -21,7 +21,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 TESTS = Path(__file__).resolve().parents[1]
-sys.path[:0] = [str(TESTS.parent / "scripts"), str(TESTS / "backends")]
+sys.path[:0] = [str(TESTS.parent / "scripts"), str(TESTS)]
 
 from pairs import paired_times, speed_ratio
 from support.subject import Subject

@@ -86,6 +86,52 @@ def test_the_way_of_batching_changes_no_token(subject):
 
     assert subject.ids(PROMPTS, batch_size=4) == plain
     assert subject.ids(PROMPTS, strategy="dynamic", max_batch_tokens=41) == plain
+    assert subject.ids(PROMPTS, strategy="continuous", batch_size=2) == plain
+    assert [c.output_token_ids for c in subject.engine.generate()] == plain
+
+
+def test_continuous_batching_begins_a_request_when_another_has_ended(subject):
+    marks = []
+    subject.prepare(PROMPTS, strategy="continuous", batch_size=2)
+    subject.engine.steps()
+    completions = subject.engine.generate(lambda label, tokens: marks.append((label, tokens)))
+
+    assert [label for label, _ in marks] == ["steady_begin", "steady_end"]
+    assert completions[2].service_start_s >= completions[0].last_token_s
+    assert all(c.padding_tokens == 0 for c in completions)
+    assert subject.engine.events()["mean_running_requests"] == pytest.approx(2.0)
+    steps = subject.engine.steps()
+    computed = sum(p * s for p, s in zip(steps.prefill_tokens, steps.steps, strict=True))
+    decoded = sum(d * s for d, s in zip(steps.decode_tokens, steps.steps, strict=True))
+    assert computed == sum(LENGTHS)
+    assert decoded == sum(len(c.output_token_ids) - 1 for c in completions)
+
+
+def test_continuous_batching_ends_at_an_end_token_as_static_batches_do(subject, monkeypatch):
+    plain = subject.serve(PROMPTS, max_output_tokens=8, min_output_tokens=0)
+    stop = plain[0].output_token_ids[2]
+    monkeypatch.setattr(subject.engine, "_eos_token_ids", [stop])
+    monkeypatch.setattr(subject.engine, "_eos_set", frozenset([stop]))
+    ends = {"max_output_tokens": 8, "min_output_tokens": 0}
+    static, continuous = (
+        [(c.output_token_ids, c.finish_reason) for c in subject.serve(PROMPTS, **ends, **asked)]
+        for asked in ({}, {"strategy": "continuous", "batch_size": 2})
+    )
+    assert continuous == static
+    assert continuous[0] == (plain[0].output_token_ids[:3], "stop")
+
+
+@pytest.mark.parametrize(
+    ("asked", "reason"),
+    [
+        ({"max_output_tokens": 8, "min_output_tokens": 4}, "knows no shortest answer"),
+        ({"repetition_penalty": 1.5}, "what RepetitionPenaltyLogitsProcessor does"),
+        ({"no_repeat_ngram_size": 2}, "what NoRepeatNGramLogitsProcessor does"),
+    ],
+)
+def test_what_continuous_batching_would_leave_out_is_unsupported(subject, asked, reason):
+    with pytest.raises(Unsupported, match=reason):
+        subject.prepare(PROMPTS, strategy="continuous", batch_size=2, **asked)
 
 
 def test_pads_are_masked_whatever_their_id(subject, monkeypatch):

@@ -16,7 +16,7 @@ PROMPTS = [PROMPT[:3], PROMPT, PROMPT[:1], PROMPT[4:9]]
 # A pause, two at once, a few more; there are more requests than prompts, so these go round.
 OPEN = Arrivals("poisson", 0.05, 0.4, (0.05, 0.05, 0.2, 0.21, 0.22, 0.23))
 TRAFFIC = {"mode": "poisson", "batch_timeout_s": 0.02}
-STRATEGIES = pytest.mark.parametrize("strategy", ["static", "dynamic"])
+STRATEGIES = pytest.mark.parametrize("strategy", ["static", "dynamic", "continuous"])
 
 
 class Traffic:
@@ -37,6 +37,8 @@ class Traffic:
 
 def serve(backend, arrivals: Arrivals, **asked):
     backend.needs("timed_traffic")
+    if asked.get("strategy") == "continuous":  # elsewhere the engine's own, whatever is asked
+        backend.needs("continuous_strategy")
     traffic = asked.pop("traffic", TRAFFIC)
     effective = backend.prepare(PROMPTS, traffic=traffic, max_output_tokens=6, **asked)
     seen = Traffic(arrivals, len(PROMPTS))

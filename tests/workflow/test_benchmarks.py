@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 import sys
 from importlib import import_module
 
@@ -28,6 +29,15 @@ def benchmark(monkeypatch):
     yield lambda name: import_module(f"benchmarks.{name}")
     for name in [name for name in sys.modules if name.split(".")[0] == "benchmarks"]:
         del sys.modules[name]
+
+
+@pytest.mark.parametrize("name", sorted(p.stem for p in (ROOT / "tests/benchmarks").glob("*.py")))
+def test_a_benchmark_finds_what_it_imports_of_the_project(name):
+    path = ROOT / "tests" / "benchmarks" / f"{name}.py"
+    command = [sys.executable, path, "--help"]  # no engine is imported for that
+    said = subprocess.run(command, capture_output=True, text=True).stderr
+    assert "No module named 'support" not in said
+    assert "No module named 'llm_energy" not in said
 
 
 @pytest.mark.parametrize(

@@ -21,6 +21,8 @@ def refusals(
         own_ranks = pytorch
         if pytorch and any(parameters["quantization"].values()):
             found.append(f"{name} shards no weights of bitsandbytes on PyTorch; use vllm")
+        if pytorch and parameters["batching"]["strategy"] == "continuous":
+            found.append(f"{name} batches nothing continuously on PyTorch; use vllm")
         if problem := heads_problem(config, sharding.num_devices, key_value_too=pytorch):
             found.append(f"{name}: {problem}")
     traffic = parameters.get("traffic_simulation") or {}

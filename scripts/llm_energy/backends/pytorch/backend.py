@@ -29,7 +29,8 @@ from llm_energy.backends.engine_errors import (
 from llm_energy.backends.pytorch import weights
 from llm_energy.backends.pytorch.batches import Batch, StepClock, completions, padded
 from llm_energy.backends.pytorch.compiled import CompiledSteps
-from llm_energy.backends.pytorch.placement import check_spread, leave, placement
+from llm_energy.backends.pytorch.continuous import ContinuousEngine
+from llm_energy.backends.pytorch.placement import check_spread, device_for, leave, placement
 from llm_energy.backends.steps import StepLog
 from llm_energy.core.errors import Unsupported
 from llm_energy.core.libraries import loaded_libraries
@@ -53,6 +54,7 @@ CAPABILITIES = frozenset(
         "no_repeat_ngram_size",
         "static_batches",
         "dynamic_batches",
+        "continuous_strategy",
         "token_times",
         "timed_traffic",
         "steps",
@@ -61,7 +63,7 @@ CAPABILITIES = frozenset(
 
 
 class Backend:
-    """Serve one model through ``model.generate`` in padded batches."""
+    """Serve one model through ``model.generate`` in padded batches, or by continuous batching."""
 
     def __init__(self) -> None:
         import torch
@@ -74,6 +76,7 @@ class Backend:
         self._batches: list[Batch] = []
         self._gpus: list[str] = []
         self._compiled: CompiledSteps | None = None
+        self._continuous: ContinuousEngine | None = None
         self._steps = StepLog()
         self._rule: BatchRule = lambda waiting, now_s: (len(waiting), None)
 
@@ -81,8 +84,8 @@ class Backend:
     def load(self, spec: Spec, model_folder: Path) -> dict[str, Any]:
         """Load the weights, check that they are where and what the spec asks, and report both."""
         engine = spec.engine
-        device = self._device(spec.device)
-        self._check_arithmetic(device, engine["dtype"])
+        self._flow = engine["flow"]
+        device = device_for(self._torch, spec.device, engine["dtype"])
         if engine["flow"] == "compiled" and device == "cpu":
             raise Unsupported("transformers compiles on a GPU only; use the flow eager on this CPU")
         quantization = engine.get("quantization")
@@ -123,12 +126,12 @@ class Backend:
         self._config = self._transformers.GenerationConfig(
             **passed, eos_token_id=self._eos_token_ids or None, pad_token_id=self._pad_token_id
         )
-        self._requests, self._batches = tuple(requests), []
+        self._requests, self._batches, self._continuous = tuple(requests), [], None
         lengths = [len(request.prompt_token_ids) for request in requests]
         output_tokens = arguments["max_new_tokens"]
         batching = workload.parameters["batching"]
         budget = None
-        if batching["strategy"] == "dynamic":
+        if batching["strategy"] == "dynamic" and self._flow != "continuous":
             budget = batching.get("max_batch_tokens") or default_max_batch_tokens(
                 lengths, output_tokens, batching["batch_size"]
             )
@@ -139,6 +142,16 @@ class Backend:
             "eos_token_ids": self._eos_token_ids,
             "pad_token_id": self._pad_token_id,
         }
+        if "continuous" in (batching["strategy"], self._flow):
+            self._continuous = ContinuousEngine(
+                self.model,
+                self._config,
+                self._requests,
+                self._eos_token_ids,
+                workload.batch_size,
+                self._steps,
+            )
+            return effective | {"batching": self._continuous.settings}
         told = {"strategy": batching["strategy"], "max_batch_tokens": budget}
         if workload.arrivals_sha256 is not None:
             return effective | {"batching": told | self._batch_what_arrives(workload, budget)}
@@ -180,11 +193,14 @@ class Backend:
     def generate(self, mark: Mark = no_mark) -> list[Completion]:
         """Serve every batch in turn; all requests arrive at the start, so later ones queue.
 
-        Its batches are static, so there is nothing to ``mark``.
+        Static and dynamic batches give nothing to ``mark``.
         """
         arrival_s = time.monotonic()
         first = self._steps.number(len(self._requests))
         self._torch.manual_seed(self._seed)
+        if self._continuous:
+            with self._torch.inference_mode():
+                return self._continuous.generate(first, arrival_s, mark)
         served = []
         with self._torch.inference_mode():
             for batch in self._batches:
@@ -203,6 +219,9 @@ class Backend:
     def serve(self, queue: Queue) -> list[Completion]:
         """Serve batch after batch of what has arrived; padding it is part of the work here."""
         self._torch.manual_seed(self._seed)
+        if self._continuous:
+            with self._torch.inference_mode():
+                return self._continuous.serve(queue)
         served = []
         with self._torch.inference_mode():
             while arrivals := queue.next_batch(self._rule):
@@ -262,7 +281,9 @@ class Backend:
         return config
 
     def events(self) -> dict[str, Any]:
-        """Return how many graphs were compiled, where decoding is; ``generate`` counts none."""
+        """Return how many graphs were compiled, or of continuous batching what vLLM counts too."""
+        if self._continuous:
+            return self._continuous.events()
         return {"compilations": self._compiled.compilations()} if self._compiled else {}
 
     def steps(self) -> StepTable:
@@ -285,24 +306,12 @@ class Backend:
         """Drop the model and the batches, and give the device's memory back."""
         if self._compiled:
             self._compiled.forget()
-        self._compiled = None
+        self._compiled = self._continuous = None
         self.model = None
         self._requests, self._batches = (), []
         self._gpus = []
         leave(self._torch)
         self._release()
-
-    def _device(self, wanted: str) -> str:
-        present = self._torch.cuda.is_available()
-        if wanted == "cuda" and not present:
-            raise Unsupported("device 'cuda' was asked for and PyTorch finds none on this host")
-        return "cuda" if present and wanted != "cpu" else "cpu"
-
-    def _check_arithmetic(self, device: str, dtype: str) -> None:
-        # Before compute capability 8.0 a GPU only emulates bfloat16, which says nothing about it.
-        native = device == "cpu" or self._torch.cuda.is_bf16_supported(including_emulation=False)
-        if dtype == "bfloat16" and not native:
-            raise Unsupported("this GPU has no bfloat16 arithmetic; use float16 or float32")
 
     def _own_the_generation_config(self) -> None:
         """Keep the model's special tokens and drop every other default that it brings.

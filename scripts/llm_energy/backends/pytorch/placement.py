@@ -13,6 +13,19 @@ from llm_energy.records import Spec
 OPERATION_TIMEOUT_S = 600.0
 
 
+def device_for(torch: Any, wanted: str, dtype: str) -> str:
+    """Return ``cuda`` or ``cpu``; Unsupported where it is not there or lacks the dtype."""
+    present = torch.cuda.is_available()
+    if wanted == "cuda" and not present:
+        raise Unsupported("device 'cuda' was asked for and PyTorch finds none on this host")
+    device = "cuda" if present and wanted != "cpu" else "cpu"
+    # Before compute capability 8.0 a GPU only emulates bfloat16, which says nothing about it.
+    native = device == "cpu" or torch.cuda.is_bf16_supported(including_emulation=False)
+    if dtype == "bfloat16" and not native:
+        raise Unsupported("this GPU has no bfloat16 arithmetic; use float16 or float32")
+    return device
+
+
 def placement(torch: Any, spec: Spec, device: str) -> dict[str, Any]:
     """Return the arguments of ``from_pretrained`` that place the model; raises Unsupported."""
     count = spec.sharding.num_devices

@@ -13,12 +13,13 @@ import importlib.util
 import logging
 import os
 import time
-from collections import Counter, deque
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from llm_energy.backends.base import STEADY_BEGIN, STEADY_END, Arrival, Mark, Queue, no_mark
+from llm_energy.backends.base import Mark, Queue, no_mark
+from llm_energy.backends.continuous import serve_all, serve_queue
 from llm_energy.backends.distributed.ranks import END_S, RankFailure
 from llm_energy.backends.engine_errors import (
     how_it_ended,
@@ -183,83 +184,35 @@ class Backend:
         """Serve all requests; they arrive at the start, and those beyond the batch size queue.
 
         The engine holds as many requests as the largest workload needs, so a smaller batch size is
-        kept here, by handing over the next request when one has ended. A step returns when its
+        kept by handing over the next request when one has ended. A step returns when its
         tokens are on the host, so the last one returns when all work is done. Where vLLM schedules
         asynchronously, the first step of a pass gives nothing yet, each later one gives the tokens
         of the one before, and a request that ends at an end token leaves a step under way.
         """
-        arrival_s = time.monotonic()
-        waiting = deque(range(len(self._prompts)))
-        in_flight, answers, times = 0, [], TokenTimes(self._engine)
-        first = self._steps.log.number(len(waiting))
-        # The batch is full until so many requests are left, if it is full before that.
-        last = self._concurrency + 1
-        begun, ended = False, len(waiting) <= last
-        try:
-            while waiting or in_flight:
-                while waiting and in_flight < self._concurrency:
-                    place = waiting.popleft()
-                    self._add(str(place), place, first + place, times)
-                    in_flight += 1
-                finished = self._step(times)
-                in_flight -= len(finished)
-                answers += finished
-                if ended:
-                    continue
-                if len(waiting) + in_flight <= last:
-                    ended = True
-                    if begun:
-                        mark(STEADY_END, self._output_tokens(answers))
-                elif not begun and in_flight == self._concurrency and self._all_decode():
-                    begun = True
-                    mark(STEADY_BEGIN, self._output_tokens(answers))
-        except Exception:
-            self._engine.abort_request([str(index) for index in range(len(self._prompts))])
-            raise
-        answers.sort(key=lambda output: int(output.request_id))
-        return [
-            self._completion(output, int(output.request_id), arrival_s, times.of(output))
-            for output in answers
-        ]
+        arrival_s, count = time.monotonic(), len(self._prompts)
+        self._times = TokenTimes(self._engine)
+        ended = serve_all(self, count, self._concurrency, self._steps.log.number(count), mark)
+        return [self._completion(output, place, arrival_s) for place, output in enumerate(ended)]
 
     @reporting_out_of_memory
     @_reporting_dead_ranks
     def serve(self, queue: Queue) -> list[Completion]:
         """Hand requests to the engine as they are due, up to a batch size, and sleep between."""
-        times = TokenTimes(self._engine)
-        in_flight: dict[str, Arrival] = {}
-        answers: list[tuple[Arrival, Any]] = []
-        try:
-            while True:
-                for arrival in queue.take(self._concurrency - len(in_flight)):
-                    self._add(str(arrival.number), arrival.prompt, arrival.number, times)
-                    in_flight[str(arrival.number)] = arrival
-                if not in_flight:
-                    if not queue.wait():
-                        break
-                    continue
-                finished = self._step(times)
-                queue.step(ended=len(finished))
-                answers += [(in_flight.pop(output.request_id), output) for output in finished]
-        except Exception:
-            self._engine.abort_request(list(in_flight))
-            raise
-        answers.sort(key=lambda answer: answer[0].number)
-        return [
-            self._completion(output, arrival.prompt, arrival.time_s, times.of(output))
-            for arrival, output in answers
-        ]
+        self._times = TokenTimes(self._engine)
+        served = serve_queue(self, queue, self._concurrency)
+        return [self._completion(output, due.prompt, due.time_s) for due, output in served]
 
-    def _add(self, name: str, place: int, number: int, times: TokenTimes) -> None:
-        """Hand the engine the request at ``place`` under a name and a number of its own."""
-        internal_id = self._engine.add_request(name, self._prompts[place], self._samplings[place])
-        times.add(internal_id, name)
+    def add(self, key: int, place: int, number: int) -> None:
+        """Hand over the request at a place of the workload; its steps are noted under a number."""
+        prompt, sampling = self._prompts[place], self._samplings[place]
+        internal_id = self._engine.add_request(str(key), prompt, sampling)
+        self._times.add(internal_id, str(key))
         self._steps.add(internal_id, number, len(self._requests[place].prompt_token_ids))
 
-    def _step(self, times: TokenTimes) -> list[Any]:
-        """Let the engine do one step, count what it did, and return what it finished."""
+    def step(self) -> dict[int, Any]:
+        """Let the engine do one step, count what it did, and return what it finished by key."""
         finished = [output for output in self._engine.step() if output.finished]
-        times.note()
+        self._times.note()
         self._events["steps"] += 1
         self._events["running"] += len(self._scheduler.running) + len(finished)
         # A preempted request waits to be computed again: more work than was asked for, so it is
@@ -268,7 +221,22 @@ class Backend:
         self._preempted.update(r.request_id for r in waiting if r.num_preemptions)
         for output in finished:
             self._events["cached_prompt_tokens"] += output.num_cached_tokens or 0
-        return finished
+        return {int(output.request_id): output for output in finished}
+
+    def all_decode(self) -> bool:
+        """Return whether each request in flight has its first token."""
+        states = self._engine.output_processor.request_states.values()
+        return not any(state.is_prefilling for state in states)
+
+    def output_tokens(self, ended: Iterable[Any]) -> int:
+        """Return the output tokens of what has ended and of what is in flight."""
+        states = self._engine.output_processor.request_states.values()
+        counted = sum(len(output.outputs[0].token_ids) for output in ended)
+        return counted + sum(state.stats.num_generation_tokens for state in states)
+
+    def abort(self, keys: Iterable[int]) -> None:
+        """Forget the requests in flight."""
+        self._engine.abort_request([str(key) for key in keys])
 
     def events(self) -> dict[str, Any]:
         """Return engine's counts since ``prepare``, and the mean by step since the last call."""
@@ -354,25 +322,12 @@ class Backend:
             effective["top_k"] = -1
         return effective
 
-    def _all_decode(self) -> bool:
-        """Return whether each request in flight has its first token."""
-        states = self._engine.output_processor.request_states.values()
-        return not any(state.is_prefilling for state in states)
-
-    def _output_tokens(self, answers: Sequence[Any]) -> int:
-        """Count the output tokens of this pass so far, of requests in flight and of ended ones."""
-        states = self._engine.output_processor.request_states.values()
-        ended = sum(len(output.outputs[0].token_ids) for output in answers)
-        return ended + sum(state.stats.num_generation_tokens for state in states)
-
     def _check_request(self, request: Request, output_tokens: int) -> None:
         model, config = self._engine.model_config, self._engine.vllm_config
         room = cache_tokens(config)
         check_request(request, output_tokens, model.get_vocab_size(), room, model.max_model_len)
 
-    def _completion(
-        self, output: Any, place: int, arrival_s: float, times_s: tuple[float, ...]
-    ) -> Completion:
+    def _completion(self, output: Any, place: int, arrival_s: float) -> Completion:
         answer, metrics = output.outputs[0], output.metrics
         # The fields that end in _ts are monotonic; metrics.arrival_time is wall clock.
         return Completion(
@@ -385,6 +340,6 @@ class Backend:
             arrival_s=arrival_s,
             first_token_s=metrics.first_token_ts,
             last_token_s=metrics.last_token_ts,
-            token_times_s=times_s,
+            token_times_s=self._times.of(output),
             service_start_s=metrics.scheduled_ts,
         )

@@ -49,7 +49,7 @@ def limits(folder: Path) -> Found:
 
 def lines(found: Found) -> Iterator[str]:
     """Return one line a cell and workload, means over its repeats."""
-    in_order = sorted(found, key=lambda key: (key[0], int(key[1].removeprefix("b"))))
+    in_order = sorted(found, key=lambda key: (key[0], key[1][0], int(key[1][1:])))
     for cell, workload in in_order:
         all_of_it = found[cell, workload]
         times = fmean(one.energy_j / one.floor_j for one in all_of_it)

@@ -18,12 +18,15 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "scripts"))
 
-from llm_energy.core.files import read_json, sha256_file, sha256_json
+from llm_energy.core.files import sha256_file, sha256_json
+from llm_energy.core.serialize import to_dict
 from llm_energy.records import (
     SCHEMA_VERSION,
     ModelManifest,
+    PromptRequest,
     PromptSet,
     Request,
+    read_record,
     write_record,
 )
 
@@ -125,30 +128,42 @@ def save_fp8(model: Any, files: Path) -> None:
 
 
 def write_prompts(request_path: Path, out: Path) -> None:
-    """Write random token ids for what a sweep's prompt request asks for."""
-    request = read_json(request_path)
-    name, workloads = request["model"], request["workloads"]
-    generator = random.Random(0)
-    highest = shape_of(name)["vocab_size"] - SPECIAL_TOKENS
-    most = max(workload["requests"] for workload in workloads.values())
-    lengths = {workload["prompts"]["input_tokens"] for workload in workloads.values()}
-    (length,) = lengths  # one draw serves all workloads
-    drawn = [
-        Request(f"random-{i:04d}", tuple(generator.randrange(highest) for _ in range(length)))
-        for i in range(most)
-    ]
-    requests = {id: tuple(drawn[: workload["requests"]]) for id, workload in workloads.items()}
-    pairs = {w: [[r.id, list(r.prompt_token_ids)] for r in rs] for w, rs in requests.items()}
+    """Write random token ids for what a sweep's prompt request asks for.
+
+    Prompts of one length are drawn once for all workloads.
+    """
+    request = read_record(PromptRequest, request_path)
+    highest = shape_of(request.model)["vocab_size"] - SPECIAL_TOKENS
+    asked = {
+        id: (one.prompts["input_tokens"], one.requests) for id, one in request.workloads.items()
+    }
+    drawn = {
+        length: random_prompts(length, max(n for of, n in asked.values() if of == length), highest)
+        for length in {length for length, _ in asked.values()}
+    }
+    requests = {id: drawn[length][:count] for id, (length, count) in asked.items()}
     write_record(
         out,
         PromptSet(
             schema_version=SCHEMA_VERSION,
-            model=name,
+            model=request.model,
             tokenizer_sha256=sha256_json([]),
-            source={"kind": "random token ids", "seed": 0, "input_tokens": length},
+            source={"kind": "random token ids", "input_tokens": sorted(drawn)},
             requests=requests,
-            sha256={workload: sha256_json(value) for workload, value in pairs.items()},
+            sha256={id: sha256_json([r.identity() for r in rs]) for id, rs in requests.items()},
+            request_sha256=sha256_json(to_dict(request)),
         ),
+    )
+
+
+def random_prompts(length: int, count: int, highest: int) -> tuple[Request, ...]:
+    """Return prompts of so many random ids, seeded with their length."""
+    generator = random.Random(length)
+    return tuple(
+        Request(
+            f"random-{length}-{i:04d}", tuple(generator.randrange(highest) for _ in range(length))
+        )
+        for i in range(count)
     )
 
 

@@ -68,6 +68,8 @@ def measure_one(
         _python("tests/gpu/model.py", "model", model, manifest.parent)
     if not prompts.exists():
         _python("tests/gpu/model.py", "prompts", prompts.with_suffix(".request.json"), prompts)
+    arrivals = folder / "arrivals.json"
+    timed = ("--arrivals", arrivals) if arrivals.exists() else ()
     out.parent.mkdir(parents=True, exist_ok=True)
     _python(
         "scripts/measure.py",
@@ -75,6 +77,7 @@ def measure_one(
         *("--manifest", manifest),
         *("--prompts", prompts),
         *("--plan", folder / "plan.json"),
+        *timed,
         *("--out", out),
         environment=environment,
     )

@@ -10,6 +10,7 @@ from typing import NamedTuple
 import pytest
 from support.project import ROOT
 
+from llm_energy.analysis.audit import audit
 from llm_energy.analysis.compare.families import compare
 from llm_energy.analysis.compare.pairs import pairs_of
 from llm_energy.analysis.compare.series import collect
@@ -17,7 +18,7 @@ from llm_energy.analysis.normalise import normalise
 from llm_energy.analysis.validate import validate
 from llm_energy.core.files import read_json, write_json
 from llm_energy.core.serialize import from_dict
-from llm_energy.records import Interval, Measurement, Plan, read_record
+from llm_energy.records import Interval, Measurement, Plan, PromptSet, read_record
 
 FAULTS = ROOT / "tests" / "recorded" / "h100-faults.tar.gz"
 ARCHIVES = ROOT / "docs" / "measurements"
@@ -43,6 +44,8 @@ SWEEPS = {
     "h100-llama-3.1-8b-quantised": Sweep("h100-quantised", "pytorch", 4, set(), 0.5, 12),
     "h100-llama-3.1-8b-vllm": Sweep("h100-vllm", "vllm", 12, {"H14", "E22"}, 0.65, 27),
     "h200-llama-3.1-8b-vllm": Sweep("h200-vllm", "vllm", 15, {"H14", "E22", "M03"}, 0.65, 56),
+    "h200-llama-3.1-8b-precisions": Sweep("h200-precisions", "vllm", 24, {"E22", "M03"}, 0.65, 102),
+    "h200-llama-3.1-8b-load": Sweep("h200-load", "vllm", 3, {"E22", "M03", "E35"}, 0.65, 0),
 }
 SENSORS = ARCHIVES / "h100-sensors.json"
 TWO_GPUS = ROOT / "tests" / "recorded" / "h200-two-boards.tar.gz"
@@ -108,7 +111,7 @@ def test_another_gpu_than_the_engines_is_found_in_a_real_record(faults):
 @pytest.fixture(scope="module", params=SWEEPS)
 def archived(tmp_path_factory, request) -> tuple[Sweep, Path]:
     """Return what is known of an archived sweep, and where it is unpacked."""
-    archive = ARCHIVES / f"{request.param}.tar.gz"
+    (archive,) = ARCHIVES.glob(f"{request.param}.tar.*")
     return SWEEPS[request.param], unpacked(archive, tmp_path_factory.mktemp("sweep"))
 
 
@@ -186,6 +189,55 @@ def test_the_gpu_was_asked_for_what_it_can_do(archived, monkeypatch):
         assert one.fault is None
         assert one.energy_j > 4 * one.floor_j
         assert max(one.mbu, one.mfu) < sweep.most
+
+
+def test_joules_beside_the_raw_readings_of_a_real_gpu_are_refused(tmp_path, monkeypatch):
+    monkeypatch.chdir(unpacked(ARCHIVES / "h200-llama-3.1-8b-load.tar.xz", tmp_path))
+    (path,) = Path("results").glob("*/*/measurements/*/r01.json")
+    record = read_json(path)
+    record["windows"][0]["interval"]["energy"][0]["energy_j"] *= 0.99
+    write_json(path, record)
+    found = audit("h200-load", "vllm", Path("results/h200-load/plan.json")).windows
+    assert "A16" in {flag.id for window in found for flag in window.flags}
+
+
+@pytest.mark.parametrize(
+    "config", sorted((ROOT / "tests" / "gpu").glob("*.yaml")), ids=lambda p: p.stem
+)
+def test_each_sweep_for_a_gpu_can_be_planned_and_has_its_prompts(config, tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(str(ROOT / "tests" / "gpu"))
+    import model
+    import offline
+
+    (tmp_path / "envs").symlink_to(ROOT / "envs")
+    monkeypatch.setattr(offline, "ROOT", tmp_path)
+    offline.plan(config)
+    requests = sorted(tmp_path.glob("results/*/prompts/*.request.json"))
+    assert requests
+    for path in requests:
+        model.write_prompts(path, path.with_name("made.json"))
+        asked = read_json(path)["workloads"]
+        made = read_record(PromptSet, path.with_name("made.json")).requests
+        assert {key: len(of) for key, of in made.items()} == {
+            key: one["requests"] for key, one in asked.items()
+        }
+        lengths = {(key, len(one.prompt_token_ids)) for key, of in made.items() for one in of}
+        assert lengths == {(key, one["prompts"]["input_tokens"]) for key, one in asked.items()}
+
+
+@pytest.mark.parametrize("timed", [True, False])
+def test_a_host_that_fetches_nothing_is_told_when_requests_arrive(timed, tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(str(ROOT / "tests" / "gpu"))
+    import offline
+
+    monkeypatch.chdir(tmp_path)
+    started = []
+    monkeypatch.setattr(offline, "_python", lambda *words, environment=None: started.append(words))
+    if timed:
+        (tmp_path / "arrivals.json").touch()
+    offline.measure_one(tmp_path, "m", Path("r01.json"), tmp_path / "out" / "r01.json")
+    assert ("--arrivals" in started[-1]) is timed
+    assert tmp_path / "out" / "r01.json" in started[-1]
 
 
 @pytest.mark.parametrize("way", ["tensor_parallel", "device_map", "data_parallel"])

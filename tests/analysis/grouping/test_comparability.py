@@ -65,10 +65,11 @@ def test_a_changed_measurement_differs_in_its_condition_alone(name):
     assert differing("precision", found(), found(**CHANGED[name])) == [name]
 
 
-def test_another_flow_is_another_engine():
+def test_another_flow_is_compared_as_another_entry_alone():
     used = builders.measurement().effective
     flows = [found(effective=used | {"flow": flow}) for flow in ("eager", "compiled")]
-    assert differing("precision", *flows) == ["engine"]
+    assert differing("precision", *flows) == ["flow"]
+    assert differing("backend", *flows) == []
 
 
 def test_entries_of_one_engine_differ_in_their_arguments_and_may_be_compared():

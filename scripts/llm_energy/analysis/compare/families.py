@@ -217,7 +217,7 @@ def _notes(pair: Pair) -> Iterable[str]:
     if any(row.simulated for row in pair.reference.rows.values()):
         yield "simulated: no joule was ever drawn"
     if pair.contrast == "backend":
-        yield from _arguments(pair)
+        yield from _entries(pair)
     for series in (pair.reference, pair.other):
         used = [k for k in pair.logs if series.rows[k].verdict == "degraded"]
         if used:
@@ -233,11 +233,13 @@ def _notes(pair: Pair) -> Iterable[str]:
         yield f"blocks of {len(gpus)} different sets of GPUs"
 
 
-def _arguments(pair: Pair) -> Iterable[str]:
-    """Name the arguments in which two entries of the config differ."""
+def _entries(pair: Pair) -> Iterable[str]:
+    """Name in what two entries of the config differ beside the engine's own ways."""
     first, second = (
-        next(iter(side.conditions.values()), {}).get("arguments", "none")
-        for side in (pair.reference, pair.other)
+        next(iter(side.conditions.values()), {}) for side in (pair.reference, pair.other)
     )
-    if first != second:
-        yield in_words(Difference("arguments", first, second))
+    for name in ("arguments", "flow", "batching"):
+        before, after = first.get(name, "none"), second.get(name, "none")
+        of_one_engine = name != "flow" or "none" not in (before, after)
+        if before != after and of_one_engine:
+            yield in_words(Difference(name, before, after))

@@ -38,7 +38,6 @@ BLOCK_REUSE = "kv_cache_config.enable_block_reuse"  # of TensorRT-LLM: its cache
 CONFIGURATION = (
     "attn_implementation",
     "attention_backend",
-    "flow",
     "enforce_eager",
     "compilation_mode",
     "cudagraph_mode",
@@ -174,6 +173,9 @@ FIELDS: dict[str, Field] = {
         "configuration of the engine",
         lambda w: _configuration(w.measurement.effective),
         _varies("precision", "batch_size", "model", "backend", "choice", "sweep"),
+    ),
+    "flow": Field(
+        "flow", lambda w: w.measurement.effective.get("flow", "none"), _varies("backend", "sweep")
     ),
     "arguments": Field(
         "arguments of the engine that the entry sets",
@@ -375,7 +377,6 @@ def _protocol(protocol: Protocol) -> str:
 def _engine(backend: str, used: dict[str, Any]) -> str:
     parts = [f"{backend} {used.get('engine_version') or UNRECORDED}"]
     parts += [f"torch {used['torch_version']}"] if used.get("torch_version") else []
-    parts += [f"flow {used['flow']}"] if used.get("flow") else []
     return ", ".join(parts)
 
 

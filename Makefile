@@ -14,7 +14,7 @@ TEST_TOOLS = latex chromium slurm
 .DELETE_ON_ERROR:
 .SECONDARY:
 .PHONY: help demo paper audit verify export doctor report envs test lint format bench locks pictures clean tools test-envs test-tools \
-        test-units test-engines
+        test-workflows test-engines test-sweeps test-units
 
 DEV = .venvs/dev/bin
 UV = .venvs/uv/bin/uv
@@ -78,17 +78,30 @@ envs: .venvs/uv/.installed ## build the environments of the workflow and of BACK
 # An engine of vLLM that is closed takes down the process groups of another in its process.
 ALONE = tests/engines/test_sharding.py tests/engines/test_timed_traffic.py
 
-# What needs an engine's packages runs inside that engine's environment, and what doesn't beside it, at
-# a lower priority. Whole sweeps come alone: beside other work, a pass that is held up makes a window
-# invalid. Workflows are collected first: theirs are the longest files, which should not end the run.
+# What needs an engine's packages runs inside that engine's environment. Whatever measures takes turns on
+# a host, so whole sweeps and simulated ones come one after the other, and beside each what leaves the
+# other processor to it; what measures nothing has a lower priority.
 test: ## run the tests (PYTEST='-k name' chooses some of those without an engine)
 	@$(MAKE) --no-print-directory $(TWO) envs test-envs test-tools
-	@$(MAKE) --no-print-directory --output-sync=target $(TWO) test-units test-engines
-	$(DEV)/python -m pytest -q -m engine tests/workflow
+	@$(MAKE) --no-print-directory --output-sync=target $(TWO) test-workflows test-engines
+	@$(MAKE) --no-print-directory --output-sync=target $(TWO) test-sweeps test-units
+
+# Of pytest's exit statuses 5 says that none was chosen.
+CHOSEN = -m 'not engine' $(PYTEST)
+NONE_CHOSEN = $(if $(PYTEST),|| [ $$? -eq 5 ])
+
+# The files that take longest come first.
+LONGEST = $(wildcard tests/workflow/test_s*.py)
+test-workflows:
+	$(DEV)/python -m pytest -q -n 3 --dist loadfile --no-loadscope-reorder $(CHOSEN) \
+	  $(LONGEST) $(filter-out $(LONGEST),$(wildcard tests/workflow/test_*.py)) $(NONE_CHOSEN)
 
 test-units:
-	nice -n 5 $(DEV)/python -m pytest -q -n 3 --dist loadfile --no-loadscope-reorder \
-	  --ignore tests/engines -m 'not engine' $(PYTEST) tests/workflow tests
+	nice $(DEV)/python -m pytest -q -n 2 --dist loadfile --ignore tests/engines --ignore tests/workflow \
+	  $(CHOSEN) $(NONE_CHOSEN)
+
+test-sweeps:
+	$(DEV)/python -m pytest -q -m engine tests/workflow
 
 test-engines:
 	@for stamp in $$($(STAMPS) $(BACKENDS)); do \

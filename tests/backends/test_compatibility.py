@@ -465,11 +465,14 @@ def test_prefix_caching_is_off_on_every_engine_that_has_it():
 # limitations that the guide names, as they stand now
 
 
-def test_energy_of_one_request_is_known_on_no_backend():
+def test_energy_of_one_request_is_attributed_where_the_engine_tells_its_steps():
+    (row,) = (row for row in all_rows() if row.get("feature") == "energy of one request")
     for backend in BACKENDS:
-        entry = cell_of(backend, "energy of one request")
-        assert entry["status"] == "unsupported"
-        assert "energy_per_request_j" in entry["remedy"]
+        for entry in row[backend]:
+            told = backend == "pytorch" or entry.get("flow") == "in_process"
+            assert entry["status"] == ("mapped" if told else "unsupported")
+            assert ("Attributed" in entry["note"]) == told
+            assert ("energy_per_request_j" in entry.get("remedy", "")) != told
 
 
 def test_static_batching_is_what_pytorch_does_and_dynamic_lessens_it():

@@ -382,9 +382,10 @@ def test_larger_batches_take_longer_and_less_energy_a_token() -> None:
     assert list(per_token_j) == sorted(per_token_j, reverse=True)
 
 
-def test_continuous_batching_marks_where_the_batch_is_full() -> None:
+@pytest.mark.parametrize("strategy", ["continuous", "dynamic"])
+def test_continuous_batching_marks_where_the_batch_is_full(strategy: str) -> None:
     host = SimulatedHost()
-    engine, _ = engine_on(host, simulated_workload("b4", 12, 16, "dynamic"))
+    engine, _ = engine_on(host, simulated_workload("b4", 12, 16, strategy))
     marks = []
     completions = engine.generate(lambda label, tokens: marks.append((label, host.clock(), tokens)))
     (begin, begin_s, _), (end, end_s, _) = marks

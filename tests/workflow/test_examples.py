@@ -33,6 +33,7 @@ def test_it_says_first_what_it_is_for_and_how_to_run_it(name: str) -> None:
     assert f"# snakemake --cores 1 --configfile config/examples/{name}.yaml" in top
     assert len(" ".join(top).split()) > 15
     assert example(name)["name"] == name
+    assert f"| [{name}](examples/{name}.yaml) |" in (ROOT / "config/README.md").read_text("utf-8")
 
 
 @pytest.mark.parametrize("name", DRY)

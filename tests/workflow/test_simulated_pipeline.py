@@ -72,6 +72,9 @@ def test_every_table_says_first_that_it_is_simulated(swept) -> None:
     with open(tables / "energy.csv", newline="") as stream:
         assert {row["simulated"] for row in csv.DictReader(stream)} == {"True"}
     assert "SIMULATED" in swept.output
+    times = re.findall(r"^\[\d/2\] .*: ok in (.*)$", swept.output, re.MULTILINE)
+    assert len(times) == 2
+    assert all(one.endswith(" (simulated)") for one in times)
 
 
 def test_every_record_says_that_it_is_simulated_and_is_valid(swept) -> None:

@@ -41,11 +41,17 @@ class Progress:
         clear = "\r\x1b[2K" if self._live else ""
         self._write(f"{clear}{self._title}: {text}\n")
 
-    def finish(self, outcome: str, duration_s: float, left_s: float | None) -> None:
-        """Close the line with the outcome, the time taken and an estimate of the time left."""
+    def finish(
+        self, outcome: str, duration_s: float, left_s: float | None, clock: str = ""
+    ) -> None:
+        """Close the line with the outcome, the time taken and an estimate of the time left.
+
+        ``clock`` names the kind of time where it is not that of the person who waits.
+        """
         left = "" if not left_s else f", about {readable_duration(left_s)} left"
         clear = "\r\x1b[2K" if self._live else ""
-        self._write(f"{clear}{self._title}: {outcome} in {readable_duration(duration_s)}{left}\n")
+        took = f"{readable_duration(duration_s)}{f' ({clock})' if clock else ''}"
+        self._write(f"{clear}{self._title}: {outcome} in {took}{left}\n")
 
     def _write(self, text: str) -> None:
         self._stream.write(text)

@@ -100,7 +100,17 @@ def test_a_differing_condition_is_named_and_no_ratio_given():
     one = next(c for c in of(said(change=lower), "precision") if c.other.precision == "int4")
     assert (one.outcome, one.ratio, one.n) == ("not_comparable", None, 0)
     assert [d.field for d in one.differs] == ["power_limit_w"]
-    assert "power limit of the GPUs (W): not recorded and 300" in one.verdict
+    told = "bfloat16 and int4 are not comparable: power limit of the GPUs (W): not recorded and 300"
+    assert one.verdict == told
+
+
+def test_batch_sizes_of_unlike_prompts_say_how_to_make_them_alike():
+    longer = rows_changed(lambda row: row.batch_size == 8, conditions={"prompt_lengths": "61"})
+    one = of(said(change=longer), "batch_size")[0]
+    assert one.verdict == (
+        "batch size 1 and batch size 8 are not comparable: prompt tokens a request: not recorded "
+        "and 61. Give their workloads the same requests, or synthetic prompts"
+    )
 
 
 def test_a_block_that_ran_on_another_host_is_left_out_and_said_so():

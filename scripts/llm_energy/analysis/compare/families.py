@@ -34,10 +34,15 @@ TITLES = {
     "backend": "between backends",
     "choice": "against the chosen one",
 }
-REMEDY = (
+TOGETHER = (
     "Raise protocol.repeats: the added blocks measure both cells in one session. A cell that is "
     "added later takes an anchor, one of the earlier cells, that is measured again beside it"
 )
+REMEDIES = {
+    "session": TOGETHER,
+    "block": TOGETHER,
+    "prompt_lengths": "Give their workloads the same requests, or synthetic prompts",
+}
 
 
 def compare(pairs: Iterable[Pair]) -> tuple[list[Comparison], list[Family]]:
@@ -181,9 +186,9 @@ def verdict(found: Comparison, verb: str, unit: str, compared: int) -> str:
     reference, other = (_name_of(side, found.contrast) for side in (found.reference, found.other))
     if found.outcome == "not_comparable":
         told = "; ".join(map(in_words, found.differs))
-        if any(one.field in ("session", "block") for one in found.differs):
-            told += f". {REMEDY}"
-        return f"{other} and {reference} are not comparable: {told}"
+        remedies = (REMEDIES.get(one.field) for one in found.differs)
+        told = ". ".join([told, *dict.fromkeys(filter(None, remedies))])
+        return f"{reference} and {other} are not comparable: {told}"
     if found.outcome == "too_few_pairs":
         lacking = "their repeats do not scatter at all" if found.n > 1 else "an interval takes two"
         return f"{other} and {reference} share {found.n} usable blocks, and {lacking}"

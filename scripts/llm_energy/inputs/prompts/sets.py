@@ -62,7 +62,7 @@ def of_user(settings: dict[str, Any], count: int, base: Path) -> tuple[list[Prom
     if len(prompts) < count:
         raise LlmEnergyError(
             f"{path}: has {len(prompts)} prompts, the workload asks {count} requests; "
-            f"add prompts or lower requests to {len(prompts)}"
+            f"add prompts or lower requests to at most {len(prompts)}"
         )
     return prompts, path
 

@@ -99,7 +99,7 @@ class SimulatedEngine:
         """Decide what every request will be answered with; the same in every pass."""
         low, high = (workload.parameters[f"{m}_output_tokens"] for m in ("min", "max"))
         seed = workload.parameters.get("random_seed", 0)
-        self._continuous = workload.parameters["batching"]["strategy"] == "dynamic"
+        self._continuous = workload.parameters["batching"]["strategy"] != "static"
         self._batch_size = workload.batch_size
         self._traffic = workload.parameters.get("traffic_simulation") or {}
         self._requests = tuple(requests)

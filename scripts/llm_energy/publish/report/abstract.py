@@ -178,7 +178,8 @@ def _doubts(row: AggregateRow) -> list[str]:
         told.append("The interval shows how the estimate scatters, not how wrong the model is.")
     absolute = absolute_quantity(statistic)
     if absolute != ABSENT and not absolute.startswith(NOISY):
-        told.append(f"Beyond this GPU, with the sensors' own error: {absolute} J.")
+        cell = f"{row.precision} at {row.workload}"
+        told.append(f"Beyond this GPU, with the sensors' own error: {absolute} J for {cell}.")
     if row.degraded:
         told.append(
             f"A warning is on {row.degraded} of its {counted(row.n, 'repeat')} (see below). "

@@ -246,6 +246,8 @@ def _scope(entry: dict[str, Any]) -> Iterator[str]:
         yield {"cuda": "CUDA only", "cpu": "CPU only"}[entry["device"]]
     if "flow" in entry:
         yield f"flow {entry['flow']}"
+    if "batches" in entry:
+        yield f"{entry['batches']} batching"
 
 
 def _note(about: dict[str, Any], entry: dict[str, Any], citations: dict[str, Any]) -> str:

@@ -457,6 +457,36 @@ def test_a_value_that_the_matrix_does_not_list_is_refused(path, value):
     assert "allowed" in refusal.message
 
 
+@pytest.mark.parametrize(
+    ("flow", "strategy", "refused"),
+    [
+        ("continuous", "static", True),
+        (None, "continuous", True),
+        (None, "static", False),
+        (None, "dynamic", False),
+    ],
+)
+@pytest.mark.parametrize(
+    ("path", "value"),
+    [("repetition_penalty", 1.1), ("no_repeat_ngram_size", 3), ("min_p", 0.1)],
+)
+def test_what_continuous_batching_would_not_obey_is_said_before_anything_is_loaded(
+    flow, strategy, refused, path, value
+):
+    decoder = {f"decoder__{path}": value, "decoder__do_sample": True}
+    made = run("pytorch", flow=flow, batching__strategy=strategy, **decoder)
+    assert [one.parameter for one in made.conflicts] == ([f"decoder.{path}"] if refused else [])
+    assert (path in made.generate) != refused
+    for one in made.conflicts:
+        assert "continuous batching). Use batching.strategy static or dynamic" in one.message
+
+
+def test_a_hint_that_is_no_argument_is_not_said_to_be_passed():
+    made = run("pytorch", flow="continuous", batching__batch_size=4)
+    (told,) = (one.message for one in made.notes if one.parameter == "batching.batch_size")
+    assert told.startswith("batching.batch_size 4 is a hint for PyTorch. The most requests")
+
+
 def test_prefix_caching_is_off_on_every_engine_that_has_it():
     assert run("vllm").load["enable_prefix_caching"] is False
     assert run("tensorrt").load["kv_cache_config.enable_block_reuse"] is False

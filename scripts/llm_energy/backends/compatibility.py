@@ -206,11 +206,15 @@ class _Work:
             or ("until" in entry and self.version >= Version(entry["until"]))
             or ("device" in entry and self.device not in ("auto", entry["device"]))
             or ("flow" in entry and self.flow != entry["flow"])
+            or ("batches" in entry and not self._batches_continuously())
             or (
                 "computes_in" in entry
                 and self.parameters["fp_precision"] not in entry["computes_in"]
             )
         )
+
+    def _batches_continuously(self) -> bool:
+        return "continuous" in (self.flow, self.parameters["batching"]["strategy"])
 
     def translate_row(self, row: dict[str, Any]) -> None:
         """Put one parameter into native arguments, with its notes."""
@@ -252,6 +256,8 @@ class _Work:
             where += f" on {self.device}"
         if any("flow" in other for other in row[self.backend]):
             where += f", flow {self.flow}"
+        if "batches" in entry:
+            where += ", continuous batching"
         if any("computes_in" in other for other in row[self.backend]):
             where += f" computing in {self.parameters['fp_precision']}"
         text = f"{_name(row, value)} is not supported by {about['name']} ({where})"
@@ -278,7 +284,8 @@ class _Work:
         if status == "mapped" and any(item != value for item in native.values()):
             text = f"{path} {_show(value)} becomes {passed} for {engine}"
         elif status == "hint":
-            text = f"{path} {_show(value)} is a hint for {engine}, passed as {passed}"
+            text = f"{path} {_show(value)} is a hint for {engine}"
+            text += f", passed as {passed}" if passed else ""
         elif status == "implicit" and value is not None:
             text = f"{path} {_show(value)} is not passed to {engine}"
         else:

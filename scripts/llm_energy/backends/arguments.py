@@ -17,6 +17,7 @@ from typing import Any
 DECIDED_BY = {
     "attention_mask": "prompts",
     "batch_size": "parameters.batching.batch_size",
+    "cache_implementation": "backends[].flow",
     "data_parallel_size": "parameters.sharding",
     "device": "device",
     "device_map": "parameters.sharding",
@@ -46,6 +47,14 @@ DECIDED_BY = {
     "top_p": "parameters.decoder.top_p",
     "torch_dtype": "precisions",
     "tp_plan": "parameters.sharding",
+}
+
+# What an engine takes and no entry may set yet, and why.
+NOT_MEASURED = {
+    "speculative_config": (
+        "speculative decoding is not measured, since drafted and accepted tokens are not counted "
+        "apart; remove it"
+    ),
 }
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from llm_energy.backends.arguments import ARGUMENTS, DECIDED_BY, arguments_of
+from llm_energy.backends.arguments import ARGUMENTS, DECIDED_BY, NOT_MEASURED, arguments_of
 from llm_energy.plan.config.messages import Problem, did_you_mean, found
 
 
@@ -22,9 +22,11 @@ def argument_problems(backends: list[dict[str, Any]]) -> Iterator[Problem]:
 
 
 def _unknown(name: str, engine: str) -> str:
-    """Say who decides an argument that an engine's entry may not set."""
+    """Say who decides an argument that an engine's entry may not set, or why none may."""
     if name in DECIDED_BY:
         return f"found an argument that '{DECIDED_BY[name]}' decides; remove it and set that key"
+    if name in NOT_MEASURED:
+        return f"found an argument that no entry may set: {NOT_MEASURED[name]}"
     names = list(arguments_of(engine))
     allowed = ", ".join(names) or f"none, '{engine}' has no argument that an entry may set"
     owners = [other for other, known in ARGUMENTS.items() if name in known]

@@ -135,6 +135,7 @@ def test_who_is_waited_for_is_said_at_once_and_again(monkeypatch):
 
     with locks.exclusive_host(NAME, say) as waited:
         assert 0.2 <= waited < 30
+    assert said[0].endswith(f"where process {process.pid} measures")
     assert all(f"where process {process.pid} measures" in text for text in said)
     process.join()
 

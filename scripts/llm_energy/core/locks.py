@@ -47,8 +47,9 @@ def exclusive_host(
         while not _bind(lock, name):
             if time.monotonic() - said_s >= SAY_PERIOD_S:
                 said_s = time.monotonic()
-                waited = readable_duration(said_s - begin)
-                say(f"waiting for the host, where {_holder(name)} measures, for {waited} so far")
+                waited_s = round(said_s - begin)
+                since = f", for {readable_duration(waited_s)} so far" if waited_s else ""
+                say(f"waiting for the host, where {_holder(name)} measures{since}")
             _wait_for_the_end(name, said_s + SAY_PERIOD_S - time.monotonic())
         lock.listen(socket.SOMAXCONN)
         yield time.monotonic() - begin

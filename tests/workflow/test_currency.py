@@ -251,6 +251,9 @@ def test_what_would_be_measured_anew_is_said_before(tmp_path, changed, count):
     freeze.write_plan(before, tmp_path)
     for repeat in before.plan.repeats()[:3]:
         spec = read_json(tmp_path / repeat.spec)
+        spec["notes"] = [
+            {"parameter": "x", "status": "hint", "message": "as older versions said it"}
+        ]
         write_json(tmp_path / repeat.measurement, {"spec": spec, "effective": {}})
     after = {"precisions": ["float32", "int8"], "protocol": {"repeats": 2}} | changed
     found = freeze.pending(make(tmp_path, **after), {}, tmp_path)

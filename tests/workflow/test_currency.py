@@ -64,6 +64,8 @@ def waiting_run(project: Project, config: str):
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
             start_new_session=True,
+            # Under nohup SIGHUP is ignored, and that would be passed on.
+            preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_DFL),
         )
         try:
             wait_for(lambda: child_of(project))

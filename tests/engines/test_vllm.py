@@ -141,6 +141,19 @@ def unloaded():
     engine.close()
 
 
+def test_an_fp8_cache_that_this_cpu_lacks_is_unsupported_with_the_reason(
+    unloaded, tiny_folder, monkeypatch
+):
+    import torch
+
+    if torch.cuda.is_available():
+        pytest.skip("the vLLM of a GPU runs on no CPU")
+    for name in ("_is_amx_tile_supported", "_is_avx512_supported"):
+        monkeypatch.setattr(torch.cpu, name, lambda: False)
+    with pytest.raises(Unsupported, match="FP8 KV cache on CPU requires x86 with AVX-512 or AMX"):
+        unloaded.load(spec("cpu", kv_cache_dtype="fp8"), tiny_folder)
+
+
 @pytest.mark.parametrize(("batch_size", "most"), [(1, 1), (3, 3), (4, 4), (64, 4)])
 def test_at_most_a_batch_size_of_requests_runs(small, monkeypatch, batch_size, most):
     core = small._engine.engine_core.engine_core

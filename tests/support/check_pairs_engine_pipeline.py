@@ -94,7 +94,7 @@ ENGINE = {
             reported(arguments={"block_size": 32}),
         ),
     ],
-    "E40": [
+    "E38": [
         (
             reported(server_started_by="somebody else", server_host="this host"),
             "warning",

@@ -281,11 +281,11 @@ FAULTS: dict[str, tuple[Fault, ...]] = {
     "E28": (
         Fault(
             suits=both(STEADY, arriving("poisson", rate_per_s=4.0)),
-            setting=on_engine(pace=12.0),
+            setting=on_engine(pace=24.0),
         ),
         Fault(
             suits=both(CONTINUOUS, arriving("gamma", rate_per_s=4.0, burstiness=0.5)),
-            setting=on_engine(pace=12.0),
+            setting=on_engine(pace=24.0),
         ),
     ),
     "E29": (
@@ -313,7 +313,7 @@ FAULTS: dict[str, tuple[Fault, ...]] = {
             setting=reporting(arguments={"block_size": 32}),
         ),
     ),
-    "E40": (
+    "E38": (
         Fault(setting=reporting(server_started_by="somebody else", server_host="this host")),
         Fault(setting=reporting(server_started_by="this job", serves_the_models_folder=False)),
     ),

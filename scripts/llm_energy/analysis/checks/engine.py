@@ -311,7 +311,7 @@ def argument_ignored(case: WindowEvidence) -> Finding | None:
 
 
 @check(
-    "E40",
+    "E38",
     "window",
     "warning",
     "server that the job did not start, or that has a model of its own",

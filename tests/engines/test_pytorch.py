@@ -15,6 +15,8 @@ from llm_energy.backends import base
 from llm_energy.backends.arguments import ARGUMENTS
 from llm_energy.backends.pytorch import backend, batches, weights
 from llm_energy.backends.pytorch import compiled as pytorch_compiled
+from llm_energy.backends.pytorch.continuous import ContinuousEngine
+from llm_energy.backends.steps import StepLog
 from llm_energy.core.errors import OutOfMemory, Unsupported
 from llm_energy.records import SCHEMA_VERSION, MeterSettings, Protocol, Spec
 
@@ -130,8 +132,11 @@ def test_continuous_batching_ends_at_an_end_token_as_static_batches_do(subject, 
     ],
 )
 def test_what_continuous_batching_would_leave_out_is_unsupported(subject, asked, reason):
+    subject.prepare(PROMPTS, **asked)  # in static batches, since plans refuse it
+    engine = subject.engine
+    ends = engine._eos_token_ids
     with pytest.raises(Unsupported, match=reason):
-        subject.prepare(PROMPTS, strategy="continuous", batch_size=2, **asked)
+        ContinuousEngine(engine.model, engine._config, engine._requests, ends, 2, StepLog())
 
 
 def test_pads_are_masked_whatever_their_id(subject, monkeypatch):

@@ -24,7 +24,7 @@ def main(argv: list[str] | None = None) -> int:
         "--verdicts", type=Path, nargs="*", default=[], help="the verdicts: the checks' titles"
     )
     parser.add_argument("--comparisons", type=Path, help="what the compare stage found")
-    parser.add_argument("--load", type=Path, help="what the load stage found")
+    parser.add_argument("--load", type=Path, help="what the load_curve stage found")
     parser.add_argument("--jobs", type=int, default=1, help="processes that make tables")
     parser.add_argument("--out-dir", type=Path, required=True, help="the folder of the tables")
     arguments = parser.parse_args(argv)

@@ -30,6 +30,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from datetime import datetime, timedelta
 from pathlib import Path
 from statistics import fmean
 
@@ -87,10 +88,14 @@ def generate(count: int) -> int:
             data = copy.deepcopy(templates[backend])
             data["spec"] |= {"cell": cell, "precision": precision, "repeat": repeat}
             data["spec_sha256"] = sha256_json(data["spec"])
-            _shift(data, 1000.0 * (place * REPEATS + repeat))
+            # No two have the same joules and durations, or the audit takes them for copies.
+            number = place * REPEATS + repeat
+            _shift(data, 1000.0 * number, 1 + 1e-7 * number)
+            utc = datetime.fromisoformat(data["clock"]["utc"]) + timedelta(seconds=1000.0 * number)
+            data["clock"]["utc"] = utc.isoformat()
             for window in data["windows"]:
                 part = window["interval"]["energy"][0]
-                part["energy_j"] *= 1 + 0.01 * ((place * 7 + repeat * 3) % 5)
+                part["energy_j"] *= 1 + 0.01 * ((place * 7 + repeat * 3) % 5) + 1e-7 * number
                 window["interval"]["trace"][0]["energy_j"] = part["energy_j"]
             _write(FOLDER / "specs" / cell / f"r{repeat:02d}.json", data["spec"])
             name = FOLDER / backend / "measurements" / cell / f"r{repeat:02d}.json"
@@ -98,15 +103,15 @@ def generate(count: int) -> int:
     return size // count
 
 
-def _shift(value: object, by_s: float) -> None:
-    """Move all times on the monotonic clock, so that no two measurements overlap."""
+def _shift(value: object, by_s: float, stretch: float) -> None:
+    """Move and stretch all times on the monotonic clock, so that no two measurements overlap."""
     for key, inner in value.items() if isinstance(value, dict) else enumerate(value):
         if key in ("start_s", "end_s", "monotonic_s"):
-            value[key] = inner + by_s
+            value[key] = inner * stretch + by_s
         elif key in ("arrival_s", "first_token_s", "last_token_s"):
-            value[key] = [moment + by_s for moment in inner]
+            value[key] = [moment * stretch + by_s for moment in inner]
         elif isinstance(inner, (dict, list)):
-            _shift(inner, by_s)
+            _shift(inner, by_s, stretch)
 
 
 def _write(path: Path, value: object) -> int:
@@ -134,7 +139,7 @@ def rounds() -> Iterator[list[tuple[str, list[object]]]]:
     ]
     yield [
         ("compare", [*both, *plan, "--out", FOLDER / "comparisons.json"]),
-        ("load", [*both, "--out", FOLDER / "load.json"]),
+        ("load_curve", [*both, "--out", FOLDER / "load.json"]),
         ("sameness", [*plan, *out_dir]),
     ]
     given = ["--comparisons", FOLDER / "comparisons.json", "--load", FOLDER / "load.json"]

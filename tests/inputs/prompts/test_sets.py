@@ -150,6 +150,7 @@ def test_a_line_is_only_split_at_its_end(tmp_path: Path) -> None:
         ("p.jsonl", '{"prompt": "one", "n": 1}\n', "line 1: no column 'text', found prompt, n"),
         ("p.csv", "prompt,n\none,1\n", "no column 'text', found prompt, n"),
         ("p.csv", 'text\n"one\n', "not valid CSV"),
+        ("p.csv", '"text\none\n', "not valid CSV"),
         ("p.jsonl", '{"text":"a","id":"x"}\n{"text":"b","id":"x"}\n', "id 'x' is used twice"),
         ("p.txt", b"one\ntw\xff\n", "line 2: not UTF-8"),
     ],

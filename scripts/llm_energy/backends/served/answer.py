@@ -84,11 +84,12 @@ class Answer:
                 self.times_s += [now_s] * len(ids or ())
                 self._prompt = choice.get("prompt_token_ids") or self._prompt
                 self._reason = choice.get("finish_reason") or self._reason
-            self._usage = chunk.get("usage") or self._usage
+            if usage := chunk.get("usage"):
+                self._usage = usage | {"cached": _cached(usage)}
             self._last_s = now_s
             if not self.says_done:
                 self._ended = bool(self._reason and self._usage)
-        except (ValueError, TypeError, KeyError, AttributeError) as error:
+        except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
             raise ServerFailure(
                 f"{self._name}: the server sent what is no event of a completion: {event[:80]!r} "
                 f"({type(error).__name__}: {error})"
@@ -120,13 +121,12 @@ class Answer:
             raise self._fault(
                 f"the server counts {counted} prompt and output tokens, {source} {found}"
             )
-        cached = (usage.get("prompt_tokens_details") or {}).get("cached_tokens") or 0
         times_s = tuple(self.times_s) if self.gives_ids else self._spread(output)
         return Completion(
             request_id=self.request.id,
             prompt_tokens=found[0],
             padding_tokens=0,
-            cached_prompt_tokens=cached,
+            cached_prompt_tokens=usage.get("cached", 0),
             output_token_ids=tuple(self.ids),
             finish_reason=self._reason,
             arrival_s=self.arrival_s,
@@ -160,6 +160,14 @@ class Answer:
         return ServerFailure(f"{self._name}: {what}")
 
 
+def _cached(usage: dict[str, Any]) -> int:
+    """Return how many of the prompt's tokens a usage block says that a cache held."""
+    cached = (usage.get("prompt_tokens_details") or {}).get("cached_tokens") or 0
+    if type(cached) is not int or cached < 0:
+        raise ValueError(f"cached_tokens is {cached!r}, allowed a whole number")
+    return cached
+
+
 def _message(error: Any) -> str:
     return str(error.get("message", error) if isinstance(error, dict) else error)[:500]
 
@@ -172,6 +180,6 @@ def refusal(status: int, text: str) -> str:
     """
     try:
         text = _message(json.loads(text)["error"])
-    except (ValueError, TypeError, KeyError):
+    except (ValueError, TypeError, KeyError, RecursionError):
         text = text.strip()[:500]
     return f"the server answered {status}: {text}"

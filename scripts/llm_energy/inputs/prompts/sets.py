@@ -156,9 +156,9 @@ def _jsonl_rows(path: Path, text: str, text_column: str) -> list[Row]:
 def _csv_rows(path: Path, text: str, text_column: str) -> list[Row]:
     csv.field_size_limit(max(csv.field_size_limit(), len(text)))
     reader = csv.DictReader(io.StringIO(text, newline=""), strict=True)
-    if reader.fieldnames and text_column not in reader.fieldnames:
-        raise _no_column(str(path), text_column, reader.fieldnames)
     try:
+        if reader.fieldnames and text_column not in reader.fieldnames:
+            raise _no_column(str(path), text_column, reader.fieldnames)
         return [(reader.line_num, row.get("id"), row[text_column]) for row in reader]
     except csv.Error as error:
         raise LlmEnergyError(f"{path}: line {reader.line_num}: not valid CSV ({error})") from None

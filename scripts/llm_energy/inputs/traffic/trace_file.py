@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import math
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -74,16 +75,18 @@ def _rows(path: Path, reader: csv.DictReader) -> Iterator[TraceRow]:
         texts = [cells[name] or "" for name in layout.columns]
         try:
             time_s, prompt, output = layout.seconds(texts[0]), int(texts[1]), int(texts[2])
+            if not math.isfinite(time_s):
+                raise ValueError(texts[0])
         except (ValueError, OverflowError):
             raise LlmEnergyError(
-                f"{where}: found {', '.join(map(repr, texts))}, allowed a time and two whole "
+                f"{where}: found {', '.join(map(repr, texts)):.80}, allowed a time and two whole "
                 f"numbers of tokens in {', '.join(layout.columns)}"
             ) from None
         if max(prompt, output) > MOST_TOKENS:
             raise LlmEnergyError(
                 f"{where}: found {texts!s:.80}, allowed at most {MOST_TOKENS} tokens"
             )
-        if not last_s <= time_s < float("inf"):
+        if time_s < last_s:
             raise LlmEnergyError(
                 f"{where}: found the time {texts[0]!r} after a later one, allowed times that do "
                 "not go backwards; sort the file"

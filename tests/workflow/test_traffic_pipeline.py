@@ -124,5 +124,5 @@ def test_the_tables_have_joules_over_load(swept, backend) -> None:
     [fit] = [row for row in rows_of(swept, "load-fit") if row["backend"] == backend]
     assert fit["windows"] == "3"
     if not fit["reason"]:
-        low, high = (float(fit[f"loaded_power_w_{end}"]) for end in ("low", "high"))
-        assert low <= float(fit["loaded_power_w_value"]) <= high
+        assert float(fit["loaded_power_w_value"]) > 0
+        assert not any(name.endswith(("_low", "_high")) for name in fit)

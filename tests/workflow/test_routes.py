@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from support import fake_conda
+from support.host_faults import is_measured
 from support.project import ROOT, Project, tiny_sweep
 from support.slurm_project import ClusterProject, jobs, running_cluster
 
@@ -71,7 +72,7 @@ def routes(tmp_path_factory):
 
 def test_every_route_gives_the_same_table_of_the_same_work(routes):
     hashes = ("weights_sha256", "tokenizer_sha256", "prompts_sha256", "arrivals_sha256")
-    keys = ("backend", "model", "precision", "workload", "n", "energy_status", "components")
+    keys = ("backend", "model", "precision", "workload", "outcome")
     seen = {}
     for route, project in routes.items():
         rows = table(project)
@@ -85,7 +86,8 @@ def test_every_route_gives_the_same_table_of_the_same_work(routes):
         }
     assert seen["venvs"] == seen["conda"] == seen["slurm"]
     assert set(seen["venvs"]["work"]) == set(BACKENDS)
-    assert {row["n"] for row in seen["venvs"]["rows"]} == {"1"}
+    measured = [r for p in routes.values() for r in table(p) if is_measured(p, r)]
+    assert len({(row["energy_status"], row["components"]) for row in measured}) == 1
 
 
 def test_conda_and_venvs_hold_the_same_packages_by_the_word_of_the_running_process(routes):

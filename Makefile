@@ -159,7 +159,8 @@ clean: ## remove the environments and caches; results/ is never touched
 	find scripts tests -name __pycache__ -prune -exec rm -rf {} +
 
 tools: .venvs/dev/.installed
-test-envs: .venvs/dev/.installed .venvs/pytest/.installed .venvs/executors/.installed .venvs/openai/.installed
+test-envs: .venvs/dev/.installed .venvs/pytest/.installed .venvs/executors/.installed .venvs/openai/.installed \
+           .venvs/publishing/.installed
 test-tools:
 	@$(PYTHON) tests/support/system_tools.py $(TEST_TOOLS)
 

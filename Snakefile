@@ -24,6 +24,11 @@ if not (workflow.overwrite_configfiles or "measured" in config):
     configfile: "config/config.yaml"
 
 
+# So it does in a workflow that uses this one as a module and hands on its own config as it is.
+if workflow.overwrite_configfiles and config is workflow.modifier_stack[0].globals["config"]:
+    config = workflow.config_settings.overwrite_config
+
+
 include: "workflow/rules/common.smk"
 
 
@@ -75,22 +80,17 @@ rule all:
 # On a cluster only these are submitted. All else takes seconds, and nodes may not reach the hub that
 # `models` fetches from: it runs beside Snakemake.
 SUBMITTED = ("measure", "quantise")
-workflow.localrules(*(rule.name for rule in workflow.rules if rule.name not in SUBMITTED))
+OWN = {rule.name for rule in workflow.modifier.rules}
+workflow.localrules(*OWN.difference(SUBMITTED))
 
 
 onstart:
-    check_executor()
-    say_steps()
-    if not MEASURED:
-        or_exit(begin)
+    start()
 
 
-# What was found is told last of all, after Snakemake's own last lines.
-# Of a sweep that is measured, scripts/paper.py tells it: only that knows where it was called from.
 onsuccess:
-    if not MEASURED:
-        atexit.register(print, closing.closing_message(PLAN.sweep, PLAN.backends))
+    tell_found()
 
 
 onerror:
-    atexit.register(print, after_failure())
+    tell_failure()

@@ -215,12 +215,14 @@ def test_a_pinned_version_comes_from_the_lock() -> None:
 
 
 def test_the_command_that_installs_names_the_build_only_where_it_must(
-    monkeypatch: pytest.MonkeyPatch,
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setattr(registry, "variant", lambda: "cpu")
     assert registry.install_command("vllm") == "make envs BACKENDS=vllm"
     assert registry.install_command("vllm", "cpu") == "make envs BACKENDS=vllm"
     assert registry.install_command("vllm", "cuda") == "make envs BACKENDS=vllm VARIANT=cuda"
+    monkeypatch.chdir(tmp_path)
+    assert registry.install_command("vllm") == f"make -C {ROOT} envs BACKENDS=vllm"
 
 
 # What make builds

@@ -13,6 +13,7 @@ import sys
 import tempfile
 import threading
 from pathlib import Path
+from unittest import mock
 
 import yaml
 
@@ -69,7 +70,7 @@ class Project:
     """Run Snakemake on a copy of the project; the environments are shared with the original."""
 
     def __init__(self, folder: Path) -> None:
-        self.folder = folder
+        self.folder = self.root = folder
         folder.mkdir(parents=True, exist_ok=True)
         for part in PARTS:
             source = ROOT / part
@@ -131,6 +132,43 @@ class Project:
         folder = self.folder / "local-models" / name
         subprocess.run([python, builder, folder, architecture], check=True, capture_output=True)
         return str(folder)
+
+
+class Deployed(Project):
+    """A folder that snakedeploy makes for a user; its module is the project in a git repository.
+
+    Git is told that the address of the repository is a folder beside it.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        beside = folder.parent / "git"
+        source = Project(beside / "llm-energy")
+        git = ["git", "-C", source.folder, "-c", "user.name=a", "-c", "user.email=a@b.c"]
+        (source.folder / ".venvs").unlink()
+        for command in (["init", "--quiet", "-b", "main"], ["add", "."], ["commit", "-qm", "all"]):
+            subprocess.run([*git, *command], check=True)
+        self.folder = folder
+        self.environment = {
+            "GIT_CONFIG_COUNT": "1",
+            "GIT_CONFIG_KEY_0": f"url.file://{beside}/.insteadOf",
+            "GIT_CONFIG_VALUE_0": "https://github.com/lab/",
+            "XDG_CACHE_HOME": str(folder.parent / "cache"),
+        }
+        tool = ROOT / ".venvs" / "publishing" / "bin" / "snakedeploy"
+        address = ("https://github.com/lab/llm-energy", folder, "--branch", "main")
+        environment = os.environ | self.environment
+        subprocess.run([tool, "deploy-workflow", *address], env=environment, check=True)
+
+    def snakemake(self, *arguments: str, **options) -> subprocess.CompletedProcess:
+        """Run Snakemake as a project does."""
+        with mock.patch.dict(os.environ, self.environment):
+            return super().snakemake(*arguments, **options)
+
+    def build_environments(self, command: str) -> None:
+        """Stand in for the command that a run says, which builds environments beside the module."""
+        [folder] = re.findall(r"make -C (\S+/llm-energy-source/[0-9a-f]{40}) envs", command)
+        self.root = Path(folder)
+        (self.root / ".venvs").symlink_to(ROOT / ".venvs")
 
 
 def example(name: str) -> dict:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import json
 import re
+import subprocess
 
 import architecture
 import pytest
@@ -12,6 +13,7 @@ import yaml
 from support.project import ROOT
 
 import docs
+from llm_energy.environments import registry
 
 
 def test_the_pages_say_what_code_and_data_say(capsys):
@@ -45,6 +47,22 @@ def test_pages_that_say_something_else_or_are_missing_are_named_and_made_anew(co
 
 def test_the_readme_counts_the_checks():
     assert f"\n{len(docs.CATALOGUE)} named checks " in (ROOT / "README.md").read_text("utf-8")
+
+
+def test_the_catalogue_of_workflows_finds_what_it_lists():
+    """Its page on adding workflows says what; snakedeploy reads the same places."""
+    listed = yaml.safe_load((ROOT / ".snakemake-workflow-catalog.yml").read_text("utf-8"))["usage"]
+    assert set(listed) == {"mandatory-flags", "software-stack-deployment", "report"}
+    assert set(listed["mandatory-flags"]) == {"desc", "flags"}
+    assert set(listed["software-stack-deployment"]) == {"conda", "apptainer", "apptainer+conda"}
+    assert (ROOT / "workflow" / "Snakefile").is_file()
+    assert (ROOT / "config" / "README.md").is_file()
+
+
+def test_the_citation_is_valid():
+    tool = registry.interpreter(ROOT, "publishing").with_name("cffconvert")
+    done = subprocess.run([tool, "--validate"], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
 
 
 def test_zenodo_is_told_what_the_citation_says():

@@ -12,7 +12,7 @@ from pathlib import Path
 import pandas
 import pytest
 from support import simulated_runs
-from support.project import ROOT, Project, example
+from support.project import ROOT, Deployed, Project, example
 from support.shares import assert_shared_out
 
 from llm_energy.core.errors import ConfigError
@@ -53,14 +53,32 @@ def planned(tmp_path: Path, **changes) -> plan.Planning:
 # the workflow
 
 
+@pytest.mark.parametrize(
+    ("renamed", "use"),
+    [("", "use rule * from energy as my_*"), ('prefix: "a"', "use rule * from energy")],
+)
+def test_a_module_keeps_the_names_of_its_rules_and_files(tmp_path, renamed, use) -> None:
+    (tmp_path / "Snakefile").write_text(
+        f'module energy:\n    snakefile: "{ROOT}/Snakefile"\n    config: config\n    {renamed}\n'
+        f"\n{use}\n"
+    )
+    config = ROOT / "config" / "examples" / "simulated.yaml"
+    command = [sys.executable, "-m", "snakemake", "--configfile", config, "-n"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 1
+    assert "error: module energy: its rules and files keep their names; leave" in done.stderr
+
+
 @pytest.fixture(scope="module")
 def swept(tmp_path_factory):
-    """Run a small sweep once; tests only look at it."""
-    project = Project(tmp_path_factory.mktemp("project") / "copy")
+    """Run a small sweep once, where the project is the module of another; tests only look at it."""
+    project = Deployed(tmp_path_factory.mktemp("project") / "user")
     small = sweep(precisions=["bfloat16"], protocol={"repeats": 2})
-    project.output = project.snakemake(
-        "--configfile", project.write_config("simulated", small)
-    ).stdout
+    arguments = ("--configfile", project.write_config("simulated", small))
+    refused = project.snakemake(*arguments, check=False)
+    assert refused.returncode == 1
+    project.build_environments(refused.stdout)
+    project.output = project.snakemake(*arguments).stdout
     return project
 
 
@@ -181,7 +199,8 @@ def files_of(project: Project) -> dict[Path, tuple[bytes, int] | None]:
 
 def verified(project: Project) -> None:
     """Verify the sweep as a user does."""
-    command = [sys.executable, "scripts/lineage.py", "results/simulated", "--verify"]
+    script = project.root / "scripts" / "lineage.py"
+    command = [sys.executable, script, "results/simulated", "--verify"]
     subprocess.run(command, cwd=project.folder, check=True)
 
 

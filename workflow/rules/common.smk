@@ -6,11 +6,43 @@ OUTPUT PLAN, PLANNING, and the functions that rules use for inputs, parameters a
 
 import atexit
 import json
+import os
 import re
 import sys
+import tempfile
+from functools import cache
 from pathlib import Path
 
-SCRIPTS = f"{workflow.basedir}/scripts"
+# A workflow may use this one as a module: its own folder is then not this project's.
+IS_MODULE = not workflow.modifier.is_main_snakefile()
+
+
+def project_folder():
+    """Return the project's folder, cloned below `.snakemake` where Snakemake reads it from git.
+
+    Snakemake fetches rule files one by one; the stages need the whole commit, and its name.
+    """
+    rules_folder = workflow.current_basedir
+    if isinstance(rules_folder, os.PathLike):
+        return Path(rules_folder).parents[1]
+    import git
+
+    hosted = getattr(rules_folder, "hosted_repo", None)
+    source = hosted.repo if hosted else git.Repo(rules_folder.repo_path)
+    commit = source.commit(rules_folder.ref).hexsha
+    folder = Path(".snakemake", "llm-energy-source", commit).absolute()
+    if not folder.exists():
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=folder.parent) as place:
+            clone = source.clone(f"{place}/clone", no_checkout=True)
+            clone.git.checkout(commit)
+            clone.close()
+            os.rename(f"{place}/clone", folder)
+    return folder
+
+
+ROOT = project_folder()
+SCRIPTS = f"{ROOT}/scripts"
 sys.path.insert(0, SCRIPTS)
 
 from llm_energy.publish.provenance import archive
@@ -34,7 +66,6 @@ from llm_energy.records.registry.precisions import CHECKPOINTS
 # `make envs` builds.
 PROVIDERS = sorted(str(method) for method in workflow.deployment_settings.deployment_method)
 PROVIDED = bool(PROVIDERS)
-ROOT = Path(workflow.basedir)
 # The sweep whose measurements are there already: nothing is planned, prepared or measured.
 MEASURED = config.get("measured")
 
@@ -53,11 +84,19 @@ def or_exit(function, *arguments):
 
 
 def check_folder():
-    """Check that the project lies where Snakemake can name its files."""
-    if set("{}") & set(workflow.basedir):
+    """Check that the project lies where Snakemake can name its files, which keep their names."""
+    if set("{}") & set(SCRIPTS):
         raise LlmEnergyError(
-            f"{workflow.basedir}: the path of the project has a brace, which is a wildcard to "
+            f"{ROOT}: the path of the project has a brace, which is a wildcard to "
             "Snakemake; move or rename the folder"
+        )
+    if IS_MODULE and (
+        workflow.modifier.modify_rulename("all") != "all"
+        or workflow.modifier.path_modifier.replace_prefix("results", None) != "results"
+    ):
+        raise LlmEnergyError(
+            f"module {__name__}: its rules and files keep their names; leave out `prefix:` and "
+            f"`as`: use rule * from {__name__}"
         )
 
 
@@ -66,12 +105,21 @@ def planned_sweep():
     if MEASURED:
         return None, None, read_plan(MEASURED)
     tools.require(PROVIDERS)
-    sweep = load_sweep(config, workflow.configfiles)
+    sweep = load_sweep(config, workflow.overwrite_configfiles or workflow.configfiles)
     require_folder(Path(paths.sweep_folder(sweep.name)))
     sweep = plan.with_device(sweep, None if workflow.is_main_process else Path())
     engine = plan.installed_engine(ROOT, sweep.device, PROVIDED)
     made = plan.make_plan(sweep, engine)
     return sweep, made, made.plan
+
+
+def require_stages():
+    """Check that the environment is there in which all stages but measuring run."""
+    if not PROVIDED and not registry.interpreter(ROOT, "workflow").exists():
+        raise LlmEnergyError(
+            f"{ROOT / '.venvs'}: no environments; build them with `{registry.make_envs()}`, or let "
+            "conda do it: --sdm conda"
+        )
 
 
 def check_executor():
@@ -92,7 +140,7 @@ def interpreter(environment):
 
 def environment_file(environment):
     """Return the conda environment's file."""
-    return f"{workflow.basedir}/envs/{environment}.yaml"
+    return f"{ROOT}/envs/{environment}.yaml"
 
 
 def image(environment):
@@ -187,6 +235,36 @@ def quantised_manifest(wildcards):
     return str(paths.quantised_manifest(PLAN.folder, wildcards.model, reads)) if reads else []
 
 
+def start(log=None):
+    """Do what comes before the first job."""
+    check_executor()
+    say_steps()
+    if not MEASURED:
+        or_exit(begin)
+
+
+def tell_found(log=None):
+    """Tell what was found last of all, after Snakemake's own last lines.
+
+    Of a sweep that is measured, scripts/paper.py tells it: only that knows where it was called from.
+    """
+    if not MEASURED:
+        atexit.register(print, closing.closing_message(PLAN.sweep, PLAN.backends))
+
+
+def tell_failure(log=None):
+    """Make what can be made after a failure, and tell it last of all."""
+    atexit.register(print, after_failure())
+
+
+@cache
+def take_hooks():
+    """Have Snakemake call this module's hooks too, which it leaves out, before the main workflow's."""
+    for name, hook in {"onstart": start, "onsuccess": tell_found, "onerror": tell_failure}.items():
+        own = workflow.globals.get(name, bool)
+        getattr(workflow, name)(lambda log, hook=hook, own=own: (hook(log), own()))
+
+
 def begin():
     """Write the plan where there is room, and put right what a clock that was ahead would spoil."""
     require_room(PLAN.folder)
@@ -206,8 +284,11 @@ def due(wildcards):
     if workflow.is_main_process and settings and not workflow.dryrun:
         if settings.lock and (line := or_exit(locks.hold_sweep, PLAN.sweep)):
             print(line, file=sys.stderr)
+        or_exit(require_stages)
         if settings.no_hooks:  # no `onstart` comes
             or_exit(begin)
+        elif IS_MODULE:
+            take_hooks()
     if PENDING.needed:
         workflow.dag.forcerules.add(workflow.get_rule("plan"))
     return []

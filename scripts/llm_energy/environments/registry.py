@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import os
 import re
+import shlex
 import shutil
 import sys
 from collections.abc import Collection, Iterable
@@ -17,6 +18,7 @@ from pathlib import Path
 from llm_energy.core.errors import LlmEnergyError
 from llm_energy.core.files import sha256_file
 from llm_energy.environments import tools
+from llm_energy.records.files.paths import ROOT
 from llm_energy.records.registry.engines import REGISTRY, SIMULATED, is_simulated
 
 NVIDIA_DRIVER = Path("/proc/driver/nvidia/version")
@@ -139,6 +141,11 @@ def require_images(images: Collection[str], names: Iterable[str]) -> None:
         )
 
 
+def make_envs() -> str:
+    """Return the command that builds environments, which works in any folder."""
+    return "make envs" if Path.cwd() == ROOT else f"make -C {shlex.quote(str(ROOT))} envs"
+
+
 def install_command(backend: str, wanted: str | None = None) -> str:
     """Return the command that builds a backend's environment.
 
@@ -147,7 +154,7 @@ def install_command(backend: str, wanted: str | None = None) -> str:
     >>> install_command("vllm")
     'make envs BACKENDS=vllm'
     """
-    command = f"make envs BACKENDS={backend}"
+    command = f"{make_envs()} BACKENDS={backend}"
     if wanted not in (None, variant()):
         command += f" VARIANT={wanted}"
     return "; ".join([command, *tools.missing(["make"])])

@@ -8,7 +8,7 @@ from support.project import ROOT, Project, example, tiny_sweep
 from llm_energy.environments.registry import is_installed
 
 EXAMPLES = {path.stem: path for path in (ROOT / "config" / "examples").glob("*.yaml")}
-DRY = ("ai-energy-score", "eager-and-compiled", "kv-cache", "saturation")
+DRY = ("ai-energy-score", "eager-and-compiled", "kv-cache", "saturation", "speculative")
 ON_A_TINY_MODEL = ("batch-sizes", "tensor-parallel")
 ELSEWHERE = {
     "traffic": "test_traffic_pipeline.py",
@@ -71,6 +71,8 @@ def test_it_runs_to_the_end_on_a_tiny_model(name: str, project) -> None:
         sweep["parameters"]["sharding"]["num_devices"] = 2
         sweep["backends"] = sweep["backends"][:1]
     project.snakemake("--configfile", project.write_config(name, sweep))
-    for backend in sweep["backends"]:
+    for backend in (
+        entry if isinstance(entry, str) else entry["id"] for entry in sweep["backends"]
+    ):
         rows = project.read(f"results/{name}/{backend}/aggregate.json")["rows"]
         assert {(row["workload"], row["outcome"]) for row in rows} == {(w, "ok") for w in workloads}

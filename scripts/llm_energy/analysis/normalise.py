@@ -189,6 +189,7 @@ def _of_window(
         "output_tokens": done.output_tokens,
         "output_tokens_per_s": done.output_tokens / duration_s,
         "requests_per_s": done.requests / duration_s,
+        "accepted_draft_share": _accepted_draft_share(window.events),
         "ttft_s": mean(latency["ttft"]),
         "service_ttft_s": mean(latency["service_ttft"]),
         "queueing_s": mean(latency["queueing"]),
@@ -374,3 +375,9 @@ def _co2e_g(energy_j: float | None, intensity: dict | None) -> float | None:
     if energy_j is None or g_per_kwh is None:
         return None
     return kilowatt_hours_from_joules(energy_j) * g_per_kwh
+
+
+def _accepted_draft_share(events: dict[str, Any]) -> float | None:
+    """Return which share of the tokens drafted by speculative decoding the model accepted."""
+    drafted = events.get("drafted_tokens")
+    return events["accepted_tokens"] / drafted if drafted else None

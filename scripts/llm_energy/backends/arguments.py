@@ -10,7 +10,7 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 # Whose value decides an argument, by the key of the config; an entry may not decide it again.
@@ -49,20 +49,13 @@ DECIDED_BY = {
     "tp_plan": "parameters.sharding",
 }
 
-# What an engine takes and no entry may set yet, and why.
-NOT_MEASURED = {
-    "speculative_config": (
-        "speculative decoding is not measured, since drafted and accepted tokens are not counted "
-        "apart; remove it"
-    ),
-}
-
 
 @dataclass(frozen=True)
 class Argument:
     """One argument: its ``type``, its limits or choices, and where the loaded engine keeps it.
 
-    ``kept`` is a path of attributes of what the engine calls its configuration.
+    ``kept`` is a path of attributes of what the engine calls its configuration. A ``mapping`` has
+    exactly these ``keys``, whose own ``kept`` are attributes of what it is kept as.
     """
 
     type: str
@@ -70,6 +63,7 @@ class Argument:
     least: float | None = None
     most: float | None = None
     choices: tuple[str, ...] = ()
+    keys: Mapping[str, Argument] = field(default_factory=dict)
 
     @property
     def allowed(self) -> str:
@@ -80,6 +74,9 @@ class Argument:
         """
         if self.choices:
             return ", ".join(self.choices)
+        if self.keys:
+            each = (f"{name} ({key.allowed})" for name, key in self.keys.items())
+            return f"a mapping of {', '.join(each)}"
         words = {"boolean": "true or false", "integer": "an integer", "number": "a number"}
         limits = [
             f"{sign} {limit:g}"
@@ -92,6 +89,9 @@ class Argument:
         """Return whether a value is one that the argument takes."""
         if self.choices:
             return isinstance(value, str) and value in self.choices
+        if self.keys:
+            same = isinstance(value, Mapping) and value.keys() == self.keys.keys()
+            return same and all(key.takes(value[name]) for name, key in self.keys.items())
         if self.type == "boolean" or isinstance(value, bool):
             return self.type == "boolean" and isinstance(value, bool)
         kinds = (int,) if self.type == "integer" else (int, float)
@@ -101,6 +101,13 @@ class Argument:
             and (self.least is None or value >= self.least)
             and (self.most is None or value <= self.most)
         )
+
+    def read(self, config: Any) -> Any:
+        """Read it back from an engine's configuration; None where there is nothing of the kind."""
+        found = functools.reduce(getattr, self.kept.split("."), config)
+        if found is None or not self.keys:
+            return found
+        return {name: key.read(found) for name, key in self.keys.items()}
 
 
 MOST = 2**53  # beyond it JSON's numbers are no longer exact
@@ -133,6 +140,17 @@ ARGUMENTS: dict[str, dict[str, Argument]] = {
         "scheduling_policy": Argument(
             "string", "scheduler_config.policy", choices=("fcfs", "priority")
         ),
+        # Drafts by looking the last tokens up in what came before them, which loads nothing.
+        "speculative_config": Argument(
+            "mapping",
+            "speculative_config",
+            keys={
+                "method": Argument("string", "method", choices=("ngram",)),
+                "num_speculative_tokens": Argument("integer", "num_speculative_tokens", 1, 64),
+                "prompt_lookup_min": Argument("integer", "prompt_lookup_min", 1, 64),
+                "prompt_lookup_max": Argument("integer", "prompt_lookup_max", 1, 64),
+            },
+        ),
     },
 }
 
@@ -144,7 +162,4 @@ def arguments_of(engine: str) -> Mapping[str, Argument]:
 
 def effective_arguments(engine: str, config: Any) -> dict[str, Any]:
     """Read every argument that may be set back from the configuration of a loaded engine."""
-    return {
-        name: functools.reduce(getattr, argument.kept.split("."), config)
-        for name, argument in arguments_of(engine).items()
-    }
+    return {name: argument.read(config) for name, argument in arguments_of(engine).items()}

@@ -107,7 +107,8 @@ class Metrics:
     ``agreement_with_float32`` is the mean share of an output up to the first token that differs
     from what the same model and backend give in float32; null with sampling. ``model_notes`` are
     those of the model's manifest. ``checkpoint`` says which checkpoint, quantised before, was read,
-    and what it says of its quantisation. ``conditions`` is a key of the table's conditions.
+    and what it says of its quantisation. ``accepted_draft_share`` is of the tokens that speculative
+    decoding drafted. ``conditions`` is a key of the table's conditions.
 
     ``floor_energy_per_output_token_j`` is the least that memory and arithmetic take,
     ``roofline_energy_per_output_token_j`` that of hardware at its power limit which nothing else
@@ -184,6 +185,7 @@ class Metrics:
     checkpoint: str | None = None
     conditions: str | None = None
     requests_per_s: float | None = None
+    accepted_draft_share: float | None = None
     traffic: str | None = None
     requested_rate_per_s: float | None = None
     arrival_rate_per_s: float | None = None

@@ -140,7 +140,8 @@ class Backend:
         # It would update Prometheus counters at each step and log every ten seconds.
         self._engine.logger_manager = None
         self._scheduler = self._engine.engine_core.engine_core.scheduler
-        self._steps = ScheduledSteps(self._scheduler)
+        drafting = self._engine.vllm_config.speculative_config is not None
+        self._steps = ScheduledSteps(self._scheduler, drafting)
         ranks = self._engine.apply_model(describe_rank)
         effective = describe_engine(self._engine.vllm_config, ranks)
         check_precision(effective, engine["dtype"], spec.asked_precision)
@@ -167,6 +168,7 @@ class Backend:
         self._concurrency = min(workload.batch_size, config.scheduler_config.max_num_seqs)
         self._requests, self._preempted = tuple(requests), set()
         self._events, self._looked = Counter(), Counter()
+        self._steps.drafts = dict.fromkeys(self._steps.drafts, 0)
         self._prompts = self._engine.renderer.render_cmpl(
             [TokensPrompt(prompt_token_ids=list(r.prompt_token_ids)) for r in requests]
         )
@@ -248,10 +250,11 @@ class Backend:
             "preempted_requests": len(self._preempted),
             "cached_prompt_tokens": counted["cached_prompt_tokens"],
             "mean_running_requests": running / steps if steps else None,
+            **self._steps.drafts,
         }
 
-    def steps(self) -> StepTable:
-        """Return the steps since the last call."""
+    def steps(self) -> StepTable | None:
+        """Return the steps since the last call; None with speculative decoding."""
         return self._steps.take()
 
     @reporting_out_of_memory

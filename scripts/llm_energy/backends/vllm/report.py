@@ -48,6 +48,7 @@ def describe_engine(config: Any, ranks: Sequence[dict[str, Any]]) -> dict[str, A
         "kv_cache_tokens": cache_tokens(config),
         "tensor_parallel_size": config.parallel_config.tensor_parallel_size,
         "seed": config.model_config.seed,
+        "speculative_method": getattr(config.speculative_config, "method", None),
         "arguments": effective_arguments("vllm", config),
         "enforce_eager": config.model_config.enforce_eager,
         "compilation_mode": config.compilation_config.mode.name,

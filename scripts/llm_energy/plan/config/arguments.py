@@ -5,8 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from llm_energy.backends.arguments import ARGUMENTS, DECIDED_BY, NOT_MEASURED, arguments_of
+from llm_energy.backends.arguments import ARGUMENTS, DECIDED_BY, arguments_of
 from llm_energy.plan.config.messages import Problem, did_you_mean, found
+
+DRAFTED = "speculative_config"
+BEHIND_A_SERVER = (
+    "found speculative decoding with the flow server, allowed in process alone, where its drafts "
+    "are counted; remove flow"
+)
 
 
 def argument_problems(backends: list[dict[str, Any]]) -> Iterator[Problem]:
@@ -19,14 +25,16 @@ def argument_problems(backends: list[dict[str, Any]]) -> Iterator[Problem]:
                 yield at, _unknown(str(name), engine)
             elif not known[name].takes(value):
                 yield at, f"found {found(value)}, allowed {known[name].allowed}"
+            elif name == DRAFTED and value["prompt_lookup_min"] > value["prompt_lookup_max"]:
+                yield at, "found a prompt_lookup_min above prompt_lookup_max, allowed one up to it"
+            elif name == DRAFTED and backend.get("flow") == "server":
+                yield at, BEHIND_A_SERVER
 
 
 def _unknown(name: str, engine: str) -> str:
-    """Say who decides an argument that an engine's entry may not set, or why none may."""
+    """Say who decides an argument that an engine's entry may not set, or whose it is."""
     if name in DECIDED_BY:
         return f"found an argument that '{DECIDED_BY[name]}' decides; remove it and set that key"
-    if name in NOT_MEASURED:
-        return f"found an argument that no entry may set: {NOT_MEASURED[name]}"
     names = list(arguments_of(engine))
     allowed = ", ".join(names) or f"none, '{engine}' has no argument that an entry may set"
     owners = [other for other, known in ARGUMENTS.items() if name in known]

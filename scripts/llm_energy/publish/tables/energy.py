@@ -31,6 +31,7 @@ from llm_energy.publish.tables.writers.table import (
 )
 from llm_energy.records import AggregateRow
 from llm_energy.records.registry.metrics import (
+    ACCEPTED_DRAFTS,
     FACILITY,
     GROSS,
     NET,
@@ -70,6 +71,7 @@ MEASURES = (
     Measure("service_ttft", SERVICE_TTFT, mean_only, brief="TTFT (s)", optional=True),
     Measure("ttft", TTFT, mean_only),
     Measure("queueing", "queueing_s", mean_only, optional=True),
+    Measure("accepted_drafts", ACCEPTED_DRAFTS, mean_only, optional=True),
 )
 STATUS = Column("status", None, brief="Energy")
 EXPLANATION = (

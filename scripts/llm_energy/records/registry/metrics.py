@@ -19,6 +19,7 @@ PER_REQUEST = "energy_per_request_j"
 PER_BYTE = "energy_per_utf8_byte_j"
 SPEED = "output_tokens_per_s"
 QUALITY, GPU_MEMORY, WEIGHTS = "perplexity", "gpu_memory_gb", "weights_gb"
+ACCEPTED_DRAFTS = "accepted_draft_share"
 TTFT, SERVICE_TTFT = "ttft_s", "service_ttft_s"
 OF_COMPONENT = {name: f"{name}_{GROSS}" for name in COMPONENTS}
 DENOMINATORS = (GROSS, PER_TOTAL_TOKEN, PER_REQUEST, PER_BYTE, NET)
@@ -139,6 +140,13 @@ METRICS: dict[str, Metric] = {
         Metric(
             "agreement_with_float32",
             *("agreement with float32", "agreement with float32", ""),
+            better="more",
+        ),
+        Metric(
+            ACCEPTED_DRAFTS,
+            "accepted share of drafted tokens",
+            "drafts accepted",
+            "",
             better="more",
         ),
         Metric(GPU_MEMORY, "GPU memory in use", "GPU memory", "GB", better="less"),

@@ -130,6 +130,18 @@ def test_the_place_in_the_queue_is_no_part_of_service():
     assert measured.queueing_s == pytest.approx(15.0)
 
 
+@pytest.mark.parametrize(
+    ("events", "share"),
+    [
+        ({}, None),
+        ({"drafted_tokens": 0, "accepted_tokens": 0}, None),
+        ({"drafted_tokens": 40, "accepted_tokens": 10}, 0.25),
+    ],
+)
+def test_of_drafted_tokens_the_share_that_was_accepted_is_told(events, share):
+    assert {row.accepted_draft_share for row in rows({"events": events})} == {share}
+
+
 def test_one_output_token_has_no_time_per_output_token():
     table = builders.request_table(1020.0, output_tokens=(1,) * 4)
     [measured, _] = rows({"requests": table})

@@ -71,8 +71,6 @@ def test_it_runs_to_the_end_on_a_tiny_model(name: str, project) -> None:
         sweep["parameters"]["sharding"]["num_devices"] = 2
         sweep["backends"] = sweep["backends"][:1]
     project.snakemake("--configfile", project.write_config(name, sweep))
-    for backend in (
-        entry if isinstance(entry, str) else entry["id"] for entry in sweep["backends"]
-    ):
+    for backend in sweep["backends"]:
         rows = project.read(f"results/{name}/{backend}/aggregate.json")["rows"]
         assert {(row["workload"], row["outcome"]) for row in rows} == {(w, "ok") for w in workloads}

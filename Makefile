@@ -13,8 +13,8 @@ TEST_TOOLS = latex chromium slurm
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .SECONDARY:
-.PHONY: help demo paper audit verify export doctor report envs test lint format bench locks pictures clean tools test-envs test-tools \
-        test-workflows test-engines test-sweeps test-units
+.PHONY: help demo paper audit verify export doctor report envs test lint format bench locks audit-locks pictures clean tools \
+        test-envs test-tools test-workflows test-engines test-sweeps test-units
 
 DEV = .venvs/dev/bin
 UV = .venvs/uv/bin/uv
@@ -43,7 +43,7 @@ IMPORTS_vllm = import codecarbon; from vllm import EngineArgs, LLMEngine, Sampli
 
 help: ## print this list
 	@echo "make TARGET [BACKENDS='$(BACKENDS)'] [VARIANT=auto|cpu|cuda] [PYTHON=$(PYTHON)]"
-	@sed -nE 's/^([a-z]+):.*## (.*)/  \1\t\2/p' $(MAKEFILE_LIST)
+	@sed -nE 's/^([a-z-]+):.*## (.*)/  \1\t\2/p' $(MAKEFILE_LIST)
 
 demo: envs ## run the default sweep end to end and print its table
 	@.venvs/workflow/bin/snakemake --cores 1
@@ -149,6 +149,9 @@ bench: envs tools ## measure what the pipeline itself costs (after make demo, on
 locks: .venvs/uv/.installed ## make envs/*.txt and envs/*.yaml anew from envs/*.in
 	@UV_FIND_LINKS=$(CPU_LINKS) $(PYTHON) scripts/lock.py --uv $(UV)
 
+audit-locks: .venvs/audit/.installed ## ask which pins have known vulnerabilities, and which licences are there
+	@$(PYTHON) scripts/audit_locks.py --tools .venvs/audit/bin --service $(or $(SERVICE),osv)
+
 PICTURED = h100-llama-3.1-8b-vllm
 pictures: tools test-tools ## make the pictures of the README again, from an archived sweep
 	@$(MAKE) --no-print-directory paper ARCHIVE=docs/measurements/$(PICTURED).tar.gz
@@ -160,7 +163,7 @@ clean: ## remove the environments and caches; results/ is never touched
 
 tools: .venvs/dev/.installed
 test-envs: .venvs/dev/.installed .venvs/pytest/.installed .venvs/executors/.installed .venvs/openai/.installed \
-           .venvs/publishing/.installed
+           .venvs/publishing/.installed .venvs/audit/.installed
 test-tools:
 	@$(PYTHON) tests/support/system_tools.py $(TEST_TOOLS)
 

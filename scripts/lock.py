@@ -23,7 +23,7 @@ from llm_energy.records.files.paths import ROOT
 PLATFORM = "x86_64-manylinux_2_31"
 
 # In the order of compilation: an environment's CUDA variant comes before its CPU variant.
-NAMES = ("uv", "workflow", "dev", "pytest", "executors", "publishing", *ENGINES)
+NAMES = ("uv", "workflow", "dev", "pytest", "executors", "publishing", "audit", *ENGINES)
 FOR_CONDA = ("workflow", *ENGINES)
 
 # These agree on every package that both hold.

@@ -257,7 +257,17 @@ def test_a_package_of_one_environment_is_not_seen_in_another(name: str) -> None:
 
 def test_make_help_lists_every_command() -> None:
     done = make("help")
-    for target in ("demo", "envs", "test", "lint", "format", "bench", "locks", "clean"):
+    for target in (
+        "demo",
+        "envs",
+        "test",
+        "lint",
+        "format",
+        "bench",
+        "locks",
+        "audit-locks",
+        "clean",
+    ):
         assert re.search(rf"^  {target}\t\w", done.stdout, re.MULTILINE)
 
 

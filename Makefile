@@ -5,6 +5,7 @@ BACKENDS ?= pytorch vllm
 VARIANT ?= auto
 PYTHON ?= python3
 MODEL ?= results/models/smollm2-135m/files
+KILLS ?= 300
 # The Python that has TensorRT-LLM, around which .venvs/tensorrt is made.
 TENSORRT_PYTHON ?= python3
 # What tests need of the system beside Python (tests/support/system_tools.py).
@@ -13,7 +14,7 @@ TEST_TOOLS = latex chromium slurm
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .SECONDARY:
-.PHONY: help demo paper audit verify export doctor report envs test lint format bench locks audit-locks pictures clean tools \
+.PHONY: help demo paper audit verify export doctor report envs test lint format bench torture locks audit-locks pictures clean tools \
         test-envs test-tools test-workflows test-engines test-sweeps test-units
 
 DEV = .venvs/dev/bin
@@ -145,6 +146,18 @@ bench: envs tools ## measure what the pipeline itself costs (after make demo, on
 	  bench $$place/bin/python steps_cost $$backend $(MODEL); \
 	done; \
 	test -z "$$missed" || { echo "missed a floor, or failed:$$missed" >&2; exit 1; }
+
+# A real sweep is disturbed a tenth as often as a simulated one; file systems of their own take root.
+torture: envs tools ## count what kills lose and what hostile input gets through (hours; KILLS=300)
+	@missed=; \
+	try() { echo "== $${*#*/bin/python }"; "$$@" || missed=yes; }; \
+	try $(DEV)/python tests/torture/hostile.py; \
+	for stamp in $$($(STAMPS) pytorch); do \
+	  try $${stamp%/.installed}/bin/python tests/torture/hostile.py --into gguf; \
+	done; \
+	try $(DEV)/python tests/torture/kills.py --kills $(KILLS); \
+	try $(DEV)/python tests/torture/kills.py --kills $$(($(KILLS) / 10)) --engine pytorch --ways; \
+	test -z "$$missed"
 
 locks: .venvs/uv/.installed ## make envs/*.txt and envs/*.yaml anew from envs/*.in
 	@UV_FIND_LINKS=$(CPU_LINKS) $(PYTHON) scripts/lock.py --uv $(UV)

@@ -10,13 +10,13 @@ of its components.
 from __future__ import annotations
 
 import argparse
-import csv
 import sys
-from dataclasses import asdict, fields
+from dataclasses import astuple, fields
 from pathlib import Path
 
 from llm_energy.analysis.energy import wall_meter
 from llm_energy.core.cli import run
+from llm_energy.publish.csv_text import csv_text
 from llm_energy.records import Measurement, read_record
 
 
@@ -44,9 +44,7 @@ def _print(arguments: argparse.Namespace) -> None:
         for row in wall_meter.rows(readings, read_record(Measurement, path))
     ]
     names = [field.name for field in fields(wall_meter.Row)]
-    table = csv.DictWriter(sys.stdout, names, lineterminator="\n")
-    table.writeheader()
-    table.writerows(map(asdict, rows))
+    print(csv_text(names, map(astuple, rows)), end="")
 
 
 if __name__ == "__main__":

@@ -14,6 +14,7 @@ import time
 import measure as script
 import pytest
 from support import fake_measure as stand_in
+from support import system_tools
 
 from llm_energy.backends import base
 from llm_energy.core import cli, locks
@@ -235,13 +236,8 @@ def full(request, tmp_path):
         yield folder
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
         return
-    mounted = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", folder], capture_output=True, text=True
-    )
-    if mounted.returncode:
-        pytest.skip(f"only root mounts a small file system: {mounted.stderr.strip()}")
-    yield folder
-    subprocess.run(["umount", folder], check=True)
+    with system_tools.file_system(folder, "1m"):
+        yield folder
 
 
 def test_without_room_nothing_is_measured_and_one_line_says_so(full, in_process, capsys):

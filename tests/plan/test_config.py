@@ -463,19 +463,6 @@ def test_an_image_has_no_wildcard_in_its_name(image):
         load_sweep({"models": [{"id": "m", "model_name": "m"}], "containers": {"vllm": image}})
 
 
-def nested(level: str) -> str:
-    """Return YAML in which each of eight lines names the line before it nine times."""
-    lines = ["a0: &a0 [x, x, x, x, x, x, x, x, x]"]
-    lines += [f"a{n}: &a{n} {level % ', '.join([f'*a{n - 1}'] * 9)}" for n in range(1, 9)]
-    return "\n".join(lines)
-
-
-@pytest.mark.parametrize("text", [nested("[%s]"), "name: &a [*a]", "models: &a [{id: *a}]"])
-def test_aliases_of_aliases_are_bounded(text):
-    with pytest.raises(ConfigError, match="instead of aliases"):
-        load_sweep(yaml.safe_load(text))
-
-
 def test_a_lone_surrogate_is_told_wherever_it_stands():
     wrong = {"prompts": {"path": "\ud800"}, "models": ["a\udfff"], "x\ud800": 1}
     with pytest.raises(ConfigError) as told:

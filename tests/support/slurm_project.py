@@ -30,8 +30,7 @@ def running_cluster() -> Iterator[None]:
     """
     system_tools.need("slurm")
     if os.geteuid():
-        reason = "SLURM's daemons need root: run the tests as root"
-        pytest.fail(reason) if os.environ.get("CI") == "true" else pytest.skip(reason)
+        system_tools.leave_out("SLURM's daemons need root: run the tests as root")
     with locks.exclusive_host("llm-energy-test-slurm"):
         subprocess.run([sys.executable, CLUSTER, "start"], check=True)
         try:

@@ -9,12 +9,16 @@ CI=true nothing skips: a tool that is still missing fails its tests.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shlex
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
+from typing import NoReturn
 
 
 @dataclass(frozen=True)
@@ -47,13 +51,33 @@ TOOLS = {
 
 def need(*names: str) -> None:
     """Skip the calling test, or fail it under CI, where a tool is missing."""
+    if missing := [name for name in names if TOOLS[name].missing]:
+        leave_out(f"{', '.join(missing)} not installed: run {_command(_packages(missing))}")
+
+
+def leave_out(reason: str) -> NoReturn:
+    """Skip the calling test for a reason, or fail it under CI, which leaves nothing out."""
     import pytest
 
-    if missing := [name for name in names if TOOLS[name].missing]:
-        reason = f"{', '.join(missing)} not installed: run {_command(_packages(missing))}"
-        if _in_ci():
-            pytest.fail(reason)
-        pytest.skip(reason)
+    if _in_ci():
+        pytest.fail(reason)
+    pytest.skip(reason)
+
+
+@contextlib.contextmanager
+def file_system(folder: Path, size: str) -> Iterator[None]:
+    """Put a file system of a size on ``folder`` for a test; only root may, as which CI runs."""
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", folder],
+        capture_output=True,
+        text=True,
+    )
+    if mounted.returncode:
+        leave_out(f"run the tests as root to mount a file system: {mounted.stderr.strip()}")
+    try:
+        yield
+    finally:
+        subprocess.run(["umount", "--lazy", folder], check=True)
 
 
 def main(argv: list[str] | None = None) -> int:

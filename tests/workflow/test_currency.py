@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 from plan.test_plan import make
+from support import system_tools
 from support.project import Project
 from support.slurm_project import simulated_sweep
 
@@ -205,13 +206,8 @@ def test_without_room_no_job_is_started(project):
     results = project.folder / "results"
     shutil.rmtree(results)
     results.mkdir()
-    command = ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", results]
-    if subprocess.run(command, capture_output=True).returncode:
-        pytest.skip("only root mounts a small file system")
-    try:
+    with system_tools.file_system(results, "1m"):
         done = project.snakemake("--configfile", "sim.yaml", check=False)
-    finally:
-        subprocess.run(["umount", results], check=True)
     assert done.returncode == 1
     assert "error: results/sim: no room for 8 MiB (No space left on device)" in done.stdout
     assert "Traceback" not in done.stdout

@@ -151,3 +151,12 @@ def test_the_command_prints_a_row_a_window(export, tmp_path, capsys):
     (row,) = csv.DictReader(io.StringIO(capsys.readouterr().out))
     assert (row["cell"], row["repeat"], row["workload"]) == (first.spec.cell, "1", "b1")
     assert float(row["energy_j"]) == pytest.approx(40 * 520)
+
+
+def test_no_text_of_the_printed_table_is_a_formula(export, tmp_path, capsys, monkeypatch):
+    found = wall_meter.rows(wall_meter.read(export(readings())), builders.measurement())
+    row = replace(next(found), reason="=1+1")
+    monkeypatch.setattr(wall_meter, "rows", lambda *_: [row])
+    write_record(tmp_path / "r01.json", builders.measurement())
+    assert script.main([str(export(readings())), str(tmp_path / "r01.json")]) == 0
+    assert capsys.readouterr().out.endswith(",'=1+1\n")

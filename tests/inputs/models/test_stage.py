@@ -238,13 +238,6 @@ def test_an_index_without_a_map_of_weights_is_told(
         fetch(entry(origin), tmp_path / "files")
 
 
-def test_an_index_that_is_nested_too_deep_is_told(origin: Path, tmp_path: Path) -> None:
-    (origin / "model.safetensors").unlink()
-    (origin / "model.safetensors.index.json").write_text("[" * 100_000)
-    with pytest.raises(LlmEnergyError, match="nested too deep"):
-        fetch(entry(origin), tmp_path / "files")
-
-
 TENSOR = {"dtype": "F32", "shape": [2], "data_offsets": [0, 8]}
 
 
@@ -252,7 +245,6 @@ TENSOR = {"dtype": "F32", "shape": [2], "data_offsets": [0, 8]}
     "header",
     [
         *({"a": {k: v for k, v in TENSOR.items() if k != key}} for key in TENSOR),
-        {"a": TENSOR | {"shape": [-2]}},
         {"a": TENSOR | {"shape": [2.0]}},
         {"a": TENSOR | {"shape": 2}},
         {"a": TENSOR | {"shape": None}},
@@ -269,12 +261,5 @@ def test_a_header_that_lies_is_no_model(tmp_path: Path, header: object) -> None:
     text = json.dumps(header).encode()
     path = tmp_path / "w.safetensors"
     path.write_bytes(struct.pack("<Q", len(text)) + text + bytes(8))
-    with pytest.raises(LlmEnergyError, match=r"w\.safetensors: not a whole safetensors file"):
-        read_safetensors_header(path)
-
-
-def test_a_header_that_is_nested_too_deep_is_no_model(tmp_path: Path) -> None:
-    path = tmp_path / "w.safetensors"
-    path.write_bytes(struct.pack("<Q", 100_000) + b"[" * 100_000)
     with pytest.raises(LlmEnergyError, match=r"w\.safetensors: not a whole safetensors file"):
         read_safetensors_header(path)

@@ -144,8 +144,6 @@ def test_a_line_is_only_split_at_its_end(tmp_path: Path) -> None:
         ("p.jsonl", '{"text": 3}\n', "line 1: the prompt is 3, allowed a text"),
         ("p.jsonl", '["one"]\n', 'line 1: found ["one"], allowed an object'),
         ("p.jsonl", '{"text": "one"}\n{"text"\n', "line 2: not valid JSON"),
-        ("p.jsonl", '{"text": "\\ud800"}\n', "line 1.text: found '\\ud800', allowed Unicode text"),
-        ("p.jsonl", "[" * 100_000, "line 1: not valid JSON (it is nested too deep)"),
         ("p.jsonl", '{"text": "a", "n": 1' + "0" * 5000 + "}", "line 1.n: found 1000"),
         ("p.jsonl", '{"prompt": "one", "n": 1}\n', "line 1: no column 'text', found prompt, n"),
         ("p.csv", "prompt,n\none,1\n", "no column 'text', found prompt, n"),

@@ -174,16 +174,6 @@ def test_what_is_no_archive_is_told(tmp_path, archived):
         unpack(archived, tmp_path / "here")
 
 
-def test_an_archive_writes_nowhere_else(tmp_path):
-    with tarfile.open(tmp_path / "bad.tar", "w") as file:
-        member = tarfile.TarInfo("../outside.json")
-        member.size = 2
-        file.addfile(member, io.BytesIO(b"{}"))
-    with pytest.raises(LlmEnergyError, match="outside"):
-        unpack(tmp_path / "bad.tar", tmp_path / "here")
-    assert not (tmp_path / "outside.json").exists()
-
-
 def test_a_plan_of_another_sweep_or_shape_is_told(archived, monkeypatch):
     monkeypatch.chdir(archived)
     path = Path("results/test/plan.json")

@@ -130,7 +130,7 @@ def _csv(path: Path) -> Iterator[tuple[float, float]]:
                 )
             for row in table:
                 yield _pair(path, f"line {table.line_num}", row["time"], row["power_w"])
-    except (OSError, UnicodeDecodeError) as error:
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise LlmEnergyError(f"{path}: cannot be read: {error}") from None
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import fnmatch
 import json
+import math
 import os
 import shutil
 from collections.abc import Iterable
@@ -33,6 +34,13 @@ TOKENIZER_FILES = (
     "chat_template.json",
     "*.jinja",
 )
+# By https://github.com/huggingface/safetensors; a dtype that is not here is taken as it is.
+DTYPE_BITS = {
+    **dict.fromkeys(("BOOL", "U8", "I8", "F8_E4M3", "F8_E5M2", "F8_E8M0"), 8),
+    **dict.fromkeys(("U16", "I16", "F16", "BF16"), 16),
+    **dict.fromkeys(("U32", "I32", "F32"), 32),
+    **dict.fromkeys(("U64", "I64", "F64"), 64),
+}
 WANTED_FILES = (WHOLE_WEIGHTS, SHARDED_WEIGHTS, SHARD_INDEX, *CONFIG_FILES, *TOKENIZER_FILES)
 
 
@@ -70,6 +78,12 @@ def _check_tensor(name: str, tensor: Any) -> None:
     begin, end = numbers["data_offsets"]
     if not isinstance(tensor["dtype"], str) or begin > end:
         raise ValueError(f"{name[:80]} has the dtype {tensor['dtype']!r:.80} from {begin} to {end}")
+    bits = DTYPE_BITS.get(tensor["dtype"])
+    if bits is not None and (needed := -(-math.prod(numbers["shape"]) * bits // 8)) != end - begin:
+        raise ValueError(
+            f"{name[:80]} of {tensor['dtype']} {numbers['shape']!s:.80} takes "
+            f"{needed if needed < 10**18 else 'too many'} bytes and has {end - begin}"
+        )
 
 
 def _shards(origin: Path, where: str) -> set[str]:

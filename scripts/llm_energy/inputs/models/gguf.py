@@ -17,7 +17,7 @@ from llm_energy.core.packages import versions
 # What its reader raises, for a header that lies about sizes too.
 UNREADABLE = (
     *(ValueError, NotImplementedError, KeyError, OSError, ImportError, OverflowError),
-    *(IndexError, TypeError, RecursionError, MemoryError),
+    *(IndexError, TypeError, AttributeError, MemoryError, RuntimeError),  # RecursionError too
 )
 UNQUANTISED_TYPES = {"F64", "F32", "F16", "BF16"}
 
@@ -36,6 +36,8 @@ def convert_gguf(path: Path, files: Path) -> tuple[dict[str, str], tuple[str, ..
     try:
         with _read_once() as read:
             types = _types(read(str(path)))
+            if not types:  # transformers would make a whole model of the size that is usual
+                raise ValueError("it holds no weights")
             network, loading = transformers.AutoModelForCausalLM.from_pretrained(
                 **where,
                 dtype=torch.float32,

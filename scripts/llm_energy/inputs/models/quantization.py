@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from llm_energy.core.errors import LlmEnergyError
 from llm_energy.core.files import read_object
 from llm_energy.inputs.models.config import text_config
 from llm_energy.inputs.models.files import MODELOPT, read_safetensors_header
@@ -35,7 +36,12 @@ def read(folder: Path) -> dict[str, Any] | None:
     """
     config = _object(folder / "config.json")
     told = config.get("quantization_config") or config.get("compression_config")
-    if not isinstance(told, dict):
+    if told and not isinstance(told, dict):
+        raise LlmEnergyError(
+            f"{folder / 'config.json'}: quantization_config is {told!r:.80}, allowed a mapping; "
+            "fetch it again"
+        )
+    if not told:
         inner = _object(folder / MODELOPT).get("quantization")
         told = {"quant_method": "modelopt", **inner} if isinstance(inner, dict) else None
     if not told:

@@ -118,13 +118,14 @@ def read_file(path: Path, text_column: str) -> list[Prompt]:
     """
     try:
         text = path.read_bytes().decode("utf-8-sig")  # with or without the mark that Excel writes
-    except OSError as error:
-        raise LlmEnergyError(f"{path}: cannot read the prompts ({error.strerror})") from None
     except UnicodeDecodeError as error:
         line = error.object[: error.start].count(b"\n") + 1
         raise LlmEnergyError(
             f"{path}: line {line}: not UTF-8 ({error.reason}); save the file as UTF-8"
         ) from None
+    except (OSError, ValueError) as error:  # a null character in the path
+        why = getattr(error, "strerror", error)
+        raise LlmEnergyError(f"{path}: cannot read the prompts ({why})") from None
     readers = {".jsonl": _jsonl_rows, ".csv": _csv_rows}
     rows = readers.get(path.suffix.lower(), _text_rows)(path, text, text_column)
     return _checked(path, "line", rows)

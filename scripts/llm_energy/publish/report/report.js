@@ -406,7 +406,7 @@
   });
   if (data.comparisons.length) {
     const compared = table(document.getElementById("comparison-table"), {
-      label: "Comparisons", rows: [], long: true,
+      label: "Every pair", rows: [], long: true,
       columns: [
         { head: "Between", value: (c) => c.contrast },
         { head: "In words", words: true, value: (c) => c.verdict, show: (c) => make("span", {}, c.verdict,

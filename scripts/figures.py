@@ -10,6 +10,7 @@ from llm_energy.core.cli import run
 from llm_energy.publish.figures import write_figures
 from llm_energy.records import Aggregate, read_record
 from llm_energy.records.comparison import Comparisons
+from llm_energy.records.phases import Phases
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -19,13 +20,15 @@ def main(argv: list[str] | None = None) -> int:
         "--aggregates", type=Path, nargs="+", required=True, help="one aggregate per backend"
     )
     parser.add_argument("--comparisons", type=Path, required=True, help="what was compared")
+    parser.add_argument("--phases", type=Path, help="what the phases stage found")
     parser.add_argument("--out-dir", type=Path, required=True, help="the folder of the figures")
     arguments = parser.parse_args(argv)
 
     def write() -> None:
         aggregates = [read_record(Aggregate, path) for path in arguments.aggregates]
         compared = read_record(Comparisons, arguments.comparisons)
-        write_figures(aggregates, compared.pareto, arguments.out_dir)
+        phases = read_record(Phases, arguments.phases) if arguments.phases else None
+        write_figures(aggregates, compared.pareto, arguments.out_dir, phases=phases)
 
     return run(write)
 

@@ -20,6 +20,7 @@ def main(argv: list[str] | None = None) -> int:
             f"--{name}", type=Path, nargs="+", required=True, help=f"{name}, one file per backend"
         )
     parser.add_argument("--comparisons", type=Path, required=True, help="what was compared")
+    parser.add_argument("--phases", type=Path, help="what the phases stage found")
     parser.add_argument("--figures", type=Path, required=True, help="the folder of the figures")
     parser.add_argument("--out", type=Path, required=True, help="the HTML file to write")
     arguments = parser.parse_args(argv)
@@ -31,6 +32,7 @@ def main(argv: list[str] | None = None) -> int:
             arguments.metrics,
             arguments.verdicts,
             arguments.comparisons,
+            phases=arguments.phases,
         )
         figures = read_json(arguments.figures / "index.json")
         write_text(arguments.out, render(sources, figures))

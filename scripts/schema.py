@@ -11,6 +11,7 @@ from llm_energy.publish.provenance.provenance import Provenance
 from llm_energy.records.comparison import Comparisons
 from llm_energy.records.files.storage import schema
 from llm_energy.records.load_curve import LoadCurves
+from llm_energy.records.phases import Phases
 from llm_energy.records.steps import StepFile
 
 RECORDS = {
@@ -23,6 +24,7 @@ RECORDS = {
     "measurement": records.Measurement,
     "metrics": records.MetricsTable,
     "model-manifest": records.ModelManifest,
+    "phases": Phases,
     "plan": records.Plan,
     "prompt-request": records.PromptRequest,
     "prompt-set": records.PromptSet,

@@ -140,10 +140,11 @@ def rounds() -> Iterator[list[tuple[str, list[object]]]]:
     yield [
         ("compare", [*both, *plan, "--out", FOLDER / "comparisons.json"]),
         ("load_curve", [*both, "--out", FOLDER / "load.json"]),
+        ("phases", ["--metrics", *files["metrics"], "--out", FOLDER / "phases.json"]),
         ("sameness", [*plan, *out_dir]),
     ]
     given = ["--comparisons", FOLDER / "comparisons.json", "--load", FOLDER / "load.json"]
-    given += ["--jobs", CORES]
+    given += ["--phases", FOLDER / "phases.json", "--jobs", CORES]
     yield [("tables", ["--aggregates", *files["aggregate"], *given, *out_dir])]
 
 

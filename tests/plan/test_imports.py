@@ -103,6 +103,7 @@ def test_no_rule_lists_modules_by_hand(name: str) -> None:
 
 def test_every_cheap_stage_was_looked_at() -> None:
     stages = (
-        "validate normalise aggregate compare load_curve sameness tables figures report provenance"
+        "validate normalise aggregate compare load_curve phases sameness tables figures report "
+        "provenance"
     )
     assert {f"{stage}.py" for stage in stages.split()} <= set(INPUTS)

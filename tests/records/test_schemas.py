@@ -27,6 +27,7 @@ from llm_energy.records import (
 )
 from llm_energy.records.files import storage
 from llm_energy.records.load_curve import Estimate, LoadCurves, LoadFit, LoadPoint
+from llm_energy.records.phases import PhaseCost, PhasePoint, Phases, PhaseSplit, Price
 from llm_energy.records.steps import StepFile, StepTable
 
 EXAMPLES = {
@@ -100,6 +101,23 @@ EXAMPLES = {
         ),
     ),
 }
+COST_J = records.Statistic(2, 1.0, 0.1, 0.5, 1.5)
+EXAMPLES["phases"] = Phases(
+    1,
+    "test",
+    (
+        PhaseSplit(
+            *("b", "c", 8, "static", "measured", ("gpu",)),
+            (PhasePoint("w", 32, 1, COST_J, 1.0),),
+            (1, 2),
+            (3,),
+            (PhaseCost("fit", "input", ((32, 1), (64, 1)), COST_J),),
+            {"request": COST_J},
+            alike=(("request", "input_token"),),
+            prices=(Price(128, 128, COST_J),),
+        ),
+    ),
+)
 EXAMPLES["steps"] = StepFile(
     1, {"b1": StepTable((1.0,), (2.0,), (0,), (0,), (1,), (5,), (0,), (0,), (0,), (0,))}
 )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import gc
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from random import Random
 
@@ -14,7 +14,9 @@ from llm_energy.measure.protocol import run_repeat
 from llm_energy.measure.simulation.host import SimulatedHost
 from llm_energy.measure.simulation.truth import EngineTruth, GpuTruth, Truth
 from llm_energy.meter.meter import open_meter
-from llm_energy.records import Metrics, Spec, Statistic
+from llm_energy.records import Measurement, Metrics, Request, Spec, Statistic
+
+Prompts = Mapping[str, tuple[Request, ...]]
 
 TICK_S = 0.1
 N = 5
@@ -73,6 +75,24 @@ def repeats(truth: Truth, seeds: Sequence[int], hot_idle_s: float = 0.0) -> Iter
 
 
 def _repeat(truth: Truth, seed: int, spec: Spec) -> Known:
+    host, measured = measure(truth, seed, spec, simulated_runs.prompts_of(spec))
+    (row,) = builders.window_metrics(measured, builders.verdict(measured))
+    begin_s, end_s = measured.windows[0].interval.start_s, measured.windows[0].interval.end_s
+    (gpu,) = host.gpus
+
+    def drawn_j(from_s: float, to_s: float) -> float:
+        return host.truth_energy_j("gpu", from_s, to_s, gpu.uuid)
+
+    gross_j = drawn_j(begin_s, end_s)
+    idle_j = gpu.history.energy_at_level_j(gpu.loaded_idle_level_w, begin_s, end_s)
+    edges_j = (drawn_j(begin_s - TICK_S, begin_s), drawn_j(end_s - TICK_S, end_s))
+    return Known(row, gross_j, gross_j - idle_j, edges_j)
+
+
+def measure(
+    truth: Truth, seed: int, spec: Spec, prompts: Prompts
+) -> tuple[SimulatedHost, Measurement]:
+    """Measure one repeat under the real meter and protocol; the host knows what it truly drew."""
     random = Random(f"run {seed}")
     speed = 1 + random.uniform(-SPEED_SPREAD, SPEED_SPREAD)
     engine = EngineTruth(bandwidth_bytes_per_s=speed * EngineTruth().bandwidth_bytes_per_s)
@@ -90,7 +110,7 @@ def _repeat(truth: Truth, seed: int, spec: Spec) -> Known:
     found = run_repeat(
         spec,
         simulated_runs.NOWHERE,
-        simulated_runs.prompts_of(spec),
+        prompts,
         host.create_backend("simulated"),
         meter,
         clock=lambda: host.now_s,  # the engine reads no file, so that these need not be renewed
@@ -105,17 +125,7 @@ def _repeat(truth: Truth, seed: int, spec: Spec) -> Known:
     )
     meter.close()
     host.close()
-    (row,) = builders.window_metrics(measured, builders.verdict(measured))
-    begin_s, end_s = found.windows[0].interval.start_s, found.windows[0].interval.end_s
-    (gpu,) = host.gpus
-
-    def drawn_j(from_s: float, to_s: float) -> float:
-        return host.truth_energy_j("gpu", from_s, to_s, gpu.uuid)
-
-    gross_j = drawn_j(begin_s, end_s)
-    idle_j = gpu.history.energy_at_level_j(gpu.loaded_idle_level_w, begin_s, end_s)
-    edges_j = (drawn_j(begin_s - TICK_S, begin_s), drawn_j(end_s - TICK_S, end_s))
-    return Known(row, gross_j, gross_j - idle_j, edges_j)
+    return host, measured
 
 
 def statistics_of(rows: Sequence[Metrics]) -> dict[str, Statistic]:

@@ -8,7 +8,7 @@ from support.project import ROOT, Project, example, tiny_sweep
 from llm_energy.environments.registry import is_installed
 
 EXAMPLES = {path.stem: path for path in (ROOT / "config" / "examples").glob("*.yaml")}
-DRY = ("ai-energy-score", "eager-and-compiled", "kv-cache", "saturation", "speculative")
+DRY = ("ai-energy-score", "eager-and-compiled", "kv-cache", "phases", "saturation", "speculative")
 ON_A_TINY_MODEL = ("batch-sizes", "tensor-parallel")
 ELSEWHERE = {
     "traffic": "test_traffic_pipeline.py",

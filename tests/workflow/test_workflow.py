@@ -16,7 +16,10 @@ from support.shares import assert_shared_out
 from llm_energy.environments import registry
 
 PRECISIONS = example("precisions")["precisions"]
-STAGES = ("audit", "validate", "normalise", "aggregate", "compare", "load_curve", "sameness")
+STAGES = (
+    *("audit", "validate", "normalise", "aggregate", "compare", "load_curve", "phases"),
+    "sameness",
+)
 SHOWN = ("tables", "data", "figures", "report", "provenance")
 CHEAP = dict.fromkeys((*STAGES, *SHOWN, "all"), 1)
 

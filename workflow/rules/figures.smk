@@ -1,7 +1,7 @@
 """Draw what was found.
 
-INPUT  results/<sweep>/<backend>/aggregate.json, results/<sweep>/comparisons.json, and the measurements
-       and traces of one repeat a cell
+INPUT  results/<sweep>/<backend>/aggregate.json, results/<sweep>/{comparisons,phases}.json, and the
+       measurements and traces of one repeat a cell
 OUTPUT results/<sweep>/figures/{index.json,<figure>.svg,<figure>.pdf}
 """
 
@@ -15,6 +15,7 @@ rule figures:
         modules=modules_behind("figures.py"),
         aggregates=expand("results/{{sweep}}/{backend}/aggregate.json", backend=PLAN.backends),
         comparisons="results/{sweep}/comparisons.json",
+        phases="results/{sweep}/phases.json",
     output:
         report(
             directory("results/{sweep}/figures"),
@@ -36,5 +37,6 @@ rule figures:
         {params.python:q} {input.script:q} \
             --aggregates {input.aggregates:q} \
             --comparisons {input.comparisons:q} \
+            --phases {input.phases:q} \
             --out-dir {output:q} 2>{log:q}
         """

@@ -1,6 +1,6 @@
 """Show the whole sweep on one page.
 
-INPUT  results/<sweep>/plan.json, comparisons.json, figures/, <backend>/{verdicts,metrics,aggregate}.json
+INPUT  results/<sweep>/plan.json, comparisons.json, phases.json, figures/, <backend>/{verdicts,metrics,aggregate}.json
        and the measurement and power trace of one repeat a cell
 OUTPUT results/<sweep>/report.html
 """
@@ -13,6 +13,7 @@ rule report:
         modules=modules_behind("report.py"),
         plan="results/{sweep}/plan.json",
         comparisons="results/{sweep}/comparisons.json",
+        phases="results/{sweep}/phases.json",
         figures="results/{sweep}/figures",
         aggregates=expand("results/{{sweep}}/{backend}/aggregate.json", backend=PLAN.backends),
         metrics=expand("results/{{sweep}}/{backend}/metrics.json", backend=PLAN.backends),
@@ -40,6 +41,7 @@ rule report:
             --metrics {input.metrics:q} \
             --verdicts {input.verdicts:q} \
             --comparisons {input.comparisons:q} \
+            --phases {input.phases:q} \
             --figures {input.figures:q} \
             --out {output:q} 2>{log:q}
         """

@@ -1,7 +1,7 @@
 """Print what was found, each backend in its own block.
 
-INPUT  results/<sweep>/<backend>/{aggregate,verdicts}.json, results/<sweep>/{comparisons,load}.json
-OUTPUT results/<sweep>/tables/<table>.{csv,md,tex}, results/<sweep>/tables/{energy.txt,summary.txt,sources.json}
+INPUT  results/<sweep>/<backend>/{aggregate,verdicts}.json, results/<sweep>/{comparisons,load,phases}.json
+OUTPUT results/<sweep>/tables/<table>.{csv,md,tex}, results/<sweep>/tables/{energy.txt,phases.txt,summary.txt,sources.json}
 """
 
 
@@ -13,6 +13,7 @@ rule tables:
         aggregates=expand("results/{{sweep}}/{backend}/aggregate.json", backend=PLAN.backends),
         verdicts=expand("results/{{sweep}}/{backend}/verdicts.json", backend=PLAN.backends),
         load="results/{sweep}/load.json",
+        phases="results/{sweep}/phases.json",
         comparisons="results/{sweep}/comparisons.json",
     output:
         report(
@@ -22,6 +23,7 @@ rule tables:
         ),
         expand("results/{{sweep}}/tables/{table}.{suffix}", table=TABLES, suffix=["md", "tex"]),
         "results/{sweep}/tables/sources.json",
+        "results/{sweep}/tables/phases.txt",
         "results/{sweep}/tables/summary.txt",
         summary="results/{sweep}/tables/energy.txt",
     log:
@@ -40,6 +42,7 @@ rule tables:
             --aggregates {input.aggregates:q} \
             --verdicts {input.verdicts:q} \
             --load {input.load:q} \
+            --phases {input.phases:q} \
             --comparisons {input.comparisons:q} \
             --jobs {threads:q} \
             --out-dir {params.folder:q} 2>{log:q}

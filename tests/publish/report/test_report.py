@@ -20,6 +20,7 @@ from llm_energy.analysis.compare.stage import comparisons
 from llm_energy.analysis.statistics.format import NOISY_MEANING
 from llm_energy.core.files import write_json
 from llm_energy.core.serialize import to_dict
+from llm_energy.publish.length_plots import length_plots
 from llm_energy.publish.plots import describe
 from llm_energy.publish.report import (
     Sources,
@@ -31,7 +32,6 @@ from llm_energy.publish.report import (
     script_json,
 )
 from llm_energy.publish.report.methods import methods
-from llm_energy.publish.request_plot import describe_requests
 from llm_energy.records import Statistic, write_record
 from llm_energy.records.registry.metrics import GROSS
 
@@ -277,8 +277,8 @@ def test_every_window_is_in_the_table_of_repeats(sweep):
 
 def test_the_page_shows_the_plots_that_figures_draw_in_the_same_colours(sweep):
     described = describe(sweep.rows, sweep.every_row, sweep.comparisons.pareto)
-    made = charts.charts(described, describe_requests(sweep.every_row))
-    assert made.keys() - described.keys() == {"repeats", "requests"}
+    made = charts.charts(described, length_plots(sweep.every_row))
+    assert made.keys() - described.keys() == {"repeats", "requests", "lengths"}
     for name, plot in described.items():
         assert (made[name]["title"], made[name]["reason"] is None) == (plot.title, bool(plot.rows))
     for name in ("batch", "backend"):

@@ -9,9 +9,9 @@ import json
 from support import builders
 
 from llm_energy.analysis.statistics.format import ABSENT
-from llm_energy.publish.figures import requests as figure
+from llm_energy.publish.figures import lengths as figure
+from llm_energy.publish.length_plots import length_plots
 from llm_energy.publish.report import charts, content
-from llm_energy.publish.request_plot import describe_requests
 from llm_energy.publish.tables import make
 from llm_energy.publish.tables.writers.markdown import to_markdown
 from llm_energy.publish.tables.writers.table import Results
@@ -70,22 +70,24 @@ def test_the_measured_row_of_a_cell_stands_for_its_requests():
 
 
 def test_figure_and_report_show_the_same_points_in_the_same_colours():
-    plot = describe_requests([KNOWN, builders.aggregate_row(workload="b8")])
+    plot = length_plots([KNOWN, builders.aggregate_row(workload="b8")])["requests"]
     assert list(plot.looks) == ["64 to 127", "256 to 511"]
-    drawn = figure.by_length(plot.panels, plot.looks)
+    drawn = figure.by_length(plot.panels, plot)
     [axes] = [axes for axes in drawn.axes if axes.get_title()]
-    points = [tuple(map(float, xy)) for line in axes.lines for xy in line.get_xydata()]
+    marked = [line for line in axes.lines if line.get_marker() != "None"]
+    points = [tuple(map(float, xy)) for line in marked for xy in line.get_xydata()]
     assert points == [(20.0, 8.0), (70.0, 25.0)]
-    colours = [line.get_color() for line in axes.lines]
+    colours = [line.get_color() for line in marked]
     assert colours == [look.colour for look in plot.looks.values()]
-    made = charts.charts({}, plot)["requests"]
+    made = charts.charts({}, {"requests": plot})["requests"]
     assert json.dumps(colours) in json.dumps(made["spec"])
-    assert [(one["out"], one["j"], one["n"]) for one in content.request_records(plot)] == [
+    assert [(one["out"], one["j"], one["n"]) for one in content.length_records(plot)] == [
         (20.0, 8.0, 30),
         (70.0, 25.0, 10),
     ]
 
 
 def test_without_any_steps_the_plot_says_so():
-    plot = describe_requests([builders.aggregate_row()])
-    assert charts.charts({}, plot)["requests"]["reason"] == "no engine of this sweep told its steps"
+    plots = length_plots([builders.aggregate_row()])
+    told = charts.charts({}, plots)["requests"]["reason"]
+    assert told == "no engine of this sweep told its steps"

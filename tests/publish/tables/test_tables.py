@@ -342,7 +342,7 @@ def test_the_command_line_writes_every_table_in_every_format(tmp_path):
     assert script.main([*arguments, "--out-dir", str(tmp_path / "tables")]) == 0
     found = {path.name: path.read_text() for path in (tmp_path / "tables").iterdir()}
     wanted = {f"{name}.{suffix}" for name in TABLES for suffix in ("csv", "md", "tex")}
-    assert set(found) == wanted | {"energy.txt", "summary.txt", "sources.json"}
+    assert set(found) == wanted | {"energy.txt", "phases.txt", "summary.txt", "sources.json"}
     assert found["energy.txt"] == rendered()["txt"]
     assert all(text.endswith("\n") and not text.endswith("\n\n") for text in found.values())
 

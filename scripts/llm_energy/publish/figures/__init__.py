@@ -15,12 +15,13 @@ from typing import Any
 from llm_energy.analysis.grouping.rows import one_per_place, representatives, with_energy
 from llm_energy.core.files import write_bytes, write_json
 from llm_energy.publish import style
-from llm_energy.publish.figures import energy, over_time, requests
+from llm_energy.publish.figures import energy, lengths, over_time
+from llm_energy.publish.length_plots import LengthPlot, length_plots
 from llm_energy.publish.plots import INTERVALS, NO_WINDOW, Plot, describe
-from llm_energy.publish.request_plot import describe_requests
 from llm_energy.publish.timeline import timeline
 from llm_energy.records import Aggregate, AggregateRow, Measurement, read_record
 from llm_energy.records.comparison import ParetoFront
+from llm_energy.records.phases import Phases
 from llm_energy.records.registry.metrics import GROSS
 
 MOST_PANELS, MOST_ROWS = 24, 120
@@ -70,10 +71,11 @@ def _from_plots(plots: Mapping[str, Plot]) -> Iterator[Kind]:
         yield Kind(name, title, " ".join(captions), panels, drawing, first.reason)
 
 
-def _from_requests(rows: Sequence[AggregateRow]) -> Kind:
-    plot = describe_requests(rows)
-    drawing = partial(requests.by_length, looks=plot.looks)
-    return Kind("energy_by_request", plot.title, plot.caption, plot.panels, drawing, plot.reason)
+def _from_lengths(plots: Mapping[str, LengthPlot]) -> Iterator[Kind]:
+    for name, own in (("energy_by_request", "requests"), ("energy_over_lengths", "lengths")):
+        plot = plots[own]
+        drawing = partial(lengths.by_length, plot=plot)
+        yield Kind(name, plot.title, plot.caption, plot.panels, drawing, plot.reason)
 
 
 def _from_repeats(repeats: Mapping[str, Measurement], root: Path, left_out: int) -> Iterator[Kind]:
@@ -105,9 +107,12 @@ def _from_repeats(repeats: Mapping[str, Measurement], root: Path, left_out: int)
 
 
 def draw(
-    aggregates: Sequence[Aggregate], pareto: Sequence[ParetoFront], root: Path = Path()
+    aggregates: Sequence[Aggregate],
+    pareto: Sequence[ParetoFront],
+    root: Path = Path(),
+    phases: Phases | None = None,
 ) -> list[Drawn]:
-    """Draw every figure that the aggregates have something for, with the fronts ``pareto``.
+    """Draw every figure that the records have something for, with the fronts ``pareto``.
 
     Paths of measurements and power traces are taken relative to ``root``.
     """
@@ -121,7 +126,7 @@ def draw(
     plots = describe(_of_lowest_energy(rows), _of_lowest_energy(every_row), pareto)
     kinds = [
         *_from_plots(plots),
-        _from_requests(every_row),
+        *_from_lengths(length_plots(every_row, phases)),
         *_from_repeats(repeats, root, len(chosen) - len(shown)),
     ]
     note = style.SIMULATED if any(row.simulated for row in rows) else ""
@@ -160,13 +165,14 @@ def write_figures(
     pareto: Sequence[ParetoFront],
     folder: Path,
     root: Path = Path(),
+    phases: Phases | None = None,
 ) -> None:
     """Write every figure that can be drawn, and ``index.json``, which names them all.
 
     Its entries have ``name``, ``title``, ``caption``, ``files`` and ``reason``, which says why a
     figure has no files.
     """
-    drawn = draw(aggregates, pareto, root)
+    drawn = draw(aggregates, pareto, root, phases)
     for figure in drawn:
         for suffix, content in figure.files.items():
             write_bytes(folder / f"{figure.name}.{suffix}", content)

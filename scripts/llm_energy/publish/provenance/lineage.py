@@ -14,6 +14,7 @@ from llm_energy.analysis.audit import audit, findings
 from llm_energy.analysis.compare.stage import comparisons
 from llm_energy.analysis.load_curve import load_curves
 from llm_energy.analysis.normalise import normalise
+from llm_energy.analysis.phases import phases
 from llm_energy.analysis.validate import validate
 from llm_energy.core.errors import LlmEnergyError
 from llm_energy.core.files import read_json, sha256_file, sha256_json
@@ -43,6 +44,7 @@ from llm_energy.records import (
 from llm_energy.records.comparison import Comparisons
 from llm_energy.records.files import paths
 from llm_energy.records.load_curve import LoadCurves
+from llm_energy.records.phases import Phases
 
 ROWS_SHOWN = 10
 STAGES = (paths.audit, paths.verdicts, paths.metrics, paths.aggregate)
@@ -186,10 +188,12 @@ def _results(folder: Path, plan: Plan) -> Results:
     aggregates = [read_record(Aggregate, folder / b / "aggregate.json") for b in plan.backends]
     verdicts = [read_record(Verdicts, folder / b / "verdicts.json") for b in plan.backends]
     compared, load = folder / "comparisons.json", folder / "load.json"
+    split = paths.phases(folder)  # older versions: none
     return Results(
         tuple(aggregates),
         read_record(Comparisons, compared) if compared.is_file() else None,
         read_record(LoadCurves, load) if load.is_file() else None,
+        read_record(Phases, split) if split.is_file() else None,
         check_titles(verdicts),
     )
 
@@ -268,6 +272,8 @@ def _not_reproduced(provenance: Provenance, plan: Plan) -> Iterator[tuple[str, s
         again[paths.comparisons(folder)] = found
     if results.load:
         again[paths.load(folder)] = load_curves(results.aggregates, every)
+    if results.phases:
+        again[paths.phases(folder)] = phases(plan.sweep, every)
     made = {path: rows_text(record) for path, record in again.items()}
     wrong = [path for path, text in made.items() if json.loads(text) != read_json(path)]
     for name, text in render(results):

@@ -14,11 +14,11 @@ from pathlib import Path
 from typing import Any
 
 from llm_energy.publish import answers
+from llm_energy.publish.length_plots import length_plots
 from llm_energy.publish.plots import describe
 from llm_energy.publish.report import abstract, cells, charts, content, methods
 from llm_energy.publish.report.library import drawing_library
 from llm_energy.publish.report.sources import Sources, read_sources
-from llm_energy.publish.request_plot import describe_requests
 from llm_energy.records.registry.metrics import METRICS
 
 HERE = Path(__file__).parent
@@ -75,15 +75,15 @@ def page_data(sources: Sources) -> tuple[dict[str, Any], dict[str, dict[str, Any
         sources.rows, [row for row in sources.every_row if row.n], sources.comparisons.pareto
     )
     rows = content.row_records(sources, described)
-    requests = describe_requests(sources.every_row)
-    plots = charts.charts(described, requests)
+    by_length = length_plots(sources.every_row, sources.phases)
+    plots = charts.charts(described, by_length)
     data = {
         "sweep": sources.plan.sweep,
         "large": len(rows) > MOST_DRAWN_AT_ONCE,
         "heads": {name: metric.head for name, metric in METRICS.items()},
         "rows": rows,
         "parts": content.part_records(sources),
-        "requests": content.request_records(requests),
+        **{name: content.length_records(plot) for name, plot in by_length.items()},
         "windows": content.window_table(sources, flags),
         "flags": flags.records,
         "checks": sources.titles,

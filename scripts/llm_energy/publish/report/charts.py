@@ -10,6 +10,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from llm_energy.publish.length_plots import X_LABEL, LengthPlot
 from llm_energy.publish.plots import (
     BATCH,
     COLOURS,
@@ -20,7 +21,6 @@ from llm_energy.publish.plots import (
     Plot,
     spans_widely,
 )
-from llm_energy.publish.request_plot import X_LABEL, Y_LABEL, RequestPlot
 from llm_energy.records.registry.metrics import COMPONENTS, GROSS, METRICS, SPEED
 
 MOST_BARS = 40
@@ -28,17 +28,20 @@ ESTIMATES = "What is hollow or pale is an estimate."
 FEWEST_JOULES = f"Of the rows shown, the {MOST_BARS} of lowest energy."
 
 
-def charts(plots: Mapping[str, Plot], requests: RequestPlot) -> dict[str, dict[str, Any]]:
+def charts(
+    plots: Mapping[str, Plot], by_length: Mapping[str, LengthPlot]
+) -> dict[str, dict[str, Any]]:
     """Return for each plot its title, what it shows in words, and its spec or why it has none."""
     import altair as alt
 
     found = {name: _chart(alt, plot) for name, plot in plots.items()}
-    found[requests.name] = {
-        "title": requests.title,
-        "caption": requests.caption,
-        "reason": None if requests.points else requests.reason,
-        "spec": _spec(_requests(alt, requests)) if requests.points else None,
-    }
+    for name, plot in by_length.items():
+        found[name] = {
+            "title": plot.title,
+            "caption": plot.caption,
+            "reason": None if plot.points else plot.reason,
+            "spec": _spec(_lengths(alt, plot)) if plot.points else None,
+        }
     measured = any(plot.rows for plot in plots.values())
     found["repeats"] = {
         "title": "How far repeats scatter",
@@ -202,30 +205,33 @@ def _components(alt, plot: Plot):
     )
 
 
-def _requests(alt, plot: RequestPlot):
-    groups = [point.group for point in plot.points]
+def _lengths(alt, plot: LengthPlot):
     looks = plot.looks
     prompts = {
         "scale": alt.Scale(domain=[*looks], range=[look.colour for look in looks.values()]),
         "legend": alt.Legend(title="prompt tokens"),
     }
     shapes = alt.Scale(domain=[*looks], range=[look.shape for look in looks.values()])
-    base = alt.Chart(alt.NamedData("requests")).encode(
-        x=alt.X("out:Q", **_axis(alt, X_LABEL, [group.output_tokens for group in groups])),
-        y=alt.Y("j:Q", **_axis(alt, Y_LABEL, [group.energy_j for group in groups])),
+    energy = _axis(alt, plot.y_label, [point.energy_j for point in plot.points])
+    base = alt.Chart(alt.NamedData(plot.name)).encode(
+        x=alt.X("out:Q", **_axis(alt, X_LABEL, [point.output_tokens for point in plot.points])),
+        y=alt.Y("j:Q", **energy),
         color=alt.Color("prompts:N", **prompts),
         tooltip=[
-            *(f"{name}:N" for name in ("model", "backend", "precision", "workload", "prompts")),
+            *(f"{name}:N" for name in ("panel", "workload", "prompts")),
             alt.Tooltip("out:Q", title=X_LABEL, format=".0f"),
             alt.Tooltip("n:Q", title="requests"),
-            alt.Tooltip("j:Q", title=Y_LABEL, format=".3"),
+            alt.Tooltip("j:Q", title=plot.y_label, format=".3"),
         ],
     )
-    lines = base.mark_line(strokeWidth=1).encode(detail=["cell:N", "workload:N"])
+    lines = base.mark_line(strokeWidth=1).encode(
+        y=alt.Y("line:Q", **energy), detail=["panel:N", "prompts:N"]
+    )
     points = base.mark_point(filled=True, size=50).encode(
         shape=alt.Shape("prompts:N", scale=shapes)
     )
-    return alt.layer(lines, points).properties(height=300)
+    bars = [_bars(base)] if any(point.low_j is not None for point in plot.points) else []
+    return alt.layer(lines, *bars, points).properties(height=300)
 
 
 def _repeats(alt):

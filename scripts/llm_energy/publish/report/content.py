@@ -17,9 +17,9 @@ from llm_energy.analysis.statistics.format import (
 )
 from llm_energy.core.files import canonical_json
 from llm_energy.publish import answers
+from llm_energy.publish.length_plots import LengthPlot
 from llm_energy.publish.plots import Plot
 from llm_energy.publish.report.sources import Sources, listed
-from llm_energy.publish.request_plot import RequestPlot
 from llm_energy.records import AggregateRow, Metrics, Statistic, Verdict
 from llm_energy.records.comparison import Comparison, Limits
 from llm_energy.records.registry.metrics import (
@@ -109,17 +109,22 @@ def row_record(row: AggregateRow) -> dict[str, Any]:
     }
 
 
-def request_records(plot: RequestPlot) -> list[dict[str, Any]]:
-    """Return a record for each point of the plot of requests."""
+def length_records(plot: LengthPlot) -> list[dict[str, Any]]:
+    """Return a record for each point of a plot over lengths."""
     return [
-        {name: getattr(row, name) for name in ("cell", *AXES, "workload")}
-        | {
-            "prompts": prompts,
-            "out": short(group.output_tokens),
-            "j": short(group.energy_j),
-            "n": group.requests,
+        {
+            "cell": point.cell,
+            "workload": point.workload,
+            "panel": point.panel,
+            "prompts": point.prompts,
+            "out": short(point.output_tokens),
+            "j": short(point.energy_j),
+            "n": point.requests,
+            "lo": short(point.low_j),
+            "hi": short(point.high_j),
+            "line": short(point.line_j),
         }
-        for row, group, prompts in plot.points
+        for point in plot.points
     ]
 
 

@@ -217,7 +217,7 @@
     const left = new Set(drawnRows.map((r) => `${r.cell} ${r.workload}`));
     const inside = (one) => left.has(`${one.cell} ${one.workload}`);
     return name === "components" ? { parts: data.parts.filter(inside) }
-      : name === "requests" ? { requests: data.requests.filter(inside) }
+      : ["requests", "lengths"].includes(name) ? { [name]: data[name].filter(inside) }
       : name === "repeats" ? { windows: scatter.filter(inside) }
       : { rows: drawnRows };
   }

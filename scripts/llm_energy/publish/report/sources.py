@@ -21,6 +21,7 @@ from llm_energy.records import (
     read_record,
 )
 from llm_energy.records.comparison import Comparisons
+from llm_energy.records.phases import Phases
 from llm_energy.records.recommendation import Lowest
 
 
@@ -34,6 +35,7 @@ class Sources:
     verdicts: Sequence[Verdicts]
     comparisons: Comparisons
     root: Path = Path()
+    phases: Phases | None = None
 
     @cached_property
     def rows(self) -> list[AggregateRow]:
@@ -95,6 +97,7 @@ def read_sources(
     verdicts: Iterable[Path],
     comparisons: Path,
     root: Path = Path(),
+    phases: Path | None = None,
 ) -> Sources:
     """Read all that the report needs, each file once."""
     return Sources(
@@ -104,6 +107,7 @@ def read_sources(
         verdicts=[read_record(Verdicts, path) for path in verdicts],
         comparisons=read_record(Comparisons, comparisons),
         root=root,
+        phases=read_record(Phases, phases) if phases else None,
     )
 
 

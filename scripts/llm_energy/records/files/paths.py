@@ -295,6 +295,11 @@ def load(folder: Path) -> Path:
     return folder / "load.json"
 
 
+def phases(folder: Path) -> Path:
+    """Return the path of the split of joules over input and output tokens."""
+    return folder / "phases.json"
+
+
 def comparisons(folder: Path) -> Path:
     """Return the path of the comparisons of cells.
 

@@ -9,6 +9,7 @@ from typing import Literal
 from llm_energy.records import Aggregate
 from llm_energy.records.comparison import Comparisons
 from llm_energy.records.load_curve import LoadCurves
+from llm_energy.records.phases import Phases
 
 SIMULATED = "SIMULATED: "
 Kind = Literal["text", "number", "prose"]
@@ -84,6 +85,7 @@ class Results:
     aggregates: tuple[Aggregate, ...]
     comparisons: Comparisons | None = None
     load: LoadCurves | None = None
+    phases: Phases | None = None
     titles: Mapping[str, str] = field(default_factory=dict)
 
 

@@ -5,7 +5,9 @@ BACKENDS ?= pytorch vllm
 VARIANT ?= auto
 PYTHON ?= python3
 MODEL ?= results/models/smollm2-135m/files
-KILLS ?= 300
+# How often `make torture` kills a sweep, and how many examples it draws a reader.
+KILLS ?= 100
+FUZZ ?= 20000
 # The Python that has TensorRT-LLM, around which .venvs/tensorrt is made.
 TENSORRT_PYTHON ?= python3
 # What tests need of the system beside Python (tests/support/system_tools.py).
@@ -148,12 +150,17 @@ bench: envs tools ## measure what the pipeline itself costs (after make demo, on
 	test -z "$$missed" || { echo "missed a floor, or failed:$$missed" >&2; exit 1; }
 
 # A real sweep is disturbed a tenth as often as a simulated one; file systems of their own take root.
-torture: envs tools ## count what kills lose and what hostile input gets through (hours; KILLS=300)
+torture: envs tools test-envs ## count what kills lose and what hostile input gets through (hours; KILLS=100 FUZZ=20000)
 	@missed=; \
 	try() { echo "== $${*#*/bin/python }"; "$$@" || missed=yes; }; \
+	export FUZZ=$(FUZZ); \
 	try $(DEV)/python tests/torture/hostile.py; \
+	try $(DEV)/python -m pytest -q tests/torture/test_fuzz.py --hypothesis-show-statistics; \
 	for stamp in $$($(STAMPS) pytorch); do \
-	  try $${stamp%/.installed}/bin/python tests/torture/hostile.py --into gguf; \
+	  place=$${stamp%/.installed}; \
+	  try $$place/bin/python tests/torture/hostile.py --into gguf; \
+	  try $(PYTHON) tests/support/in_environment.py $$place -q tests/engines/test_gguf_reader.py \
+	    --hypothesis-show-statistics; \
 	done; \
 	try $(DEV)/python tests/torture/kills.py --kills $(KILLS); \
 	try $(DEV)/python tests/torture/kills.py --kills $$(($(KILLS) / 10)) --engine pytorch --ways; \

@@ -10,8 +10,6 @@ from pathlib import Path
 import audit
 import pytest
 import validate as script
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from support import builders
 from support.project import ROOT
 
@@ -366,21 +364,6 @@ def test_a_number_beyond_all_bounds_is_damage(tmp_path):
     )
     (verdict,) = validate("test", "pytorch", plan).verdicts
     assert ids(verdict) == {"P07"}
-
-
-@settings(max_examples=40)
-@given(choice=st.data())
-def test_no_damage_to_a_file_stops_the_stage(tmp_path_factory, choice):
-    root = tmp_path_factory.mktemp("sweep")
-    plan = builders.write_sweep(root, repeats({}))
-    text = path_of(root).read_text()
-    begin = choice.draw(st.integers(0, len(text) - 1))
-    length = choice.draw(st.integers(1, 40))
-    new = choice.draw(st.sampled_from(["", "0", "-1", "1e999", "NaN", "null", "[]", '"x"', "}"]))
-    path_of(root).write_text(text[:begin] + new + text[begin + length :])
-    verdicts = validate("test", "pytorch", plan)
-    write_record(root / "verdicts.json", verdicts)
-    assert read_record(Verdicts, root / "verdicts.json") == verdicts
 
 
 def test_the_command_line(tmp_path, capsys):

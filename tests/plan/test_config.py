@@ -8,7 +8,7 @@ import re
 
 import pytest
 import yaml
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from snakemake.utils import validate
 from support import builders
@@ -365,55 +365,6 @@ def test_readme_shows_the_defaults():
 
 
 # whatever comes in
-
-KNOWN = sorted({path.rsplit(".", 1)[-1] for path, _ in keys()})
-WORDS = ["pytorch", "vllm", "int8", "float32", "hub", "folder", "pypi", "file", "poisson", "a", "b"]
-SCALARS = (
-    st.none()
-    | st.booleans()
-    | st.integers()
-    | st.floats()
-    | st.text(max_size=5)
-    | st.sampled_from(WORDS)
-)
-VALUES = st.recursive(
-    SCALARS,
-    lambda below: (
-        st.lists(below, max_size=3)
-        | st.dictionaries(st.sampled_from(KNOWN) | st.text(max_size=3), below, max_size=4)
-    ),
-    max_leaves=20,
-)
-ENTRIES = st.fixed_dictionaries(
-    {},
-    optional={
-        "models": st.lists(
-            st.fixed_dictionaries(
-                {"id": st.sampled_from("ab"), "model_name": st.text(max_size=3)},
-                optional={"source": st.fixed_dictionaries({"kind": st.sampled_from(WORDS)})},
-            ),
-            max_size=2,
-        ),
-        "model_name": st.text(max_size=4),
-        "quantization": VALUES,
-        "workloads": st.lists(VALUES, max_size=2),
-        "parameters": VALUES,
-        "decoder": VALUES,
-        "protocol": VALUES,
-    },
-)
-
-
-@settings(max_examples=300, deadline=None)
-@given(st.dictionaries(st.sampled_from(KNOWN), VALUES, max_size=6), ENTRIES)
-def test_any_mapping_gives_a_sweep_or_a_list_of_problems(noise, entries):
-    problems = ["none"]
-    try:
-        load_sweep(noise | entries)
-    except ConfigError as error:
-        problems = error.problems
-    assert problems
-    assert all(line and "\n" not in line for line in problems)
 
 
 @pytest.mark.parametrize("key", [1, None, True, 2.5])

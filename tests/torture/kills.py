@@ -307,11 +307,15 @@ def main(argv: list[str] | None = None) -> int:
                 if not possible:
                     tried[f"{ways[0]}: not tried, since only root mounts a file system"] += 1
                     continue
+                found = []
                 for way in ways:
-                    hit = disturb(sweep, way, draw.uniform(0, whole_s / (1 + len(ways) / 4)))
-                    tried[way if hit else f"{way}: the run had ended before"] += 1
+                    while not disturb(sweep, way, draw.uniform(0, whole_s / 2)):
+                        found += faults(sweep, tables)  # it had ended before
+                        kept += len(sweep.finished)
+                        sweep.clear()
+                    tried[way] += 1
                 kept += len(sweep.finished)
-                found = faults(sweep, tables)
+                found += faults(sweep, tables)
             wrong += [f"after {', '.join(ways)}: {one}" for one in found]
             print(f"{', '.join(ways)}: {'; '.join(found) or 'held'}", flush=True)
     for way, count in tried.items():

@@ -158,7 +158,7 @@ def _csv_rows(path: Path, text: str, text_column: str) -> list[Row]:
     csv.field_size_limit(max(csv.field_size_limit(), len(text)))
     reader = csv.DictReader(io.StringIO(text, newline=""), strict=True)
     try:
-        if reader.fieldnames and text_column not in reader.fieldnames:
+        if reader.fieldnames is not None and text_column not in reader.fieldnames:
             raise _no_column(str(path), text_column, reader.fieldnames)
         return [(reader.line_num, row.get("id"), row[text_column]) for row in reader]
     except csv.Error as error:
@@ -166,7 +166,7 @@ def _csv_rows(path: Path, text: str, text_column: str) -> list[Row]:
 
 
 def _no_column(where: str, text_column: str, columns: Iterable[str]) -> LlmEnergyError:
-    found = ", ".join(map(str, columns))
+    found = ", ".join(map(str, columns)) or "none"
     return LlmEnergyError(
         f"{where}: no column {text_column!r}, found {found}; name the right one in text_column"
     )

@@ -135,7 +135,9 @@ def describe(
             "Gross joules per output token of GPUs, processors and memory; each bar is one sum. "
             "Measured and estimated joules are never added.",
             tuple(sorted(every_row, key=_by_workload)),
-            {name: Look(colour, SHAPES[0]) for name, colour in COMPONENT_COLOURS.items()},
+            dict(
+                zip(COMPONENT_COLOURS, map(Look, COMPONENT_COLOURS.values(), SHAPES), strict=False)
+            ),
             panels=("model", "backend", "precision"),
             by="component",
         ),

@@ -1,10 +1,15 @@
-"""How every figure looks: sizes, marks, error bars. An estimated value is hollow, or hatched."""
+"""How every figure looks: sizes, marks, error bars. An estimated value is hollow.
+
+A figure is as wide as one or two columns of a journal, and can be read in grey: beside
+their colours, points differ in shape and bars in pattern.
+"""
 
 from __future__ import annotations
 
 import io
 import math
-from collections.abc import Sequence
+import textwrap
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 from llm_energy.publish.plots import SHAPES, Look, spans_widely
@@ -15,13 +20,18 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 MARKERS = dict(zip(SHAPES, ("o", "s", "^", "D", "v", "P", "X"), strict=True))
+# What fills a bar, beside its colour.
+PATTERNS = dict(zip(SHAPES, (None, "....", "xxxx", "\\\\\\\\", "----", "oo", "++"), strict=True))
+HOLLOW, GREY = "hollow: estimated by a model, not measured", Look("#555555", SHAPES[0])
 SIMULATED = "SIMULATED: none of these joules was ever drawn."
-HATCH, MOST_NAMED = "////", 14  # names in a legend
+MOST_NAMED = 14  # names in a legend
 SMALLEST_PT = 7
 ERROR_BAR = {"color": "#333333", "elinewidth": 1, "capsize": 2}
 MOST_DECADES = (1.7, 4.0)  # of an x and a y axis that are labelled with 1, 2 and 5
 MOST_ROOM = 3.0  # an axis of energy ends at so many times its largest mean
-PANELS_A_ROW, PANEL_INCHES = 3, (3.1, 2.5)
+ONE_COLUMN, TWO_COLUMNS = 3.5, 7.1  # inches, as journals set them
+PANELS_A_ROW, PANEL_HEIGHT = 3, 2.3  # inches
+LETTER_PT, AXIS_PT = 4.5, 50  # how wide a letter is, and what stands at the left of a panel
 RC = {
     "font.family": "DejaVu Sans",  # comes with matplotlib, so the bytes are the same everywhere
     "font.size": 8,
@@ -42,19 +52,26 @@ RC = {
 
 
 def panels(
-    count: int, size: tuple[float, float] = PANEL_INCHES, a_row: int = PANELS_A_ROW
+    titles: Iterable[str], height: float = PANEL_HEIGHT, a_row: int = PANELS_A_ROW
 ) -> tuple[Figure, list[Axes]]:
-    """Return a figure with so many panels, ``a_row`` in each row, and no empty frame."""
+    """Return a figure with a panel for each title, ``a_row`` in each row, and no empty frame.
+
+    One panel is as wide as one column, several as two. ``height`` of a row is in inches.
+    """
     from matplotlib.figure import Figure
 
-    columns = min(count, a_row)
-    rows = math.ceil(count / columns)
-    width, height = size
-    figure = Figure(figsize=(max(4.2, width * columns), height * rows + 0.5), layout="constrained")
+    titles = list(titles)
+    columns = min(len(titles), a_row)
+    rows = math.ceil(len(titles) / columns)
+    width = ONE_COLUMN if columns == 1 else TWO_COLUMNS
+    figure = Figure(figsize=(width, height * rows + 0.5), layout="constrained")
     axes = list(figure.subplots(rows, columns, squeeze=False).flat)
-    for spare in axes[count:]:
+    letters = int((72 * width / columns - AXIS_PT) / LETTER_PT)
+    for own, title in zip(axes, titles, strict=False):
+        own.set_title(textwrap.fill(title, letters))
+    for spare in axes[len(titles) :]:
         spare.set_axis_off()
-    return figure, axes[:count]
+    return figure, axes[: len(titles)]
 
 
 def point(axes: Axes, x: float, statistic: Statistic, look: Look, estimated: bool) -> None:
@@ -71,6 +88,12 @@ def point(axes: Axes, x: float, statistic: Statistic, look: Look, estimated: boo
         capsize=2,
         zorder=3,
     )
+
+
+def bar_style(look: Look, estimated: bool) -> dict[str, object]:
+    """Return how a bar is filled; hollow where it is an estimate."""
+    face, edge = ("white", look.colour) if estimated else (look.colour, "white")
+    return {"facecolor": face, "edgecolor": edge, "hatch": PATTERNS[look.shape]}
 
 
 def error_bar(statistic: Statistic) -> list[list[float]] | None:
@@ -134,8 +157,8 @@ def legend(figure: Figure, entries: Sequence[tuple[str, Look]], estimated: bool)
         handles.append(mark(Look("none", SHAPES[0]), "none"))
         labels.append(f"and {len(entries) - MOST_NAMED} more")
     if estimated:
-        handles.append(mark(Look("#555555", SHAPES[0]), "white"))
-        labels.append("hollow: estimated by a model, not measured")
+        handles.append(mark(GREY, "white"))
+        labels.append(HOLLOW)
     legend_above(figure, handles, labels, 5)
 
 
@@ -161,7 +184,8 @@ def is_estimated(row: AggregateRow) -> bool:
 def render(figure: Figure, title: str, note: str) -> dict[str, bytes]:
     """Return a figure as SVG and as PDF; the same figure gives the same bytes."""
     if note:
-        figure.supxlabel(note, fontsize=SMALLEST_PT, color="#B00020")
+        letters = int(72 * figure.get_figwidth() / LETTER_PT)
+        figure.supxlabel(textwrap.fill(note, letters), fontsize=SMALLEST_PT, color="#B00020")
     figure.draw_without_rendering()
     figure.set_layout_engine("none")  # laid out by now; each file would do it again
     files = {}

@@ -9,20 +9,13 @@ from pathlib import Path
 
 import pandas
 import pytest
-from support.project import ROOT
+from support.archived import archived
 
-from llm_energy.analysis.aggregate import aggregate, planned_batch_sizes
-from llm_energy.analysis.compare.stage import comparisons
-from llm_energy.analysis.normalise import normalise
 from llm_energy.analysis.statistics.format import ABSENT
-from llm_energy.analysis.validate import validate
-from llm_energy.publish.data import Sweep, render
-from llm_energy.publish.provenance.archive import unpack
+from llm_energy.publish.data import render
 from llm_energy.publish.tables import Results, make
 from llm_energy.publish.tables.energy import MEASURES
 from llm_energy.publish.tables.writers.table import Table
-from llm_energy.records import read_plan
-from llm_energy.records.files import paths
 
 SHOWN = {one.name: one.statistic for one in MEASURES if one.name != "absolute"}
 
@@ -31,17 +24,10 @@ SHOWN = {one.name: one.statistic for one in MEASURES if one.name != "absolute"}
 def energy(request, tmp_path, monkeypatch) -> Table:
     """Make the data of an archived sweep in the working directory, and give its energy table."""
     monkeypatch.chdir(tmp_path)
-    sweep = unpack(ROOT / "docs" / "measurements" / f"{request.param}.tar.gz", Path())
-    path = paths.plan(paths.sweep_folder(sweep))
-    plan = read_plan(sweep)
-    (backend,) = plan.backends
-    verdicts = validate(sweep, backend, path)
-    metrics = normalise(verdicts)
-    summary = aggregate([metrics], plan, planned_batch_sizes(plan, [metrics]))
-    compared = comparisons([metrics], [summary], plan)
-    for name, content in render(Sweep(plan, [verdicts], [metrics], [summary], compared)):
+    sweep = archived(f"{request.param}.tar.gz")
+    for name, content in render(sweep):
         Path(name).write_bytes(content)
-    return make(Results((summary,), compared), ["energy"])["energy"]
+    return make(Results(tuple(sweep.aggregates), sweep.comparisons), ["energy"])["energy"]
 
 
 def in_pandas() -> pandas.DataFrame:

@@ -16,9 +16,9 @@ if TYPE_CHECKING:
 
 def by_length(panels: Mapping[str, Sequence[Sequence[Point]]], plot: LengthPlot) -> Figure:
     """Draw joules against output tokens, a line for each length of prompts."""
-    figure, drawn = style.panels(len(panels))
-    for axes, (title, lines) in zip(drawn, panels.items(), strict=True):
-        axes.set_title(title)
+    figure, drawn = style.panels(panels)
+    shown = [point for lines in panels.values() for points in lines for point in points]
+    for axes, lines in zip(drawn, panels.values(), strict=True):
         for points in lines:
             look = plot.looks[points[0].prompts]
             tokens = [point.output_tokens for point in points]
@@ -38,7 +38,6 @@ def by_length(panels: Mapping[str, Sequence[Sequence[Point]]], plot: LengthPlot)
                 color=look.colour,
                 linewidth=0.8,
             )
-        shown = [point for points in lines for point in points]
         for name, most, values in (
             ("x", style.MOST_DECADES[0], [point.output_tokens for point in shown]),
             ("y", style.MOST_DECADES[1], [point.energy_j for point in shown]),
@@ -51,7 +50,7 @@ def by_length(panels: Mapping[str, Sequence[Sequence[Point]]], plot: LengthPlot)
                 axes.set(**{f"{name}lim": (0, high)})
         axes.set_xlabel(X_LABEL)
         axes.set_ylabel(plot.y_label)
-    used = {point.prompts for lines in panels.values() for points in lines for point in points}
+    used = {point.prompts for point in shown}
     entries = [(f"prompt of {n} tokens", look) for n, look in plot.looks.items() if n in used]
     style.legend(figure, entries, estimated=False)
     return figure

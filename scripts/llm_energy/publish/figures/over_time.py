@@ -14,7 +14,13 @@ from llm_energy.records.files.names import numeric_order
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-SHADES = {"idle": "#BBBBBB", "load": "#F0E442", "window": "#56B4E9"}
+# How each kind of stretch is shaded, so that they differ in grey, too.
+SHADES = {
+    "idle": {"facecolor": "#BBBBBB", "alpha": 0.3},
+    "load": {"facecolor": "#F0E442", "alpha": 0.5, "hatch": "////", "edgecolor": "white"},
+    "window": {"facecolor": "#56B4E9", "alpha": 0.6},
+}
+LINES = {"measured": "--", "estimated": ":"}  # of a mean; what was sampled is drawn through
 MOST_POINTS = 600
 
 
@@ -23,13 +29,10 @@ def time_course(timelines: Mapping[str, Timeline]) -> Figure:
 
     The GPUs' sampled power where it was sampled, else the mean power of each stretch.
     """
-    figure, panels = style.panels(len(timelines), (3.1, 2.2))
-    for axes, (cell, timeline) in zip(panels, timelines.items(), strict=True):
-        axes.set_title(cell)
+    figure, panels = style.panels(timelines)
+    for axes, timeline in zip(panels, timelines.values(), strict=True):
         for stretch in timeline.stretches:
-            axes.axvspan(
-                stretch.start_s, stretch.end_s, color=SHADES[stretch.kind], alpha=0.35, linewidth=0
-            )
+            axes.axvspan(stretch.start_s, stretch.end_s, linewidth=0, **SHADES[stretch.kind])
             if stretch.kind == "window":
                 axes.annotate(
                     stretch.name,
@@ -40,7 +43,7 @@ def time_course(timelines: Mapping[str, Timeline]) -> Figure:
                     va="bottom",
                     fontsize=style.SMALLEST_PT,
                 )
-            for status, line in (("measured", "-"), ("estimated", ":")):
+            for status, line in LINES.items():
                 power_w = stretch.total_w(status)
                 if power_w is not None:
                     axes.hlines(
@@ -51,7 +54,9 @@ def time_course(timelines: Mapping[str, Timeline]) -> Figure:
             axes.plot(*zip(*points, strict=True), color=COLOURS[0], linewidth=0.7)
         axes.set_xlabel("time (s)")
         axes.set_ylabel("power (W)")
-        axes.set_ylim(0, axes.get_ylim()[1] * 1.05)
+    end = max(axes.get_ylim()[1] for axes in panels)
+    for axes in panels:
+        axes.set_ylim(0, end * 1.05)
     _legend(figure, list(timelines.values()))
     return figure
 
@@ -64,11 +69,10 @@ def is_warmed_up(window: Window) -> bool:
 
 def warm_up(measurements: Mapping[str, Measurement]) -> Figure:
     """Draw how long each warm-up pass took against the last of its workload, cell by cell."""
-    figure, panels = style.panels(len(measurements), (3.1, 2.2))
+    figure, panels = style.panels(measurements)
     names = [w.workload for m in measurements.values() for w in m.windows if is_warmed_up(w)]
     looks = looks_of(sorted(names, key=numeric_order))
-    for axes, (cell, measurement) in zip(panels, measurements.items(), strict=True):
-        axes.set_title(cell)
+    for axes, measurement in zip(panels, measurements.values(), strict=True):
         for window in filter(is_warmed_up, measurement.windows):
             durations_s, look = window.warmup_durations_s, looks[window.workload]
             axes.plot(
@@ -83,6 +87,10 @@ def warm_up(measurements: Mapping[str, Measurement]) -> Figure:
         axes.xaxis.get_major_locator().set_params(integer=True)
         axes.set_xlabel("warm-up pass")
         axes.set_ylabel("duration / that of the last")
+    limits = [(*axes.get_xlim(), *axes.get_ylim()) for axes in panels]
+    left, right, low, high = zip(*limits, strict=True)
+    for axes in panels:
+        axes.set(xlim=(min(left), max(right)), ylim=(min(low), max(high)))
     style.legend(figure, list(looks.items()), estimated=False)
     return figure
 
@@ -92,13 +100,13 @@ def _legend(figure: Figure, timelines: Sequence[Timeline]) -> None:
     from matplotlib.patches import Patch
 
     entries = {
-        kind: Patch(color=shade, alpha=0.35, linewidth=0)
+        kind: Patch(linewidth=0, **shade)
         for kind, shade in SHADES.items()
         if any(s.kind == kind for t in timelines for s in t.stretches)
     }
     if any(t.trace for t in timelines):
         entries["GPUs, sampled"] = Line2D([], [], color=COLOURS[0], linewidth=1)
-    for status, line in (("measured", "-"), ("estimated", ":")):
+    for status, line in LINES.items():
         if any(s.total_w(status) is not None for t in timelines for s in t.stretches):
             entries[f"mean of all that is {status}"] = Line2D([], [], color="#333333", ls=line)
     style.legend_above(figure, list(entries.values()), list(entries), 3)

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from support import builders, system_tools
+from support.archived import archived
 from support.comparison_example import example
 from support.noisy_sweep import NoisySweep
 
@@ -116,9 +117,21 @@ def test_a_table_longer_than_a_page_is_cut_and_keeps_every_row(tmp_path):
     assert "Overfull" not in log
 
 
-def test_every_table_of_a_sweep_can_be_read_in_print(tmp_path):
+def noisy() -> Results:
+    return NoisySweep(3, 0.2).results()
+
+
+def of_two_models() -> Results:
+    """Return an archive whose pairs have long names and whose columns span eight decades."""
+    sweep = archived("h200-llama-3.1-8b-precisions.tar.xz")
+    return Results(tuple(sweep.aggregates), sweep.comparisons)
+
+
+@pytest.mark.parametrize("made", [noisy, of_two_models])
+def test_every_table_of_a_sweep_can_be_read_in_print(made, tmp_path, monkeypatch):
     system_tools.need("latex")
-    results = NoisySweep(3, 0.2).results()
+    monkeypatch.chdir(tmp_path)
+    results = made()
     texts = {
         name: text.replace("\\ifdim\\wd0>", f"{SIZE}\\ifdim\\wd0>")
         for name, text in render(results)
@@ -130,3 +143,6 @@ def test_every_table_of_a_sweep_can_be_read_in_print(tmp_path):
     assert max(width for width, _ in found) * LEGIBLE <= ARTICLE_PT
     assert max(height for _, height in found) <= PAGE_PT
     assert "Overfull" not in log
+    # What names take most of a line costs one part more, not one for each column.
+    count = max(int(last) for last in re.findall(r"\(\d+ of (\d+)\)", texts["comparisons.tex"]))
+    assert count <= 3 * texts["comparisons.tex"].count("In words"), count

@@ -3,7 +3,8 @@ r"""Set a table as LaTeX for a paper, with the packages booktabs, siunitx and gr
 Numbers stand in siunitx's S columns, aligned at the decimal point, their intervals behind them. A
 column whose text is the same in all rows is told below the table instead. A table longer than a
 page is cut into several, and so is one that is so wide that it could not be read on one line: each
-part has the columns of names and some of the others. What is a little wider is scaled down.
+part has the columns of names and some of the others. Where the names alone take most of a line,
+they stand in the first part, and numbers of rows in all. What is a little wider is scaled down.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import replace
+from itertools import count
 
 from llm_energy.publish.tables.writers.table import Column, Line, Sheet
 
@@ -20,6 +22,7 @@ PROSE_WIDTH, PROSE_LETTERS = "0.42\\linewidth", 36  # and how many letters one l
 # three quarters of its size, in the 345 pt of an article.
 BETWEEN, WIDEST, LONGEST_NAME = 3, 98, 40
 NUMBER = re.compile(r"(-?)(\d+)(?:\.(\d+))?(?: ± (\d+)(?:\.(\d+))?)?")
+ROW = Column("row", "row")
 PREAMBLE = "\\usepackage{booktabs,siunitx,graphicx}"
 # Letters that pdflatex sets with any font encoding; a character that is in neither is named.
 LETTERS = frozenset("ÀÁÂÃÄÅÆÇÈÉÊËÌÍÎÏÑÒÓÔÕÖØÙÚÛÜÝßàáâãäåæçèéêëìíîïñòóôõöøùúûüýÿ")
@@ -64,6 +67,9 @@ def to_latex(sheet: Sheet) -> str:
     sheet, prefix = _without_prefix(sheet)
     columns, shared = _shared(sheet)
     shared += prefix
+    if _room(names := _names(columns, sheet.lines), sheet.lines) > WIDEST / 2 and columns != names:
+        sheet = _numbered(sheet)
+        columns = [ROW, *columns]
     pages = [(page, part) for page in _pages(sheet) for part in _parts(columns, sheet.lines)]
     parts = []
     for number, (page, shown) in enumerate(pages, 1):
@@ -137,18 +143,47 @@ def _pages(sheet: Sheet) -> list[Sheet]:
 def _parts(columns: Sequence[Column], lines: Sequence[Line]) -> list[list[Column]]:
     """Cut a wide table into parts that can be read; each has all columns of names."""
     widths = {column.name: _letters(column, lines) + BETWEEN for column in columns}
-    names = [c for c in columns if c.kind == "text" and widths[c.name] <= LONGEST_NAME]
-    names = names or list(columns[:1])
-    taken = sum(widths[column.name] for column in names)
+    names = _names(columns, lines)
     parts: list[list[Column]] = []
     room = 0
-    for column in (one for one in columns if one not in names):
+    others = [one for one in columns if one not in names]
+    if columns[0] == ROW:
+        parts.append(names[1:])
+        names = [ROW]
+    taken = sum(widths[column.name] for column in names)
+    for column in others:
         if not parts or widths[column.name] > room:
             parts.append([])
             room = WIDEST - taken
         room -= widths[column.name]
         parts[-1].append(column)
     return [[one for one in columns if one in names or one in part] for part in parts or [[]]]
+
+
+def _names(columns: Sequence[Column], lines: Sequence[Line]) -> list[Column]:
+    """Return the columns that name a row."""
+    short = [c for c in columns if c.kind == "text" and _room([c], lines) <= LONGEST_NAME]
+    return short or list(columns[:1])
+
+
+def _room(columns: Sequence[Column], lines: Sequence[Line]) -> int:
+    """Return how many letters columns take in a line."""
+    return sum(_letters(column, lines) + BETWEEN for column in columns)
+
+
+def _numbered(sheet: Sheet) -> Sheet:
+    """Number the rows, by which one is found in every part."""
+    numbers = count(1)
+    blocks = tuple(
+        (
+            title,
+            tuple(
+                replace(line, cells=line.cells | {ROW.name: str(next(numbers))}) for line in lines
+            ),
+        )
+        for title, lines in sheet.blocks
+    )
+    return replace(sheet, blocks=blocks)
 
 
 def _letters(column: Column, lines: Sequence[Line]) -> int:
@@ -180,11 +215,11 @@ def _number_column(cells: Sequence[str]) -> str:
     sign = "-" if any(match[1] for match in found) else ""
     before = max(len(match[2]) for match in found)
     after = max(len(match[3] or "") for match in found)
-    halves = [int(m[4] + (m[5] or "").ljust(after, "0")) for m in found if m[4]]
+    halves = [len(match[4]) for match in found if match[4]]
     if not halves:
         return f"S[table-format={sign}{before}.{after}]"
     # One decimal more than there is: siunitx leaves no space between a full width and the sign.
-    form = f"{sign}{before}.{after + 1}({len(str(10 * max(halves)))})"
+    form = f"{sign}{before}.{after + 1}({max(halves)}.{after + 1})"
     return f"S[table-format={form},separate-uncertainty=true]"
 
 

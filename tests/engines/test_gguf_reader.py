@@ -25,17 +25,18 @@ HEADER = hostile.content(
 )
 
 
-def refuse(folder: Path, content: bytes) -> None:
+def refuse(folder: Path, content: bytes, says: str = "") -> None:
     path = folder / "t.gguf"
     path.write_bytes(content)
-    with pytest.raises(LlmEnergyError, match=r"cannot convert t\.gguf"):
+    with pytest.raises(LlmEnergyError, match=r"cannot convert t\.gguf") as told:
         convert_gguf(path, folder / "files")
+    assert says in str(told.value)
     assert not (folder / "files").exists()
 
 
 @pytest.mark.parametrize("entry", LIES, ids=[entry["id"] for entry in LIES])
 def test_a_file_that_lies_is_refused(entry: dict, tmp_path: Path) -> None:
-    refuse(tmp_path, hostile.content(entry["content"]))
+    refuse(tmp_path, hostile.content(entry["content"]), entry["says"])
 
 
 @fuzz(200)

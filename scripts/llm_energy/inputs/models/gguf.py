@@ -19,6 +19,7 @@ UNREADABLE = (
     *(ValueError, NotImplementedError, KeyError, OSError, ImportError, OverflowError),
     *(IndexError, TypeError, AttributeError, MemoryError, RuntimeError),  # RecursionError too
 )
+TIED = 2  # weights of a model for each that its file holds; an embedding may serve as head too
 UNQUANTISED_TYPES = {"F64", "F32", "F16", "BF16"}
 
 
@@ -36,8 +37,7 @@ def convert_gguf(path: Path, files: Path) -> tuple[dict[str, str], tuple[str, ..
     try:
         with _read_once() as read:
             types = _types(read(str(path)))
-            if not types:  # transformers would make a whole model of the size that is usual
-                raise ValueError("it holds no weights")
+            _require_weights(types.total(), len(read(str(path)).tensors), where)
             network, loading = transformers.AutoModelForCausalLM.from_pretrained(
                 **where,
                 dtype=torch.float32,
@@ -90,6 +90,26 @@ def _read_once() -> Iterator[Callable[[str], Any]]:
     name_map = functools.cache(gguf.get_tensor_name_map)
     with mock.patch.multiple(gguf, GGUFReader=read, get_tensor_name_map=name_map):
         yield read
+
+
+def _require_weights(weights: int, tensors: int, where: dict[str, str]) -> None:
+    """Raise ValueError where a file holds too little for the model that its header describes.
+
+    transformers would make all of that model, in memory, before it misses anything.
+    """
+    import torch
+    import transformers
+
+    if not weights:
+        raise ValueError("it holds no weights")
+    config = transformers.AutoConfig.from_pretrained(**where, trust_remote_code=False)
+    layers = config.get_text_config().num_hidden_layers
+    if not 0 < layers <= tensors:
+        raise ValueError(f"its header says {layers} layers, and it holds {tensors} tensors")
+    with torch.device("meta"):  # which allocates nothing
+        needed = transformers.AutoModelForCausalLM.from_config(config).num_parameters()
+    if needed > TIED * weights:
+        raise ValueError(f"its header describes {needed} weights, and it holds {weights}")
 
 
 def _types(reader: Any) -> Counter[str]:

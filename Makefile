@@ -17,7 +17,7 @@ TEST_TOOLS = latex chromium slurm
 .DELETE_ON_ERROR:
 .SECONDARY:
 .PHONY: help demo paper audit verify export doctor report envs test lint format bench torture locks audit-locks pictures clean tools \
-        test-envs test-tools test-workflows test-engines test-sweeps test-units
+        test-envs test-tools test-whole test-parts test-workflows test-engines test-sweeps test-units
 
 DEV = .venvs/dev/bin
 UV = .venvs/uv/bin/uv
@@ -82,12 +82,19 @@ envs: .venvs/uv/.installed ## build the environments of the workflow and of BACK
 ALONE = tests/engines/test_sharding.py tests/engines/test_timed_traffic.py
 
 # What needs an engine's packages runs inside that engine's environment. Whatever measures takes turns on
-# a host, so whole sweeps and simulated ones come one after the other, and beside each what leaves the
-# other processor to it; what measures nothing has a lower priority.
+# a host, so whole sweeps come after simulated ones, and beside both, one after the other, what leaves
+# them a processor; what measures nothing has a lower priority.
 test: ## run the tests (PYTEST='-k name' chooses some of those without an engine)
 	@$(MAKE) --no-print-directory $(TWO) envs test-envs test-tools
-	@$(MAKE) --no-print-directory --output-sync=target $(TWO) test-workflows test-engines
-	@$(MAKE) --no-print-directory --output-sync=target $(TWO) test-sweeps test-units
+	@$(MAKE) --no-print-directory --output-sync=target $(TWO) test-whole test-parts
+
+test-whole:
+	@$(MAKE) --no-print-directory test-workflows
+	@$(MAKE) --no-print-directory test-sweeps
+
+test-parts:
+	@$(MAKE) --no-print-directory test-engines
+	@$(MAKE) --no-print-directory test-units
 
 # Of pytest's exit statuses 5 says that none was chosen.
 CHOSEN = -m 'not engine' $(PYTEST)
@@ -104,7 +111,7 @@ test-units:
 	  $(CHOSEN) $(NONE_CHOSEN)
 
 test-sweeps:
-	$(DEV)/python -m pytest -q -m engine tests/workflow
+	$(DEV)/python -m pytest -q -m engine -n 2 --dist loadfile tests/workflow
 
 test-engines:
 	@for stamp in $$($(STAMPS) $(BACKENDS)); do \
@@ -135,7 +142,7 @@ bench: envs tools ## measure what the pipeline itself costs (after make demo, on
 	@test -d $(MODEL) || { echo "error: no folder $(MODEL): run make demo first" >&2; exit 1; }
 	@missed=; \
 	bench() { echo "== $$2 $$3"; "$$1" "tests/benchmarks/$$2.py" $$3 $$4 || missed="$$missed $$2"; }; \
-	for name in comparison_coverage coverage traffic_coverage latency_coverage load_coverage scale report_opening one_load overhead_slurm; do \
+	for name in comparison_coverage coverage traffic_coverage latency_coverage load_coverage phases_coverage scale report_opening one_load overhead_slurm; do \
 	  bench $(DEV)/python $$name; \
 	done; \
 	bench $(DEV)/python agreement $(MODEL); \

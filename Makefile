@@ -110,8 +110,10 @@ test-units:
 	nice $(DEV)/python -m pytest -q -n 2 --dist loadfile --ignore tests/engines --ignore tests/workflow \
 	  $(CHOSEN) $(NONE_CHOSEN)
 
+LONGEST_SWEEPS = $(patsubst %,tests/workflow/test_%.py,workflow variants served_pipeline traffic_pipeline)
 test-sweeps:
-	$(DEV)/python -m pytest -q -m engine -n 2 --dist loadfile tests/workflow
+	$(DEV)/python -m pytest -q -m engine -n 2 --dist loadfile --no-loadscope-reorder \
+	  $(LONGEST_SWEEPS) $(filter-out $(LONGEST_SWEEPS),$(wildcard tests/workflow/test_*.py))
 
 test-engines:
 	@for stamp in $$($(STAMPS) $(BACKENDS)); do \

@@ -144,6 +144,25 @@ def test_the_lowest_that_breaks_a_bound_stands_beside_the_one_that_keeps_it(swee
     assert f"But quality drop of 3.2 % is above 1 %. {advised.statement}." in told
 
 
+def test_two_models_are_named_by_their_ids_wherever_their_numbers_stand():
+    known = Statistic(5, 0.5, None, 0.49, 0.51, absolute_ci_low=0.45, absolute_ci_high=0.55)
+    first = replace(row(), statistics={GROSS: known})
+    one = small(first, against_next="int8 uses 9 % more than float32")
+    (lowest,) = one.comparisons.lowest
+    other = replace(first, model="n", cell="n--pytorch--float32")
+    both = replace(lowest, model="n", cell=other.cell)
+    found = answers(
+        replace(
+            one,
+            aggregates=[builders.aggregate([first, other])],
+            comparisons=replace(one.comparisons, lowest=(lowest, both)),
+        )
+    )
+    assert found["By how much?"].startswith("m: int8 uses 9 % more than float32; n: int8 uses")
+    assert "0.500 ± 0.050 J for float32 at b1 of m." in found["How sure is that?"]
+    assert "0.500 ± 0.050 J for float32 at b1 of n." in found["How sure is that?"]
+
+
 def test_of_many_pieces_of_work_the_rest_is_counted():
     one = small(row())
     many = tuple(replace(one.comparisons.lowest[0], work=f"work {k}") for k in range(6))

@@ -73,6 +73,7 @@ def abstract(sources: Sources) -> list[Statement]:
         ]
     found = sorted(sources.comparisons.lowest, key=lambda one: one.rows == 1)
     shown = [(one, sources.row_of(one)) for one in found[:MOST_LOWEST]]
+    models = {row.model for _, row in shown}
     return [
         Statement(
             "Which cell has the lowest energy?",
@@ -94,7 +95,9 @@ def abstract(sources: Sources) -> list[Statement]:
         Statement(
             "How sure is that?",
             _each(shown, lambda _, row: _interval(row.statistics[GROSS])),
-            tuple(dict.fromkeys(text for _, row in shown for text in _doubts(row))),
+            tuple(
+                dict.fromkeys(text for _, row in shown for text in _doubts(row, len(models) > 1))
+            ),
         ),
         _estimated(sources),
         _missing(sources),
@@ -152,7 +155,7 @@ def _each(
     varied = [len(set(values)) > 1 for values in zip(*names, strict=True)]
     labels = [", ".join(filter(None, compress(name, varied))) for name in names]
     text = "; ".join(f"{label}: {text}" for label, text in zip(labels, told, strict=True))
-    return f"{text[:1].upper()}{text[1:]}."
+    return f"O{text[1:]}." if text.startswith("on ") else f"{text}."  # an id keeps its letters
 
 
 def _interval(statistic: Statistic) -> str:
@@ -169,7 +172,8 @@ def _interval(statistic: Statistic) -> str:
     return f"to ± {significant(half)} %, its 95 % interval over {counted(statistic.n, 'repeat')}"
 
 
-def _doubts(row: AggregateRow) -> list[str]:
+def _doubts(row: AggregateRow, several: bool) -> list[str]:
+    """Say what qualifies a row's interval; ``several`` models are told apart by name."""
     told = []
     statistic = row.statistics[GROSS]
     if quantity(statistic).startswith(NOISY):
@@ -179,7 +183,10 @@ def _doubts(row: AggregateRow) -> list[str]:
     absolute = absolute_quantity(statistic)
     if absolute != ABSENT and not absolute.startswith(NOISY):
         cell = f"{row.precision} at {row.workload}"
-        told.append(f"Beyond this GPU, with the sensors' own error: {absolute} J for {cell}.")
+        of = f" of {row.model}" if several else ""
+        told.append(
+            f"Against other GPUs the sensor's own error counts, too: {absolute} J for {cell}{of}."
+        )
     if row.degraded:
         told.append(
             f"A warning is on {row.degraded} of its {counted(row.n, 'repeat')} (see below). "
@@ -246,6 +253,8 @@ def _missing(sources: Sources) -> Statement:
         words = listed(f"{count} {word}" for word, count in kinds.most_common())
         answer = f"{len(lost)} of {counted(len(cells), 'cell')} gave no usable window: {words}."
     else:
-        all_of_them = f"all {counted(len(cells), 'cell')}" if len(cells) > 1 else "the only cell"
+        all_of_them = {1: "the only cell", 2: "both cells"}.get(
+            len(cells), f"all {counted(len(cells), 'cell')}"
+        )
         answer = f"No cell: {all_of_them} gave usable windows."
     return Statement("What failed or is missing?", answer, tuple(details))

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from support import collect_report
+from support.project import ROOT
 
 from llm_energy.environments import registry
 
@@ -23,7 +24,7 @@ def python(tmp_path: Path, monkeypatch) -> Path:
 
 def test_a_backend_that_is_not_installed_names_the_command(python: Path, capsys) -> None:
     assert collect_report.main(["tensorrt"]) == 1
-    assert "make envs BACKENDS=tensorrt" in capsys.readouterr().err
+    assert f"make -C {ROOT} envs BACKENDS=tensorrt" in capsys.readouterr().err
     assert not Path("report-tensorrt.zip").exists()
 
 

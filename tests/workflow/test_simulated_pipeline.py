@@ -41,6 +41,9 @@ MEASUREMENTS = "results/simulated/simulated/measurements"
 CELL = "simulated-8b--simulated--bfloat16"
 
 
+SMALL = EXAMPLE | {"precisions": ["bfloat16"], "protocol": {"repeats": 2}}
+
+
 def sweep(**changes) -> dict:
     return copy.deepcopy(EXAMPLE) | changes
 
@@ -73,13 +76,17 @@ def test_a_module_keeps_the_names_of_its_rules_and_files(tmp_path, renamed, use)
 def swept(tmp_path_factory):
     """Run a small sweep once, where the project is the module of another; tests only look at it."""
     project = Deployed(tmp_path_factory.mktemp("project") / "user")
-    small = sweep(precisions=["bfloat16"], protocol={"repeats": 2})
-    arguments = ("--configfile", project.write_config("simulated", small))
+    arguments = ("--configfile", project.write_config("simulated", SMALL))
     refused = project.snakemake(*arguments, check=False)
     assert refused.returncode == 1
     project.build_environments(refused.stdout)
     project.output = project.snakemake(*arguments).stdout
     return project
+
+
+def test_a_config_on_the_command_line_stands_alone_in_a_module_too(swept) -> None:
+    assert (swept.folder / "config" / "config.yaml").is_file()  # which the module is handed, too
+    assert swept.read("results/simulated/config.json") == SMALL
 
 
 def test_every_table_says_first_that_it_is_simulated(swept) -> None:

@@ -78,8 +78,9 @@ envs: .venvs/uv/.installed ## build the environments of the workflow and of BACK
 	@stamps=$$($(STAMPS) $(BACKENDS)) && \
 	$(MAKE) --silent --no-print-directory $(TWO) .venvs/workflow/.installed $$stamps
 
-# An engine of vLLM that is closed takes down the process groups of another in its process.
-ALONE = tests/engines/test_sharding.py tests/engines/test_timed_traffic.py
+# An engine of vLLM that is closed takes down the process groups of another in its process, and one that
+# drafts leaves numba behind, over which the next one stumbles while it looks through all modules.
+ALONE = $(patsubst %,tests/engines/test_%.py,drafting sharding timed_traffic)
 
 # What needs an engine's packages runs inside that engine's environment. Whatever measures takes turns on
 # a host, so whole sweeps come after simulated ones, and beside both, one after the other, what leaves

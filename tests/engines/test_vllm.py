@@ -139,48 +139,6 @@ def test_every_argument_is_read_back_from_the_loaded_engine(unloaded, tiny_folde
 
 
 @pytest.fixture
-def looping_folder(tiny_folder, tmp_path):
-    """Return a model that sees the last token alone, so that its answers soon go in circles."""
-    from safetensors.torch import load_file, save_file
-
-    folder = tmp_path / "looping"
-    shutil.copytree(tiny_folder, folder)
-    weights = load_file(folder / "model.safetensors")
-    for name in weights:
-        if "o_proj" in name:
-            weights[name] = weights[name] * 0
-    save_file(weights, folder / "model.safetensors", {"format": "pt"})
-    return folder
-
-
-def test_drafts_are_counted_and_the_answers_are_those_of_the_plain_engine(looping_folder):
-    drafted = {
-        "method": "ngram",
-        "num_speculative_tokens": 3,
-        "prompt_lookup_min": 2,
-        "prompt_lookup_max": 4,
-    }
-    answers = []
-    for more in ({}, {"speculative_config": drafted}):
-        engine = Backend()
-        try:
-            used = engine.load(spec(**more), looping_folder)
-            prepare(engine, [16, 15], tokens=64)
-            answers.append([one.output_token_ids for one in engine.generate()])
-            counted, steps = engine.events(), engine.steps()
-        finally:
-            engine.close()
-    assert answers[0] == answers[1]
-    assert used["arguments"]["speculative_config"] == drafted
-    assert used["speculative_method"] == "ngram"
-    assert steps is None
-    assert counted["drafted_tokens"] >= counted["accepted_tokens"] > 0
-    # Each step gives every request in flight one token of its own, besides those accepted.
-    own = sum(map(len, answers[1])) - counted["accepted_tokens"]
-    assert own / 2 <= counted["steps"] <= own + 2
-
-
-@pytest.fixture
 def unloaded():
     """Return a backend that a test will fail to load."""
     engine = Backend()

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from support.project import ROOT
 
-from llm_energy.records.files import paths
+from llm_energy.records.files import paths, patterns
 
 RULES = "\n".join(p.read_text() for p in sorted((ROOT / "workflow" / "rules").glob("*.smk")))
 PAGE = (ROOT / "results" / "README.md").read_text(encoding="utf-8")
@@ -100,7 +100,7 @@ def test_what_is_kept_has_the_files_of_a_sweep(tmp_path: Path) -> None:
     for path in (*kept, *others):
         path.parent.mkdir(parents=True, exist_ok=True)
         path.touch()
-    assert {p for part in paths.MEASURED for p in tmp_path.glob(part)} == set(kept)
+    assert {p for part in patterns.MEASURED for p in tmp_path.glob(part)} == set(kept)
 
 
 def test_the_root_of_the_checkout_is_found_in_one_place() -> None:

@@ -23,7 +23,7 @@ from llm_energy.plan.config.local_files import (
 )
 from llm_energy.plan.config.messages import Key, Problem, did_you_mean, dotted, found
 from llm_energy.plan.config.servers import server_problems
-from llm_energy.records.files import paths
+from llm_energy.records.files import patterns
 from llm_energy.records.registry.engines import REGISTRY, SIMULATED, SIMULATED_IDS, is_simulated
 from llm_energy.records.registry.precisions import QUANTISED
 
@@ -158,11 +158,12 @@ def _engines(
                 f"found {found(id)} for the engine '{backend['engine']}', allowed an id that "
                 f"is no other engine's, such as {backend['engine']}-2",
             )
-        elif id in paths.OWN_NAMES:
+        elif id in patterns.OWN_NAMES:
+            taken = ", ".join(sorted(patterns.OWN_NAMES))
             yield (
                 at,
-                f"found {found(id)}, allowed an id other than {', '.join(sorted(paths.OWN_NAMES))}"
-                ", which have places in a sweep's folder; choose another",
+                f"found {found(id)}, allowed an id other than {taken}, which have places in a "
+                "sweep's folder; choose another",
             )
 
 

@@ -20,7 +20,7 @@ from llm_energy.core.files import parse_json
 from llm_energy.publish.provenance import packed
 from llm_energy.publish.provenance.packed import Entry
 from llm_energy.records import Plan, parse_record
-from llm_energy.records.files import paths
+from llm_energy.records.files import paths, patterns
 
 
 def make_paper(sweep: str, folder: Path, *options: str) -> bool:
@@ -91,11 +91,11 @@ def _wanted(found: list[Entry], plan: Entry, results: Path, sweep: str) -> dict[
     for entry in found:
         if entry.name.is_relative_to(own):
             name = entry.name.relative_to(own)
-            if entry.open is None or _matches(name, paths.MEASURED):
+            if entry.open is None or _matches(name, patterns.MEASURED):
                 wanted[results / sweep / name] = entry
         elif entry.name.is_relative_to(models):
             name = entry.name.relative_to(models)
-            if _matches(name, paths.MANIFESTS):
+            if _matches(name, patterns.MANIFESTS):
                 wanted[results / "models" / name] = entry
     return wanted
 

@@ -19,7 +19,7 @@ from llm_energy.records import (
     read_plan,
     read_record,
 )
-from llm_energy.records.files import paths
+from llm_energy.records.files import paths, patterns
 from llm_energy.records.registry.precisions import PRECISIONS
 
 
@@ -95,7 +95,7 @@ def judged_hashes(folder: Path, plan: Plan) -> Iterator[tuple[str, str]]:
 
 def _files(folder: Path, plan: Plan) -> list[Path]:
     models = sorted({cell.model for cell in plan.cells})
-    found = [path for part in (*paths.MEASURED, *paths.MADE) for path in folder.glob(part)]
+    found = [path for part in (*patterns.MEASURED, *patterns.MADE) for path in folder.glob(part)]
     found += [paths.manifest(folder, model) for model in models]
     found += [paths.quantised_manifest(folder, m, name) for m in models for name in PRECISIONS]
     return sorted(path for path in found if path.is_file() and not paths.is_unread(path))
